@@ -1,0 +1,54 @@
+"""Our own network, which obeys every rule: made for a CPU, where few large dense convolutions are fast."""
+
+from timm.models import generate_default_cfgs, register_model
+from torch import nn
+
+from .layers import CifarNet, Residual, cifar_cfg, conv_bn_act, create, separable
+
+
+class CifarFinal(CifarNet):
+    """3×3 stem at 32×32 → dense residual blocks at 16×16 → dilated, then separable residual blocks at 8×8.
+
+    Only the thin stem runs at full resolution: there a CPU pays for memory traffic more than for arithmetic. A
+    patch stem (2×2, stride 2) is a third faster and 3 to 5 points behind after the same few epochs.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,  # before the classifier
+        widths: tuple[int, int, int] = (16, 48, 72),  # channels at 32×32, 16×16 and 8×8
+        depths: tuple[int, int, int] = (1, 1, 3),  # residual blocks: dense, dilated, separable
+        act_layer: str = "relu",
+    ):
+        stem, w1, w2 = widths
+        dense, dilated, light = depths
+        act = dict(act_layer=act_layer)
+
+        def block(width, dilation=1):
+            body = nn.Sequential(conv_bn_act(width, width, **act),
+                                 conv_bn_act(width, width, dilation=dilation, act_layer=""))
+            return Residual(body, act_layer)
+
+        features = nn.Sequential()
+        features.add_module("stem", conv_bn_act(in_chans, stem, **act))
+        features.add_module("stage1", nn.Sequential(
+            conv_bn_act(stem, w1, stride=2, **act), *(block(w1) for _ in range(dense))))
+        features.add_module("stage2", nn.Sequential(
+            conv_bn_act(w1, w2, stride=2, **act), *(block(w2, dilation=2) for _ in range(dilated))))
+        features.add_module("stage3", nn.Sequential(
+            *(Residual(separable(w2, w2, act_layer=""), act_layer) for _ in range(light))))
+        super().__init__(features, w2, num_classes, drop_rate)
+
+
+default_cfgs = generate_default_cfgs({
+    "cifar_final": cifar_cfg(pool_size=(8, 8), first_conv="features.stem.conv"),
+})
+
+
+@register_model
+def cifar_final(pretrained: bool = False, **kwargs) -> CifarFinal:
+    "192,642 parameters, 22 million multiply-adds, receptive field 65."
+    model_args = dict(widths=(16, 48, 72), depths=(1, 1, 3))
+    return create(CifarFinal, "cifar_final", pretrained, **dict(model_args, **kwargs))

@@ -1,0 +1,1 @@
+"""Callbacks that fastai lacks; each decides one thing and undoes what it patches."""

@@ -1,0 +1,62 @@
+"""One row an epoch, from fastai's Recorder to a CSV that is complete after every epoch."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+from fastai.callback.core import Callback
+
+from cifar_fast.files import write_text
+
+
+class History(Callback):
+    "Rows of what Recorder measured, with learning rate, momentum, training seconds and images a second."
+
+    order = 55  # after Recorder (50)
+
+    def __init__(self,
+        path: Path | None = None, # CSV to (re)write after every epoch
+        log: bool = True, # print a line an epoch
+    ):
+        self.path, self.log = path, log
+
+    def before_fit(self):
+        self.rows, self.steps = [], []
+
+    def before_train(self):
+        self.start, self.images = time.perf_counter(), 0
+
+    def after_batch(self):
+        if not self.training:
+            return
+        hyper = self.opt.hypers[-1]
+        self.images += len(self.x)
+        self.steps.append((hyper["lr"], hyper.get("mom")))
+
+    def after_train(self):
+        self.seconds = time.perf_counter() - self.start
+
+    def after_epoch(self):
+        names = list(self.recorder.metric_names[1:])
+        values = dict(zip(names, self.recorder.values[-1], strict=False))
+        row = {"epoch": self.epoch + 1, **{k: v for k, v in values.items() if v is not None},
+               "lr": self.steps[-1][0], "momentum": self.steps[-1][1], "seconds": self.seconds,
+               "images_per_second": self.images / self.seconds}
+        self.rows.append(row)
+        if self.path:
+            write_text(self.path, self.frame().to_csv(index=False))
+        if self.log:
+            print(self.line(row), flush=True)
+
+    def line(self, row) -> str:
+        shown = {k: v for k, v in row.items() if k not in ("epoch", "momentum", "seconds", "images_per_second", "lr")}
+        short = {"train_loss": "loss", "train_accuracy": "acc", "valid_loss": "valid loss",
+                 "valid_accuracy": "valid acc", "valid_ema_accuracy": "ema acc"}
+        parts = [f"{short.get(k, k)} {v:.4f}" for k, v in shown.items()]
+        return (f"epoch {row['epoch']:>3}/{self.n_epoch}  " + "  ".join(parts)
+                + f"  lr {row['lr']:.2g}  {row['seconds']:.1f} s  {row['images_per_second']:.0f} img/s")
+
+    def frame(self) -> pd.DataFrame:
+        return pd.DataFrame(self.rows)

@@ -1,0 +1,100 @@
+"""torch's learning-rate schedulers as fastai callbacks, by the names that `sched=` takes."""
+
+from __future__ import annotations
+
+import warnings
+
+from fastai.callback.core import Callback
+from torch.optim import lr_scheduler
+
+__all__ = ["cosine", "cyclic", "one_cycle_torch", "plateau", "step", "warmup_cosine"]
+
+
+class TorchSchedule(Callback):
+    "Steps a torch scheduler made for the Learner's optimizer, after each batch or each epoch."
+
+    order = 60  # after Recorder (50), so that a step is recorded with the rate it was made with
+
+    def __init__(self,
+        make, # (torch optimizer, steps in all, steps an epoch) → torch scheduler
+        every: str, # "batch" or "epoch"
+        metric: str | None = None, # for plateau: the Recorder's column that the scheduler watches
+    ):
+        self.make, self.every, self.metric = make, every, metric
+
+    def before_fit(self):
+        steps = len(self.dls.train)
+        self.scheduler = self.make(self.opt.opt, self.n_epoch * steps, steps)
+
+    def after_batch(self):
+        if self.training and self.every == "batch":
+            with warnings.catch_warnings():  # fp16 may skip the first step, which torch warns about
+                warnings.filterwarnings("ignore", "Detected call of")
+                self.scheduler.step()
+
+    def after_epoch(self):
+        if self.every == "batch":
+            return
+        if self.metric is None:
+            self.scheduler.step()
+        else:
+            names = list(self.recorder.metric_names[1:])
+            self.scheduler.step(self.recorder.values[-1][names.index(self.metric)])
+
+
+def plateau(*, factor: float = 0.5, patience: int = 2, min_lr: float = 1e-6):
+    "ReduceLROnPlateau on validation accuracy: times `factor` after more than `patience` epochs without a new best."
+    return TorchSchedule(
+        lambda opt, total, steps: lr_scheduler.ReduceLROnPlateau(
+            opt, mode="max", factor=factor, patience=patience, min_lr=min_lr),
+        every="epoch", metric="valid_accuracy")
+
+
+plateau.needs_valid = True
+
+
+def step(*, step_size: int = 8, gamma: float = 0.1):
+    "StepLR: times `gamma` every `step_size` epochs."
+    return TorchSchedule(lambda opt, total, steps: lr_scheduler.StepLR(opt, step_size, gamma), every="epoch")
+
+
+def cosine(*, eta_min: float = 1e-6):
+    "CosineAnnealingLR from lr to `eta_min` over all epochs, stepped once an epoch."
+    return TorchSchedule(
+        lambda opt, total, steps: lr_scheduler.CosineAnnealingLR(opt, total // steps, eta_min), every="epoch")
+
+
+def warmup_cosine(*, warmup: float = 5, start_factor: float = 0.1, eta_min: float = 0.0):
+    "Linear from `start_factor`·lr to lr over `warmup` epochs, then a cosine to `eta_min`, stepped once a batch."
+    def make(opt, total, steps):
+        up = min(max(1, round(warmup * steps)), total - 1) if total > 1 else 1
+        return lr_scheduler.SequentialLR(opt, [
+            lr_scheduler.LinearLR(opt, start_factor, total_iters=up),
+            lr_scheduler.CosineAnnealingLR(opt, max(1, total - up), eta_min)], milestones=[up])
+    return TorchSchedule(make, every="batch")
+
+
+def cyclic(*, base_lr: float = 1e-4, max_lr: float = 1e-2, step_size_up: int = 4, step_size_down: int = 4,
+           base_momentum: float = 0.8, max_momentum: float = 0.9):
+    "CyclicLR (triangular, Smith 2017) between `base_lr` and `max_lr`, sizes in batches; sets lr and momentum itself."
+    return TorchSchedule(
+        lambda opt, total, steps: lr_scheduler.CyclicLR(
+            opt, base_lr, max_lr, step_size_up, step_size_down, mode="triangular",
+            base_momentum=base_momentum, max_momentum=max_momentum), every="batch")
+
+
+def one_cycle_torch(*, max_lr: float = 0.05, pct_start: float = 0.3, div_factor: float = 25.0,
+                    final_div_factor: float = 1e4, base_momentum: float = 0.85, max_momentum: float = 0.95):
+    "torch's OneCycleLR over the whole run; sets lr and momentum itself. `fit=one_cycle` is fastai's own."
+    return TorchSchedule(
+        lambda opt, total, steps: _no_step_after_the_last(lr_scheduler.OneCycleLR(
+            opt, max_lr, total_steps=total, pct_start=pct_start, div_factor=div_factor,
+            final_div_factor=final_div_factor, base_momentum=base_momentum, max_momentum=max_momentum)),
+        every="batch")
+
+
+def _no_step_after_the_last(scheduler):
+    # OneCycleLR holds total_steps rates, the first of them set at its start, and raises when asked for one more.
+    step_once = scheduler.step
+    scheduler.step = lambda: step_once() if scheduler.last_epoch + 1 < scheduler.total_steps else None
+    return scheduler

@@ -1,0 +1,68 @@
+"""Stop early, keep the best: fastai's trackers, told what to watch and made to say what they did."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.tracker import EarlyStoppingCallback
+from safetensors.torch import save_file
+
+from cifar_fast.files import written
+
+WATCHED = "valid_accuracy"
+
+
+class Patience(EarlyStoppingCallback):
+    "fastai's early stopping on validation accuracy: after `patience` epochs in a row without a new best."
+
+    def __init__(self, patience: int):
+        super().__init__(monitor=WATCHED, patience=patience)
+
+
+class Target(Callback):
+    "Stop once validation accuracy reaches `target` (a share of 1)."
+
+    order = 62
+
+    def __init__(self, target: float):
+        self.target = target
+
+    def after_epoch(self):
+        now = self.recorder.values[-1][list(self.recorder.metric_names[1:]).index(WATCHED)]
+        if now >= self.target:
+            print(f"Epoch {self.epoch + 1}: validation accuracy {now:.4f} has reached the target {self.target:.4f}.")
+            raise CancelFitException
+
+
+class KeepBest(Callback):
+    "Remembers the weights (and the average's) of the epoch with the best validation accuracy; loads them at the end."
+
+    order = 61  # after Recorder, before those that stop
+
+    def __init__(self, path: Path | None = None):  # .safetensors to keep them in as well
+        self.path = path
+
+    def before_fit(self):
+        self.best, self.epoch_of_best, self.state = float("-inf"), None, None
+
+    def after_epoch(self):
+        now = self.recorder.values[-1][list(self.recorder.metric_names[1:]).index(WATCHED)]
+        if now > self.best:
+            self.best, self.epoch_of_best = now, self.epoch
+            self.state = {k: deepcopy(m.state_dict()) for k, m in self._modules().items()}
+            if self.path:
+                best = self.state.get("ema", self.state["model"])
+                with written(self.path) as tmp:
+                    save_file({k: v.detach().cpu().contiguous() for k, v in best.items()}, tmp)
+
+    def after_fit(self):
+        if self.state is not None:
+            for name, module in self._modules().items():
+                module.load_state_dict(self.state[name])
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        average = getattr(getattr(self.learn, "ema", None), "average", None)
+        return {"model": self.model, **({"ema": average.module} if average is not None else {})}

@@ -1,0 +1,302 @@
+"""The command line: one small function a command. torch and fastai are imported inside them, never here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from cifar_fast import __version__
+
+EPILOG = """examples:
+  python -m cifar_fast recipe final data=digits epochs=8    # no download, about a minute
+  python -m cifar_fast recipe final                         # CIFAR-10
+  python -m cifar_fast recipe final --dry-run epochs=60     # look before you train
+  python -m cifar_fast predict exports/final cat.png        # use it
+
+exit codes: 0 done; 1 a check failed, or some pictures could not be read; 2 the input was refused;
+130 interrupted. CIFAR_FAST_DATA names an image tree of CIFAR-10, CIFAR_FAST_CACHE where decoded data is kept.
+"""
+
+
+class Refused(Exception):
+    "Input that a command will not work with; the message is for the user."
+
+
+def main(argv: list[str] | None = None) -> int:
+    "Run a command; returns the exit code."
+    args, rest = parser().parse_known_args(argv)
+    # argparse takes no positional arguments behind an option where the list before it was already open.
+    if rest and hasattr(args, "changes") and all("=" in r and not r.startswith("-") for r in rest):
+        args.changes += rest
+    elif rest:
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    if not hasattr(args, "run"):
+        parser().print_help()
+        return 2
+    quiet_warnings()
+    try:
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as e:
+        if not refusal(e):
+            raise
+        print(f"cifar_fast: {e}", file=sys.stderr)
+        return 2
+
+
+def refusal(e: Exception) -> bool:
+    "Whether this is an error of the input, which has a message for the user, and not one of ours."
+    ours = ("RecipeError", "DataError", "PictureError", "BudgetError", "ExportError", "Refused")
+    return isinstance(e, ValueError | OSError) or any(c.__name__ in ours for c in type(e).__mro__)
+
+
+def quiet_warnings() -> None:
+    "Show our own warnings as one plain line; leave out those of libraries, which a user cannot act on."
+    warnings.showwarning = lambda message, *_, **__: print(f"cifar_fast: {message}", file=sys.stderr)
+    for package in ("fastai", "albumentations", "torch", "timm", "fasttransform", "plum", "sklearn"):
+        warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m cifar_fast", epilog=EPILOG,
+                                  description="Train the best possible image classifier under a hard budget.",
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--version", action="version", version=f"cifar_fast {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(run, name, help, **kw):
+        p = commands.add_parser(name, help=help, description=help, **kw)
+        p.set_defaults(run=run)
+        return p
+
+    command(recipes, "recipes", "list the recipes")
+
+    p = command(recipe, "recipe", "train a recipe: audit, fit, evaluate once on test, export")
+    p.add_argument("name", help="a recipe's name, or a path to a recipe file ending in .py")
+    p.add_argument("changes", nargs="*", metavar="key=value",
+                   help="e.g. epochs=30 data=digits lr=find fit.pct_start=0.2 sched=step sched.gamma=0.1")
+    p.add_argument("--dry-run", action="store_true", help="show recipe, audit, shapes and schedule; time three steps")
+
+    p = command(copy, "copy", "copy a recipe to a file of your own")
+    p.add_argument("name")
+    p.add_argument("file", help="where to; must not be there yet")
+
+    p = command(audit, "audit", "check architectures against the budget")
+    p.add_argument("arch", nargs="*", help="names in timm's registry; default all of this project's")
+    p.add_argument("--json", action="store_true")
+    p.add_argument("--strict", action="store_true", help="exit with 1 when a rule is broken")
+
+    p = command(lr_find, "lr_find", "find a learning rate for a recipe")
+    p.add_argument("name")
+    p.add_argument("changes", nargs="*", metavar="key=value")
+    p.add_argument("--start", type=float, default=1e-6, help="first learning rate (default 1e-6)")
+    p.add_argument("--end", type=float, default=10, help="last learning rate (default 10)")
+    p.add_argument("--steps", type=int, default=100, help="how many (default 100)")
+
+    p = command(export, "export", "rebuild a .pkl from .safetensors + .json")
+    p.add_argument("name", help="exports/NAME, or NAME alone")
+
+    p = command(predict, "predict", "classify pictures")
+    p.add_argument("export", help="exports/NAME (.safetensors + .json)")
+    p.add_argument("paths", nargs="+", metavar="PATH", help="pictures, folders, globs")
+    p.add_argument("--topk", type=int, default=3, help="classes to show for each picture (default 3)")
+    p.add_argument("--tta", action="store_true", help="mean probability of the picture and its mirror")
+    p.add_argument("--csv", metavar="FILE", help="write file, prediction and every probability here")
+    p.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    p = command(evaluate, "evaluate", "accuracy, per class and confusion matrix, on the test set")
+    p.add_argument("export", help="exports/NAME (.safetensors + .json)")
+    p.add_argument("changes", nargs="*", metavar="data=…", help="another dataset with the same classes")
+    p.add_argument("--json", action="store_true")
+    return top
+
+
+# ---------------------------------------------------------------- commands
+
+
+def recipes(args) -> int:
+    from cifar_fast.recipe import list_recipes
+
+    for name, line in list_recipes().items():
+        print(f"{name:<14} {line}")
+    print("\npython -m cifar_fast recipe NAME trains one; --dry-run shows it first; copy NAME mine.py makes it yours")
+    return 0
+
+
+def resolve(args):
+    "The recipe of the arguments with their changes; and whether lr=find was asked for."
+    from cifar_fast.recipe import check, load_recipe, override, run_name
+
+    finds = "lr=find" in args.changes
+    base = load_recipe(args.name)
+    changed = override(base, [c for c in args.changes if c != "lr=find"])
+    named = any(c.startswith("name=") for c in args.changes)
+    import dataclasses
+
+    changed = dataclasses.replace(changed, name=run_name(changed, base.data, named))
+    if not changed.name or Path(changed.name).name != changed.name:
+        raise Refused(f"name={changed.name}: a plain name is expected; exports=DIR says where it is left")
+    check(changed)
+    return changed, finds
+
+
+def recipe(args) -> int:
+    from cifar_fast.dryrun import dry_run
+    from cifar_fast.train import train
+
+    resolved, finds = resolve(args)
+    if args.dry_run:
+        print(dry_run(resolved))
+    else:
+        train(resolved, finds)
+    return 0
+
+
+def copy(args) -> int:
+    from cifar_fast.recipe import recipe_path
+
+    target, text = Path(args.file).expanduser(), recipe_path(args.name).read_text("utf-8")
+    if target.suffix != ".py":
+        raise Refused(f"{args.file}: a recipe is a Python file; give it a name ending in .py")
+    try:
+        with open(target, "x", encoding="utf-8") as f:
+            f.write(text)
+    except FileExistsError:
+        raise Refused(f"{target} is there already and was left alone; choose another name") from None
+    print(f"{target}: edit it, then python -m cifar_fast recipe {target}")
+    return 0
+
+
+def audit(args) -> int:
+    import timm
+
+    from cifar_fast.archs import published
+    from cifar_fast.constraints import audit as audit_model
+    from cifar_fast.constraints import audit_table, layer_table
+    from cifar_fast.learner import create_arch
+
+    names = args.arch or timm.list_models("cifar_*")
+    found = {n: audit_model(create_arch(n, 10)) for n in names}
+    if args.json:
+        print(json.dumps({n: {**a.as_dict(), "stated": published(n)} for n, a in found.items()}, indent=1))
+    else:
+        print(audit_table(list(found.values())))
+        stated = [(n, published(n)) for n in names if published(n)]
+        if stated:
+            print("\nwhat the published systems state, and what is true:")
+            for n, s in stated:
+                print(f"  {n:<20} parameters {s['parameters']:>9,} stated, {found[n].profile.params:>9,} true;  "
+                      f"receptive field {s['receptive_field']:>3} stated, {found[n].profile.receptive_field:>3} true")
+        if len(names) == 1:
+            print(f"\n{layer_table(found[names[0]])}")
+    return 1 if args.strict and any(a.failures() for a in found.values()) else 0
+
+
+def lr_find(args) -> int:
+    from cifar_fast import plots
+    from cifar_fast.files import write_text
+    from cifar_fast.lrfind import find
+    from cifar_fast.train import prepare
+
+    resolved, _ = resolve(args)
+    found = find(prepare(resolved), args.start, args.end, args.steps)
+    folder = Path(resolved.exports).expanduser() / resolved.name
+    plots.save(plots.lr_find(found), folder / "lr_find.png")
+    write_text(folder / "lr_find.json", json.dumps(found, indent=1) + "\n")
+    for name, at in found["suggestions"].items():
+        print(f"{name:<8} {at['lr']:.3g}")
+    print(f"left: {folder / 'lr_find.png'}, lr_find.json\n"
+          f"next: python -m cifar_fast recipe {args.name} lr={found['suggestions']['valley']['lr']:.2g}"
+          f"  (or lr=find)")
+    return 0
+
+
+def export(args) -> int:
+    from cifar_fast.inference import rebuild_pickle
+
+    name = args.name if os.sep in args.name or "/" in args.name else f"exports/{args.name}"
+    print(f"made {rebuild_pickle(name)}")
+    return 0
+
+
+def predict(args) -> int:
+    from cifar_fast.device import choose_device
+    from cifar_fast.inference import find_pictures, load_export, predict_files
+
+    if args.topk < 1:
+        raise Refused(f"--topk {args.topk}: at least 1")
+    exported = load_export(args.export, choose_device())
+    paths, missing = find_pictures(args.paths)
+    vocab, rows, bad = exported.vocab, [], 0
+    for pattern in missing:
+        print(f"cifar_fast: {pattern}: no picture there", file=sys.stderr)
+    top = min(args.topk, len(vocab))
+    for path, probs, reason in predict_files(exported, paths, args.tta, progress=sys.stderr.isatty()):
+        if reason:
+            bad += 1
+            print(f"cifar_fast: {reason}", file=sys.stderr)
+            continue
+        best = probs.argsort()[::-1][:top]
+        rows.append({"file": str(path), "prediction": vocab[best[0]], "probs": [float(p) for p in probs]})
+        if not args.json:
+            print(f"{path}  " + "  ".join(f"{vocab[i]} {probs[i]:.1%}" for i in best))
+    if args.json:
+        for r in rows:
+            ranked = sorted(zip(vocab, r["probs"], strict=True), key=lambda kv: -kv[1])
+            r["probabilities"] = dict(ranked[:top])
+        shown = [{k: r[k] for k in ("file", "prediction", "probabilities")} for r in rows]
+        print(json.dumps(shown, indent=1, ensure_ascii=False))
+    if args.csv:
+        write_csv(args.csv, vocab, rows)
+    if bad or missing:
+        print(f"cifar_fast: {len(rows)} predicted, {bad} unreadable, {len(missing)} not found", file=sys.stderr)
+    return 1 if bad or missing else 0
+
+
+def write_csv(path: str, vocab: list[str], rows: list[dict]) -> None:
+    import pandas as pd
+
+    from cifar_fast.files import write_text
+
+    frame = pd.DataFrame([[r["file"], r["prediction"], *r["probs"]] for r in rows],
+                         columns=["file", "prediction", *vocab])
+    write_text(Path(path).expanduser(), frame.to_csv(index=False))
+
+
+def evaluate(args) -> int:
+    from cifar_fast.data.sources import load_source
+    from cifar_fast.device import choose_device
+    from cifar_fast.evaluation import scores, scores_text
+    from cifar_fast.inference import load_export
+
+    exported = load_export(args.export, choose_device())
+    unknown = [c for c in args.changes if not c.startswith("data=")]
+    if unknown:
+        raise Refused(f"{unknown[0]!r}: evaluate takes data=cifar10, data=digits or data=FOLDER")
+    data = args.changes[-1].removeprefix("data=") if args.changes else exported.card["recipe"]["data"]
+    source = load_source(data, seed=exported.card["recipe"]["seed"])
+    if list(source.vocab) != exported.vocab:
+        raise Refused(f"data={data} has the classes {', '.join(source.vocab)}; {args.export} was trained on "
+                      f"{', '.join(exported.vocab)}")
+    if source.test is None:
+        raise Refused(f"data={data} has no test/ or valid/ folder to evaluate on")
+    plain = exported.predict(source.test.images)
+    result = scores(plain, source.test.labels, source.vocab)
+    mirrored = exported.predict(source.test.images, tta=True)
+    result["accuracy_tta"] = float((mirrored.argmax(1) == source.test.labels).mean())
+    result["data"] = {"name": source.name, "fingerprint": source.fingerprint}
+    if args.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print(scores_text(result, source.vocab))
+        print(f"accuracy {result['accuracy']:.2%}, TTA (image and mirror) {result['accuracy_tta']:.2%}")
+    return 0

@@ -1,0 +1,100 @@
+"""Splits as .npy files: streamed to disk, opened memory-mapped, counted and fingerprinted."""
+
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["Arrays", "SIZE", "channel_stats", "fingerprint", "open_split", "write_split"]
+
+SIZE = 32  # side of every picture, pixels
+_ROWS = 4096  # pictures at a time (12 MB), so that memory does not grow with the data
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Arrays:
+    "The pictures of one split."
+
+    images: np.ndarray  # (N, 32, 32, 3) uint8, a read-only memory map
+    labels: np.ndarray  # (N,) int64, places in the vocab, read-only
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Arrays({len(self):,} pictures)"
+
+
+def write_split(
+    folder: Path,
+    split: str,  # "train" or "test"
+    rows: Iterable[tuple[np.ndarray, int]],  # a picture (32, 32, 3) uint8 and its label
+) -> np.ndarray:  # the labels, (N,) int64
+    "Write `<split>_images.npy` and `<split>_labels.npy` without holding the pictures in memory."
+    labels = []
+    with open(folder / f"{split}_images.npy", "wb") as file:
+        file.write(_header(0))
+        for picture, label in rows:
+            file.write(picture.tobytes())
+            labels.append(label)
+        file.seek(0)
+        file.write(_header(len(labels)))
+        _flush(file)
+    with open(folder / f"{split}_labels.npy", "wb") as file:
+        np.save(file, labels := np.array(labels, dtype=np.int64))
+        _flush(file)
+    return labels
+
+
+def open_split(folder: Path, split: str) -> Arrays:
+    "Map what `write_split` left. Raises OSError, EOFError or ValueError where a file is missing or broken."
+    images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+    labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
+    if images.dtype != np.uint8 or images.shape != (*labels.shape, SIZE, SIZE, 3) or labels.dtype != np.int64:
+        raise ValueError(f"{split} holds {images.dtype}{images.shape} and {labels.dtype}{labels.shape}")
+    labels.flags.writeable = False
+    return Arrays(images, labels)
+
+
+def channel_stats(
+    images: np.ndarray,  # (N, H, W, 3) uint8
+) -> tuple[tuple[float, ...], tuple[float, ...]]:  # mean and std of red, green, blue, in 0..1
+    "Exact, from a histogram. No std is below 1/255, so that a flat channel divides nothing by 0."
+    counts = np.zeros((3, 256), dtype=np.int64)
+    for start in range(0, len(images), _ROWS):
+        pixels = images[start : start + _ROWS].reshape(-1, 3)
+        counts += np.stack([np.bincount(pixels[:, c], minlength=256) for c in range(3)])
+    n = int(counts[0].sum())
+    sums, squares = ((counts * np.arange(256) ** power).sum(axis=1).tolist() for power in (1, 2))
+    variances = [n * q - s * s for s, q in zip(sums, squares, strict=True)]  # times (255 n)²: whole numbers
+    return tuple(s / (255 * n) for s in sums), tuple(max(math.sqrt(v) / n, 1) / 255 for v in variances)
+
+
+def fingerprint(vocab: tuple[str, ...], splits: dict[str, Arrays]) -> str:
+    "sha256 of class names, pixels and labels in order: the same for the same data, wherever it lies."
+    digest = hashlib.sha256(json.dumps(vocab).encode())
+    for split, arrays in splits.items():
+        digest.update(f"{split} {arrays.images.shape}".encode())
+        for start in range(0, len(arrays), _ROWS):
+            digest.update(np.ascontiguousarray(arrays.images[start : start + _ROWS]))
+        digest.update(arrays.labels.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _header(count: int) -> bytes:
+    "The .npy header for `count` pictures; numpy pads it so that its length does not depend on the count."
+    shape = (count, SIZE, SIZE, 3)
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def _flush(file) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,19 @@
+"""What goes wrong with data, and how names are shown in the message."""
+
+import os
+
+__all__ = ["DataError", "PictureError", "printable"]
+
+
+class DataError(Exception):
+    """Bad input: the message names the file or value and the next step."""
+
+
+class PictureError(DataError):
+    """One picture that cannot be used; those beside it can."""
+
+
+def printable(name) -> str:
+    """`name` on one line that any terminal can show: line breaks and undecodable bytes become escapes."""
+    text = os.fsdecode(name) if isinstance(name, bytes | os.PathLike) else str(name)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

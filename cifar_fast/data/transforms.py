@@ -1,0 +1,83 @@
+"""Albumentations inside a fastai DataBlock."""
+
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the package index at import otherwise
+
+import albumentations
+import numpy as np
+from fastai.data.transforms import ToTensor
+from fastai.torch_core import TensorImage
+from fasttransform import ItemTransform, Transform
+
+from cifar_fast.data.pictures import read_picture
+
+
+class Picture(np.ndarray):
+    "A decoded picture: (32, 32, 3) uint8, RGB."
+
+
+@ToTensor
+def encodes(self, o: Picture):
+    "HWC uint8 → CHW uint8 `TensorImage`, without a copy."
+    import torch
+
+    return TensorImage(torch.from_numpy(np.ascontiguousarray(o)).permute(2, 0, 1))
+
+
+class ReadPicture(Transform):
+    "The first step of an image: a row number looks into the decoded arrays, anything else is read by PIL."
+
+    # A DataBlock infers from this which inputs `learn.predict` may be given.
+    input_types = (int, np.integer, str, os.PathLike, bytes, np.ndarray, object)
+
+    def __init__(self, *parts):  # uint8 arrays (N, 32, 32, 3), as if they were one after the other
+        super().__init__()
+        self.parts = parts
+
+    def encodes(self, o):
+        image = self.row(o) if isinstance(o, int | np.integer) else read_picture(o)
+        return np.array(image).view(Picture)  # a copy: the arrays are mapped read-only
+
+    def row(self, i: int) -> np.ndarray:
+        for part in self.parts:
+            if i < len(part):
+                return part[i]
+            i -= len(part)
+        raise IndexError("row number beyond the last picture")
+
+    def take(self, rows) -> list[np.ndarray]:
+        "The pictures of row numbers, (32, 32, 3) uint8 each, read-only."
+        return [self.row(i) for i in rows]
+
+
+class AlbumentationsTransform(ItemTransform):
+    "One object with a training and a validation pipeline: fastai keeps only the last item transform of a class."
+
+    split_idx = None  # chosen below, per split
+    order = 2  # before ToTensor (5): Albumentations works on uint8 HWC arrays
+
+    def __init__(self,
+        train=(), # Albumentations transforms, in this order, for the training split
+        valid=(), # the same for every other split
+    ):
+        super().__init__()
+        # `is_check_shapes` compares images with masks, of which there are none.
+        self.train, self.valid = (albumentations.Compose(list(t), is_check_shapes=False) for t in (train, valid))
+
+    def __call__(self, x, split_idx=None, **kwargs):
+        # The pipelines are called directly: fastai's type dispatch would cost more than a flip does.
+        image, *rest = x
+        return (self.apply(np.asarray(image), split_idx).view(Picture), *rest)
+
+    def apply(self, image: np.ndarray, split_idx: int | None) -> np.ndarray:
+        "One picture, (H, W, 3) uint8, through the pipeline of its split."
+        aug = self.valid if split_idx else self.train
+        return aug(image=image)["image"] if aug.transforms else image
+
+    def decode(self, x, **kwargs):
+        return x
+
+    def seed(self, seed: int) -> None:
+        "Seed the training pipeline; Albumentations ignores the global seeds."
+        self.train.set_random_seed(seed)

@@ -1,0 +1,23 @@
+"""Which device a run uses."""
+
+from __future__ import annotations
+
+import torch
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    "cuda, then mps, then cpu for 'auto'; another name must be a device that is here. Raises ValueError."
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device={device}: expected auto, cpu, cuda, cuda:1 … or mps") from None
+    here = {"cpu": True, "cuda": torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count(),
+            "mps": torch.backends.mps.is_available()}.get(chosen.type, False)
+    if not here:
+        raise ValueError(f"device={device}: this machine has no such device that torch {torch.__version__} can use; "
+                         f"device=auto takes what is here")
+    return chosen

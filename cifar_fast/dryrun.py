@@ -1,0 +1,129 @@
+"""Look before you train: the resolved recipe, its audit, one batch, the schedule, and three timed steps."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import torch
+from fastai.callback.core import Callback, CancelFitException
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from torch import nn
+
+from cifar_fast.callbacks.history import History
+from cifar_fast.constraints import audit_table
+from cifar_fast.recipe import Recipe, describe
+from cifar_fast.seeds import rng_restored
+from cifar_fast.train import Run, fit, prepare
+
+
+class _Fed:
+    "A metric that returns given numbers, one an epoch: what a schedule that watches a metric is shown."
+
+    name = "accuracy"
+
+    def __init__(self, values):
+        self.values = values
+
+    def reset(self): ...
+
+    def accumulate(self, learn):
+        self.epoch = learn.epoch
+
+    @property
+    def value(self):
+        return self.values[self.epoch] if hasattr(self, "epoch") else None
+
+
+def preview(
+    recipe: Recipe,
+    steps: int,  # batches an epoch
+    accuracies: list[float] | None = None,  # validation accuracy after each epoch, for a schedule that watches it
+    each_epoch=None,  # called with the Learner after every epoch
+) -> list[tuple[float, float | None]]:
+    """(learning rate, momentum) of every step: the recipe's own optimizer, fit and schedule on a net of one weight.
+
+    The real objects run, so this is what training will do and no second description of it.
+    """
+    batch = (torch.zeros(1, 1), torch.zeros(1, 1))
+    dls = DataLoaders([batch] * steps, [batch])
+    metrics = [_Fed(accuracies)] if accuracies else []
+    cbs = [History(log=False)] + ([recipe.sched()] if recipe.sched else [])
+    if each_epoch:
+        cbs.append(_EachEpoch(each_epoch))
+    with rng_restored():
+        learn = Learner(dls, nn.Linear(1, 1), loss_func=nn.functional.mse_loss, opt_func=recipe.opt, metrics=metrics)
+        learn.recorder.train_metrics = True
+        learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__ == "ProgressCallback"])
+        learn.logger = lambda *_: None
+        recipe.fit(learn, len(accuracies) if accuracies else recipe.epochs, recipe.lr, cbs)
+    return cbs[0].steps
+
+
+class _EachEpoch(Callback):
+    order = 70
+
+    def __init__(self, call):
+        self.call = call
+
+    def after_epoch(self):
+        self.call(self.learn)
+
+
+class _ThreeSteps(Callback):
+    "Times `n` steps after one that warms up, then ends the fit."
+
+    order = 95
+
+    def __init__(self, n: int = 3):
+        self.n, self.marks = n, []
+
+    def after_batch(self):
+        if self.opt.hypers and next(self.model.parameters()).device.type == "cuda":
+            torch.cuda.synchronize()
+        self.marks.append(time.perf_counter())
+        if len(self.marks) > self.n:
+            raise CancelFitException
+
+
+def dry_run(recipe: Recipe) -> str:
+    "What `recipe NAME --dry-run` prints. Nothing is trained for longer than four steps, nothing is written."
+    run = prepare(recipe)
+    x, y = run.learn.dls.train.one_batch()
+    steps = len(run.learn.dls.train)
+    schedule = preview(replace(recipe, epochs=recipe.epochs), min(steps, max(1, 4000 // recipe.epochs)))
+    text = [json.dumps(describe(recipe), indent=1), "", audit_table([run.audit])]
+    if recipe.waive:
+        text.append("waived: " + "; ".join(f"{k}: {v}" for k, v in recipe.waive.items()))
+    text += ["", f"one batch: images {tuple(x.shape)} {x.dtype}, labels {tuple(y.shape)} {y.dtype}; "
+             f"{steps} batches an epoch, {run.device} {run.precision}",
+             "", curve([lr for lr, _ in schedule], recipe), "", timing(run, steps)]
+    return "\n".join(text)
+
+
+def curve(lrs: list[float], recipe: Recipe) -> str:
+    "The learning rate over the run, drawn in characters."
+    import plotext
+
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(78, 15)
+    scale = recipe.epochs / len(lrs)
+    plotext.plot([i * scale for i in range(len(lrs))], lrs, marker="braille")
+    plotext.title("learning rate by epoch"
+                  + (" (as long as validation accuracy keeps rising)" if hasattr(recipe.sched, "func")
+                     and getattr(recipe.sched.func, "needs_valid", False) else ""))
+    return plotext.build().rstrip()
+
+
+def timing(run: Run, steps: int) -> str:
+    timer = _ThreeSteps()
+    run.learn.add_cb(timer)
+    fit(run, log=False)
+    run.learn.remove_cb(timer)
+    seconds = (timer.marks[-1] - timer.marks[0]) / (len(timer.marks) - 1) if len(timer.marks) > 1 else float("nan")
+    total = seconds * steps * run.recipe.epochs
+    return (f"{len(timer.marks) - 1} timed steps: {seconds * 1000:.0f} ms each, "
+            f"{run.recipe.bs / seconds:.0f} images/s, about {total / 60:.1f} minutes of training in all")

@@ -1,0 +1,27 @@
+"""How a Learner is fitted, by the names that `fit=` takes: fastai's own loops with their arguments in reach."""
+
+from __future__ import annotations
+
+import fastai.callback.schedule  # noqa: F401  (patches fit_one_cycle and fit_flat_cos into Learner)
+
+__all__ = ["flat", "flat_cos", "one_cycle"]
+
+
+def one_cycle(learn, epochs: int, lr: float, cbs, *, pct_start: float = 0.25, div: float = 25.0,
+              div_final: float = 1e5, moms: tuple = (0.95, 0.85, 0.95)):
+    "`Learner.fit_one_cycle`: cosine from lr/div up to lr over `pct_start` of the steps, then down to lr/div_final."
+    learn.fit_one_cycle(epochs, lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms, cbs=cbs)
+
+
+def flat_cos(learn, epochs: int, lr: float, cbs, *, pct_start: float = 0.75, div_final: float = 1e5):
+    "`Learner.fit_flat_cos`: lr held for `pct_start` of the steps, then a cosine down to lr/div_final."
+    learn.fit_flat_cos(epochs, lr, div_final=div_final, pct_start=pct_start, cbs=cbs)
+
+
+def flat(learn, epochs: int, lr: float, cbs):
+    "`Learner.fit`: lr held, or set by the recipe's `sched`."
+    learn.fit(epochs, lr, cbs=cbs)
+
+
+# A recipe with one of these may not name a `sched` as well.
+one_cycle.sets_lr = flat_cos.sets_lr = True

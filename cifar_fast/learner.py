@@ -1,0 +1,41 @@
+"""From DataLoaders and the name of an architecture to a fastai Learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import timm
+from fastai.learner import Learner
+from fastai.metrics import accuracy
+
+import cifar_fast.archs  # noqa: F401  (registers the architectures)
+from cifar_fast.callbacks.seeding import Seeding
+from cifar_fast.losses import cross_entropy
+from cifar_fast.optimizers import sgd
+
+
+def create_arch(arch: str, num_classes: int):
+    "`timm.create_model(arch)` for 32×32 RGB; raises ValueError that names the architectures of this project."
+    if not timm.is_model(arch):
+        raise ValueError(f"no architecture is called {arch!r}; there are {', '.join(timm.list_models('cifar_*'))}, "
+                         f"and what else timm.list_models() knows")
+    return timm.create_model(arch, num_classes=num_classes)
+
+
+def cifar_learner(
+    dls,  # DataLoaders of (B, 3, 32, 32) pictures, as `make_dls` makes them
+    arch: str,  # a name in timm's registry
+    *,
+    loss_func: Callable | None = None,  # logits (B, C) and labels (B,) or `MixedLabels`; default cross-entropy
+    opt_func: Callable | None = None,  # default torch's SGD with momentum
+    metrics=accuracy,
+    seed: int | None = None,  # of order, augmentation, mixing and dropout; default that of `dls.train`
+    **kwargs,  # as `fastai.learner.Learner` takes them
+) -> Learner:
+    "A Learner for the whole net: the head is part of the architecture, so fastai adds none that breaks the budget."
+    seed = getattr(dls.train, "seed", 0) if seed is None else seed
+    learn = Learner(dls, create_arch(arch, dls.c), loss_func=loss_func or cross_entropy(),
+                    opt_func=opt_func or partial(sgd, momentum=0.9), metrics=metrics, **kwargs)
+    learn.add_cb(Seeding(seed))
+    return learn

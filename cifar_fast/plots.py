@@ -1,0 +1,93 @@
+"""Figures from the recorded history. Colours are told apart by colour-blind readers too (Okabe and Ito, 2008)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cifar_fast.files import written
+
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+
+
+def figure(columns: int = 1, width: float = 5.2, height: float = 3.6):
+    "A figure of its own and its axes; pyplot's global state is left alone."
+    fig = Figure(figsize=(width * columns, height), layout="constrained")
+    return fig, fig.subplots(1, columns)
+
+
+def save(fig: Figure, path: str | Path) -> None:
+    with written(path) as tmp:
+        fig.savefig(tmp, dpi=120, format="png", metadata={"Software": f"matplotlib {matplotlib.__version__}"})
+
+
+def history(frame: pd.DataFrame, title: str = "", target: float | None = 0.85, valid_name: str = "held-out") -> Figure:
+    "Loss, accuracy (with the target as a red dashed line) and learning rate by epoch."
+    fig, (left, middle, right) = figure(3, width=4.4)
+    for ax, what in ((left, "loss"), (middle, "accuracy")):
+        scale = 100 if what == "accuracy" else 1
+        for column, label, colour in ((f"train_{what}", "train", BLUE), (f"valid_{what}", valid_name, ORANGE),
+                                      (f"valid_ema_{what}", f"{valid_name}, EMA", GREEN)):
+            if column in frame:
+                ax.plot(frame["epoch"], frame[column] * scale, label=label, color=colour,
+                        marker="o" if len(frame) < 3 else None)
+        ax.set(xlabel="epoch", ylabel="accuracy (%)" if scale == 100 else "loss (cross-entropy)")
+        ax.grid(alpha=0.3)
+    if target:
+        middle.axhline(target * 100, color="red", ls="--", lw=1, label=f"{target:.0%}")
+    left.legend()
+    middle.legend()
+    right.plot(frame["epoch"], frame["lr"], color=VERMILION, marker="o" if len(frame) < 3 else None)
+    right.set(xlabel="epoch", ylabel="learning rate of the last step")
+    right.grid(alpha=0.3)
+    fig.suptitle(title)
+    return fig
+
+
+def learning_rate(steps: list[tuple[float, float | None]]) -> Figure:
+    "Learning rate and momentum over steps."
+    lr, mom = zip(*steps, strict=True)
+    fig, axes = figure(2 if mom[0] is not None else 1)
+    axes = np.atleast_1d(axes)
+    for ax, values, label in zip(axes, (lr, mom), ("learning rate", "momentum (Adam: beta1)"), strict=False):
+        ax.plot(values, color=VERMILION, lw=1)
+        ax.set(xlabel="step (batch)", ylabel=label)
+        ax.grid(alpha=0.3)
+    return fig
+
+
+def lr_find(found: dict) -> Figure:
+    "Loss over learning rate, with the suggestions marked."
+    fig, ax = figure(width=7)
+    ax.plot(found["lr"], found["loss"], color=BLUE, lw=1.5)
+    for (name, at), colour, marker in zip(found["suggestions"].items(), (VERMILION, GREEN, ORANGE, "black"), "osD^",
+                                          strict=False):
+        ax.plot(at["lr"], at["loss"], marker, color=colour, ms=8, label=f"{name} {at['lr']:.2g}")
+    start, low = found["loss"][0], min(found["loss"])
+    ax.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss (smoothed)",
+           ylim=(low - 0.1 * abs(start), start + 0.7 * (start - low) + 0.1))
+    ax.legend()
+    ax.grid(alpha=0.3)
+    return fig
+
+
+def confusion(matrix: list[list[int]], vocab) -> Figure:
+    "Confusion matrix in percent of each true class."
+    counts = np.array(matrix)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(3 + 0.45 * len(vocab), 14)
+    fig, ax = figure(width=side + 1, height=side)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    ax.set_xticks(range(len(vocab)), vocab, rotation=45, ha="right")
+    ax.set_yticks(range(len(vocab)), vocab)
+    ax.set(xlabel="predicted", ylabel="true", title="% of each true class")
+    if len(vocab) <= 20:
+        for (i, j), s in np.ndenumerate(share):
+            if counts[i, j]:
+                ax.text(j, i, f"{s * 100:.0f}" if s >= 0.005 else "<1", ha="center", va="center", fontsize=8,
+                        color="white" if s > 0.5 else "black")
+    return fig

@@ -1,0 +1,285 @@
+"""The audit: what it counts is what is executed, and both receptive fields agree."""
+
+import copy
+import json
+import warnings
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import cifar_fast.archs  # noqa: F401  registers cifar_*
+from cifar_fast.constraints import (
+    RULES,
+    Budget,
+    audit,
+    audit_table,
+    count_params,
+    layer_table,
+    profile,
+    receptive_field_probe,
+)
+
+ARCHS = timm.list_models("cifar_*")
+FIELDS = {
+    "cifar_netv2": 81, "cifar_net": 49, "cifar_strided": 33, "cifar_optimized200k": 109, "cifar_mobile": 79,
+}
+BROKEN = {"cifar_strided": {"receptive_field"}, "cifar_optimized200k": {"dilation"}}
+
+
+class Body(nn.Module):
+    "Two convolutions, whatever `between` does, a global pool and a linear layer."
+
+    def __init__(self, between=lambda x: x, pool=lambda x: x.mean((2, 3))):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 10)
+        self.between, self.pool = between, pool
+
+    def forward(self, x):
+        return self.fc(self.pool(F.relu(self.conv2(self.between(F.gelu(self.conv1(x)))))).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def audits():
+    return {name: audit(timm.create_model(name)) for name in ARCHS}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_published_receptive_fields_both_ways(audits, name):
+    found = audits[name]
+    assert (found.profile.receptive_field, found.receptive_field_probe) == (FIELDS[name], FIELDS[name])
+
+
+@pytest.mark.parametrize("name", ARCHS)
+def test_verdicts(audits, name):
+    found = audits[name]
+    assert found.rf_agrees and found.name == name
+    assert [v.rule for v in found.verdicts] == list(RULES)
+    assert {v.rule for v in found.failures()} == BROKEN.get(name, set())
+    assert found.profile.params == sum(layer.params for layer in found.profile.layers)
+    assert not found.profile.notes
+    json.dumps(found.as_dict(layers=True))
+
+
+def test_waivers(audits):
+    strided = audits["cifar_strided"]
+    assert strided.failures({"receptive_field": "published as it is"}) == []
+    assert [v.rule for v in strided.failures({"dilation": "not needed"})] == ["receptive_field"]
+    with pytest.raises(ValueError, match="receptive_field"):
+        strided.failures({"receptive_fields": "typo"})
+    with pytest.raises(ValueError, match="needs a reason"):
+        strided.failures({"receptive_field": " "})
+
+
+def test_budget_is_what_is_asked():
+    model = timm.create_model("cifar_sprint")
+    strict = Budget(max_params=100, min_receptive_field=1000, depthwise_separable=99, dilated=99)
+    broken = {v.rule for v in audit(model, strict).failures()}
+    assert broken == {"parameters", "receptive_field", "depthwise_separable", "dilation"}
+    exact = count_params(model)
+    assert not audit(model, Budget(max_params=exact)).failures()
+    assert audit(model, Budget(max_params=exact - 1)).failures()
+
+
+def test_multiply_adds_by_hand():
+    found = profile(Body())
+    assert found.macs == 32 * 32 * (8 * 3 * 9 + 8 * 8 * 9) + 8 * 10
+    assert found.param_bytes == 4 * found.params == 4 * ((3 * 9 + 1) * 8 + (8 * 9 + 1) * 8 + 90)
+    # conv, gelu, conv, relu at 8×32×32, then the pooled 8 and the 10 logits
+    assert found.activation_bytes == 4 * (4 * 8 * 32 * 32 + 8 + 10)
+
+
+@pytest.mark.parametrize("between", [
+    lambda x: F.max_pool2d(x, 2),
+    lambda x: F.max_pool2d(x, 3, stride=1, padding=1),
+    lambda x: F.adaptive_max_pool2d(x, 16),
+    lambda x: x.unflatten(3, (16, 2)).amax(4),
+    lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2).amax((-1, -2)),
+    lambda x: F.max_pool1d(x.flatten(2), 3, 1, 1).unflatten(2, (32, 32)),
+], ids=["2x2", "stride 1", "adaptive", "one axis", "unfold", "flattened"])
+def test_max_pools_inside_are_caught(between):
+    assert profile(Body()).max_pools == 0
+    assert profile(Body(between)).max_pools >= 1
+
+
+@pytest.mark.parametrize("pool", [
+    lambda x: F.adaptive_max_pool2d(x, 1),
+    lambda x: x.amax((2, 3)),
+    lambda x: x.flatten(2).max(-1).values,
+    lambda x: x.max(3).values.max(2).values,
+    lambda x: F.max_pool2d(x, 32),
+    lambda x: F.adaptive_avg_pool2d(x, 1) + F.adaptive_max_pool2d(x, 1),
+], ids=["adaptive", "amax", "flattened", "axis by axis", "window", "with average"])
+def test_global_max_pools_are_caught(pool):
+    found = audit(Body(pool=pool))
+    assert found.profile.max_pools >= 1
+    assert "max_pooling" in {v.rule for v in found.failures()}
+
+
+@pytest.mark.parametrize("pool", [
+    lambda x: F.adaptive_avg_pool2d(x, 1),
+    lambda x: F.avg_pool2d(x, 32),
+    lambda x: x.mean((-1, -2)),
+    lambda x: x.flatten(2).mean(2),
+    lambda x: x.mean(3).mean(2),
+    lambda x: x.permute(0, 2, 3, 1).mean((1, 2)),
+], ids=["adaptive", "window", "mean", "flattened", "axis by axis", "channels last"])
+def test_global_average_pools_in_any_spelling(pool):
+    found = profile(Body(pool=pool))
+    assert found.global_average_pool and found.max_pools == 0
+    assert found.receptive_field == 5  # no global pool counts
+    assert not found.downsampling
+
+
+def test_without_a_global_pool():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.Flatten(), nn.Linear(4 * 8 * 8, 10))
+    found = audit(model)
+    assert "global_average_pooling" in {v.rule for v in found.failures()}
+    assert found.profile.downsampling == {"strided conv": 1}
+    assert found.profile.receptive_field == found.receptive_field_probe == 3
+
+
+def test_channel_maximum_is_no_max_pool():
+    assert profile(Body(lambda x: x + x.amax(1, keepdim=True))).max_pools == 0
+
+
+def test_functional_dilated_convolution_counts():
+    weight = torch.ones(8, 8, 3, 3)
+    found = audit(Body(lambda x: F.conv2d(x, weight, padding=3, dilation=3)))
+    assert found.profile.dilated == 1
+    assert found.profile.receptive_field == found.receptive_field_probe == 3 + 6 + 2
+    assert profile(Body(lambda x: F.conv2d(x, weight[..., :1, :1], dilation=3))).dilated == 0  # 1×1
+
+
+def test_depthwise_separable_needs_the_pointwise_right_behind():
+    depthwise, pointwise = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 1)
+    norm = nn.BatchNorm2d(8)
+
+    def census(between):
+        found = profile(Body(between).eval())
+        return found.depthwise, found.depthwise_separable
+
+    assert census(lambda x: pointwise(depthwise(x))) == (1, 1)
+    assert census(lambda x: pointwise(F.silu(norm.eval()(depthwise(x))))) == (1, 1)
+    assert census(lambda x: nn.Conv2d(8, 8, 3, padding=1)(depthwise(x))) == (1, 0)
+    assert census(lambda x: depthwise(pointwise(x))) == (1, 0)
+    assert census(lambda x: pointwise(depthwise(x) + x)) == (1, 0)
+    assert census(lambda x: pointwise(torch.cat([depthwise(x), x], 1)[:, :8])) == (1, 0)
+    assert census(lambda x: pointwise(F.conv2d(x, torch.ones(8, 4, 3, 3), padding=1, groups=2))) == (0, 0)
+    as_linear = nn.Linear(8, 8)
+    assert census(lambda x: as_linear(depthwise(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)) == (1, 1)
+
+
+@pytest.mark.parametrize(("between", "expected"), [
+    (lambda x: F.avg_pool2d(x, 2), 3 + 1 + 4),
+    (lambda x: x[..., ::2, ::2], 3 + 4),
+    (lambda x: torch.cat([x, F.conv2d(x, torch.ones(8, 8, 5, 5), padding=2)], 1)[:, 4:12], 3 + 4 + 2),
+    (lambda x: x + F.conv2d(x, torch.ones(8, 8, 1, 7), padding=(0, 3)), 3 + 6 + 2),
+    (lambda x: F.max_pool2d(x, 3, 2, 1), 3 + 2 + 4),
+], ids=["average pool", "slice", "branches", "one axis", "max pool"])
+def test_rule_and_probe_agree_on_functional_windows(between, expected):
+    found = audit(Body(between))
+    assert (found.profile.receptive_field, found.receptive_field_probe) == (expected, expected)
+
+
+def test_probe_handles_zero_gains_and_negative_weights():
+    model = timm.create_model("cifar_final")
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.zeros_(norm.weight)
+        nn.init.constant_(norm.bias, -5)
+    for conv in (m for m in model.modules() if isinstance(m, nn.Conv2d)):
+        nn.init.constant_(conv.weight, -1.0)
+    assert receptive_field_probe(model) == profile(model).receptive_field
+
+
+def test_a_kernel_that_is_zero_outside_its_centre_reaches_no_further():
+    model = Body()
+    with torch.no_grad():
+        mask = torch.zeros(3, 3)
+        mask[1, 1] = 1
+        model.conv2.weight.mul_(mask)
+    found = audit(model)
+    assert (found.profile.receptive_field, found.receptive_field_probe) == (5, 3)
+    assert not found.rf_agrees and "5 by the rule, 3 measured" in audit_table([found])
+    assert next(v for v in found.verdicts if v.rule == "receptive_field").found == 3
+
+
+def test_squeeze_excite_is_said():
+    found = audit(Body(lambda x: x * x.mean((2, 3), keepdim=True).sigmoid()))
+    assert found.profile.receptive_field == 5 and found.receptive_field_probe > 32
+    assert any("squeeze-excite" in note for note in found.profile.notes)
+
+
+def test_group_norm_is_said_and_reaches_no_further():
+    found = audit(Body(lambda x: F.group_norm(x, 2)))
+    assert found.profile.receptive_field == found.receptive_field_probe == 5
+    assert any("group norm" in note for note in found.profile.notes)
+
+
+def test_frozen_buffered_and_shared_weights_count_once():
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    assert count_params(plain) == 3 * 8 * 9 + 8 + 16  # no running statistics
+    plain.requires_grad_(False)
+    assert count_params(plain) == 3 * 8 * 9 + 8 + 16
+    plain.register_buffer("kernel", torch.ones(8, 8, 3, 3))
+    plain.register_buffer("hidden", torch.ones(5), persistent=False)
+    plain.register_buffer("index", torch.ones(7, dtype=torch.long))
+    plain.register_buffer("running_mean", torch.ones(11))  # only a norm's own statistics are excused
+    assert count_params(plain) == 3 * 8 * 9 + 8 + 16 + 576 + 5 + 11
+    tied = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
+    tied[1].weight = tied[0].weight
+    assert count_params(tied) == 64
+    assert [layer.params for layer in profile(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1),
+                                                            nn.Flatten(), *tied)).layers] == [224, 0, 64, 0]
+
+
+def test_profile_of_frozen_net_breaks_the_same_budget():
+    model = nn.Sequential(timm.create_model("cifar_net", num_classes=0), nn.Linear(16, 100))
+    model.requires_grad_(False)
+    assert "parameters" in {v.rule for v in audit(model).failures()}
+
+
+def test_audit_leaves_everything_as_it_was():
+    model = timm.create_model("cifar_netv2").train()
+    model.head.eval()
+    weights = copy.deepcopy(model.state_dict())
+    modes = [m.training for m in model.modules()]
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    calls = []
+    handle = model.register_forward_hook(lambda *args: calls.append(1))
+    with torch.inference_mode():
+        audit(model)
+    audit(model)
+    handle.remove()
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert modes == [m.training for m in model.modules()]
+    assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not nn.modules.module._global_forward_hooks and not nn.modules.module._global_forward_pre_hooks
+
+
+def test_bfloat16_and_channels_last_models_are_audited():
+    model = timm.create_model("cifar_sprint").to(torch.bfloat16, memory_format=torch.channels_last)
+    found = audit(model)
+    assert found.rf_agrees and found.profile.param_bytes == 2 * found.profile.params
+    assert next(model.parameters()).dtype == torch.bfloat16
+
+
+def test_large_networks_have_a_bounded_probe():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = audit(timm.create_model("resnet10t", num_classes=10))
+    assert found.profile.max_pools == 1 and found.profile.receptive_field == found.receptive_field_probe
+
+
+def test_tables_fit_a_terminal(audits):
+    table = audit_table(list(audits.values()))
+    assert "cifar_strided breaks receptive_field: 33, at least 45" in table
+    assert "cifar_optimized200k breaks dilation: 0, at least 1" in table
+    layers = layer_table(audits["cifar_netv2"])
+    assert "181,942" in layers and "features.block3.1.conv" in layers and "conv 3×3 d2" in layers
+    assert max(map(len, (table + "\n" + layers).splitlines())) <= 100

@@ -1,0 +1,168 @@
+"""CIFAR-10's official archive, the network stubbed."""
+
+import http.client
+import io
+import pickle
+import tarfile
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+from cifar_fast.data import download
+from cifar_fast.data.sources import DataError, load_source
+
+
+class OldArray:
+    "Pickles as Python 2 pickled an array, which is how the official batches were made."
+
+    def __init__(self, array):
+        self.array = array
+
+    def __reduce__(self):
+        state = (1, self.array.shape, self.array.dtype, False, self.array.tobytes().decode("latin1"))
+        return np.empty(0).__reduce__()[0], (np.ndarray, (0,), "b"), state
+
+
+def archive(meta=None, **extra) -> tuple[bytes, np.ndarray]:
+    "Six batches of two pictures in the official layout, and the pictures (12, 32, 32, 3)."
+    pictures = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    planes = pictures.transpose(0, 3, 1, 2).reshape(12, 3072)
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    members = {"batches.meta": meta or {"label_names": list(download.CLASSES)}}
+    for i, name in enumerate(names):
+        data = OldArray(planes[2 * i : 2 * i + 2])
+        members[name] = {"data": data, "labels": [i, 9 - i], "filenames": ["a", "b"]}
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for name, value in reversed((members | extra).items()):
+            data = value if isinstance(value, bytes) else pickle.dumps(value, protocol=2)
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file.getvalue(), pictures
+
+
+class Answer(io.BytesIO):
+    headers = {"Content-Length": "1000"}
+
+
+@pytest.fixture
+def web(monkeypatch, tmp_path):
+    "A network that serves `web.data`, or raises it; `web.asked` counts."
+
+    class Web:
+        data, asked = b"", 0
+
+        def urlopen(self, request, timeout=None):
+            assert request.full_url == download.URL and timeout
+            self.asked += 1
+            if isinstance(self.data, Exception):
+                raise self.data
+            return Answer(self.data) if isinstance(self.data, bytes) else self.data
+
+        def serve(self, data):
+            self.data = data
+            (tmp_path / "sum").write_bytes(data)
+            monkeypatch.setattr(download, "MD5", download._md5(tmp_path / "sum"))
+
+    stub = Web()
+    monkeypatch.delenv("CIFAR_FAST_DATA", raising=False)
+    monkeypatch.setenv("CIFAR_FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(urllib.request, "urlopen", stub.urlopen)
+    return stub
+
+
+def kept(tmp_path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "cache" / "data").iterdir())
+
+
+def test_downloaded_once(web, tmp_path):
+    data, pictures = archive()
+    web.serve(data)
+    source = load_source()
+    assert np.array_equal(source.train.images, pictures[:10])
+    assert np.array_equal(source.test.images, pictures[10:])
+    assert source.train.labels.tolist() == [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
+    assert source.test.labels.tolist() == [5, 4]
+    assert (source.name, source.vocab) == ("cifar10", download.CLASSES) and download.URL in source.origin
+    assert load_source().fingerprint == source.fingerprint and web.asked == 1
+    assert len(kept(tmp_path)) == 2 and download.ARCHIVE in kept(tmp_path)
+
+
+def test_an_archive_put_there_by_hand(web, tmp_path):
+    data, _ = archive()
+    web.serve(data)
+    web.data = OSError("no network")
+    (tmp_path / "cache" / "data").mkdir(parents=True)
+    (tmp_path / "cache" / "data" / download.ARCHIVE).write_bytes(data)
+    assert len(load_source().train) == 10
+
+
+def test_wrong_md5(web, tmp_path):
+    web.data = archive()[0]  # not the official archive, so not its md5
+    for _ in range(2):
+        with pytest.raises(DataError, match=f"not {download.MD5}: incomplete.*thrown away.*data=digits"):
+            load_source()
+    assert kept(tmp_path) == []
+    (tmp_path / "cache" / "data" / download.ARCHIVE).write_bytes(web.data)
+    with pytest.raises(DataError, match="delete it and run the same command again"):
+        load_source()
+
+
+def test_no_network(web, tmp_path):
+    web.data = urllib.error.URLError("[Errno -3] Temporary failure in name resolution")
+    with pytest.raises(
+        DataError, match="name resolution.*put it at .*tar.gz; without network use data=digits"
+    ):
+        load_source()
+    assert kept(tmp_path) == []
+
+
+def test_interrupted_download(web, tmp_path):
+    data, _ = archive()
+
+    class Broken(Answer):
+        def read(self, size):
+            if self.tell():
+                raise http.client.IncompleteRead(b"")
+            return super().read(100)
+
+    web.serve(data)
+    web.data = Broken(data)
+    with pytest.raises(DataError, match="cannot download"):
+        load_source()
+    assert kept(tmp_path) == []
+    web.data = data[:-100]  # a server that simply stops
+    with pytest.raises(DataError, match="incomplete"):
+        load_source()
+    assert kept(tmp_path) == []
+    web.data = data
+    assert len(load_source().train) == 10
+
+
+class Payload:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"no archive",
+        archive()[0][:500],
+        archive(meta={"label_names": ["cat"]})[0],
+        archive(test_batch={"data": Payload(), "labels": [1, 2]})[0],
+        archive(test_batch=pickle.dumps(Payload(), protocol=0))[0],
+        archive(test_batch={"data": OldArray(np.zeros((2, 7), np.uint8)), "labels": [1, 2]})[0],
+        archive(test_batch={"labels": [1, 2]})[0],
+        archive(test_batch=b"")[0],
+    ],
+)
+def test_an_archive_with_other_contents(web, tmp_path, data, capsys):
+    web.serve(data)
+    with pytest.raises(DataError, match="does not hold CIFAR-10 as expected"):
+        load_source()
+    assert "executed" not in capsys.readouterr().out
+    assert kept(tmp_path) == [download.ARCHIVE]

@@ -1,0 +1,240 @@
+"""Datasets from folders and digits: layouts, splits, statistics, bad input."""
+
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_fast.data import fill
+from cifar_fast.data.download import CLASSES
+from cifar_fast.data.sources import DataError, load_source
+
+BAD = pytest.mark.filterwarnings("ignore:left out")
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch, tmp_path):
+    monkeypatch.delenv("CIFAR_FAST_DATA", raising=False)
+    monkeypatch.setenv("CIFAR_FAST_CACHE", str(tmp_path / "cache"))
+
+
+def paint(path, value: int, size=(32, 32)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, 2 * value % 256, 255 - value)).save(path)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    "train/ and test/ of two classes: 4 and 2 pictures each."
+    for split, count in (("train", 4), ("test", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            for i in range(count):
+                paint(tmp_path / "pets" / split / name / f"p{i}.png", 100 * label + 10 * i)
+    return tmp_path / "pets"
+
+
+def test_a_tree(pets):
+    source = load_source(pets)
+    assert (source.name, source.vocab, source.others) == ("pets", ("cat", "dog"), 0)
+    assert source.train.images.shape == (8, 32, 32, 3) and source.train.images.dtype == np.uint8
+    assert source.train.labels.tolist() == [0] * 4 + [1] * 4 and source.train.labels.dtype == np.int64
+    assert len(source.test) == 4 and source.test.labels.tolist() == [0, 0, 1, 1]
+    assert source.train.images[:, 0, 0, 0].tolist() == [0, 10, 20, 30, 100, 110, 120, 130]
+    assert isinstance(source.train.images, np.memmap) and not source.train.images.flags.writeable
+    pixels = source.train.images.reshape(-1, 3) / 255
+    assert np.allclose(source.mean, pixels.mean(0)) and np.allclose(source.std, pixels.std(0))
+    assert str(pets) in source.origin and source.skipped == ()
+
+
+@pytest.mark.parametrize("name", ["valid", "val"])
+def test_the_test_set_may_be_called(pets, name):
+    (pets / "test").rename(pets / name)
+    assert len(load_source(pets).test) == 4
+
+
+def test_no_test_set(pets, tmp_path):
+    (pets / "test").rename(tmp_path / "away")
+    assert load_source(pets).test is None
+
+
+def test_class_folders_alone_are_split_by_seed(tmp_path, monkeypatch):
+    for name, count in (("a", 20), ("b", 10), ("c", 1)):
+        for i in range(count):
+            paint(tmp_path / "mine" / name / f"{i:02}.png", i)
+    monkeypatch.chdir(tmp_path)
+    one, again, other = load_source("./mine"), load_source(tmp_path / "mine"), load_source("mine", seed=1)
+    assert np.bincount(one.train.labels).tolist() == [16, 8, 1]
+    assert np.bincount(one.test.labels).tolist() == [4, 2]
+    assert one.fingerprint == again.fingerprint != other.fingerprint
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_source("~/mine").fingerprint == one.fingerprint
+    assert len(list((tmp_path / "cache" / "data").iterdir())) == 2  # one entry a seed
+
+
+def test_leading_numbers_give_the_order(tmp_path):
+    for name, numbers in (("a", (10, 2)), ("b", (9, 1))):
+        for number in numbers:
+            paint(tmp_path / "t" / "train" / name / f"{number}_{name}.png", number)
+    source = load_source(tmp_path / "t")
+    assert source.train.images[:, 0, 0, 0].tolist() == [1, 2, 9, 10]
+    assert source.train.labels.tolist() == [1, 0, 1, 0]
+
+
+def test_nested_hidden_other_and_oddly_named_files(pets):
+    cat = pets / "train" / "cat"
+    paint(cat / "more" / "deep" / "x.PNG", 1)
+    paint(cat / "Zoë 猫\n.png", 1, size=(5, 9))
+    (cat / "notes.txt").write_text("no picture")
+    (cat / ".hidden.png").write_text("no picture")
+    (pets / "train" / ".ipynb_checkpoints").mkdir()
+    (pets / "labels.txt").write_text("cat dog")
+    (cat / "loop").symlink_to(cat, target_is_directory=True)
+    (cat / "self.png").symlink_to(cat / "self.png")
+    (cat / "folder.png").mkdir()
+    with pytest.warns(UserWarning, match=r"left out 1 unreadable picture in pets: .*self\.png"):
+        source = load_source(pets)
+    assert len(source.train) == 10 and source.others == 1 and source.vocab == ("cat", "dog")
+    assert len(source.skipped) == 1
+
+
+@BAD
+def test_unreadable_pictures_are_skipped_or_refused(pets):
+    (pets / "train" / "cat" / "p1.png").write_bytes(b"")
+    (pets / "test" / "dog" / "p0.png").write_text("a text")
+    for _ in range(2):  # built, and from the cache
+        source = load_source(pets)
+        assert (len(source.train), len(source.test), len(source.skipped)) == (7, 3, 2)
+        assert "p1.png: is empty (0 bytes)" in source.skipped[0]
+        with pytest.raises(DataError, match=r"2 unreadable pictures in pets: .*p1\.png.*bad=skip"):
+            load_source(pets, bad="refuse")
+    paint(pets / "train" / "cat" / "p1.png", 10)
+    (pets / "test" / "dog" / "p0.png").unlink()
+    assert load_source(pets, bad="refuse").skipped == ()
+
+
+def test_a_class_with_no_readable_picture(pets):
+    for path in (pets / "train" / "dog").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="no picture of class 'dog' in train can be read"):
+        load_source(pets)
+    assert not list((pets.parent / "cache" / "data").iterdir())
+
+
+def test_a_passing_fault_is_not_remembered(pets, monkeypatch):
+    def worn_out(*args):
+        raise fill.PictureError("p0.png: Input/output error") from OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fill, "read_picture", worn_out)
+        with pytest.raises(DataError, match="run the same command again"):
+            load_source(pets)
+    assert load_source(pets).skipped == ()
+
+
+def test_bad_folders(pets, tmp_path):
+    def refused(data, match):
+        with pytest.raises(DataError, match=match):
+            load_source(data)
+
+    refused("imagenet", "data=imagenet is neither a known dataset nor a folder; use cifar10, digits or a ")
+    refused(tmp_path / "nowhere", "nowhere is neither")
+    refused("", "data= is neither")
+    refused("x" * 5000, "is neither")
+    (tmp_path / "file").write_text("")
+    refused(tmp_path / "file", "is a file")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "has no class folders")
+    (tmp_path / "empty" / "only").mkdir()
+    refused(tmp_path / "empty", "has one class only, 'only'")
+    (pets / "test" / "bird").mkdir()
+    refused(pets, "test has the class 'bird', which train/ lacks")
+    (pets / "test" / "bird").rmdir()
+    (pets / "train" / "bird").mkdir()
+    refused(pets, "class 'bird' has no pictures")
+    (pets / "train" / "bird" / "a.doc").write_text("")
+    refused(pets, "empty but for 1 other files")
+    with pytest.raises(DataError, match="bad='maybe'.*bad=skip or bad=refuse"):
+        load_source(pets, bad="maybe")
+
+
+def test_a_folder_that_may_not_be_listed(pets, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match="train cannot be listed: Permission denied"):
+        load_source(pets)
+
+
+def test_flat_channels_have_a_usable_std(tmp_path):
+    for name in "ab":
+        paint(tmp_path / "flat" / "train" / name / "x.png", 7)
+    assert load_source(tmp_path / "flat").std == (1 / 255,) * 3
+
+
+def test_digits(tmp_path):
+    source, again = load_source("digits"), load_source("digits", seed=5)
+    assert (len(source.train), len(source.test)) == (1438, 359) and source.vocab == tuple("0123456789")
+    assert source.fingerprint == again.fingerprint
+    assert source.train.images.min() == 0 and source.train.images.max() == 255
+    assert np.bincount(source.test.labels).min() >= 34
+    for name in "ab":  # a folder of the same name has its own place in the cache
+        paint(tmp_path / "digits" / "train" / name / "x.png", 7)
+    assert load_source(tmp_path / "digits").vocab == ("a", "b")
+    assert len(list((tmp_path / "cache" / "data").iterdir())) == 2
+
+
+def test_the_variable_names_a_tree(tmp_path, monkeypatch):
+    for number, name in enumerate(CLASSES):
+        paint(tmp_path / "data" / "cifar10" / "train" / name / f"{number}_{name}.png", number)
+    for value in (tmp_path / "data", tmp_path / "data" / "cifar10"):
+        monkeypatch.setenv("CIFAR_FAST_DATA", str(value))
+        source = load_source()
+        assert source.name == "cifar10" and source.vocab == CLASSES and len(source.train) == 10
+
+
+def test_a_variable_that_names_nothing_usable(pets, tmp_path, monkeypatch):
+    monkeypatch.setenv("CIFAR_FAST_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="CIFAR_FAST_DATA=.*nowhere holds no image tree.*unset it"):
+        load_source()
+    monkeypatch.setenv("CIFAR_FAST_DATA", str(pets))
+    with pytest.raises(DataError, match="classes are not CIFAR-10's: cat, dog; use data="):
+        load_source()
+    assert load_source(pets).name == "pets"  # which the variable does not concern
+
+
+def test_nothing_heavy_is_imported():
+    code = "import sys, cifar_fast.data.sources; print(*{'torch', 'fastai', 'sklearn'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout.strip()) == (0, "")
+
+
+@pytest.mark.real
+def test_real_cifar10(monkeypatch):
+    from cifar_fast.data.cache import cache_folder
+
+    tree = REAL.get("CIFAR_FAST_DATA")
+    if not tree:
+        pytest.skip("CIFAR_FAST_DATA names no CIFAR-10 tree")
+    monkeypatch.setenv("CIFAR_FAST_DATA", tree)
+    monkeypatch.delenv("CIFAR_FAST_CACHE")
+    if "CIFAR_FAST_CACHE" in REAL:
+        monkeypatch.setenv("CIFAR_FAST_CACHE", REAL["CIFAR_FAST_CACHE"])
+    source = load_source(cache=cache_folder())
+
+    def digest(arrays):
+        return hashlib.sha256(arrays.images.tobytes() + arrays.labels.astype(np.uint8).tobytes()).hexdigest()
+
+    assert digest(source.train) == "d28d69ffc3d7e2d096c21c34e1dd56b7c219a1b33aa3121ff02a0e8d54579fe7"
+    assert digest(source.test) == "36f35f1379b4eae9f3a161dede7a4011300cc8cd445d66d756f1a2f870f1c328"
+    assert np.allclose(source.mean, (0.49140, 0.48216, 0.44653), atol=1e-5)
+    assert np.allclose(source.std, (0.24703, 0.24348, 0.26159), atol=1e-5)
+    assert source.vocab == CLASSES and source.skipped == ()
+
+
+REAL = dict(os.environ)  # as it was before the fixture above
