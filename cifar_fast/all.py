@@ -6,6 +6,7 @@ import cifar_fast.seeds  # noqa: F401  (first: it keeps albumentations from aski
 
 # isort: split
 import albumentations as A
+import timm
 
 import cifar_fast.archs  # noqa: F401  (registers the architectures with timm)
 from cifar_fast.callbacks.ema import ema
@@ -28,5 +29,5 @@ __all__ = [
     "adam", "adamw", "audit", "cifar_learner", "cosine", "cross_entropy", "cyclic", "data_block", "ema", "flat",
     "flat_cos", "focal", "list_recipes", "load_export", "load_recipe", "load_source", "make_dls", "mixing", "one_cycle",
     "one_cycle_torch", "override", "partial", "plateau", "read_picture", "rebuild_pickle", "sgd", "step", "test_dl",
-    "train", "warmup_cosine",
+    "timm", "train", "warmup_cosine",
 ]

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 
 import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.data.core import DataLoaders
-from fastai.learner import Learner
+from fastai.learner import Learner, Metric
 from torch import nn
 
 from cifar_fast.callbacks.history import History
 from cifar_fast.constraints import audit_table
 from cifar_fast.recipe import Recipe, describe
 from cifar_fast.seeds import rng_restored
+from cifar_fast.terminal import curve
 from cifar_fast.train import Run, fit, prepare
 
 
-class _Fed:
+class _Fed(Metric):
     "A metric that returns given numbers, one an epoch: what a schedule that watches a metric is shown."
 
     name = "accuracy"
@@ -27,7 +27,8 @@ class _Fed:
     def __init__(self, values):
         self.values = values
 
-    def reset(self): ...
+    def reset(self):
+        pass
 
     def accumulate(self, learn):
         self.epoch = learn.epoch
@@ -49,7 +50,7 @@ def preview(
     """
     batch = (torch.zeros(1, 1), torch.zeros(1, 1))
     dls = DataLoaders([batch] * steps, [batch])
-    metrics = [_Fed(accuracies)] if accuracies else []
+    metrics = [_Fed(accuracies or range(recipe.epochs))]  # ever rising, if none are given
     cbs = [History(log=False)] + ([recipe.sched()] if recipe.sched else [])
     if each_epoch:
         cbs.append(_EachEpoch(each_epoch))
@@ -93,29 +94,24 @@ def dry_run(recipe: Recipe) -> str:
     run = prepare(recipe)
     x, y = run.learn.dls.train.one_batch()
     steps = len(run.learn.dls.train)
-    schedule = preview(replace(recipe, epochs=recipe.epochs), min(steps, max(1, 4000 // recipe.epochs)))
     text = [json.dumps(describe(recipe), indent=1), "", audit_table([run.audit])]
     if recipe.waive:
         text.append("waived: " + "; ".join(f"{k}: {v}" for k, v in recipe.waive.items()))
     text += ["", f"one batch: images {tuple(x.shape)} {x.dtype}, labels {tuple(y.shape)} {y.dtype}; "
              f"{steps} batches an epoch, {run.device} {run.precision}",
-             "", curve([lr for lr, _ in schedule], recipe), "", timing(run, steps)]
+             "", lr_curve(recipe, steps), "", timing(run, steps)]
     return "\n".join(text)
 
 
-def curve(lrs: list[float], recipe: Recipe) -> str:
+def lr_curve(recipe: Recipe, steps: int) -> str:
     "The learning rate over the run, drawn in characters."
-    import plotext
-
-    plotext.clear_figure()
-    plotext.theme("clear")
-    plotext.plot_size(78, 15)
-    scale = recipe.epochs / len(lrs)
-    plotext.plot([i * scale for i in range(len(lrs))], lrs, marker="braille")
-    plotext.title("learning rate by epoch"
-                  + (" (as long as validation accuracy keeps rising)" if hasattr(recipe.sched, "func")
-                     and getattr(recipe.sched.func, "needs_valid", False) else ""))
-    return plotext.build().rstrip()
+    # As many steps as the picture can show; what counts batches (cyclic) is drawn as it comes, an epoch cut short.
+    steps = min(steps, max(8, 4000 // recipe.epochs))
+    # A rising accuracy: a schedule that watches it then holds its rate.
+    lrs = [lr for lr, _ in preview(recipe, steps, [(i + 1) / recipe.epochs for i in range(recipe.epochs)])]
+    watches = getattr(getattr(recipe.sched, "func", None), "needs_valid", False)
+    return curve([i / steps for i in range(len(lrs))], lrs,
+                 "learning rate" + (" while validation accuracy keeps rising" if watches else ""), "epoch")
 
 
 def timing(run: Run, steps: int) -> str:

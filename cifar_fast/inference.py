@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import cifar_fast.archs  # noqa: F401  (registers the architectures)
-from cifar_fast.data.pictures import PictureError, read_picture
+from cifar_fast.data.pictures import EXTENSIONS, PictureError, read_picture
 from cifar_fast.files import write_text, written
 
 FORMAT = 1
@@ -99,20 +99,19 @@ def save_pickle(pkl: Path, card: dict, state: dict) -> None:
 
 def inference_learner(card: dict, state: dict):
     "A Learner that predicts with `state`; it holds no training data and no training callbacks."
+    from fastai.learner import Learner
+    from fastai.losses import CrossEntropyLossFlat
+    from fastai.metrics import accuracy
+
     from cifar_fast.data.block import data_block
     from cifar_fast.data.sources import Arrays, Source
-    from cifar_fast.learner import Learner
+    from cifar_fast.learner import create_arch
 
     blank = Arrays(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int64))
     source = Source(name=card["data"]["name"], train=blank, test=None, vocab=tuple(card["vocab"]),
                     mean=tuple(card["normalize"]["mean"]), std=tuple(card["normalize"]["std"]),
                     fingerprint=card["data"]["fingerprint"], skipped=(), origin="export")
     dls = data_block(source, [0], [0]).dataloaders(np.arange(1), bs=1, num_workers=0, device=torch.device("cpu"))
-    from fastai.losses import CrossEntropyLossFlat
-    from fastai.metrics import accuracy
-
-    from cifar_fast.learner import create_arch
-
     model = create_arch(card["arch"], len(card["vocab"]))
     model.load_state_dict(state)
     return Learner(dls, model.eval(), loss_func=CrossEntropyLossFlat(), metrics=accuracy, path=Path("."))
@@ -173,13 +172,11 @@ def rebuild_pickle(stem: str | Path) -> Path:
 
 def find_pictures(patterns: Iterable[str]) -> tuple[list[Path], list[str]]:
     "Files for paths, folders (searched below) and globs, in a stable order; and the patterns that matched nothing."
-    from cifar_fast.data.pictures import is_picture_name
-
     found, missing = [], []
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
-            here = [p for p in _below(path) if is_picture_name(p.name)]
+            here = [p for p in _below(path) if p.suffix.lower() in EXTENSIONS]
         elif path.exists():
             here = [path]
         else:

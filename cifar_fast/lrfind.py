@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import minimum, slide, steep, valley
@@ -26,14 +29,15 @@ def find(run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = 100) -> 
     cbs = precision_cbs(run.precision, run.recipe.channels_last) + ([run.recipe.mix()] if run.recipe.mix else [])
     state, opt = deepcopy(learn.model.state_dict()), learn.opt
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
-    epoch = learn.dls.train.next_epoch
+    epoch, path = learn.dls.train.next_epoch, learn.path
     learn.opt = None
     try:
-        with rng_restored(), learn.removed_cbs(bars), learn.added_cbs(cbs):
+        with TemporaryDirectory() as scratch, rng_restored(), learn.removed_cbs(bars), learn.added_cbs(cbs):
+            learn.path = Path(scratch)  # fastai saves the weights there meanwhile
             learn.lr_find(start_lr, end_lr, num_it, show_plot=False, suggest_funcs=None)
     finally:
         learn.model.load_state_dict(state)
-        learn.opt = opt
+        learn.opt, learn.path = opt, path
         learn.model.zero_grad()
         learn.dls.train.set_epoch(epoch)
         for cb in cbs:
@@ -53,6 +57,7 @@ def suggestions(lrs: list[float], losses: list[float]) -> dict[str, dict[str, fl
         raise ValueError("the loss broke off within a few steps; start lower (--start) or look at the data")
     out = {}
     for name, rule in SUGGESTIONS.items():
-        at, (_, seen) = rule(lr, loss, len(lrs))
-        out[name] = {"lr": float(at), "loss": float(seen)}
+        at = float(rule(lr, loss, len(lrs))[0])
+        # "minimum" suggests a tenth of the best rate: what it marks must be the curve there, not at the best rate.
+        out[name] = {"lr": at, "loss": float(np.interp(np.log(at), lr.log().numpy(), loss.numpy()))}
     return out

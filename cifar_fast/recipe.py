@@ -240,7 +240,7 @@ def _with_argument(name: str, now: Any, arg: str, text: str) -> partial:
     old = known[arg]
     numbers = (int, float)
     if old is not None and old is not inspect.Parameter.empty and type(value) is not type(old) and not (
-            isinstance(old, numbers) and isinstance(value, numbers) and not isinstance(old, bool)):
+            isinstance(old, numbers) and isinstance(value, numbers) and bool not in (type(old), type(value))):
         raise RecipeError(f"{name}.{arg}={text}: expected a value like {old!r}")
     func, given = (now.func, now.keywords) if isinstance(now, partial) else (now, {})
     return partial(func, **{**given, arg: value})
@@ -253,10 +253,10 @@ def check(recipe: Recipe) -> None:
     "Raise RecipeError for values and combinations that cannot work, with the reason and a way out."
     r = recipe
     for key, least in (("epochs", 1), ("bs", 1), ("workers", 0), ("clip", 0), ("patience", 0), ("valid", 0)):
-        if not getattr(r, key) >= least:  # `not >=` also catches nan
-            raise RecipeError(f"{key}={getattr(r, key)}: must be at least {least}")
-    if not r.lr > 0:
-        raise RecipeError(f"lr={r.lr}: must be above 0")
+        if not least <= getattr(r, key) < float("inf"):  # catches nan as well
+            raise RecipeError(f"{key}={getattr(r, key)}: must be a number of at least {least}")
+    if not 0 < r.lr < float("inf"):
+        raise RecipeError(f"lr={r.lr}: must be a number above 0")
     if not 0 <= r.target < 1:
         raise RecipeError(f"target={r.target}: a share of 1 is expected, e.g. target=0.85")
     validates = r.protocol == "published" or r.valid > 0

@@ -75,10 +75,10 @@ class Labels(Transform):
 
     def __init__(self, vocab, *parts):
         super().__init__()
-        self.vocab, self.labels = list(vocab), np.concatenate(parts) if parts else None
+        self.names, self.labels = list(vocab), np.concatenate(parts) if parts else None
 
     def encodes(self, i):
-        return self.vocab[self.labels[i]]
+        return self.names[self.labels[i]]  # not `vocab`, which `dls.vocab` would then hold twice
 
     def take(self, rows) -> np.ndarray:
         "Class numbers (N,) int64 of row numbers."
@@ -131,7 +131,7 @@ def split_rows(source: Source, valid: float, protocol: str, seed: int) -> tuple[
                              f"use protocol=split valid=0.1")
         return np.arange(n), np.arange(n, n + len(source.test))
     count = int(round(n * valid if valid < 1 else valid))
-    if count == 0:
+    if valid == 0:
         return np.arange(n), np.arange(0)
     if not len(source.vocab) <= count <= n - len(source.vocab):
         raise ValueError(f"valid={valid:g} holds {count} of {n} pictures out; at least one of each of the "

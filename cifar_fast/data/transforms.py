@@ -46,6 +46,15 @@ class ReadPicture(Transform):
             i -= len(part)
         raise IndexError("row number beyond the last picture")
 
+    def __getstate__(self):
+        # Workers that are not forked get this pickled: the name of a mapped file, not its 150 MB.
+        named = [(p.filename, p.dtype.str, p.shape, p.offset) if isinstance(p, np.memmap) else p for p in self.parts]
+        return {**self.__dict__, "parts": named}
+
+    def __setstate__(self, state):
+        parts = [np.memmap(p[0], p[1], "r", p[3], p[2]) if isinstance(p, tuple) else p for p in state["parts"]]
+        self.__dict__.update(state, parts=tuple(parts))
+
     def take(self, rows) -> list[np.ndarray]:
         "The pictures of row numbers, (32, 32, 3) uint8 each, read-only."
         return [self.row(i) for i in rows]

@@ -1,0 +1,147 @@
+"""What is told of a finished run: the card in its .json, and the lines at its end."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from cifar_fast import __version__
+from cifar_fast.callbacks.ema import EMA
+from cifar_fast.callbacks.history import History
+from cifar_fast.data.block import test_dl
+from cifar_fast.evaluation import scores
+from cifar_fast.inference import files_of, probabilities
+from cifar_fast.recipe import Recipe, describe, recipes_dir
+
+if TYPE_CHECKING:
+    from cifar_fast.train import Run
+
+
+def valid_name(recipe: Recipe) -> str:
+    "What this recipe's validation figures are measured on."
+    return "test" if recipe.protocol == "published" else "held-out"
+
+
+def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
+    """The card of a fitted run; the Learner is left with the weights to export, the averaged ones with EMA.
+
+    The test set is met here, once, by those weights (and beside them by the ones without averaging).
+    """
+    learn, source = run.learn, run.source
+    history = next(cb for cb in cbs if isinstance(cb, History))
+    average = next((cb for cb in cbs if isinstance(cb, EMA)), None)
+    mixer = next((cb for cb in cbs if hasattr(cb, "drawn")), None)
+    frame = history.frame()
+    dl, labels, on = measured_on(run)
+    own = accuracy_of(learn.model, dl, labels) if average else None
+    if average:
+        learn.model.load_state_dict(average.average.module.state_dict())
+    measured = measure(learn.model, dl, labels, source.vocab, recipe.tta) if on else None
+    if measured and average:
+        measured["accuracy_without_ema"] = own
+    mean, std = recipe.stats or (source.mean, source.std)
+    best = None
+    if "valid_accuracy" in frame:
+        row = frame.loc[frame["valid_accuracy"].idxmax()]
+        best = {"epoch": int(row["epoch"]), "accuracy": float(row["valid_accuracy"]), "on": valid_name(recipe)}
+    return {
+        "name": recipe.name,
+        "arch": recipe.arch,
+        "vocab": list(source.vocab),
+        "normalize": {"mean": [float(m) for m in mean], "std": [float(s) for s in std]},
+        "test": measured if on == "test" else None,
+        "held_out": measured if on == "held-out" else None,
+        "protocol": ("selected on test, as published" if recipe.protocol == "published" else
+                     "nothing selected, the last weights met the test set once" if recipe.select == "last" else
+                     "epoch selected on a split of train, test met once"),
+        "last_epoch": {k: float(v) for k, v in frame.iloc[-1].items()},
+        "best_epoch": best,
+        "epochs": len(frame),
+        "seconds": {"training": float(frame["seconds"].sum()), "all": seconds,
+                    "epoch": float(frame["seconds"].median())},
+        "audit": run.audit.as_dict(),
+        "waived": dict(recipe.waive),
+        "mixed": dict(mixer.drawn) if mixer else None,
+        "recipe": describe(recipe),
+        "data": {"name": source.name, "fingerprint": source.fingerprint, "train": len(learn.dls.train_ds),
+                 "test": len(source.test or ()), "skipped": len(source.skipped)},
+        "machine": {"device": device_name(run.device), "precision": run.precision, "compiled": run.compiled,
+                    "threads": torch.get_num_threads(), "platform": platform.platform()},
+        "versions": {"cifar_fast": __version__, "python": platform.python_version(),
+                     **{n: version(n) for n in ("torch", "torchvision", "fastai", "timm", "albumentations", "pandas",
+                                                "numpy")}},
+        "commit": git_commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def measured_on(run: Run):
+    "(DataLoader, labels, 'test' or 'held-out') that a finished run is measured on; (None, None, None) without either."
+    dls, source = run.learn.dls, run.source
+    if source.test:
+        return test_dl(dls, source), source.test.labels, "test"
+    if len(dls.valid_ds):
+        return dls.valid, source.train.labels[[int(i) for i in dls.valid_ds.items]], "held-out"
+    return None, None, None
+
+
+def measure(model, dl, labels, vocab, tta: bool) -> dict:
+    "Scores of `model` on a DataLoader in order, plain and with TTA."
+    plain, mirrored = probabilities(model, (x.as_subclass(torch.Tensor) for x, *_ in dl), tta)
+    found = scores(plain, labels, vocab)
+    if tta:
+        found["accuracy_tta"] = float((mirrored.argmax(1) == labels).mean())
+    return found
+
+
+def accuracy_of(model, dl, labels) -> float | None:
+    if dl is None:
+        return None
+    plain, _ = probabilities(model, (x.as_subclass(torch.Tensor) for x, *_ in dl), tta=False)
+    return float((plain.argmax(1) == labels).mean())
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+
+
+def git_commit() -> str | None:
+    "The commit of the checkout this package runs from, with + where files differ from it; None outside of one."
+    def git(*args: str) -> str:
+        return subprocess.run(["git", "-C", str(Path(__file__).parent), *args], capture_output=True, text=True,
+                              check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "train.py")  # not the repository of somebody who installed us inside it
+        commit = git("rev-parse", "--short=12", "HEAD")
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", str(recipes_dir()))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if dirty else "")
+
+
+def summary(card: dict, stem: Path) -> str:
+    "What a run says at its end: plain accuracy first, TTA beside it, and where things are."
+    lines = []
+    if card["protocol"].startswith("selected on test"):
+        last, best = card["last_epoch"], card["best_epoch"]
+        lines.append(f"last epoch {last['valid_accuracy']:.2%}, best {best['accuracy']:.2%} (epoch {best['epoch']}, "
+                     f"selected on test)")
+    found, on = card["test"] or card["held_out"], "test" if card["test"] else "held-out"
+    took = f"{card['seconds']['training']:.0f} s of training"
+    if found:
+        tta = f", TTA (image and mirror) {found['accuracy_tta']:.2%}" if "accuracy_tta" in found else ""
+        raw = f", without EMA {found['accuracy_without_ema']:.2%}" if "accuracy_without_ema" in found else ""
+        lines.append(f"{on} accuracy {found['accuracy']:.2%}{tta}{raw}  ({found['n']:,} pictures, {took})")
+    else:
+        lines.append(f"no accuracy: the dataset has no test pictures and valid=0 holds none out ({took})")
+    weights, json_file, pkl = files_of(stem)
+    lines.append(f"left: {weights}, {json_file.name}, {pkl.name}, plots and history in {stem}/")
+    lines.append(f"next: python -m cifar_fast predict {stem} PICTURE…")
+    return "\n".join(lines)

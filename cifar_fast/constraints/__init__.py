@@ -1,0 +1,24 @@
+"""The rules that the networks obey, audited on what a network executes, not on what its modules are called.
+
+`profile` runs a copy of the network once and watches the operations, functional calls included; the receptive
+field follows the rule r ← r + (k−1)·d·j, j ← j·s through the executed graph. `receptive_field_probe` measures
+the same on the network itself, by gradient. `audit` compares both with a `Budget`.
+
+What cannot be seen: a maximum taken between shifted slices counts as no max pool, and a convolution written
+as unfold and matmul counts as neither depthwise nor dilated (the two receptive fields then disagree).
+"""
+
+from .census import Layer
+from .graph import Profile, profile
+from .params import count_params, weights
+from .probe import receptive_field_probe
+from .tables import audit_table, layer_table
+from .verdicts import RULES, STANDARD, Audit, Budget, Verdict, audit
+
+__all__ = [
+    "weights", "count_params",  # what counts as a parameter
+    "profile", "Layer", "Profile",  # what one picture executes, and the receptive field by the rule
+    "receptive_field_probe",  # the receptive field, measured
+    "Budget", "STANDARD", "RULES", "Verdict", "Audit", "audit",  # what is asked, and whether it is kept
+    "audit_table", "layer_table",  # all of it as text
+]

@@ -1,0 +1,41 @@
+"""What the tests share: one torch thread, one cache of their own, digits decoded once."""
+
+import os
+
+# Before torch is imported: small nets on small batches lose more to a second thread than they win, and results
+# must not depend on the machine's cores. Subprocesses inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest
+
+CACHE = "CIFAR_FAST_CACHE"
+USERS_CACHE = os.environ.get(CACHE)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    "No test reads or fills the user's cache (but for those marked `real`, below)."
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv(CACHE, str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def users_cache_for_real_data(request, monkeypatch):
+    "CIFAR-10 is decoded once for all runs, not once a test session."
+    if request.node.get_closest_marker("real"):
+        if USERS_CACHE is None:
+            monkeypatch.delenv(CACHE)
+        else:
+            monkeypatch.setenv(CACHE, USERS_CACHE)
+
+
+@pytest.fixture(scope="session")
+def digits(cache):
+    "scikit-learn's digits as a `Source`: 1,438 + 359 real pictures, 32×32 RGB, ten classes."
+    from cifar_fast.data.sources import load_source
+
+    return load_source("digits", cache=cache)

@@ -1,0 +1,267 @@
+"""The commands, end to end on digits: train, export, load in a fresh process, predict, evaluate."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cifar_fast.cli import main
+from cifar_fast.recipe import list_recipes
+
+
+def fresh(*args, **kw):
+    "Run Python in a process of its own."
+    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, timeout=300, **kw)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, digits):
+    "exports/final-digits as README's command leaves it, in batches of 64: 11 of 128 an epoch are few to learn from."
+    folder = tmp_path_factory.mktemp("exports")
+    assert main(["recipe", "final", "data=digits", "epochs=8", "bs=64", f"exports={folder}"]) == 0
+    return folder / "final-digits"
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory, digits):
+    "A folder of digits as files of several formats, sizes and modes, and one that is no picture."
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(10):
+        Image.fromarray(np.array(digits.test.images[i])).save(folder / f"{i}.png")
+    image = Image.fromarray(np.array(digits.test.images[0]))
+    image.resize((200, 120)).save(folder / "wide.jpg")
+    image.convert("L").save(folder / "grey.bmp")
+    image.convert("P").save(folder / "palette.gif")
+    (folder / "sub").mkdir()
+    image.convert("RGBA").save(folder / "sub" / "ünï.webp")
+    (folder / "broken.png").write_text("no picture")
+    return folder
+
+
+def test_final_learns_digits(trained):
+    card = json.loads(trained.with_suffix(".json").read_text())
+    assert card["test"]["accuracy"] > 0.95
+    assert card["test"]["accuracy_tta"] > 0.9 and card["test"]["n"] == sum(map(sum, card["test"]["confusion"]))
+    assert card["audit"]["params"] < 200_000 and card["audit"]["receptive_field"] > 44
+    assert card["protocol"].startswith("nothing selected")
+    for key in ("epochs", "seconds", "recipe", "versions", "commit", "data", "mixed"):
+        assert key in card
+    assert card["epochs"] == 8 and card["data"]["name"] == "digits" and len(card["data"]["fingerprint"]) == 64
+
+
+def test_a_run_leaves_its_plots_and_history_and_no_stray_file(trained):
+    assert len(pd.read_csv(trained / "history.csv")) == 8
+    for name in ("history.png", "learning_rate.png", "confusion.png"):
+        assert Image.open(trained / name).size[0] > 300
+    assert json.loads((trained / "recipe.json").read_text())["arch"] == "cifar_final"
+    everything = {p.name for p in trained.parent.rglob("*")}
+    assert not [n for n in everything if n.startswith(".")]
+    assert {"final-digits.pkl", "final-digits.json", "final-digits.safetensors"} <= everything
+
+
+def test_a_fresh_process_opens_the_learner_and_agrees_with_the_safetensors(trained, pictures):
+    code = ("import sys, json, warnings; warnings.simplefilter('ignore')\n"
+            "from fastai.learner import load_learner\n"
+            "learn = load_learner(sys.argv[1])\n"
+            "with learn.no_bar(): found = [learn.predict(f) for f in sys.argv[2:]]\n"
+            "print(json.dumps([[str(label), p.tolist()] for label, _, p in found]))")
+    files = [str(pictures / f"{i}.png") for i in range(5)] + [str(pictures / "wide.jpg")]
+    done = fresh("-c", code, trained.with_suffix(".pkl"), *files, cwd=pictures)
+    assert done.returncode == 0, done.stderr[-2000:]
+    from_pickle = json.loads(done.stdout.splitlines()[-1])
+
+    from cifar_fast.data.pictures import read_picture
+    from cifar_fast.inference import load_export
+
+    exported = load_export(trained)
+    ours = exported.predict(np.stack([read_picture(f) for f in files]))
+    np.testing.assert_allclose(ours, [p for _, p in from_pickle], atol=1e-5)
+    assert [label for label, _ in from_pickle] == [exported.vocab[i] for i in ours.argmax(1)]
+
+
+def test_the_pickle_holds_no_pictures_and_no_training_callbacks(trained):
+    from fastai.learner import load_learner
+
+    pkl = trained.with_suffix(".pkl")
+    assert pkl.stat().st_size < 2_000_000
+    names = {type(cb).__name__ for cb in load_learner(pkl).cbs}
+    assert "Recorder" in names and not names & {"Mixing", "EMA", "History", "Autocast", "Seeding"}
+
+
+def test_export_rebuilds_the_pickle(trained, capsys):
+    from fastai.learner import load_learner
+
+    pkl = trained.with_suffix(".pkl")
+    before = load_learner(pkl).model.state_dict()
+    pkl.unlink()
+    assert main(["export", str(trained)]) == 0
+    after = load_learner(pkl).model.state_dict()
+    assert all((before[k] == after[k]).all() for k in before)
+
+
+def test_predict_takes_folders_and_globs_names_the_bad_one_and_goes_on(trained, pictures, capsys, tmp_path):
+    csv = tmp_path / "out.csv"
+    assert main(["predict", str(trained), str(pictures), "--csv", str(csv), "--topk", "2"]) == 1
+    out, err = capsys.readouterr()
+    assert "broken.png" in err and "14 predicted, 1 unreadable" in err
+    assert len(out.splitlines()) == 14 and "ünï.webp" in out and "broken" not in out
+    frame = pd.read_csv(csv)
+    assert len(frame) == 14 and np.allclose(frame[[str(i) for i in range(10)]].sum(axis=1), 1, atol=1e-4)
+    assert main(["predict", str(trained), str(pictures / "[0-9].png")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 10
+    assert main(["predict", str(trained), str(pictures / "nothing*.png")]) == 1
+    assert "no picture there" in capsys.readouterr().err
+
+
+def test_predict_as_json_and_with_tta(trained, pictures, capsys):
+    assert main(["predict", str(trained), str(pictures / "0.png"), "--json", "--topk", "10"]) == 0
+    plain = json.loads(capsys.readouterr().out)[0]["probabilities"]
+    assert sum(plain.values()) == pytest.approx(1, abs=1e-4)
+    assert main(["predict", str(trained), str(pictures / "0.png"), "--json", "--tta", "--topk", "10"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["probabilities"] != plain
+
+
+def test_evaluate_gives_the_accuracy_of_the_run(trained, capsys):
+    card = json.loads(trained.with_suffix(".json").read_text())
+    assert main(["evaluate", str(trained), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["accuracy"] == pytest.approx(card["test"]["accuracy"], abs=1e-9)
+    assert found["accuracy_tta"] == pytest.approx(card["test"]["accuracy_tta"], abs=1e-9)
+    assert found["data"]["fingerprint"] == card["data"]["fingerprint"]
+    assert main(["evaluate", str(trained)]) == 0
+    assert "rows true, columns predicted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["no json", "bad json", "other format", "no weights", "cut weights", "other arch"])
+def test_a_damaged_export_is_refused_by_name(trained, tmp_path, capsys, damage):
+    for ext in (".json", ".safetensors"):
+        (tmp_path / f"x{ext}").write_bytes(trained.with_suffix(ext).read_bytes())
+    json_file, weights = tmp_path / "x.json", tmp_path / "x.safetensors"
+    if damage == "no json":
+        json_file.unlink()
+    elif damage == "bad json":
+        json_file.write_text(json_file.read_text()[:100])
+    elif damage == "other format":
+        json_file.write_text(json_file.read_text().replace('"format": 1', '"format": 99'))
+    elif damage == "no weights":
+        weights.unlink()
+    elif damage == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    else:
+        json_file.write_text(json_file.read_text().replace('"arch": "cifar_final"', '"arch": "cifar_mobile"'))
+    assert main(["predict", str(tmp_path / "x"), str(tmp_path)]) == 2
+    assert "x." in capsys.readouterr().err
+
+
+def test_lr_find_leaves_plot_json_and_suggestions(tmp_path, capsys, digits):
+    assert main(["lr_find", "sprint", "data=digits", f"exports={tmp_path}", "--steps", "60"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("valley", "slide", "minimum", "steep"))
+    found = json.loads((tmp_path / "sprint-digits" / "lr_find.json").read_text())
+    assert set(found["suggestions"]) == {"valley", "slide", "minimum", "steep"}
+    assert all(1e-6 <= s["lr"] <= 10 for s in found["suggestions"].values())
+    assert Image.open(tmp_path / "sprint-digits" / "lr_find.png").size[0] > 300
+
+
+def test_a_recipe_trains_with_lr_find_first(tmp_path, capsys, digits):
+    args = ["recipe", "sprint", "lr=find", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}", "name=found"]
+    assert main(args) == 0
+    assert "lr_find: valley" in capsys.readouterr().out
+    assert json.loads((tmp_path / "found.json").read_text())["recipe"]["lr"] != 0.4
+
+
+def test_dry_run_shows_and_writes_nothing(tmp_path, capsys, digits, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipe", "sprint", "--dry-run", "data=digits", "epochs=3"]) == 0
+    out = capsys.readouterr().out
+    for shown in ('"arch": "cifar_sprint"', '"epochs": 3', "RF", "images (128, 3, 32, 32)", "timed steps"):
+        assert shown in out, shown
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("recipe", sorted(list_recipes()))
+def test_every_recipe_passes_a_dry_run(recipe, capsys, digits):
+    assert main(["recipe", recipe, "--dry-run", "data=digits", "epochs=2", "bs=32"]) == 0
+    assert "timed steps" in capsys.readouterr().out
+
+
+def test_recipes_lists_all_without_importing_torch():
+    done = fresh("-X", "importtime", "-m", "cifar_fast", "recipes")
+    assert done.returncode == 0
+    assert all(f"{name} " in done.stdout for name in ("final", "sprint", "netv2", "net", "strided", "mobile"))
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported and not imported & {"torch", "fastai", "numpy", "pandas"}
+
+
+def test_audit_says_what_is_broken_and_strict_fails(capsys):
+    assert main(["audit"]) == 0
+    out = capsys.readouterr().out
+    assert "cifar_strided breaks receptive_field: 33" in out and "cifar_optimized200k breaks dilation: 0" in out
+    assert "49 stated,  81 true" in out
+    assert main(["audit", "cifar_final", "--strict"]) == 0
+    assert "features.stem" in capsys.readouterr().out  # the layer table
+    assert main(["audit", "cifar_strided", "--strict"]) == 1
+    capsys.readouterr()
+    assert main(["audit", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cifar_netv2"]["receptive_field"] == 81
+
+
+def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, digits):
+    mine = tmp_path / "mine.py"
+    assert main(["copy", "sprint", str(mine)]) == 0
+    assert main(["copy", "sprint", str(mine)]) == 2
+    assert "left alone" in capsys.readouterr().err
+    assert main(["recipe", str(mine), "data=digits", "epochs=1", f"exports={tmp_path}"]) == 0
+    assert (tmp_path / "mine-digits.pkl").is_file()
+
+
+@pytest.mark.parametrize("args, named", [
+    (["recipe", "finale"], "did you mean final"),
+    (["recipe", "nowhere.py"], "copy final nowhere.py"),
+    (["recipe", "final", "epoch=3"], "did you mean epochs"),
+    (["recipe", "final", "epochs=three"], "whole number"),
+    (["recipe", "final", "data=/no/such/folder"], "/no/such/folder"),
+    (["recipe", "final", "data=digits", "arch=cifar_finale"], "cifar_final"),
+    (["recipe", "final", "data=digits", "arch=resnet18"], "breaks the budget"),
+    (["recipe", "final", "sched=plateau"], "fit=flat"),
+    (["recipe", "final", "loss=focal"], "mix=none"),
+    (["recipe", "final", "precision=fp16", "device=cpu"], "bf16 or fp32"),
+    (["recipe", "final", "data=digits", "device=cuda:9"], "device=auto"),
+    (["recipe", "final", "name=../x"], "plain name"),
+    (["predict", "exports/nothing", "x.png"], "exports/nothing"),
+    (["export", "nothing"], "recipe nothing"),
+    (["evaluate", "exports/nothing"], "exports/nothing"),
+    (["copy", "final", "mine.txt"], "ending in .py"),
+    (["audit", "cifar_finale"], "cifar_final"),
+])
+def test_bad_input_is_refused_with_the_next_step(args, named, capsys, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(args) == 2
+    err = capsys.readouterr().err
+    assert named in err and err.count("\n") == 1, err
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_command_shows_the_help(capsys):
+    assert main([]) == 2
+    assert "examples:" in capsys.readouterr().out
+
+
+def test_a_dataset_of_ones_own(tmp_path, capsys, digits):
+    "Class folders of any pictures: names, count and normalisation follow; a folder without a test set still exports."
+    for part, rows in (("train", range(0, 300)), ("valid", range(300, 400))):
+        for i in rows:
+            kind = "odd" if digits.train.labels[i] % 2 else "even"
+            (tmp_path / "own" / part / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.array(digits.train.images[i])).resize((40, 50)).save(
+                tmp_path / "own" / part / kind / f"{i}.jpg")
+    assert main(["recipe", "sprint", f"data={tmp_path / 'own'}", "epochs=4", "bs=32", f"exports={tmp_path}"]) == 0
+    card = json.loads((tmp_path / "sprint-own.json").read_text())
+    assert card["vocab"] == ["even", "odd"] and card["test"]["accuracy"] > 0.6
+    assert main(["predict", str(tmp_path / "sprint-own"), str(tmp_path / "own" / "valid" / "odd")]) == 0
+    assert Path(tmp_path / "sprint-own.pkl").is_file()
