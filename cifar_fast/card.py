@@ -14,6 +14,7 @@ import torch
 from cifar_fast import __version__
 from cifar_fast.callbacks.ema import EMA
 from cifar_fast.callbacks.history import History
+from cifar_fast.callbacks.stopping import watched
 from cifar_fast.data.block import test_dl
 from cifar_fast.evaluation import scores
 from cifar_fast.inference import files_of, probabilities
@@ -48,8 +49,9 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
     mean, std = recipe.stats or (source.mean, source.std)
     best = None
     if "valid_accuracy" in frame:
-        row = frame.loc[frame["valid_accuracy"].idxmax()]
-        best = {"epoch": int(row["epoch"]), "accuracy": float(row["valid_accuracy"]), "on": valid_name(recipe)}
+        column = watched(frame.columns)
+        row = frame.loc[frame[column].idxmax()]
+        best = {"epoch": int(row["epoch"]), "accuracy": float(row[column]), "on": valid_name(recipe)}
     return {
         "name": recipe.name,
         "arch": recipe.arch,
@@ -58,8 +60,9 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
         "test": measured if on == "test" else None,
         "held_out": measured if on == "held-out" else None,
         "protocol": ("selected on test, as published" if recipe.protocol == "published" else
-                     "nothing selected, the last weights met the test set once" if recipe.select == "last" else
-                     "epoch selected on a split of train, test met once"),
+                     "epoch chosen on a split of train, test met once"
+                     if recipe.select == "best" or recipe.patience or recipe.target else
+                     "nothing selected, the last weights met the test set once"),
         "last_epoch": {k: float(v) for k, v in frame.iloc[-1].items()},
         "best_epoch": best,
         "epochs": len(frame),
@@ -131,7 +134,7 @@ def summary(card: dict, stem: Path) -> str:
     lines = []
     if card["protocol"].startswith("selected on test"):
         last, best = card["last_epoch"], card["best_epoch"]
-        lines.append(f"last epoch {last['valid_accuracy']:.2%}, best {best['accuracy']:.2%} (epoch {best['epoch']}, "
+        lines.append(f"last epoch {last[watched(last)]:.2%}, best {best['accuracy']:.2%} (epoch {best['epoch']}, "
                      f"selected on test)")
     found, on = card["test"] or card["held_out"], "test" if card["test"] else "held-out"
     took = f"{card['seconds']['training']:.0f} s of training"

@@ -93,8 +93,7 @@ def save_pickle(pkl: Path, card: dict, state: dict) -> None:
     "A Learner with these weights, the valid pipeline and the vocab: what fastai's `load_learner` opens."
     learn = inference_learner(card, state)
     with written(pkl) as tmp:
-        learn.path = tmp.parent
-        learn.export(tmp.name)
+        learn.export(tmp.resolve())  # absolute: the Learner's own path, which is pickled, stays "."
 
 
 def inference_learner(card: dict, state: dict):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import minimum, slide, steep, valley
+from fastai.callback.training import GradientClip
 
 from cifar_fast.callbacks.precision import precision_cbs
 from cifar_fast.seeds import rng_restored
@@ -21,12 +22,14 @@ def find(run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = 100) -> 
     """Losses over a learning rate that grows from `start_lr` to `end_lr` in `num_it` steps, and four suggestions.
 
     Weights, optimizer, DataLoader and every RNG are left as they were found. It trains in the recipe's precision and
-    with its augmentation and mixing, for mixing changes which rate is right.
+    with its augmentation, mixing and clipping, for they change which rate is right.
     """
     learn = run.learn
-    if num_it < 20:
-        raise ValueError(f"num_it={num_it}: fewer than 20 steps say nothing")
-    cbs = precision_cbs(run.precision, run.recipe.channels_last) + ([run.recipe.mix()] if run.recipe.mix else [])
+    if num_it < 30:
+        raise ValueError(f"num_it={num_it}: fewer than 30 steps say nothing")
+    r = run.recipe
+    cbs = [*precision_cbs(run.precision, r.channels_last), *([r.mix()] if r.mix else []),
+           *([GradientClip(r.clip)] if r.clip else [])]
     state, opt = deepcopy(learn.model.state_dict()), learn.opt
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
     epoch, path = learn.dls.train.next_epoch, learn.path
@@ -50,10 +53,10 @@ def suggestions(lrs: list[float], losses: list[float]) -> dict[str, dict[str, fl
     "What fastai's four rules choose on this curve; its first tenth (still warming up) and last steps left out."
     skip = len(lrs) // 10
     lr, loss = torch.tensor(lrs[skip:-5]), torch.tensor(losses[skip:-5])
-    if len(lr) < 10 or not torch.isfinite(loss).all():
+    if len(lr) < 16 or not torch.isfinite(loss).all():
         finite = int(torch.isfinite(loss).long().cumprod(0).sum())
         lr, loss = lr[:finite], loss[:finite]
-    if len(lr) < 10:
+    if len(lr) < 16:  # `slide` looks 15 steps back
         raise ValueError("the loss broke off within a few steps; start lower (--start) or look at the data")
     out = {}
     for name, rule in SUGGESTIONS.items():

@@ -243,6 +243,8 @@ def _with_argument(name: str, now: Any, arg: str, text: str) -> partial:
             isinstance(old, numbers) and isinstance(value, numbers) and bool not in (type(old), type(value))):
         raise RecipeError(f"{name}.{arg}={text}: expected a value like {old!r}")
     func, given = (now.func, now.keywords) if isinstance(now, partial) else (now, {})
+    if inspect.signature(func).parameters[arg].annotation in ("int", int) and value != int(value):
+        raise RecipeError(f"{name}.{arg}={text}: expected a whole number")
     return partial(func, **{**given, arg: value})
 
 
@@ -257,6 +259,8 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(f"{key}={getattr(r, key)}: must be a number of at least {least}")
     if not 0 < r.lr < float("inf"):
         raise RecipeError(f"lr={r.lr}: must be a number above 0")
+    if not 0 <= r.seed < 2**32:
+        raise RecipeError(f"seed={r.seed}: expected 0 to {2**32 - 1}")
     if not 0 <= r.target < 1:
         raise RecipeError(f"target={r.target}: a share of 1 is expected, e.g. target=0.85")
     validates = r.protocol == "published" or r.valid > 0
@@ -277,5 +281,11 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"mix={getattr(r.mix, 'func', r.mix).__name__} needs a loss that takes several weighted "
                           f"labels, and {getattr(r.loss, 'func', r.loss).__name__} does not; "
                           f"use loss=cross_entropy, or mix=none")
+    for key in ("loss", "sched", "mix", "ema"):  # these refuse values out of range when they are made
+        try:
+            if (make := getattr(r, key)) is not None:
+                make()
+        except (ValueError, TypeError) as e:
+            raise RecipeError(f"{key}: {e}") from None
     if r.precision == "fp16" and r.device == "cpu":
         raise RecipeError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")

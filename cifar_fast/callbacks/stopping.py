@@ -12,14 +12,27 @@ from safetensors.torch import save_file
 
 from cifar_fast.files import written
 
-WATCHED = "valid_accuracy"
+
+def watched(names) -> str:
+    "The Recorder's column to watch: the accuracy of the weights that will be exported, so with EMA the averaged ones'."
+    return "valid_ema_accuracy" if "valid_ema_accuracy" in names else "valid_accuracy"
+
+
+def watched_value(recorder) -> float:
+    "What `watched` was after the last epoch."
+    names = list(recorder.metric_names[1:])
+    return recorder.values[-1][names.index(watched(names))]
 
 
 class Patience(EarlyStoppingCallback):
     "fastai's early stopping on validation accuracy: after `patience` epochs in a row without a new best."
 
     def __init__(self, patience: int):
-        super().__init__(monitor=WATCHED, patience=patience)
+        super().__init__(monitor="valid_accuracy", patience=patience)
+
+    def before_fit(self):
+        self.monitor = watched(self.recorder.metric_names)
+        super().before_fit()
 
 
 class Target(Callback):
@@ -31,7 +44,7 @@ class Target(Callback):
         self.target = target
 
     def after_epoch(self):
-        now = self.recorder.values[-1][list(self.recorder.metric_names[1:]).index(WATCHED)]
+        now = watched_value(self.recorder)
         if now >= self.target:
             print(f"Epoch {self.epoch + 1}: validation accuracy {now:.4f} has reached the target {self.target:.4f}.")
             raise CancelFitException
@@ -49,7 +62,7 @@ class KeepBest(Callback):
         self.best, self.epoch_of_best, self.state = float("-inf"), None, None
 
     def after_epoch(self):
-        now = self.recorder.values[-1][list(self.recorder.metric_names[1:]).index(WATCHED)]
+        now = watched_value(self.recorder)
         if now > self.best:
             self.best, self.epoch_of_best = now, self.epoch
             self.state = {k: deepcopy(m.state_dict()) for k, m in self._modules().items()}

@@ -1,5 +1,6 @@
 """Albumentations inside a fastai DataBlock."""
 
+import mmap
 import os
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the package index at import otherwise
@@ -9,6 +10,7 @@ import numpy as np
 from fastai.data.transforms import ToTensor
 from fastai.torch_core import TensorImage
 from fasttransform import ItemTransform, Transform
+from PIL import Image
 
 from cifar_fast.data.pictures import read_picture
 
@@ -36,7 +38,10 @@ class ReadPicture(Transform):
         self.parts = parts
 
     def encodes(self, o):
-        image = self.row(o) if isinstance(o, int | np.integer) else read_picture(o)
+        if isinstance(o, int | np.integer):
+            image = self.row(o)
+        else:
+            image = read_picture(Image.fromarray(o) if isinstance(o, np.ndarray) else o)
         return np.array(image).view(Picture)  # a copy: the arrays are mapped read-only
 
     def row(self, i: int) -> np.ndarray:
@@ -48,7 +53,9 @@ class ReadPicture(Transform):
 
     def __getstate__(self):
         # Workers that are not forked get this pickled: the name of a mapped file, not its 150 MB.
-        named = [(p.filename, p.dtype.str, p.shape, p.offset) if isinstance(p, np.memmap) else p for p in self.parts]
+        # (A slice of one keeps its file's offset, so it goes as it is.)
+        named = [(p.filename, p.dtype.str, p.shape, p.offset)
+                 if isinstance(p, np.memmap) and isinstance(p.base, mmap.mmap) else p for p in self.parts]
         return {**self.__dict__, "parts": named}
 
     def __setstate__(self, state):

@@ -1,0 +1,286 @@
+"""Batches: the same for any number of workers, never the same twice, and exactly what fastai's own path gives."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from fastai.torch_core import TensorCategory, TensorImage
+from fasttransform import Transform
+
+from cifar_fast.all import PUBLISHED_STATS, A, data_block, make_dls, test_dl
+from cifar_fast.data.arrays import Arrays
+from cifar_fast.data.block import split_rows
+
+AUGMENT = (
+    A.PadIfNeeded(min_height=40, min_width=40, border_mode=0, fill=0),
+    A.RandomCrop(32, 32),
+    A.HorizontalFlip(p=0.5),
+)
+
+
+def source_of(source, count):
+    "The first `count` training pictures, so that an epoch is short."
+    return replace(source, train=Arrays(source.train.images[:count], source.train.labels[:count]))
+
+
+@pytest.fixture(scope="module")
+def small(digits):
+    return source_of(digits, 150)
+
+
+@pytest.fixture(scope="module")
+def map_source(digits):
+    """2,048 times the same picture, whose pixels say where they come from: red 7·(row+1), green 7·(column+1).
+
+    What an augmentation did to a picture can be read off it.
+    """
+    place = 7 * (np.arange(32, dtype=np.uint8) + 1)
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[..., 0], image[..., 1] = place[:, None], place[None]
+    images = np.broadcast_to(image, (2048, 32, 32, 3))
+    return replace(digits, train=Arrays(images, np.arange(2048) % 10), mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+def moves(x):
+    "(row shift, column shift, flipped) of each normalised picture of the map: which crop of which side it is."
+    x = (x.as_subclass(torch.Tensor) * 255).round().long()
+    centre = x[:, :, 15:17, 15:17]  # at most 4 pixels of border come in
+    flipped = centre[:, 1, 0, 0] > centre[:, 1, 0, 1]
+    column = torch.where(flipped, centre[:, 1, 0, 1], centre[:, 1, 0, 0])  # column 15 before the flip
+    return torch.stack([centre[:, 0, 0, 0] // 7 - 16, column // 7 - 16, flipped], 1)
+
+
+def epochs(dls, count):
+    return [[(x.clone(), y.clone()) for x, y in dls.train] for _ in range(count)]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(x1, x2) and torch.equal(y1, y2) for (x1, y1), (x2, y2) in zip(one, other, strict=True))
+
+
+def test_two_workers_give_the_batches_of_none(small):
+    runs = [epochs(make_dls(small, augment=AUGMENT, bs=16, drop_last=False, seed=3, workers=n), 2) for n in (0, 2)]
+    assert [len(e) for e in runs[0]] == [10, 10] and len(runs[0][0][-1][0]) == 6
+    for alone, helped in zip(*runs, strict=True):
+        assert same(alone, helped)
+    assert not same(runs[0][0], runs[0][1])
+
+
+def test_three_workers_and_a_batch_more_than_they_share(small):
+    # 9 whole batches among 4 workers: one has three, the others two, and the last, smaller one is dropped.
+    alone, helped = (epochs(make_dls(small, augment=AUGMENT, bs=16, seed=4, workers=n), 1)[0] for n in (0, 4))
+    assert len(alone) == 9 and same(alone, helped)
+
+
+def test_a_seed_repeats_and_another_differs(small):
+    one, again, other = (epochs(make_dls(small, augment=AUGMENT, bs=16, seed=s), 2) for s in (3, 3, 4))
+    assert same(one[0], again[0]) and same(one[1], again[1])
+    assert not same(one[0], other[0])
+    assert not torch.equal(one[0][0][1], other[0][0][1])  # the order as well
+
+
+def test_no_global_seed_matters(small):
+    torch.manual_seed(1)
+    one = epochs(make_dls(small, augment=AUGMENT, bs=16, seed=3), 1)[0]
+    torch.manual_seed(2)
+    np.random.seed(2)
+    assert same(one, epochs(make_dls(small, augment=AUGMENT, bs=16, seed=3), 1)[0])
+
+
+def test_an_epoch_may_be_asked_for(small):
+    # What a resume needs: the third epoch is the third whether or not the first two were drawn.
+    dls = make_dls(small, augment=AUGMENT, bs=16, seed=3)
+    third = epochs(dls, 3)[2]
+    fresh = make_dls(small, augment=AUGMENT, bs=16, seed=3)
+    fresh.train.set_epoch(2)
+    assert same(third, epochs(fresh, 1)[0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_batches_and_epochs_differ_in_augmentation(map_source, workers):
+    source = source_of(map_source, 256)
+    first, second = ([moves(x) for x, _ in e]
+                     for e in epochs(make_dls(source, augment=AUGMENT, bs=64, seed=5, workers=workers), 2))
+    drawn = [*first, *second]
+    for batch in drawn:
+        assert len(batch.unique(dim=0)) > 30  # of 162 possible ones, 64 draws
+    for i in range(len(drawn)):
+        for j in range(i):  # neither batch by batch nor epoch by epoch the same stream
+            assert (drawn[i] == drawn[j]).all(1).float().mean() < 0.15
+
+
+def test_flips_and_crops_are_distributed_as_those_of_the_bare_pipeline(map_source):
+    # The DataLoader seeds the pipeline anew for every batch; near seeds must not give near streams.
+    dls = make_dls(map_source, augment=AUGMENT, bs=32, seed=6)
+    drawn = torch.stack([moves(x) for e in epochs(dls, 4) for x, _ in e])  # (256 batches, 32, 3)
+    total = drawn[..., 0].numel()
+    flips = drawn[..., 2].float()
+
+    bare = A.Compose(list(AUGMENT), seed=6)
+    image = np.array(map_source.train.images[0])
+    own = torch.from_numpy(np.stack([bare(image=image)["image"] for _ in range(total)])).permute(0, 3, 1, 2)
+    bare_flips = moves(own.float() / 255)[:, 2].float()
+
+    sigma = 0.5 / total**0.5
+    assert abs(flips.mean() - 0.5) < 4.5 * sigma
+    assert abs(flips.mean() - bare_flips.mean()) < 4.5 * 2**0.5 * sigma
+    # Each place in the batch by itself, and one batch against the next.
+    assert (flips.mean(0) - 0.5).abs().max() < 4.5 * 0.5 / len(drawn)**0.5
+    assert abs((flips[1:] == flips[:-1]).float().mean() - 0.5) < 4.5 * sigma
+    # 9 × 9 places of the crop: chi-squared has 80 degrees of freedom, mean 80 and standard deviation 12.6.
+    shifts = drawn[..., :2].reshape(-1, 2) + 4
+    assert shifts.min() == 0 and shifts.max() == 8
+    counts = torch.bincount(shifts[:, 0] * 9 + shifts[:, 1], minlength=81).float()
+    assert ((counts - total / 81) ** 2 / (total / 81)).sum() < 80 + 4.5 * 12.6
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_direct_batch_is_what_fastai_gives(small, split):
+    dl = getattr(make_dls(small, augment=AUGMENT, valid=40, bs=16, seed=3), split)
+    dl.before_iter()  # tells every transform its split
+    assert dl.is_direct
+    aug, rows = dl.after_item.fs[0], [0, 7, 3, 3, 30]
+    aug.seed(11)
+    direct = dl.direct_batch(rows)
+    aug.seed(11)
+    plain = dl.do_batch([dl.do_item(i) for i in rows])
+    assert [type(t) for t in direct] == [type(t) for t in plain] == [TensorImage, TensorCategory]
+    for ours, theirs in zip(direct, plain, strict=True):
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape and torch.equal(ours, theirs)
+    assert direct[0].dtype == torch.uint8 and direct[0].shape == (5, 3, 32, 32)
+    first, second = direct[0][2], direct[0][3]  # one picture twice
+    assert torch.equal(first, second) is (split == "valid")
+
+
+def test_a_block_with_another_step_goes_fastais_way(small):
+    dl = make_dls(small, augment=AUGMENT, bs=16, seed=3).train
+    plain, _ = dl.one_batch()
+    dl.after_item.add(Transform(lambda o: o))  # it does nothing, but how should the direct way know
+    dl.set_epoch(0)
+    assert not dl.is_direct and torch.equal(dl.one_batch()[0], plain)
+
+
+def normalised(images, mean, std):
+    x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).double() / 255
+    mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (mean, std))
+    return (x - mean) / std
+
+
+@pytest.mark.parametrize("stats", [None, PUBLISHED_STATS], ids=["own", "published"])
+def test_batches_are_float_and_normalised_once(small, stats):
+    x, y = next(iter(make_dls(small, stats=stats, bs=150, seed=3).train))
+    assert x.dtype == torch.float32 and y.dtype == torch.int64
+    expected = normalised(small.train.images, *(stats or (small.mean, small.std)))
+    order = [int((expected - picture.as_subclass(torch.Tensor)).abs().amax((1, 2, 3)).argmin()) for picture in x[:9]]
+    assert len(set(order)) == 9
+    assert torch.allclose(x[:9].as_subclass(torch.Tensor).double(), expected[order], atol=2e-6)
+    assert y[:9].tolist() == small.train.labels[order].tolist()
+
+
+def test_validation_is_not_augmented(small):
+    dls = make_dls(small, augment=AUGMENT, valid=40, bs=16, seed=3)
+    rows = split_rows(small, 40, "split", 3)[1]
+    for _ in range(2):
+        x, y = next(iter(dls.valid))
+        expected = normalised(small.train.images[rows], small.mean, small.std)
+        assert torch.allclose(x.as_subclass(torch.Tensor).double(), expected, atol=2e-6)
+        assert y.tolist() == small.train.labels[rows].tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_test_set_comes_in_order_and_plain(digits, workers):
+    dls = make_dls(digits, augment=AUGMENT, bs=64, seed=3)
+    dl = test_dl(dls, digits, workers=workers)
+    batches = list(dl)
+    assert torch.cat([y for _, y in batches]).tolist() == digits.test.labels.tolist()
+    x = torch.cat([x.as_subclass(torch.Tensor) for x, _ in batches])
+    assert torch.allclose(x.double(), normalised(digits.test.images, digits.mean, digits.std), atol=2e-6)
+    assert dls.c == 10 and list(dls.vocab) == list(digits.vocab)
+
+
+def test_the_test_set_is_no_part_of_training(digits):
+    dls = make_dls(digits, valid=0.1)
+    rows = {int(i) for part in (dls.train_ds, dls.valid_ds) for i in part.items}
+    assert rows == set(range(len(digits.train)))
+    published = make_dls(digits, protocol="published")
+    assert [int(i) for i in published.train_ds.items] == list(range(1438))
+    assert [int(i) for i in published.valid_ds.items] == list(range(1438, 1797))
+
+
+def test_a_block_survives_pickling(small):
+    train, held = split_rows(small, 40, "split", 3)
+    block = data_block(small, train, held, AUGMENT, PUBLISHED_STATS)
+    again = pickle.loads(pickle.dumps(block))
+    items = np.arange(150)
+    one, other = (b.dataloaders(items, bs=16, seed=3) for b in (block, again))
+    assert same(epochs(one, 1)[0], epochs(other, 1)[0])
+    assert list(again.dataloaders(items).vocab) == list(small.vocab)
+
+
+def test_emptied_dataloaders_still_read_pictures_they_are_given(small, tmp_path):
+    # This is what a pickled Learner does: no data inside, the valid pipeline and the vocab still there.
+    from PIL import Image
+
+    full = make_dls(small, augment=AUGMENT, stats=PUBLISHED_STATS, bs=16, seed=3)
+    dls = pickle.loads(pickle.dumps(full.new_empty()))
+    picture = np.array(small.train.images[5])
+    Image.fromarray(picture).save(tmp_path / "5.png")
+    assert len(dls.train_ds) == 0 and dls.train.seed == 3
+    expected = normalised(picture[None], *PUBLISHED_STATS)[0]
+    for given in (Image.fromarray(picture), tmp_path / "5.png", str(tmp_path / "5.png")):
+        (x,) = next(iter(dls.test_dl([given, given], num_workers=0)))
+        assert torch.allclose(x[1].as_subclass(torch.Tensor).double(), expected, atol=2e-6)
+    assert list(dls.vocab) == list(small.vocab)
+
+
+# ---------------------------------------------------------------- splits
+
+
+@pytest.mark.parametrize("valid, count", [(0.1, 144), (0.25, 360), (100, 100), (10, 10)])
+def test_shares_and_counts_held_out(digits, valid, count):
+    train, held = split_rows(digits, valid, "split", 42)
+    assert len(held) == count and len(train) + len(held) == 1438
+    assert sorted([*train, *held]) == list(range(1438))
+    # Stratified: each class is held out in its share of the whole, rounded to a picture.
+    share = np.bincount(digits.train.labels) * count / 1438
+    assert np.abs(np.bincount(digits.train.labels[held], minlength=10) - share).max() <= 1
+
+
+def test_splits_follow_the_seed(digits):
+    one, again, other = (split_rows(digits, 0.1, "split", s)[1].tolist() for s in (1, 1, 2))
+    assert one == again != other
+
+
+def test_nothing_held_out(digits):
+    train, held = split_rows(digits, 0, "split", 42)
+    assert train.tolist() == list(range(1438)) and held.tolist() == []
+
+
+def test_published_validates_on_the_test_set(digits):
+    train, held = split_rows(digits, 0, "published", 42)
+    assert train.tolist() == list(range(1438)) and held.tolist() == list(range(1438, 1797))
+    with pytest.raises(ValueError, match="protocol=published.*digits has none.*valid=0.1"):
+        split_rows(replace(digits, test=None), 0, "published", 42)
+
+
+@pytest.mark.parametrize("valid", [1e-4, 0.005, 1, 9, 1429, 1438, 5000, 0.9999])
+def test_too_little_on_one_side(digits, valid):
+    # 1e-4 rounds to no picture at all: it is refused, not taken for valid=0.
+    with pytest.raises(ValueError, match="of 1438 pictures out; at least one of each of the 10 classes"):
+        split_rows(digits, valid, "split", 42)
+
+
+def test_a_batch_of_more_than_there_is(small):
+    with pytest.raises(ValueError, match="bs=151 is more than the 150 training pictures.*bs=18.*drop_last=false"):
+        make_dls(small, bs=151)
+    assert len(make_dls(small, bs=151, drop_last=False).train.one_batch()[1]) == 150
+    assert len(make_dls(small, bs=150).train) == 1
+
+
+def test_no_test_set_to_load(digits):
+    none = replace(digits, test=None)
+    with pytest.raises(ValueError, match="digits has no test set"):
+        test_dl(make_dls(none), none)

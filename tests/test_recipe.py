@@ -1,0 +1,390 @@
+"""Recipes as values: every one loads, prints, compares and pickles; every mistake is answered with what would work."""
+
+import ast
+import copy
+import json
+import pickle
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import cifar_fast
+from cifar_fast.recipe import (
+    Recipe,
+    RecipeError,
+    check,
+    choices,
+    describe,
+    list_recipes,
+    load_recipe,
+    override,
+    recipe_path,
+    recipes_dir,
+    run_name,
+    settings,
+)
+
+PACKAGE = Path(cifar_fast.__file__).parent
+NAMES = list(list_recipes())
+
+
+def sprint(*changes):
+    return override(load_recipe("sprint"), list(changes))
+
+
+# ---------------------------------------------------------------- every recipe
+
+
+def test_the_seven_are_there():
+    assert NAMES == ["final", "mobile", "net", "netv2", "optimized200k", "sprint", "strided"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe(name):
+    recipe = load_recipe(name)
+    check(recipe)
+    assert recipe.name == name and recipe.arch == f"cifar_{name}" and recipe.data == "cifar10"
+    again = load_recipe(name)
+    assert recipe == again and hash(recipe) == hash(again) and recipe is not again
+    assert recipe != replace(recipe, seed=recipe.seed + 1)
+    assert recipe != replace(recipe, augment=recipe.augment[1:])
+    for copied in (pickle.loads(pickle.dumps(recipe)), copy.deepcopy(recipe), replace(recipe)):
+        assert copied == recipe and type(copied.waive) is type(recipe.waive)
+    told = json.loads(json.dumps(describe(recipe)))
+    assert list(told) == [f.name for f in fields(Recipe)]
+    assert len(told["augment"]) == len(recipe.augment) and told["opt"]["call"].startswith("cifar_fast.optimizers.")
+    assert "<" not in json.dumps(told)  # neither lambdas, closures nor objects without a representation
+    with pytest.raises(AttributeError):
+        recipe.lr = 1.0
+    with pytest.raises(TypeError):
+        recipe.waive["parameters"] = "no"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_docstring_says_source_and_command(name):
+    doc = ast.get_docstring(ast.parse(recipe_path(name).read_text("utf-8")))
+    assert list_recipes()[name] == doc.splitlines()[0] and len(doc.splitlines()[0]) > 30
+    assert "Source" in doc and f"python -m cifar_fast recipe {name}" in doc
+
+
+def test_the_listing_shows_those_lines(capsys):
+    from cifar_fast.cli import main
+
+    assert main(["recipes"]) == 0
+    shown = capsys.readouterr().out
+    for name, line in list_recipes().items():
+        assert f"{name} " in shown and line in shown
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reproductions_alone_select_on_test(name):
+    # What the five published and we do not: everything of ours is trained without a look at the test set.
+    recipe = load_recipe(name)
+    assert (recipe.protocol == "published") is (name not in ("final", "sprint"))
+    assert recipe.valid == 0 and (recipe.protocol == "published" or recipe.select == "last")
+
+
+# ---------------------------------------------------------------- overrides
+
+
+@pytest.mark.parametrize("change, key, value", [
+    ("epochs=3", "epochs", 3), ("epochs=1e3", "epochs", 1000), ("bs=32.0", "bs", 32), ("seed=0", "seed", 0),
+    ("lr=0.02", "lr", 0.02), ("lr=1e-3", "lr", 0.001), ("valid=0.1", "valid", 0.1), ("valid=500", "valid", 500),
+    ("name=mine", "name", "mine"), ("data=/tmp/a=b", "data", "/tmp/a=b"), ("exports=x y", "exports", "x y"),
+    ("drop_last=false", "drop_last", False), ("drop_last=Off", "drop_last", False), ("tta=no", "tta", False),
+    ("channels_last=0", "channels_last", False), ("channels_last=YES", "channels_last", True),
+    ("precision=bf16", "precision", "bf16"), ("select=best", "select", "best"), ("compile=auto", "compile", "auto"),
+    ("bad=refuse", "bad", "refuse"), ("protocol=published", "protocol", "published"), ("mix=none", "mix", None),
+    ("ema=None", "ema", None), ("device=cuda:1", "device", "cuda:1"),
+])
+def test_scalars(change, key, value):
+    recipe = sprint(change)
+    assert getattr(recipe, key) == value and isinstance(getattr(recipe, key), bool) is isinstance(value, bool)
+    assert all(getattr(recipe, f.name) == getattr(load_recipe("sprint"), f.name)
+               for f in fields(Recipe) if f.name not in (key, "opt", "fit", "loss", "ema", "augment", "mix"))
+
+
+def test_nothing_changes_the_original():
+    recipe = load_recipe("sprint")
+    before = describe(recipe)
+    override(recipe, ["fit.pct_start=0.5", "opt.momentum=0.5", "epochs=1"])
+    assert describe(recipe) == before and override(recipe, []) == recipe
+
+
+def test_arguments_of_callables():
+    recipe = sprint("fit.pct_start=0.2", "opt.nesterov=false", "fit.moms=(0.9, 0.8, 0.9)", "ema.decay=0.9",
+                    "loss.label_smoothing=0")
+    assert recipe.fit.keywords["pct_start"] == 0.2 and recipe.fit.keywords["moms"] == (0.9, 0.8, 0.9)
+    assert recipe.fit.keywords["div"] == 10.0  # the others stay
+    assert recipe.opt.keywords["nesterov"] is False and recipe.opt.keywords["weight_decay"] == 5e-4
+    assert recipe.ema.keywords == {"decay": 0.9, "warmup": True} and recipe.loss.keywords == {"label_smoothing": 0}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+def test_the_published_command_line_in_any_order(order):
+    changes = ["sched=step", "sched.gamma=0.5", "sched.step_size=4", "fit=flat"]
+    recipe = sprint(*[changes[i] for i in order])
+    assert recipe.sched.func.__name__ == "step" and recipe.sched.keywords == {"gamma": 0.5, "step_size": 4}
+    check(recipe)
+
+
+def test_another_callable_starts_from_its_own_defaults():
+    recipe = sprint("opt=adamw")
+    assert recipe.opt.keywords == {} and settings(recipe.opt)["weight_decay"] == 0.01
+    assert sprint("opt=adamw", "opt.weight_decay=0.1").opt.keywords == {"weight_decay": 0.1}
+
+
+def test_every_choice_of_every_callable_can_be_given():
+    for f in fields(Recipe):
+        for name in choices(f.metadata["from"]) if "from" in f.metadata else ():
+            recipe = sprint(f"{f.name}={name}")
+            assert getattr(recipe, f.name).func.__name__ == name
+            for arg, default in settings(getattr(recipe, f.name)).items():
+                assert sprint(f"{f.name}={name}", f"{f.name}.{arg}={default!r}") != load_recipe("sprint")
+                assert getattr(sprint(f"{f.name}={name}", f"{f.name}.{arg}={default!r}"),
+                               f.name).keywords == {arg: default}
+
+
+@pytest.mark.parametrize("change, said", [
+    ("epochs", "'epochs' is no key=value pair; for example epochs=30"),
+    ("epoch=3", r"no setting is called 'epoch' \(did you mean epochs\?\); there are arch, epochs, name"),
+    ("=3", "no setting is called ''; there are arch"),
+    ("nothing.like=it", "no setting is called 'nothing'; there are arch"),
+    ("__class__=x", "no setting is called '__class__'"),
+    ("epochs=three", "epochs=three: expected a whole number"),
+    ("epochs=2.5", "epochs=2.5: expected a whole number"),
+    ("epochs=nan", "epochs=nan: expected a whole number"),
+    ("epochs=inf", "epochs=inf: expected a whole number"),
+    ("epochs=", "epochs=: expected a whole number"),
+    ("lr=fast", "lr=fast: expected a number"),
+    ("tta=maybe", "tta=maybe: expected true or false"),
+    ("precision=fp8", "precision=fp8: choose one of auto, fp32, bf16, fp16"),
+    ("select=first", "select=first: choose one of last, best"),
+    ("bad=good", "bad=good: choose one of skip, refuse"),
+    ("protocol=x", "protocol=x: choose one of split, published"),
+    ("compile=yes", "compile=yes: choose one of off, on, auto"),
+    ("opt=adamm", r"opt=adamm: choose one of adam, adamw, sgd \(did you mean adam"),
+    ("opt=none", "opt=none: choose one of adam, adamw, sgd"),
+    ("opt=OptimWrapper", "opt=OptimWrapper: choose one of"),
+    ("fit=fast", r"fit=fast: choose one of flat, flat_cos, one_cycle \(did you mean flat"),
+    ("sched=linear", "sched=linear: choose one of cosine, cyclic, one_cycle_torch, plateau, step, warmup_cosine, none"),
+    ("loss=mse", "loss=mse: choose one of cross_entropy, focal"),
+    ("mix=cutmix", "mix=cutmix: choose one of mixing, none"),
+    ("ema=0.99", "ema=0.99: choose one of ema, none"),
+    ("fit.pct=0.2", r"fit takes no 'pct'.*it takes pct_start, div, div_final, moms"),
+    ("fit.epochs=2", "fit takes no 'epochs'"),
+    ("opt.params=1", "opt takes no 'params'"),
+    ("fit.pct_start=soon", "fit.pct_start=soon: expected a value like 0.25"),
+    ("fit.moms=0.9", r"fit.moms=0.9: expected a value like \(0.9, 0.85, 0.9\)"),
+    ("opt.momentum=none", "opt.momentum=none: expected a value like 0.9"),
+    ("opt.momentum=true", "opt.momentum=true: expected a value like 0.9"),
+    ("opt.nesterov=1", "opt.nesterov=1: expected a value like True"),
+    ("sched.gamma=0.1", "sched is None here and takes no arguments; choose one first, e.g. sched=step"),
+    ("mix.until=0.5", "mix.until=0.5: mix is None here"),
+    ("epochs.x=1", "epochs.x=1: epochs is 12 here and takes no arguments"),
+    ("augment=flip", "augment is no single value; copy the recipe and edit it: python -m cifar_fast copy sprint mine"),
+    ("stats=1", "stats is no single value"),
+    ("budget=1", "budget is no single value"),
+    ("waive=dilation", "waive is no single value"),
+])
+def test_a_bad_change_names_what_would_do(change, said):
+    with pytest.raises(RecipeError, match=said):
+        sprint(change)
+
+
+# ---------------------------------------------------------------- combinations
+
+
+@pytest.mark.parametrize("changes, said", [
+    (["sched=plateau", "valid=0.1"], "sched=plateau and fit=one_cycle would both set the learning rate; add fit=flat"),
+    (["sched=cosine", "fit=flat_cos"], "sched=cosine and fit=flat_cos would both"),
+    (["sched=plateau", "fit=flat"], "sched=plateau watches validation accuracy.*add valid=0.1"),
+    (["patience=3"], "patience=3 watches validation accuracy"),
+    (["target=0.85"], "target=0.85 watches validation accuracy"),
+    (["select=best"], "select=best watches validation accuracy"),
+    (["mix=mixing", "loss=focal"], "mix=mixing needs a loss.*focal does not; use loss=cross_entropy, or mix=none"),
+    (["precision=fp16", "device=cpu"], "fp16 does not train on a CPU.*use bf16 or fp32"),
+    (["protocol=published", "valid=0.1"], "protocol=published validates on the test set.*drop valid=0.1"),
+    (["epochs=0"], "epochs=0"), (["epochs=-1"], "epochs=-1"), (["bs=0"], "bs=0"), (["workers=-1"], "workers=-1"),
+    (["clip=-1"], "clip=-1"), (["clip=nan"], "clip=nan"), (["patience=-1"], "patience=-1"), (["valid=-0.1"], "valid=-"),
+    (["valid=nan"], "valid=nan"), (["valid=inf"], "valid=inf"), (["lr=0"], "lr=0"), (["lr=-1"], "lr=-1"),
+    (["lr=nan"], "lr=nan"), (["lr=inf"], "lr=inf"), (["target=1"], "target=1"), (["target=85"], "e.g. target=0.85"),
+    (["target=nan"], "target=nan"), (["target=-0.1"], "target=-0.1"),
+])
+def test_what_cannot_work_is_refused_with_a_reason(changes, said):
+    with pytest.raises(RecipeError, match=said):
+        check(sprint(*changes))
+
+
+@pytest.mark.parametrize("changes", [
+    ["sched=plateau", "fit=flat", "valid=0.1"],
+    ["patience=3", "target=0.85", "select=best", "valid=0.1"],
+    ["patience=3", "target=0.85", "select=best", "protocol=published"],
+    ["mix=mixing"],
+    ["mix=none", "loss=focal"],
+    ["precision=fp16", "device=cuda"],
+    ["sched=cosine", "fit=flat"],
+    ["sched=none", "fit=flat_cos"],
+])
+def test_what_the_messages_recommend_works(changes):
+    check(sprint(*changes))
+
+
+def test_callables_without_partial_are_checked_too():
+    from cifar_fast.callbacks.mix import mixing
+    from cifar_fast.callbacks.schedule import plateau
+    from cifar_fast.fits import one_cycle
+    from cifar_fast.losses import focal
+
+    base = sprint("valid=0.1")
+    with pytest.raises(RecipeError, match="sched=plateau and fit=one_cycle"):
+        check(replace(base, sched=plateau, fit=one_cycle))
+    with pytest.raises(RecipeError, match="mix=mixing needs a loss"):
+        check(replace(base, mix=mixing, loss=focal))
+    assert override(replace(base, fit=one_cycle), ["fit.pct_start=0.5"]).fit.keywords == {"pct_start": 0.5}
+    assert describe(replace(base, mix=mixing))["mix"] == "cifar_fast.callbacks.mix.mixing"
+
+
+# ---------------------------------------------------------------- names and files
+
+
+def test_runs_on_other_data_have_names_of_their_own(tmp_path, monkeypatch):
+    recipe = load_recipe("sprint")
+    assert run_name(recipe, "cifar10") == "sprint"
+    assert run_name(sprint("data=digits"), "cifar10") == "sprint-digits"
+    assert run_name(sprint(f"data={tmp_path}/pets/"), "cifar10") == "sprint-pets"
+    monkeypatch.chdir(tmp_path)
+    assert run_name(sprint("data=pets"), "cifar10") == "sprint-pets"
+    assert run_name(sprint("data=."), "cifar10") == f"sprint-{tmp_path.name}"
+    assert run_name(sprint("data=digits", "name=mine"), "cifar10", given=True) == "mine"
+    assert run_name(replace(sprint(), data="digits"), "digits") == "sprint"  # its own dataset is digits
+
+
+def test_a_recipe_that_there_is_not(tmp_path):
+    with pytest.raises(RecipeError, match=r"no recipe is called 'sprnt' \(did you mean sprint\?\); there are final"):
+        load_recipe("sprnt")
+    with pytest.raises(RecipeError, match="no recipe file .*nowhere.py; python -m cifar_fast copy final .*nowhere.py"):
+        load_recipe(str(tmp_path / "nowhere.py"))
+    (tmp_path / "folder.py").mkdir()
+    for name in (str(tmp_path / "folder.py"), "", ".", "../sprint", "sprint/"):
+        with pytest.raises(RecipeError):
+            load_recipe(name)
+
+
+@pytest.mark.parametrize("text, said", [
+    ("recipe = Recipe(", "SyntaxError"),
+    ("from cifar_fast.all import *\nrecipe = Recipe(arch='cifar_sprint')", "TypeError.*epochs"),
+    ("from cifar_fast.all import *\nrecipe = Recipe(arch='cifar_sprint', epoch=3)", "TypeError.*epoch"),
+    ("1 / 0", "ZeroDivisionError"),
+    ("import no_such_module", "no_such_module"),
+    ("\0", "cannot be run"),
+    ("x = 1", "must define `recipe = Recipe"),
+    ("recipe = {'arch': 'cifar_sprint'}", "must define `recipe = Recipe.*it has dict"),
+    ("", "it has NoneType"),
+])
+def test_a_broken_recipe_file_is_named(tmp_path, text, said):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=f"(?s)mine.py.*{said}"):
+        load_recipe(str(path))
+
+
+def test_an_own_recipe_file(tmp_path, monkeypatch):
+    path = tmp_path / "mine.py"
+    path.write_text(recipe_path("sprint").read_text("utf-8").replace("epochs=12", "epochs=3"))
+    recipe = load_recipe(str(path))
+    assert recipe.name == "mine" and recipe.epochs == 3 and recipe == replace(sprint("epochs=3"), name="mine")
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("mine.py") == recipe
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_recipe("~/mine.py") == recipe
+    path.write_text(path.read_text().replace("recipe = Recipe(", "recipe = Recipe(name='other', "))
+    assert load_recipe(str(path)).name == "other"
+
+
+def test_descriptions_are_plain():
+    from cifar_fast.all import A, sgd
+
+    assert describe(partial(sgd, momentum=0.5)) == {"call": "cifar_fast.optimizers.sgd", "args": {"momentum": 0.5}}
+    flip = describe(A.HorizontalFlip(p=0.3))
+    assert list(flip) == ["HorizontalFlip"] and flip["HorizontalFlip"]["p"] == 0.3
+    assert describe(((1, 2.5), None, True, {"a": "b"})) == [[1, 2.5], None, True, {"a": "b"}]
+
+
+# ---------------------------------------------------------------- direction of imports
+
+# Who may import whom: a module only those of the floors below its own, a room (a folder) also itself.
+FLOORS = (
+    {"seeds", "files", "losses", "optimizers", "fits", "device", "evaluation", "terminal"},  # helpers: no sibling
+    {"data", "archs", "constraints", "callbacks", "plots", "recipe"},  # the leaves: helpers alone
+    {"learner"},
+    {"inference"},
+    {"card", "lrfind"},
+    {"train"},
+    {"dryrun"},
+    {"all"},  # a table of contents
+    {"cli"},
+    {"__main__"},
+)
+
+
+def imports(path):
+    "(line, module) of every import of this package in a file, those inside functions too."
+    room = path.relative_to(PACKAGE).parent.parts
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    # Names for annotations alone are not imported when the program runs.
+    unread = {id(n) for i in nodes if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING"
+              for n in ast.walk(i)}
+    for node in nodes:
+        if id(node) in unread:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, a.name) for a in node.names if a.name.split(".")[0] == "cifar_fast")
+        elif isinstance(node, ast.ImportFrom):
+            base = ["cifar_fast", *room][:len(room) + 2 - node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            if module == "cifar_fast":
+                yield from ((node.lineno, f"cifar_fast.{a.name}") for a in node.names if a.name[0] != "_")
+            elif module.split(".")[0] == "cifar_fast":
+                yield node.lineno, module
+
+
+def test_imports_go_downwards_only():
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+    wrong, seen = [], 0
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE)
+        room = place.parts[0].removesuffix(".py")
+        if room in ("__init__", "recipes"):  # the recipes stand in the package in a wheel, and have a test below
+            continue
+        assert room in floor, f"{place} has no floor yet: give it one in FLOORS and in the design"
+        for line, module in imports(path):
+            target, seen = module.split(".")[1], seen + 1
+            if target != room and floor[target] >= floor[room]:
+                wrong.append(f"{place}:{line} imports {module}")
+    assert not wrong and seen > 60
+
+
+def test_the_package_itself_imports_nothing():
+    assert list(imports(PACKAGE / "__init__.py")) == []
+    nodes = ast.walk(ast.parse((PACKAGE / "__init__.py").read_text("utf-8")))
+    assert not [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+
+
+def test_recipes_import_the_table_of_contents_alone():
+    for path in recipes_dir().glob("*.py"):
+        found = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Import | ast.ImportFrom)]
+        assert [ast.unparse(n) for n in found] in ([], ["from cifar_fast.all import *"]), path
+
+
+def test_the_walk_would_see_a_wrong_import(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "x.py"
+    path.write_text("from ..train import fit\nfrom .tree import a\nfrom cifar_fast import plots, __version__\n"
+                    "def f():\n    import cifar_fast.cli\nimport torch\nfrom . import errors\n"
+                    "if TYPE_CHECKING:\n    from cifar_fast.train import Run\n")
+    assert sorted(imports(path)) == [(1, "cifar_fast.train"), (2, "cifar_fast.data.tree"), (3, "cifar_fast.plots"),
+                                     (5, "cifar_fast.cli"), (7, "cifar_fast.data")]
