@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def valid_name(recipe: Recipe) -> str:
     "What this recipe's validation figures are measured on."
-    return "test" if recipe.protocol == "published" else "held-out"
+    return "test (selected on test)" if recipe.protocol == "published" else "held-out"
 
 
 def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
@@ -40,12 +40,12 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
     mixer = next((cb for cb in cbs if hasattr(cb, "drawn")), None)
     frame = history.frame()
     dl, labels, on = measured_on(run)
-    own = accuracy_of(learn.model, dl, labels) if average else None
+    own = measure(learn.model, dl, labels, source.vocab, tta=False) if average and on else None
     if average:
         learn.model.load_state_dict(average.average.module.state_dict())
     measured = measure(learn.model, dl, labels, source.vocab, recipe.tta) if on else None
     if measured and average:
-        measured["accuracy_without_ema"] = own
+        measured["accuracy_without_ema"] = own["accuracy"]
     mean, std = recipe.stats or (source.mean, source.std)
     best = None
     if "valid_accuracy" in frame:
@@ -60,9 +60,8 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
         "test": measured if on == "test" else None,
         "held_out": measured if on == "held-out" else None,
         "protocol": ("selected on test, as published" if recipe.protocol == "published" else
-                     "epoch chosen on a split of train, test met once"
-                     if recipe.select == "best" or recipe.patience or recipe.target else
-                     "nothing selected, the last weights met the test set once"),
+                     "validated on a split of train, the test set left alone" if on == "held-out" else
+                     "nothing selected, the last weights met the test set once" if on else "not measured"),
         "last_epoch": {k: float(v) for k, v in frame.iloc[-1].items()},
         "best_epoch": best,
         "epochs": len(frame),
@@ -79,18 +78,21 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
         "versions": {"cifar_fast": __version__, "python": platform.python_version(),
                      **{n: version(n) for n in ("torch", "torchvision", "fastai", "timm", "albumentations", "pandas",
                                                 "numpy")}},
-        "commit": git_commit(),
+        "commit": run.commit,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
 
 def measured_on(run: Run):
-    "(DataLoader, labels, 'test' or 'held-out') that a finished run is measured on; (None, None, None) without either."
+    """(DataLoader, labels, 'held-out' or 'test') that a finished run is measured on; (None, None, None) without either.
+
+    A run that holds a part of train out is there to tune on: it leaves the test set alone.
+    """
     dls, source = run.learn.dls, run.source
+    if run.recipe.protocol == "split" and len(dls.valid_ds):
+        return dls.valid, source.train.labels[[int(i) for i in dls.valid_ds.items]], "held-out"
     if source.test:
         return test_dl(dls, source), source.test.labels, "test"
-    if len(dls.valid_ds):
-        return dls.valid, source.train.labels[[int(i) for i in dls.valid_ds.items]], "held-out"
     return None, None, None
 
 
@@ -101,13 +103,6 @@ def measure(model, dl, labels, vocab, tta: bool) -> dict:
     if tta:
         found["accuracy_tta"] = float((mirrored.argmax(1) == labels).mean())
     return found
-
-
-def accuracy_of(model, dl, labels) -> float | None:
-    if dl is None:
-        return None
-    plain, _ = probabilities(model, (x.as_subclass(torch.Tensor) for x, *_ in dl), tta=False)
-    return float((plain.argmax(1) == labels).mean())
 
 
 def device_name(device: torch.device) -> str:
@@ -141,7 +136,10 @@ def summary(card: dict, stem: Path) -> str:
     if found:
         tta = f", TTA (image and mirror) {found['accuracy_tta']:.2%}" if "accuracy_tta" in found else ""
         raw = f", without EMA {found['accuracy_without_ema']:.2%}" if "accuracy_without_ema" in found else ""
-        lines.append(f"{on} accuracy {found['accuracy']:.2%}{tta}{raw}  ({found['n']:,} pictures, {took})")
+        best = " of the best epoch" if card["protocol"].startswith("selected on test") else ""
+        lines.append(f"{on} accuracy{best} {found['accuracy']:.2%}{tta}{raw}  ({found['n']:,} pictures, {took})")
+        if on == "held-out":
+            lines.append(f"the test set was left alone; python -m cifar_fast evaluate {stem} meets it")
     else:
         lines.append(f"no accuracy: the dataset has no test pictures and valid=0 holds none out ({took})")
     weights, json_file, pkl = files_of(stem)

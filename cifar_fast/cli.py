@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141  # as a shell reports SIGPIPE
     except Exception as e:
         if not refusal(e):
             raise
@@ -55,8 +55,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def refusal(e: Exception) -> bool:
     "Whether this is an error of the input, which has a message for the user, and not one of ours."
-    ours = ("RecipeError", "DataError", "PictureError", "BudgetError", "ExportError", "Refused")
-    return isinstance(e, ValueError | OSError) or any(c.__name__ in ours for c in type(e).__mro__)
+    ours = ("RecipeError", "DataError", "PictureError", "BudgetError", "ExportError", "Diverged", "Refused")
+    if isinstance(e, OSError) or any(c.__name__ in ours for c in type(e).__mro__):
+        return True
+    last = e.__traceback__
+    while last.tb_next:
+        last = last.tb_next
+    here = Path(last.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
+    return isinstance(e, ValueError) and here  # raised by us; one that a library raises is our mistake
 
 
 def quiet_warnings() -> None:
@@ -93,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     p = command(audit, "audit", "check architectures against the budget")
     p.add_argument("arch", nargs="*", help="names in timm's registry; default all of this project's")
     p.add_argument("--json", action="store_true")
-    p.add_argument("--strict", action="store_true", help="exit with 1 when a rule is broken")
+    p.add_argument("--strict", action="store_true", help="exit with 1 when a rule is broken or the probe disagrees")
 
     p = command(lr_find, "lr_find", "find a learning rate for a recipe")
     p.add_argument("name")
@@ -134,18 +140,13 @@ def recipes(args) -> int:
 
 def resolve(args):
     "The recipe of the arguments with their changes; and whether lr=find was asked for."
-    from cifar_fast.recipe import check, load_recipe, override, run_name
+    from cifar_fast.recipe import check, load_recipe, override
 
     finds = "lr=find" in args.changes
-    base = load_recipe(args.name)
-    changed = override(base, [c for c in args.changes if c != "lr=find"])
-    named = any(c.startswith("name=") for c in args.changes)
-    import dataclasses
-
-    changed = dataclasses.replace(changed, name=run_name(changed, base.data, named))
-    if not changed.name or Path(changed.name).name != changed.name:
-        raise Refused(f"name={changed.name}: a plain name is expected; exports=DIR says where it is left")
+    changed = override(load_recipe(args.name), [c for c in args.changes if c != "lr=find"])
     check(changed)
+    if finds and getattr(getattr(changed.sched, "func", None), "sets_lr", False):
+        raise Refused("lr=find has no effect with a schedule that sets the rate itself; use sched.max_lr=…")
     return changed, finds
 
 
@@ -155,6 +156,8 @@ def recipe(args) -> int:
 
     resolved, finds = resolve(args)
     if args.dry_run:
+        if finds:
+            raise Refused("--dry-run trains nothing, so it cannot find a rate; python -m cifar_fast lr_find does")
         print(dry_run(resolved))
     else:
         train(resolved, finds)
@@ -198,7 +201,7 @@ def audit(args) -> int:
                       f"receptive field {s['receptive_field']:>3} stated, {found[n].profile.receptive_field:>3} true")
         if len(names) == 1:
             print(f"\n{layer_table(found[names[0]])}")
-    return 1 if args.strict and any(a.failures() for a in found.values()) else 0
+    return 1 if args.strict and any(a.failures() or not a.rf_agrees for a in found.values()) else 0
 
 
 def lr_find(args) -> int:
@@ -215,8 +218,8 @@ def lr_find(args) -> int:
     for name, at in found["suggestions"].items():
         print(f"{name:<8} {at['lr']:.3g}")
     print(f"left: {folder / 'lr_find.png'}, lr_find.json\n"
-          f"next: python -m cifar_fast recipe {args.name} lr={found['suggestions']['valley']['lr']:.2g}"
-          f"  (or lr=find)")
+          f"next: python -m cifar_fast recipe "
+          f"{' '.join([args.name, *args.changes])} lr={found['suggestions']['valley']['lr']:.2g}  (or lr=find)")
     return 0
 
 
@@ -229,6 +232,7 @@ def export(args) -> int:
 
 
 def predict(args) -> int:
+    from cifar_fast.data.errors import printable
     from cifar_fast.device import choose_device
     from cifar_fast.inference import find_pictures, load_export, predict_files
 
@@ -248,7 +252,7 @@ def predict(args) -> int:
         best = probs.argsort()[::-1][:top]
         rows.append({"file": str(path), "prediction": vocab[best[0]], "probs": [float(p) for p in probs]})
         if not args.json:
-            print(f"{path}  " + "  ".join(f"{vocab[i]} {probs[i]:.1%}" for i in best))
+            print(f"{printable(path)}  " + "  ".join(f"{vocab[i]} {probs[i]:.1%}" for i in best))
     if args.json:
         for r in rows:
             ranked = sorted(zip(vocab, r["probs"], strict=True), key=lambda kv: -kv[1])
@@ -289,8 +293,7 @@ def evaluate(args) -> int:
                       f"{', '.join(exported.vocab)}")
     if source.test is None:
         raise Refused(f"data={data} has no test/ or valid/ folder to evaluate on")
-    plain = exported.predict(source.test.images)
-    result = scores(plain, source.test.labels, source.vocab)
+    result = scores(exported.predict(source.test.images), source.test.labels, source.vocab)
     mirrored = exported.predict(source.test.images, tta=True)
     result["accuracy_tta"] = float((mirrored.argmax(1) == source.test.labels).mean())
     result["data"] = {"name": source.name, "fingerprint": source.fingerprint}
@@ -298,5 +301,7 @@ def evaluate(args) -> int:
         print(json.dumps(result, indent=1))
     else:
         print(scores_text(result, source.vocab))
+        if exported.card.get("protocol", "").startswith("selected on test") and not args.changes:
+            print("this net's epoch was selected on these very pictures, as its authors did")
         print(f"accuracy {result['accuracy']:.2%}, TTA (image and mirror) {result['accuracy_tta']:.2%}")
     return 0

@@ -82,8 +82,8 @@ class _ThreeSteps(Callback):
         self.n, self.marks = n, []
 
     def after_batch(self):
-        if self.opt.hypers and next(self.model.parameters()).device.type == "cuda":
-            torch.cuda.synchronize()
+        if torch.accelerator.is_available():  # a GPU's work is only queued by now
+            torch.accelerator.synchronize()
         self.marks.append(time.perf_counter())
         if len(self.marks) > self.n:
             raise CancelFitException

@@ -17,7 +17,7 @@ def written(path: str | Path):
     os.close(fd)
     try:
         yield Path(tmp)
-        with open(tmp, "rb") as f:
+        with open(tmp, "rb+") as f:
             os.fsync(f.fileno())
         os.chmod(tmp, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(tmp, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -40,7 +41,7 @@ class Exported:
 
     def normalize(self, images: np.ndarray) -> torch.Tensor:
         "(N, 32, 32, 3) uint8 → (N, 3, 32, 32) float32 as the net was trained on."
-        x = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        x = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         mean, std = (torch.tensor(self.card["normalize"][k], device=self.device)[:, None, None]
                      for k in ("mean", "std"))
         return x.sub_(mean).div_(std)
@@ -86,7 +87,13 @@ def save_export(stem: str | Path, model, card: dict) -> None:
     with written(weights) as tmp:
         save_file(state, tmp, metadata={"format": "pt", "arch": card["arch"]})
     save_pickle(pkl, card, state)
-    write_text(json_file, json.dumps({"format": FORMAT, **card}, indent=1, ensure_ascii=False) + "\n")
+    card = {"format": FORMAT, **card, "sha256": file_sha256(weights)}
+    write_text(json_file, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def save_pickle(pkl: Path, card: dict, state: dict) -> None:
@@ -125,7 +132,7 @@ def read_card(stem: str | Path) -> dict:
         near = sorted(str(p.with_suffix("")) for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
         raise ExportError(f"no export {path.with_suffix('')} (no file {path}); "
                           + (f"there are {', '.join(near)}" if near else
-                             f"python -m cifar_fast recipe {path.stem} makes one")) from None
+                             "python -m cifar_fast recipe NAME makes one, recipes lists the names")) from None
     except (ValueError, OSError) as e:
         raise ExportError(f"{path} cannot be read: {e}; train again or restore the file") from None
     needed = ("arch", "vocab", "normalize", "data")
@@ -149,11 +156,15 @@ def load_export(stem: str | Path, device: str | torch.device = "cpu") -> Exporte
     from cifar_fast.learner import create_arch
 
     card, state = read_card(stem), load_state(stem)
+    weights = files_of(stem)[0]
+    if card.get("sha256", file_sha256(weights)) != file_sha256(weights):
+        raise ExportError(f"{weights} is not the file that its .json describes (another sha256); "
+                          f"restore the pair, or train again")
     try:
         model = create_arch(card["arch"], len(card["vocab"]))
         model.load_state_dict(state)
     except (ValueError, RuntimeError) as e:
-        raise ExportError(f"the weights of {files_of(stem)[0]} do not fit {card['arch']}: "
+        raise ExportError(f"the weights of {weights} do not fit {card['arch']}: "
                           f"{' '.join(str(e).split())[:300]}; another version made them: train again") from None
     device = torch.device(device)
     return Exported(model.to(device).eval(), card, device)

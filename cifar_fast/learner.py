@@ -15,11 +15,16 @@ from cifar_fast.losses import cross_entropy
 from cifar_fast.optimizers import sgd
 
 
-def create_arch(arch: str, num_classes: int):
-    "`timm.create_model(arch)` for 32×32 RGB; raises ValueError that names the architectures of this project."
+def require_arch(arch: str) -> None:
+    "Raises ValueError that names the architectures of this project where `arch` is none that timm knows."
     if not timm.is_model(arch):
         raise ValueError(f"no architecture is called {arch!r}; there are {', '.join(timm.list_models('cifar_*'))}, "
                          f"and what else timm.list_models() knows")
+
+
+def create_arch(arch: str, num_classes: int):
+    "`timm.create_model(arch)` for 32×32 RGB. Raises ValueError."
+    require_arch(arch)
     return timm.create_model(arch, num_classes=num_classes)
 
 
@@ -37,5 +42,6 @@ def cifar_learner(
     seed = getattr(dls.train, "seed", 0) if seed is None else seed
     learn = Learner(dls, create_arch(arch, dls.c), loss_func=loss_func or cross_entropy(),
                     opt_func=opt_func or partial(sgd, momentum=0.9), metrics=metrics, **kwargs)
+    learn.recorder.train_metrics = True  # train_accuracy beside valid_accuracy
     learn.add_cb(Seeding(seed))
     return learn

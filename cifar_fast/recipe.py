@@ -7,6 +7,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
@@ -89,8 +90,12 @@ def describe(value: Any) -> Any:
         return {"call": describe(value.func), "args": args}
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: describe(getattr(value, f.name)) for f in fields(value)}
-    if hasattr(value, "to_dict") and hasattr(value, "get_transform_init_args"):
+    if hasattr(value, "get_transform_init_args"):  # an Albumentations transform
         return {type(value).__name__: describe({"p": value.p, **value.get_transform_init_args()})}
+    if hasattr(value, "transforms"):  # several: OneOf, Sequential …
+        return {type(value).__name__: {"p": value.p, "transforms": describe(list(value.transforms))}}
+    if isinstance(value, Path):
+        return str(value)
     if callable(value):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, Mapping):
@@ -133,6 +138,7 @@ def load_recipe(name: str) -> Recipe:
     path = recipe_path(name)
     spec = importlib.util.spec_from_file_location(f"cifar_fast_recipe_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # timm looks a registered architecture's module up there
     try:
         spec.loader.exec_module(module)
     except Exception as e:
@@ -143,11 +149,13 @@ def load_recipe(name: str) -> Recipe:
     return replace(found, name=found.name or path.stem)
 
 
-def run_name(recipe: Recipe, own_data: str, given: bool = False) -> str:
-    "Where a run is kept: its name on the recipe's own dataset, <name>-<data> on another, so neither overwrites."
-    if given or recipe.data == own_data:
-        return recipe.name
-    return f"{recipe.name}-{Path(recipe.data).expanduser().resolve().name if recipe.data != 'digits' else 'digits'}"
+def elsewhere(recipe: Recipe, data: str) -> Recipe:
+    """The recipe on another dataset than its own, called <name>-<data>, so that it never overwrites its own export.
+
+    Statistics that were written down for its own dataset are left out: those of the pictures are used.
+    """
+    short = data if data in ("cifar10", "digits") else Path(data).expanduser().resolve().name
+    return replace(recipe, data=data, name=f"{recipe.name}-{short}", stats=None)
 
 
 # ---------------------------------------------------------------- changing recipes
@@ -159,8 +167,12 @@ def _nearest(word: str, words) -> str:
 
 
 def override(recipe: Recipe, changes: list[str]) -> Recipe:
-    "A copy with `key=value` changes; `key.arg=value` changes an argument of a callable. Raises RecipeError."
-    for change in sorted(changes, key=lambda c: "." in c.split("=")[0]):  # sched=step before sched.gamma=0.1
+    """A copy with `key=value` changes; `key.arg=value` changes an argument of a callable. Raises RecipeError.
+
+    Another dataset changes the run's name as well, see `elsewhere`, unless `name=` is given.
+    """
+    # In this order, whatever was typed: data= (it names the run) before name=, sched=step before sched.gamma=0.1.
+    for change in sorted(changes, key=lambda c: (not c.startswith("data="), "." in c.split("=")[0])):
         key, sep, text = change.partition("=")
         if not sep:
             raise RecipeError(f"{change!r} is no key=value pair; for example epochs=30 or fit.pct_start=0.2")
@@ -178,7 +190,14 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
                               f"python -m cifar_fast copy {recipe.name or 'final'} mine.py")
         else:
             new = _scalar(name, f.type, text, f.metadata.get("choices"))
-        recipe = replace(recipe, **{name: new})
+        if name == "data" and new != recipe.data:
+            recipe = elsewhere(recipe, new)
+        else:
+            recipe = replace(recipe, **{name: new})
+    sched = getattr(recipe.sched, "func", recipe.sched)
+    if getattr(sched, "sets_lr", False) and any(c.startswith("lr=") for c in changes):
+        raise RecipeError(f"lr= has no effect with sched={sched.__name__}, which sets the rate itself; "
+                          f"use sched.max_lr=…")
     return recipe
 
 
@@ -263,6 +282,8 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"seed={r.seed}: expected 0 to {2**32 - 1}")
     if not 0 <= r.target < 1:
         raise RecipeError(f"target={r.target}: a share of 1 is expected, e.g. target=0.85")
+    if Path(r.name).name != r.name or r.name in (".", "..") or r.name.endswith((".json", ".pkl", ".safetensors")):
+        raise RecipeError(f"name={r.name}: a plain name is expected, without ending; exports=DIR says where it is left")
     validates = r.protocol == "published" or r.valid > 0
     sched = getattr(r.sched, "func", r.sched)
     fit = getattr(r.fit, "func", r.fit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -21,14 +22,14 @@ from cifar_fast.callbacks.ema import EMAAccuracy
 from cifar_fast.callbacks.history import History
 from cifar_fast.callbacks.precision import choose_precision, precision_cbs
 from cifar_fast.callbacks.stopping import KeepBest, Patience, Target
-from cifar_fast.card import finished, summary, valid_name
+from cifar_fast.card import finished, git_commit, summary, valid_name
 from cifar_fast.constraints import Audit, Budget, audit
 from cifar_fast.data.block import make_dls
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.device import choose_device
 from cifar_fast.files import write_text
 from cifar_fast.inference import save_export
-from cifar_fast.learner import cifar_learner
+from cifar_fast.learner import cifar_learner, require_arch
 from cifar_fast.recipe import Recipe, check, describe
 from cifar_fast.seeds import rng_restored, seed_everything
 
@@ -48,6 +49,7 @@ class Run:
     device: torch.device
     precision: str
     compiled: bool
+    commit: str | None  # of the code, taken before hours of training in which it may move on
 
 
 def prepare(recipe: Recipe) -> Run:
@@ -55,16 +57,16 @@ def prepare(recipe: Recipe) -> Run:
     check(recipe)
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
+    require_arch(recipe.arch)
     source = load_source(recipe.data, seed=recipe.seed, bad=recipe.bad)
     seed_everything(recipe.seed)
     dls = make_dls(source, augment=recipe.augment, stats=recipe.stats, valid=recipe.valid, protocol=recipe.protocol,
                    bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers, seed=recipe.seed, device=device)
     learn = cifar_learner(dls, recipe.arch, loss_func=recipe.loss(), opt_func=recipe.opt, metrics=accuracy,
                           lr=recipe.lr, seed=recipe.seed)
-    learn.recorder.train_metrics = True
     found = within_budget(learn.model, recipe)
     compiled = choose_compile(recipe.compile, device, recipe.epochs * len(dls.train))
-    return Run(recipe, source, learn, found, device, precision, compiled)
+    return Run(recipe, source, learn, found, device, precision, compiled, git_commit())
 
 
 def within_budget(model, recipe: Recipe) -> Audit:
@@ -131,23 +133,29 @@ def train(recipe: Recipe, find_lr: bool = False) -> dict:
     began = time.perf_counter()
     run = prepare(recipe)
     stem = Path(recipe.exports).expanduser() / recipe.name
-    stem.mkdir(parents=True, exist_ok=True)
+    # Until a run has ended its files stay apart from those of the export that may be there.
+    running = stem / "running"
+    shutil.rmtree(running, ignore_errors=True)
+    running.mkdir(parents=True)
     print(headline(run), flush=True)
-    write_text(stem / "recipe.json", json.dumps(describe(recipe), indent=1) + "\n")
+    write_text(running / "recipe.json", json.dumps(describe(recipe), indent=1) + "\n")
     lr = recipe.lr
     if find_lr:
         found = find(run)
         lr = found["suggestions"]["valley"]["lr"]
-        plots.save(plots.lr_find(found), stem / "lr_find.png")
+        plots.save(plots.lr_find(found), running / "lr_find.png")
         print(f"lr_find: valley {lr:.3g}, used as the peak learning rate")
     try:
-        cbs = fit(run, lr, stem)
-    except KeyboardInterrupt:
-        print(f"\nstopped; the epochs done so far are in {stem / 'history.csv'}, nothing was exported", file=sys.stderr)
+        cbs = fit(run, lr, running)
+    except BaseException:
+        print(f"\nstopped; what the run had written is in {running}, nothing was exported", file=sys.stderr)
         raise
     history = next(cb for cb in cbs if isinstance(cb, History))
     card = finished(replace(recipe, lr=lr), run, cbs, time.perf_counter() - began)
     save_export(stem, run.learn.model, card)
+    for path in running.iterdir():
+        path.replace(stem / path.name)
+    running.rmdir()
     plots.save(plots.history(history.frame(), title=recipe.name, target=0.85, valid_name=valid_name(recipe)),
                stem / "history.png")
     plots.save(plots.learning_rate(history.steps), stem / "learning_rate.png")

@@ -6,7 +6,8 @@ Run      python -m cifar_fast recipe optimized200k
 
 Stated: architecture, SGD (momentum 0.9, lr 0.05, decay 1e-4), batch 128, cosine with warm-up, label smoothing 0.1,
 clipping at norm 1.0, EMA 0.999, at most 200 epochs, early stopping, the shares of the mixings and the kinds and
-probabilities of the augmentations. Not stated and chosen here: the seed (42); a warm-up of 5 epochs; patience 20; Beta
+probabilities of the augmentations. Not stated and chosen here: the seed (42); a warm-up of 5 epochs from a
+tenth of the rate, then a cosine to 0, both stepped once a batch; patience 20; Beta
 parameters 0.2 (MixUp), 1.0 (CutMix), 0.3 (RICAP), those of the papers; limits of the augmentations as in `net`,
 mirrored borders. It has no dilated convolution, so that rule is waived by name.
 """

@@ -234,7 +234,7 @@ def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, di
     (["recipe", "final", "data=digits", "device=cuda:9"], "device=auto"),
     (["recipe", "final", "name=../x"], "plain name"),
     (["predict", "exports/nothing", "x.png"], "exports/nothing"),
-    (["export", "nothing"], "recipe nothing"),
+    (["export", "nothing"], "recipe NAME"),
     (["evaluate", "exports/nothing"], "exports/nothing"),
     (["copy", "final", "mine.txt"], "ending in .py"),
     (["audit", "cifar_finale"], "cifar_final"),

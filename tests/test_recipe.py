@@ -22,7 +22,6 @@ from cifar_fast.recipe import (
     override,
     recipe_path,
     recipes_dir,
-    run_name,
     settings,
 )
 
@@ -103,7 +102,7 @@ def test_scalars(change, key, value):
     recipe = sprint(change)
     assert getattr(recipe, key) == value and isinstance(getattr(recipe, key), bool) is isinstance(value, bool)
     assert all(getattr(recipe, f.name) == getattr(load_recipe("sprint"), f.name)
-               for f in fields(Recipe) if f.name not in (key, "opt", "fit", "loss", "ema", "augment", "mix"))
+               for f in fields(Recipe) if f.name not in (key, "opt", "fit", "loss", "ema", "augment", "mix", *(["name"] if key == "data" else [])))
 
 
 def test_nothing_changes_the_original():
@@ -251,15 +250,62 @@ def test_callables_without_partial_are_checked_too():
 
 
 def test_runs_on_other_data_have_names_of_their_own(tmp_path, monkeypatch):
-    recipe = load_recipe("sprint")
-    assert run_name(recipe, "cifar10") == "sprint"
-    assert run_name(sprint("data=digits"), "cifar10") == "sprint-digits"
-    assert run_name(sprint(f"data={tmp_path}/pets/"), "cifar10") == "sprint-pets"
+    assert load_recipe("sprint").name == "sprint" == sprint("data=cifar10").name
+    assert sprint("data=digits").name == "sprint-digits"
+    assert sprint(f"data={tmp_path}/pets/").name == "sprint-pets"
     monkeypatch.chdir(tmp_path)
-    assert run_name(sprint("data=pets"), "cifar10") == "sprint-pets"
-    assert run_name(sprint("data=."), "cifar10") == f"sprint-{tmp_path.name}"
-    assert run_name(sprint("data=digits", "name=mine"), "cifar10", given=True) == "mine"
-    assert run_name(replace(sprint(), data="digits"), "digits") == "sprint"  # its own dataset is digits
+    assert sprint("data=pets").name == "sprint-pets"
+    assert sprint("data=.").name == f"sprint-{tmp_path.name}"
+    assert sprint("name=mine", "data=digits").name == sprint("data=digits", "name=mine").name == "mine"
+    assert override(replace(sprint(), data="digits"), ["data=digits"]).name == "sprint"  # its own dataset is digits
+
+
+def test_statistics_of_ones_own_dataset_are_not_taken_elsewhere():
+    netv2 = load_recipe("netv2")
+    assert netv2.stats and override(netv2, ["data=digits"]).stats is None
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "final.json", "final.pkl", "final.safetensors"])
+def test_names_that_would_land_elsewhere(name):
+    with pytest.raises(RecipeError, match="plain name"):
+        check(sprint(f"name={name}"))
+
+
+@pytest.mark.parametrize("name, sched", [("net", "cyclic"), ("strided", "one_cycle_torch")])
+def test_a_rate_that_the_schedule_would_overwrite(name, sched):
+    with pytest.raises(RecipeError, match=f"no effect with sched={sched}.*sched.max_lr"):
+        override(load_recipe(name), ["lr=0.1"])
+    assert override(load_recipe(name), ["lr=0.1", "sched=step"]).lr == 0.1
+
+
+def test_transforms_that_hold_others_are_described():
+    import albumentations as A
+
+    augment = (A.OneOf([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)], p=0.5), A.Sequential([A.Transpose(p=0.2)]))
+    shown = json.loads(json.dumps(describe(replace(sprint(), augment=augment))))["augment"]
+    assert shown[0]["OneOf"]["transforms"][1] == {"VerticalFlip": {"p": 1}}
+    assert shown[1]["Sequential"]["transforms"][0]["Transpose"]["p"] == 0.2
+
+
+def test_a_recipe_may_register_a_net_of_its_own(tmp_path):
+    import timm
+
+    (tmp_path / "own.py").write_text(
+        "from timm.models import register_model\nfrom cifar_fast.all import *\n\n\n@register_model\n"
+        "def cifar_test_of_recipes(pretrained=False, **kw):\n    return timm.create_model('cifar_sprint', **kw)\n\n\n"
+        "recipe = Recipe(arch='cifar_test_of_recipes', epochs=1, opt=sgd, fit=flat, loss=cross_entropy)\n")
+    try:
+        assert load_recipe(str(tmp_path / "own.py")).arch == "cifar_test_of_recipes"
+        assert timm.create_model("cifar_test_of_recipes", num_classes=3).num_classes == 3
+    finally:  # others walk the registry
+        from timm.models import _registry
+
+        for table in vars(_registry).values():
+            if isinstance(table, dict):
+                table.pop("cifar_test_of_recipes", None)
+            for names in table.values() if isinstance(table, dict) else ():
+                if isinstance(names, set):
+                    names.discard("cifar_test_of_recipes")
 
 
 def test_a_recipe_that_there_is_not(tmp_path):

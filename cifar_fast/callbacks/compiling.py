@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import shutil
+import warnings
 
 import torch
 from fastai.callback.core import Callback
@@ -15,13 +15,26 @@ PAYS_FROM = 2000
 
 def choose_compile(compile: str, device: torch.device, steps: int) -> bool:
     "Whether to torch.compile a run of `steps`. Raises ValueError for 'on' where it cannot be."
-    # On a CPU torch writes C++ and calls a compiler; on CUDA it needs triton, which comes with torch on Linux only.
-    can = (any(shutil.which(c) for c in ("c++", "g++", "clang++", "cl")) if device.type == "cpu" else
-           device.type == "cuda" and importlib.util.find_spec("triton") is not None)
-    if compile == "on" and not can:
-        raise ValueError(f"compile=on: torch.compile finds no {'C++ compiler' if device.type == 'cpu' else 'triton'} "
-                         f"for {device.type}; install one, or use compile=auto (slower without it, same recipe)")
-    return compile == "on" or (compile == "auto" and can and steps >= PAYS_FROM)
+    if compile == "off" or (compile == "auto" and steps < PAYS_FROM):
+        return False
+    problem = why_not(device)
+    if problem and compile == "on":
+        raise ValueError(f"compile=on: torch.compile does not work here ({problem}); compile=auto goes on without it")
+    if problem:
+        warnings.warn(f"not compiled, which is slower: torch.compile does not work here ({problem})", stacklevel=2)
+    return not problem
+
+
+def why_not(device: torch.device) -> str | None:
+    "Why torch.compile cannot work for `device`, by trying: it needs a compiler and headers, or triton and a new GPU."
+    if device.type == "cpu" and not any(shutil.which(c) for c in ("c++", "g++", "clang++", "cl")):
+        return "no C++ compiler is on the PATH"
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on a CPU it misses CUDA
+    try:
+        torch.compile(torch.nn.functional.gelu)(torch.ones(8, device=device))
+    except Exception as e:  # whatever breaks in a compiler's tool chain
+        return f"{type(e).__name__}: {' '.join(str(e).split())[:120]}"
+    return None
 
 
 class Compiled(Callback):
@@ -30,7 +43,6 @@ class Compiled(Callback):
     net = None
 
     def before_fit(self):
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA on a CPU
         self.net = self.model
         self.net.compile(dynamic=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pandas as pd
 from fastai.callback.core import Callback
 
 from cifar_fast.files import write_text
+
+
+class Diverged(Exception):
+    "The loss is no number any more; the message says where, at which rate, and what to try."
 
 
 class History(Callback):
@@ -32,6 +37,9 @@ class History(Callback):
         if not self.training:
             return
         hyper = self.opt.hypers[-1]
+        if not math.isfinite(self.recorder.smooth_loss.value):
+            raise Diverged(f"the loss became {float(self.loss)} in epoch {self.epoch + 1}, step {self.iter + 1}, at a "
+                           f"learning rate of {hyper['lr']:.2g}; try a lower one (lr=…), or clip=1")
         self.images += len(self.x)
         self.steps.append((hyper["lr"], hyper.get("mom")))
 

@@ -7,10 +7,7 @@ from fastai.callback.core import Callback, CancelStepException
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """fp32, bf16 or fp16 for "auto" on `device`; anything else is checked against what the device can do.
-
-    Raises ValueError with a way out.
-    """
+    "fp32, bf16 or fp16 for 'auto' on `device`, else `precision`. Raises ValueError for fp16 on a CPU."
     kind = device.type
     if precision == "auto":
         if kind == "cuda":
@@ -24,7 +21,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 def cpu_has_bf16() -> bool:
     "Whether this CPU has instructions for bf16, asked of oneDNN, which runs the convolutions."
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class PlainBatch(Callback):

@@ -57,7 +57,7 @@ def plateau(*, factor: float = 0.5, patience: int = 2, min_lr: float = 1e-6):
         every="epoch", metric="valid_accuracy")
 
 
-plateau.needs_valid = True
+plateau.needs_valid = True  # it watches validation accuracy
 
 
 def step(*, step_size: int = 8, gamma: float = 0.1):
@@ -113,3 +113,6 @@ def _no_step_after_the_last(scheduler):
     step_once = scheduler.step
     scheduler.step = lambda: step_once() if scheduler.last_epoch + 1 < scheduler.total_steps else None
     return scheduler
+
+
+cyclic.sets_lr = one_cycle_torch.sets_lr = True  # the recipe's own lr has no effect with these

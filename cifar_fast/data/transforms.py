@@ -59,7 +59,9 @@ class ReadPicture(Transform):
         return {**self.__dict__, "parts": named}
 
     def __setstate__(self, state):
-        parts = [np.memmap(p[0], p[1], "r", p[3], p[2]) if isinstance(p, tuple) else p for p in state["parts"]]
+        # Where the file is gone, as for a Learner that was exported elsewhere, pictures can still be read.
+        parts = [np.memmap(p[0], p[1], "r", p[3], p[2]) if isinstance(p, tuple) else p for p in state["parts"]
+                 if not isinstance(p, tuple) or os.path.isfile(p[0])]
         self.__dict__.update(state, parts=tuple(parts))
 
     def take(self, rows) -> list[np.ndarray]:

@@ -1,0 +1,87 @@
+"""Whole runs that are measured on train, break off, diverge or are tampered with."""
+
+import json
+
+import pytest
+
+from cifar_fast.cli import main
+from cifar_fast.inference import ExportError, load_export
+
+
+@pytest.fixture
+def sprint(tmp_path, digits):
+    "Runs `recipe sprint` on digits with changes; returns the exit code."
+    def run(*changes):
+        return main(["recipe", "sprint", "data=digits", "epochs=2", "bs=64", f"exports={tmp_path}", *changes])
+    return run
+
+
+def test_a_run_that_holds_out_a_part_of_train_leaves_the_test_set_alone(sprint, tmp_path, capsys):
+    assert sprint("valid=0.2", "patience=5") == 0
+    card = json.loads((tmp_path / "sprint-digits.json").read_text())
+    assert card["test"] is None and card["held_out"]["n"] == 288
+    assert card["best_epoch"]["on"] == "held-out"
+    out = capsys.readouterr().out
+    assert "held-out accuracy" in out and "test accuracy" not in out
+
+
+def test_published_runs_say_that_they_selected_on_test(tmp_path, capsys, digits):
+    assert main(["recipe", "mobile", "data=digits", "epochs=1", f"exports={tmp_path}"]) == 0
+    out = capsys.readouterr().out
+    assert "validates and selects on TEST" in out and "selected on test" in out
+    assert main(["evaluate", str(tmp_path / "mobile-digits")]) == 0
+    assert "selected on these very pictures" in capsys.readouterr().out
+
+
+def test_a_diverging_run_says_so_and_leaves_the_former_export(sprint, tmp_path, capsys):
+    assert sprint() == 0
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("sprint-digits.*")}
+    history = (tmp_path / "sprint-digits" / "history.csv").read_bytes()
+    assert sprint("lr=1e30") == 2
+    err = capsys.readouterr().err
+    assert "the loss became" in err and "epoch 1" in err and "try a lower one" in err
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("sprint-digits.*")} == before
+    assert (tmp_path / "sprint-digits" / "history.csv").read_bytes() == history
+
+
+def test_an_interrupted_run_says_where_its_history_is(sprint, tmp_path, capsys, monkeypatch):
+    from cifar_fast.callbacks.history import History
+
+    def after_train(self, plain=History.after_train):
+        plain(self)
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(History, "after_train", after_train)
+    assert sprint() == 130
+    running = tmp_path / "sprint-digits" / "running"
+    assert str(running) in capsys.readouterr().err
+    assert len((running / "history.csv").read_text().splitlines()) == 2
+    assert not (tmp_path / "sprint-digits.json").exists()
+    monkeypatch.undo()
+    assert sprint() == 0 and not running.exists()
+
+
+def test_weights_that_are_not_those_of_the_card_are_refused(sprint, tmp_path):
+    assert sprint() == 0
+    weights = tmp_path / "sprint-digits.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ExportError, match="another sha256"):
+        load_export(tmp_path / "sprint-digits")
+
+
+def test_a_learner_exported_by_hand_opens_where_the_cache_is_gone(digits, tmp_path):
+    import shutil
+
+    from fastai.learner import load_learner
+
+    from cifar_fast.all import cifar_learner, load_source, make_dls
+
+    source = load_source("digits", cache=tmp_path / "cache")
+    learn = cifar_learner(make_dls(source, bs=64, device="cpu"), "cifar_sprint", path=tmp_path)
+    learn.export("by_hand.pkl")
+    shutil.rmtree(tmp_path / "cache")
+    label, _, probs = load_learner(tmp_path / "by_hand.pkl").predict(digits.test.images[0])
+    assert label in source.vocab and len(probs) == 10
