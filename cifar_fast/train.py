@@ -14,8 +14,8 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
+from fastai.imports import noop
 from fastai.metrics import accuracy
-from fastcore.basics import noop
 
 from cifar_fast.callbacks.compiling import Compiled, choose_compile
 from cifar_fast.callbacks.ema import EMAAccuracy
