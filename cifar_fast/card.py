@@ -74,7 +74,7 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
         "data": {"name": source.name, "fingerprint": source.fingerprint, "train": len(learn.dls.train_ds),
                  "test": len(source.test or ()), "skipped": len(source.skipped)},
         "machine": {"device": device_name(run.device), "precision": run.precision, "compiled": run.compiled,
-                    "threads": torch.get_num_threads(), "platform": platform.platform()},
+                    "threads": torch.get_num_threads(), "platform": platform.system()},
         "versions": {"cifar_fast": __version__, "python": platform.python_version(),
                      **{n: version(n) for n in ("torch", "torchvision", "fastai", "timm", "albumentations", "pandas",
                                                 "numpy")}},

@@ -88,6 +88,6 @@ def confusion(matrix: list[list[int]], vocab) -> Figure:
     if len(vocab) <= 20:
         for (i, j), s in np.ndenumerate(share):
             if counts[i, j]:
-                ax.text(j, i, f"{s * 100:.0f}" if s >= 0.005 else "<1", ha="center", va="center", fontsize=8,
+                ax.text(j, i, f"{s * 100:.0f}" if round(s * 100) else "<1", ha="center", va="center", fontsize=8,
                         color="white" if s > 0.5 else "black")
     return fig
