@@ -248,7 +248,7 @@ def test_the_average_is_measured_and_exported(base):
         assert float(torch.cat(right).mean()) == pytest.approx(last[column])
     card = finished(run.recipe, run, list(base.cbs.values()), 1.0)
     assert equal(state(average), run.learn.model.state_dict())  # swapped in
-    assert 0 <= card["test"]["accuracy_without_ema"] <= 1 and sum(card["mixed"].values()) == 16
+    assert 0 <= card["held_out"]["accuracy_without_ema"] <= 1 and sum(card["mixed"].values()) == 16
 
 
 @pytest.mark.parametrize("decay", [0, 1, -0.5, 2])
@@ -418,7 +418,7 @@ def test_devices_that_are_here(monkeypatch):
 
 
 def test_a_net_that_breaks_the_budget_is_refused(digits):
-    with pytest.raises(BudgetError, match=r"cifar_strided breaks the budget of recipe 'sprint' "
+    with pytest.raises(BudgetError, match=r"cifar_strided breaks the budget of recipe 'sprint-digits' "
                                           r"\(receptive_field: 33, required 45\).*waive=\{'receptive_field': 'why'\}"):
         prepare(tiny("arch=cifar_strided"))
     with pytest.raises(BudgetError, match=r"parameters: \d+, required 1000; dilation: 1, required 5"):
