@@ -182,11 +182,10 @@ def copy(args) -> int:
 def audit(args) -> int:
     import timm
 
-    from cifar_fast.archs import published
+    from cifar_fast.archs import create_arch, published
     from cifar_fast.constraints import audit as audit_model
     from cifar_fast.constraints import audit_table, layer_table
-    from cifar_fast.learner import create_arch
-
+    
     names = args.arch or timm.list_models("cifar_*")
     found = {n: audit_model(create_arch(n, 10)) for n in names}
     if args.json:

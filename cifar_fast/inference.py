@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import cifar_fast.archs  # noqa: F401  (registers the architectures)
+from cifar_fast.archs import create_arch
 from cifar_fast.data.pictures import EXTENSIONS, PictureError, read_picture
 from cifar_fast.files import write_text, written
 
@@ -111,7 +111,6 @@ def inference_learner(card: dict, state: dict):
 
     from cifar_fast.data.block import data_block
     from cifar_fast.data.sources import Arrays, Source
-    from cifar_fast.learner import create_arch
 
     blank = Arrays(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int64))
     source = Source(name=card["data"]["name"], train=blank, test=None, vocab=tuple(card["vocab"]),
@@ -153,8 +152,6 @@ def load_state(stem: str | Path) -> dict:
 
 def load_export(stem: str | Path, device: str | torch.device = "cpu") -> Exported:
     "Open `.safetensors` + `.json`; no pickle is read, no code of the file is run. Raises ExportError."
-    from cifar_fast.learner import create_arch
-
     card, state = read_card(stem), load_state(stem)
     weights = files_of(stem)[0]
     if card.get("sha256", file_sha256(weights)) != file_sha256(weights):

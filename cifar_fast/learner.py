@@ -5,27 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import timm
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 
-import cifar_fast.archs  # noqa: F401  (registers the architectures)
+from cifar_fast.archs import create_arch
 from cifar_fast.callbacks.seeding import Seeding
 from cifar_fast.losses import cross_entropy
 from cifar_fast.optimizers import sgd
-
-
-def require_arch(arch: str) -> None:
-    "Raises ValueError that names the architectures of this project where `arch` is none that timm knows."
-    if not timm.is_model(arch):
-        raise ValueError(f"no architecture is called {arch!r}; there are {', '.join(timm.list_models('cifar_*'))}, "
-                         f"and what else timm.list_models() knows")
-
-
-def create_arch(arch: str, num_classes: int):
-    "`timm.create_model(arch)` for 32×32 RGB. Raises ValueError."
-    require_arch(arch)
-    return timm.create_model(arch, num_classes=num_classes)
 
 
 def cifar_learner(

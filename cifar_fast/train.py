@@ -17,6 +17,7 @@ from fastai.callback.training import GradientClip
 from fastai.imports import noop
 from fastai.metrics import accuracy
 
+from cifar_fast.archs import require_arch
 from cifar_fast.callbacks.compiling import Compiled, choose_compile
 from cifar_fast.callbacks.ema import EMAAccuracy
 from cifar_fast.callbacks.history import History
@@ -29,7 +30,7 @@ from cifar_fast.data.sources import Source, load_source
 from cifar_fast.device import choose_device
 from cifar_fast.files import write_text
 from cifar_fast.inference import save_export
-from cifar_fast.learner import cifar_learner, require_arch
+from cifar_fast.learner import cifar_learner
 from cifar_fast.recipe import Recipe, check, describe
 from cifar_fast.seeds import rng_restored, seed_everything
 

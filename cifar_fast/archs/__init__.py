@@ -2,6 +2,7 @@
 
 import sys
 
+import timm
 from timm.models import is_model, model_entrypoint
 
 from .final import cifar_final
@@ -14,7 +15,7 @@ from .strided import cifar_strided
 
 __all__ = [
     "cifar_final", "cifar_mobile", "cifar_net", "cifar_netv2", "cifar_optimized200k", "cifar_sprint",
-    "cifar_strided", "published",
+    "cifar_strided", "create_arch", "published", "require_arch",
 ]
 
 
@@ -23,3 +24,16 @@ def published(arch: str) -> dict | None:
     if not is_model(arch):
         return None
     return getattr(sys.modules[model_entrypoint(arch).__module__], "PUBLISHED", None)
+
+
+def require_arch(arch: str) -> None:
+    "Raises ValueError that names the architectures of this project where `arch` is none that timm knows."
+    if not is_model(arch):
+        raise ValueError(f"no architecture is called {arch!r}; there are {', '.join(timm.list_models('cifar_*'))}, "
+                         f"and what else timm.list_models() knows")
+
+
+def create_arch(arch: str, num_classes: int):
+    "`timm.create_model(arch)` for 32×32 RGB. Raises ValueError."
+    require_arch(arch)
+    return timm.create_model(arch, num_classes=num_classes)
