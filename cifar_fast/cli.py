@@ -199,6 +199,8 @@ def audit(args) -> int:
                 print(f"  {n:<20} parameters {s['parameters']:>9,} stated, {found[n].profile.params:>9,} true;  "
                       f"receptive field {s['receptive_field']:>3} stated, {found[n].profile.receptive_field:>3} true")
         if len(names) == 1:
+            for verdict in found[names[0]].verdicts:
+                print(f"{'ok    ' if verdict.ok else 'BROKEN'}  {verdict}")
             print(f"\n{layer_table(found[names[0]])}")
     return 1 if args.strict and any(a.failures() or not a.rf_agrees for a in found.values()) else 0
 

@@ -204,7 +204,8 @@ def test_audit_says_what_is_broken_and_strict_fails(capsys):
     assert "cifar_strided breaks receptive_field: 33" in out and "cifar_optimized200k breaks dilation: 0" in out
     assert "49 stated,  81 true" in out
     assert main(["audit", "cifar_final", "--strict"]) == 0
-    assert "features.stem" in capsys.readouterr().out  # the layer table
+    out = capsys.readouterr().out
+    assert "features.stem" in out and "ok      parameters: 192,642, at most 199,999" in out  # layers, verdict per rule
     assert main(["audit", "cifar_strided", "--strict"]) == 1
     capsys.readouterr()
     assert main(["audit", "--json"]) == 0
