@@ -75,7 +75,7 @@ def lr_find(found: dict) -> Figure:
     return fig
 
 
-def confusion(matrix: list[list[int]], vocab) -> Figure:
+def confusion(matrix: list[list[int]], vocab, title: str) -> Figure:
     "Confusion matrix in percent of each true class."
     counts = np.array(matrix)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -84,7 +84,7 @@ def confusion(matrix: list[list[int]], vocab) -> Figure:
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     ax.set_xticks(range(len(vocab)), vocab, rotation=45, ha="right")
     ax.set_yticks(range(len(vocab)), vocab)
-    ax.set(xlabel="predicted", ylabel="true", title="% of each true class")
+    ax.set(xlabel="predicted", ylabel="true", title=f"{title}: % of each true class")
     if len(vocab) <= 20:
         for (i, j), s in np.ndenumerate(share):
             if counts[i, j]:

@@ -161,7 +161,8 @@ def train(recipe: Recipe, find_lr: bool = False) -> dict:
                stem / "history.png")
     plots.save(plots.learning_rate(history.steps), stem / "learning_rate.png")
     if found := card["test"] or card["held_out"]:
-        plots.save(plots.confusion(found["confusion"], card["vocab"]), stem / "confusion.png")
+        on = valid_name(recipe) if recipe.protocol == "published" or not card["test"] else "test"
+        plots.save(plots.confusion(found["confusion"], card["vocab"], f"{recipe.name}, {on}"), stem / "confusion.png")
     print(summary(card, stem))
     return card
 
