@@ -11,6 +11,7 @@ import timm
 import cifar_fast.archs  # noqa: F401  (registers the architectures with timm)
 from cifar_fast.callbacks.ema import ema
 from cifar_fast.callbacks.mix import mixing
+from cifar_fast.callbacks.resize import progressive
 from cifar_fast.callbacks.schedule import cosine, cyclic, one_cycle_torch, plateau, step, warmup_cosine
 from cifar_fast.constraints import Budget, audit
 from cifar_fast.data.block import SeededDL, data_block, make_dls, test_dl
@@ -20,14 +21,14 @@ from cifar_fast.fits import flat, flat_cos, one_cycle
 from cifar_fast.inference import load_export, rebuild_pickle
 from cifar_fast.learner import cifar_learner
 from cifar_fast.losses import MixedLabels, cross_entropy, focal
-from cifar_fast.optimizers import adam, adamw, sgd
+from cifar_fast.optimizers import adam, adamw, muon, sgd
 from cifar_fast.recipe import PUBLISHED_STATS, Recipe, list_recipes, load_recipe, override
 from cifar_fast.train import train
 
 __all__ = [
     "A", "AlbumentationsTransform", "Budget", "MixedLabels", "PUBLISHED_STATS", "Recipe", "SeededDL",
     "adam", "adamw", "audit", "cifar_learner", "cosine", "cross_entropy", "cyclic", "data_block", "ema", "flat",
-    "flat_cos", "focal", "list_recipes", "load_export", "load_recipe", "load_source", "make_dls", "mixing", "one_cycle",
-    "one_cycle_torch", "override", "partial", "plateau", "read_picture", "rebuild_pickle", "sgd", "step", "test_dl",
-    "timm", "train", "warmup_cosine",
+    "flat_cos", "focal", "list_recipes", "load_export", "load_recipe", "load_source", "make_dls", "mixing", "muon",
+    "one_cycle", "one_cycle_torch", "override", "partial", "plateau", "progressive", "read_picture", "rebuild_pickle",
+    "sgd", "step", "test_dl", "timm", "train", "warmup_cosine",
 ]

@@ -55,6 +55,7 @@ class Recipe:
     sched: Callable | None = _from("cifar_fast.callbacks.schedule", default=None)
     loss: Callable = _from("cifar_fast.losses")
     mix: Callable | None = _from("cifar_fast.callbacks.mix", default=None)
+    resize: Callable | None = _from("cifar_fast.callbacks.resize", default=None)  # smaller pictures early in the run
     ema: Callable | None = _from("cifar_fast.callbacks.ema", default=None)
     clip: float = 0  # maximal norm of the gradient, 0 for none
     patience: int = 0  # stop after so many epochs without a better validation accuracy, 0 for never
@@ -302,7 +303,7 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"mix={getattr(r.mix, 'func', r.mix).__name__} needs a loss that takes several weighted "
                           f"labels, and {getattr(r.loss, 'func', r.loss).__name__} does not; "
                           f"use loss=cross_entropy, or mix=none")
-    for key in ("loss", "sched", "mix", "ema"):  # these refuse values out of range when they are made
+    for key in ("loss", "sched", "mix", "resize", "ema"):  # these refuse values out of range when they are made
         try:
             if (make := getattr(r, key)) is not None:
                 make()

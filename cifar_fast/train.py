@@ -87,6 +87,8 @@ def within_budget(model, recipe: Recipe) -> Audit:
 def training_callbacks(run: Run, folder: Path | None = None, log: bool = True) -> list[Callback]:
     "The callbacks that belong to training only: given to `fit`, so they are not exported."
     r, cbs = run.recipe, precision_cbs(run.precision, run.recipe.channels_last)
+    if r.resize:
+        cbs.append(r.resize())
     if r.mix:
         cbs.append(r.mix())
     if r.ema:

@@ -136,7 +136,7 @@ def test_units_drop_in_training_only(name):
 def test_widths_and_depths_are_arguments():
     small = timm.create_model("cifar_final", widths=(8, 12, 16), depths=(0, 1, 1))
     assert count(small) < 10_000 and small(torch.randn(2, 3, 32, 32)).shape == (2, 10)
-    assert timm.create_model("cifar_sprint", widths=(8, 16), depth=1).num_features == 16
+    assert timm.create_model("cifar_sprint", widths=(8, 12, 16), depths=(1, 0)).num_features == 16
 
 
 @pytest.mark.parametrize("name", ["cifar_netv2", "cifar_strided", "cifar_mobile", "cifar_final"])

@@ -177,7 +177,8 @@ def test_warmup_of_half_an_epoch_and_of_more_than_the_run():
 
 
 def test_fastais_one_cycle_start_peak_and_end():
-    recipe = changed("sprint", "epochs=4", "lr=0.4", "fit.pct_start=0.25", "fit.div=10.0", "fit.div_final=1e4")
+    recipe = changed("sprint", "epochs=4", "lr=0.4", "fit.pct_start=0.25", "fit.div=10.0", "fit.div_final=1e4",
+                     "fit.moms=(0.9, 0.85, 0.9)")
     steps = preview(recipe, 25)
     rates, moms = [rate for rate, _ in steps], [m for _, m in steps]
     assert len(rates) == 100

@@ -3,7 +3,7 @@
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from .layers import CifarNet, Residual, cifar_cfg, conv_bn_act, create, separable
+from .layers import CifarNet, Residual, cifar_cfg, conv_bn_act, create, dense_block, separable
 
 
 class CifarFinal(CifarNet):
@@ -27,17 +27,12 @@ class CifarFinal(CifarNet):
         dense, dilated, light = depths
         act = dict(act_layer=act_layer)
 
-        def block(width, dilation=1):
-            body = nn.Sequential(conv_bn_act(width, width, **act),
-                                 conv_bn_act(width, width, dilation=dilation, act_layer=""))
-            return Residual(body, act_layer)
-
         features = nn.Sequential()
         features.add_module("stem", conv_bn_act(in_chans, stem, **act))
         features.add_module("stage1", nn.Sequential(
-            conv_bn_act(stem, w1, stride=2, **act), *(block(w1) for _ in range(dense))))
+            conv_bn_act(stem, w1, stride=2, **act), *(dense_block(w1, **act) for _ in range(dense))))
         features.add_module("stage2", nn.Sequential(
-            conv_bn_act(w1, w2, stride=2, **act), *(block(w2, dilation=2) for _ in range(dilated))))
+            conv_bn_act(w1, w2, stride=2, **act), *(dense_block(w2, dilation=2, **act) for _ in range(dilated))))
         features.add_module("stage3", nn.Sequential(
             *(Residual(separable(w2, w2, act_layer=""), act_layer) for _ in range(light))))
         super().__init__(features, w2, num_classes, drop_rate)

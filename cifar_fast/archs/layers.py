@@ -135,3 +135,11 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.body(x) + self.shortcut(x))
+
+
+def dense_block(width: int, dilation: int = 1, act_layer: str = "relu") -> Residual:
+    "Two dense 3×3 convolutions with a shortcut; the second one may be dilated."
+    return Residual(nn.Sequential(
+        conv_bn_act(width, width, act_layer=act_layer),
+        conv_bn_act(width, width, dilation=dilation, act_layer=""),
+    ), act_layer)
