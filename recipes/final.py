@@ -9,7 +9,7 @@ from cifar_fast.all import *
 
 recipe = Recipe(
     arch="cifar_final",
-    epochs=50,
+    epochs=40,
     valid=0,  # trains on all 50,000 pictures; the last weights meet the test set once
     bs=256,
     augment=(
@@ -21,7 +21,6 @@ recipe = Recipe(
     opt=partial(muon, momentum=0.9, weight_decay=0.01, sgd_scale=2.0, sgd_decay=5e-4),
     fit=partial(one_cycle, pct_start=0.2, div=10.0, div_final=1e4, moms=(0.9, 0.9, 0.9)),
     loss=partial(cross_entropy, label_smoothing=0.1),
-    resize=partial(progressive, size=24, until=0.4),
     mix=partial(mixing, mixup=0.05, cutmix=0.1, mixup_alpha=0.4, cutmix_alpha=1.0, until=0.8),
     ema=partial(ema, decay=0.999, warmup=True),
     precision="auto",
