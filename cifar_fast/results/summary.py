@@ -59,9 +59,9 @@ def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
     found = {"recipe": name, "recipe_id": last.get("recipe_id"), "current": current if len(runs) else None,
              "n": len(runs), "seeds": " ".join(runs["seed"])}
     for figure in FIGURES:
-        found[figure] = runs[figure].mean(skipna=False) if len(runs) else None
+        found[figure] = runs[figure].mean(skipna=False)
         if figure in SCATTERED:
-            found[f"{figure}_std"] = runs[figure].std(ddof=1, skipna=False) if len(runs) > 1 else None
+            found[f"{figure}_std"] = runs[figure].std(ddof=1, skipna=False)
     found["device"] = ", ".join(dict.fromkeys(runs["device"]))
     return {**found, **{k: last.get(k) for k in LATEST}}
 
