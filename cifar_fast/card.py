@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 
 from cifar_fast import __version__
@@ -59,6 +60,7 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
         "normalize": {"mean": [float(m) for m in mean], "std": [float(s) for s in std]},
         "test": measured if on == "test" else None,
         "held_out": measured if on == "held-out" else None,
+        "on": valid_name(recipe) if on and recipe.protocol == "published" else on,
         "protocol": ("selected on test, as published" if recipe.protocol == "published" else
                      "validated on a split of train, the test set left alone" if on == "held-out" else
                      "nothing selected, the last weights met the test set once" if on else "not measured"),
@@ -66,7 +68,7 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
         "best_epoch": best,
         "epochs": len(frame),
         "seconds": {"training": float(frame["seconds"].sum()), "all": seconds,
-                    "epoch": float(frame["seconds"].median())},
+                    "epoch": float(frame["seconds"].median()), "to_85": seconds_to(0.85, frame)},
         "audit": run.audit.as_dict(),
         "waived": dict(recipe.waive),
         "mixed": dict(mixer.drawn) if mixer else None,
@@ -81,6 +83,14 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
         "commit": run.commit,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
+
+
+def seconds_to(target: float, frame: pd.DataFrame) -> float | None:
+    "Seconds of training until validation accuracy first reached `target`; None where it did not, or none was taken."
+    column = watched(frame.columns)
+    if column not in frame or not (reached := frame[column] >= target).any():
+        return None
+    return float(frame["seconds"].cumsum()[reached.idxmax()])
 
 
 def measured_on(run: Run):
@@ -143,6 +153,7 @@ def summary(card: dict, stem: Path) -> str:
     else:
         lines.append(f"no accuracy: the dataset has no test pictures and valid=0 holds none out ({took})")
     weights, json_file, pkl = files_of(stem)
-    lines.append(f"left: {weights}, {json_file.name}, {pkl.name}, plots and history in {stem}/")
+    lines.append(f"left: {weights}, {json_file.name}, {pkl.name}, plots and history in {stem}/, "
+                 f"a row in {stem.parent / 'results.csv'}")
     lines.append(f"next: python -m cifar_fast predict {stem} PICTURE…")
     return "\n".join(lines)

@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def refusal(e: Exception) -> bool:
     "Whether this is an error of the input, which has a message for the user, and not one of ours."
-    ours = ("RecipeError", "DataError", "PictureError", "BudgetError", "ExportError", "Diverged", "Refused")
+    ours = ("RecipeError", "DataError", "PictureError", "BudgetError", "ExportError", "Diverged", "ResultsError",
+            "Refused")
     if isinstance(e, OSError) or any(c.__name__ in ours for c in type(e).__mro__):
         return True
     last = e.__traceback__
@@ -123,6 +124,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("export", help="exports/NAME (.safetensors + .json)")
     p.add_argument("changes", nargs="*", metavar="data=…", help="another dataset with the same classes")
     p.add_argument("--json", action="store_true")
+
+    p = command(results, "results", "what the recipes gave, from the row that every run adds to results.csv")
+    p.add_argument("file", nargs="?", default="exports/results.csv", metavar="FILE", help="default: %(default)s")
+    shape = p.add_mutually_exclusive_group()
+    shape.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+    shape.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    shape.add_argument("--readme", nargs="?", const="README.md", metavar="README.md",
+                       help="write the table between the two results markers of this file instead")
+    shape.add_argument("--curves", action="store_true",
+                       help="draw published against measured again, from the histories beside FILE")
     return top
 
 
@@ -305,4 +316,27 @@ def evaluate(args) -> int:
         if exported.card.get("protocol", "").startswith("selected on test") and not args.changes:
             print("this net's epoch was selected on these very pictures, as its authors did")
         print(f"accuracy {result['accuracy']:.2%}, TTA (image and mirror) {result['accuracy_tta']:.2%}")
+    return 0
+
+
+def results(args) -> int:
+    from cifar_fast import results
+    from cifar_fast.files import write_text
+
+    path = Path(args.file).expanduser()
+    if args.curves:
+        for made in results.redraw(path.parent):
+            print(f"drew {made}")
+        return 0
+    rows, facts = results.read(path), results.facts()
+    lines = results.summarize(rows, {name: fact["recipe_id"] for name, fact in facts.items()})
+    if args.readme:
+        readme = Path(args.readme).expanduser()
+        text = readme.read_text("utf-8")
+        write_text(readme, results.replace_block(text, results.markdown(lines, facts), str(readme)))
+        print(f"{readme}: the table of {len(facts)} recipes stands between its markers")
+    elif args.json:
+        print(lines.to_json(orient="records", indent=1, force_ascii=False))
+    else:
+        print(lines.to_csv(index=False).rstrip() if args.csv else results.terminal(lines))
     return 0

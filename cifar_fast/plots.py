@@ -48,6 +48,31 @@ def history(frame: pd.DataFrame, title: str = "", target: float | None = 0.85, v
     return fig
 
 
+def published(measured: pd.DataFrame | dict[str, pd.DataFrame], record: pd.DataFrame, title: str = "") -> Figure:
+    """Accuracy by epoch on training and on validation pictures: measured solid, the published record dashed.
+
+    Several measured readings are given as label → frame.
+    """
+    if isinstance(measured, pd.DataFrame):
+        measured = {"measured (selected on test)": measured}
+    fig, axes = figure(2, width=4.8)
+    lines = [("published", record, "black", "--"),
+             *((label, frame, colour, "-") for (label, frame), colour in
+               zip(measured.items(), (BLUE, ORANGE, GREEN, VERMILION)[:len(measured)], strict=True))]
+    for ax, column, what in zip(axes, ("train_accuracy", "valid_accuracy"), ("training", "validation"), strict=True):
+        for label, frame, colour, style in lines:
+            if column in frame:  # a run that trains on everything has no validation
+                ax.plot(frame["epoch"], frame[column] * 100, style, label=label, color=colour,
+                        marker="o" if len(frame) < 12 else None, ms=4)
+        ax.set(xlabel="epoch", ylabel=f"{what} accuracy (%)")
+        ax.grid(alpha=0.3)
+    axes[1].axhline(85, color="red", ls="--", lw=1, label="85%")
+    for ax in axes:
+        ax.legend()
+    fig.suptitle(title)
+    return fig
+
+
 def learning_rate(steps: list[tuple[float, float | None]]) -> Figure:
     "Learning rate and momentum over steps."
     lr, mom = zip(*steps, strict=True)

@@ -18,6 +18,9 @@ from typing import Any
 PUBLISHED_STATS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 "Mean and std that all five published systems normalise with (their std is not the pixels' 0.247, 0.243, 0.262)."
 
+UNTYPED = ("stats", "augment", "budget", "waive")
+"Settings that are no single value: they are written in a recipe file, never on the command line."
+
 
 class RecipeError(Exception):
     "A recipe, or a change to one, that cannot work; the message names the value and the next step."
@@ -186,7 +189,7 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
             new = _with_argument(name, now, arg, text)
         elif "from" in f.metadata:
             new = _callable(name, f.metadata["from"], text, optional=f.default is None)
-        elif f.name in ("stats", "augment", "budget", "waive"):
+        elif f.name in UNTYPED:
             raise RecipeError(f"{name} is no single value; copy the recipe and edit it: "
                               f"python -m cifar_fast copy {recipe.name or 'final'} mine.py")
         else:

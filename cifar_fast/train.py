@@ -32,6 +32,7 @@ from cifar_fast.files import write_text
 from cifar_fast.inference import save_export
 from cifar_fast.learner import cifar_learner
 from cifar_fast.recipe import Recipe, check, describe
+from cifar_fast.results import add, changes, draw_published, read, row
 from cifar_fast.seeds import rng_restored, seed_everything
 
 
@@ -137,7 +138,10 @@ def train(recipe: Recipe, find_lr: bool = False) -> dict:
     run = prepare(recipe)
     stem = Path(recipe.exports).expanduser() / recipe.name
     # Until a run has ended its files stay apart from those of the export that may be there.
-    running = stem / "running"
+    running, table = stem / "running", stem.parent / "results.csv"
+    if table.exists():
+        read(table)  # what is wrong with it is better told before hours of training than after
+    typed = changes(recipe, find_lr)  # now: the recipe's file may be edited while it trains
     shutil.rmtree(running, ignore_errors=True)
     running.mkdir(parents=True)
     print(headline(run), flush=True)
@@ -163,9 +167,11 @@ def train(recipe: Recipe, find_lr: bool = False) -> dict:
                stem / "history.png")
     plots.save(plots.learning_rate(history.steps), stem / "learning_rate.png")
     if found := card["test"] or card["held_out"]:
-        on = valid_name(recipe) if recipe.protocol == "published" or not card["test"] else "test"
-        plots.save(plots.confusion(found["confusion"], card["vocab"], f"{recipe.name}, {on}"), stem / "confusion.png")
+        title = f"{recipe.name}, {card['on']}"
+        plots.save(plots.confusion(found["confusion"], card["vocab"], title), stem / "confusion.png")
+    draw_published(stem, recipe.name, card["recipe"], history.frame())
     print(summary(card, stem))
+    add(row(card, typed), table, spare=stem / "row.csv")
     return card
 
 

@@ -59,9 +59,20 @@ def test_a_run_leaves_its_plots_and_history_and_no_stray_file(trained):
     for name in ("history.png", "learning_rate.png", "confusion.png"):
         assert Image.open(trained / name).size[0] > 300
     assert json.loads((trained / "recipe.json").read_text())["arch"] == "cifar_final"
+    assert not (trained / "published.png").exists()  # nobody published a curve of it
     everything = {p.name for p in trained.parent.rglob("*")}
     assert not [n for n in everything if n.startswith(".")]
     assert {"final-digits.pkl", "final-digits.json", "final-digits.safetensors"} <= everything
+
+
+def test_a_run_adds_its_row(trained):
+    card = json.loads(trained.with_suffix(".json").read_text())
+    row = pd.read_csv(trained.parent / "results.csv").iloc[0]
+    assert row["recipe"] == "final-digits" and row["settings"] == "data=digits epochs=8 bs=64"
+    assert row["accuracy"] == card["test"]["accuracy"] and row["accuracy_tta"] == card["test"]["accuracy_tta"]
+    assert row["on"] == card["on"] == "test" and row["epochs"] == 8 and row["seed"] == 42
+    assert row["parameters"] == card["audit"]["params"] and row["data"] == "digits"
+    assert row[["last_accuracy", "best_accuracy", "best_epoch", "seconds_to_85"]].isna().all()  # validates on nothing
 
 
 def test_a_fresh_process_opens_the_learner_and_agrees_with_the_safetensors(trained, pictures):
@@ -239,6 +250,8 @@ def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, di
     (["evaluate", "exports/nothing"], "exports/nothing"),
     (["copy", "final", "mine.txt"], "ending in .py"),
     (["audit", "cifar_finale"], "cifar_final"),
+    (["results"], "python -m cifar_fast recipe final"),
+    (["results", "elsewhere/results.csv", "--curves"], "recipe netv2"),
 ])
 def test_bad_input_is_refused_with_the_next_step(args, named, capsys, digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

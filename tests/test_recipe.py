@@ -373,7 +373,7 @@ FLOORS = (
     {"data", "archs", "constraints", "callbacks", "plots", "recipe"},  # the leaves: helpers alone
     {"learner"},
     {"inference"},
-    {"card", "lrfind"},
+    {"card", "lrfind", "results"},
     {"train"},
     {"dryrun"},
     {"all"},  # a table of contents

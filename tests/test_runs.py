@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from cifar_fast.cli import main
@@ -29,6 +30,10 @@ def test_published_runs_say_that_they_selected_on_test(tmp_path, capsys, digits)
     assert main(["recipe", "mobile", "data=digits", "epochs=1", f"exports={tmp_path}"]) == 0
     out = capsys.readouterr().out
     assert "validates and selects on TEST" in out and "selected on test" in out
+    row, card = pd.read_csv(tmp_path / "results.csv").iloc[0], json.loads((tmp_path / "mobile-digits.json").read_text())
+    assert row["on"] == "test (selected on test)" and row["best_epoch"] == 1
+    assert row["last_accuracy"] == row["best_accuracy"] == pytest.approx(card["test"]["accuracy"], abs=1e-6)
+    assert not (tmp_path / "mobile-digits" / "published.png").exists()  # its published curve is of CIFAR-10
     assert main(["evaluate", str(tmp_path / "mobile-digits")]) == 0
     assert "selected on these very pictures" in capsys.readouterr().out
 
@@ -42,6 +47,14 @@ def test_a_diverging_run_says_so_and_leaves_the_former_export(sprint, tmp_path, 
     assert "the loss became" in err and "epoch 1" in err and "try a lower one" in err
     assert {p.name: p.read_bytes() for p in tmp_path.glob("sprint-digits.*")} == before
     assert (tmp_path / "sprint-digits" / "history.csv").read_bytes() == history
+
+
+def test_a_broken_table_is_told_before_training(sprint, tmp_path, capsys):
+    (tmp_path / "results.csv").write_text("recipe,seed\nfinal\n")
+    assert sprint() == 2
+    err = capsys.readouterr().err
+    assert "results.csv, line 2: 1 values under 2 columns" in err and "repair it, or move it away" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
 
 
 def test_an_interrupted_run_says_where_its_history_is(sprint, tmp_path, capsys, monkeypatch):

@@ -5,7 +5,6 @@
 
 import csv
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +13,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from cifar_fast.callbacks import schedule
 from cifar_fast.dryrun import preview
-from cifar_fast.recipe import list_recipes, load_recipe, override
+from cifar_fast.recipe import list_recipes, load_recipe, override, recipes_dir
 
-PUBLISHED = Path(__file__).parent / "published"
+PUBLISHED = recipes_dir() / "published"
 
 
 def column(recipe, name):

@@ -1,0 +1,71 @@
+"""One line a recipe: the mean of its experiment over seeds, with the standard deviation and n."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cifar_fast.recipe import describe, list_recipes, load_recipe
+
+from .rows import recipe_id
+from .store import COLUMNS, FIGURES, SCATTERED
+
+LATEST = ("settings", "on", "data", "precision", "date", "commit")
+
+
+def facts() -> dict[str, dict]:
+    "Recipe of the project → its id as it stands, its net in a line, and what the net's authors state about it."
+    from cifar_fast.archs import published
+
+    found = {}
+    for name, line in list_recipes().items():
+        recipe = load_recipe(name)
+        # What follows a semicolon there is the published figure, which has a column of its own.
+        found[name] = {"recipe_id": recipe_id(describe(recipe)), "line": line.split(";")[0].rstrip("."),
+                       "stated": published(recipe.arch) or {}}
+    return dict(sorted(found.items(), key=lambda item: bool(item[1]["stated"])))  # ours, then the reproductions
+
+
+def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
+    """A line for each recipe of `ids` (name → recipe_id as it stands now), then for each other name in `rows`.
+
+    A recipe's experiment is the one of its id, whatever its runs were named; without such a run its latest one.
+    """
+    rows = rows.reindex(columns=list(dict.fromkeys([*rows.columns, *COLUMNS])), fill_value="")
+    rows = rows.assign(**{figure: pd.to_numeric(rows[figure]).astype(float) for figure in FIGURES})
+    # Rows without an id, made by hand, are one experiment where they were started with the same words.
+    rows["experiment"] = rows["recipe_id"].where(rows["recipe_id"] != "", rows["recipe"] + " " + rows["settings"])
+    lines = []
+    for name, id_ in ids.items():
+        current = rows[rows["recipe_id"] == id_]
+        lines.append(line(name, latest(rows, name) if current.empty else current, current=not current.empty))
+    others = rows[~rows["recipe"].isin(ids) & ~rows["recipe_id"].isin(ids.values())]
+    lines += [line(name, latest(others, name), current=None) for name in dict.fromkeys(others["recipe"])]
+    return pd.DataFrame(lines, columns=list(line("", rows.iloc[:0], None)))
+
+
+def latest(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    "The runs of the experiment that the last row named `name` belongs to."
+    own = rows[rows["recipe"] == name]
+    return own[own["experiment"] == own["experiment"].iloc[-1]] if len(own) else own
+
+
+def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
+    """Mean, standard deviation (n−1) and n over the seeds of one experiment; of a seed run twice the last run.
+
+    A figure that one of the runs lacks is left out: a mean over the others would be of another n.
+    """
+    runs = runs.drop_duplicates("seed", keep="last")
+    last = runs.iloc[-1].to_dict() if len(runs) else {}
+    found = {"recipe": name, "recipe_id": last.get("recipe_id"), "current": current if len(runs) else None,
+             "n": len(runs), "seeds": " ".join(runs["seed"])}
+    for figure in FIGURES:
+        found[figure] = runs[figure].mean(skipna=False)
+        if figure in SCATTERED:
+            found[f"{figure}_std"] = runs[figure].std(ddof=1, skipna=False)
+    found["device"] = ", ".join(dict.fromkeys(runs["device"]))
+    return {**found, **{k: last.get(k) for k in LATEST}}
+
+
+def selected(line) -> bool:
+    "Whether this line's runs validated on test, as the published systems did."
+    return "selected on test" in (line["on"] or "")

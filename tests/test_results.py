@@ -1,0 +1,318 @@
+"""Rows of runs, the table that grows, one line a recipe, README's block, curves beside the published ones."""
+
+import csv
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cifar_fast import plots
+from cifar_fast.card import seconds_to
+from cifar_fast.cli import main
+from cifar_fast.recipe import describe, load_recipe, override
+from cifar_fast.results import (
+    COLUMNS,
+    END,
+    START,
+    ResultsError,
+    add,
+    changes,
+    draw_published,
+    facts,
+    markdown,
+    published_curve,
+    read,
+    recipe_id,
+    redraw,
+    replace_block,
+    row,
+    summarize,
+    terminal,
+)
+
+ROOT = Path(__file__).parent.parent
+FACTS = {"final": {"line": "ours", "stated": {}, "recipe_id": "aaaaaaaa"},
+         "net": {"line": "a | net", "recipe_id": "bbbbbbbb",
+                 "stated": {"parameters": 199_368, "receptive_field": 44, "accuracy": 87.02, "epochs": 50}}}
+IDS = {name: fact["recipe_id"] for name, fact in FACTS.items()}
+
+
+def made(**values):
+    "A made-up row of text, as `read` gives it."
+    usual = {"recipe": "final", "recipe_id": "aaaaaaaa", "seed": "42", "epochs": "24", "accuracy": "0.9", "on": "test",
+             "seconds": "100", "parameters": "192642", "receptive_field": "65", "device": "cpu (x86_64)",
+             "precision": "fp32", "date": "2026-11-21", "commit": "0123456789ab"}
+    return {**dict.fromkeys(COLUMNS, ""), **usual, **{k: str(v) for k, v in values.items()}}
+
+
+def lines(*rows):
+    return summarize(pd.DataFrame(rows, dtype=str), IDS).set_index("recipe", drop=False)
+
+
+# ---------------------------------------------------------------- ids and words
+
+
+def id_of(name, *words):
+    return recipe_id(describe(override(load_recipe(name), list(words))))
+
+
+def test_an_id_is_that_of_an_experiment():
+    base = id_of("final")
+    assert base == id_of("final", "seed=7", "device=cpu", "exports=elsewhere", "workers=2", "name=again")
+    assert base == id_of("final", "valid=0.0", "epochs=24")  # 0.0 is the 0 of the file
+    different = {base, *(id_of("final", w) for w in ("epochs=25", "lr=0.1", "fit.pct_start=0.3", "mix=none", "bs=64"))}
+    assert len(different) == 6 and all(len(i) == 8 and int(i, 16) >= 0 for i in different)
+    told = describe(load_recipe("final"))
+    assert recipe_id({k: v for k, v in told.items() if k != "patience"}) == base  # from before there was this setting
+
+
+@pytest.mark.parametrize("name, words", [
+    ("final", ""),
+    ("final", "epochs=1 valid=5000"),
+    ("final", "valid=0.1 patience=3 channels_last=false"),
+    ("final", "fit.pct_start=0.2 mix.cutmix=0.5"),
+    ("final", "'fit.moms=(0.95,0.85,0.95)' mix=none ema=none"),
+    ("net", "epochs=10 lr=0.01 sched=step sched.step_size=8 sched.gamma=0.1"),
+    ("netv2", "sched=none"),
+    ("final", "data=digits epochs=8"),
+    ("netv2", "data='/some where/mushrooms' epochs=8"),
+])
+def test_changes_are_the_words_that_were_typed(name, words):
+    typed = changes(changed := override(load_recipe(name), shlex.split(words)))
+    assert shlex.split(typed) == shlex.split(words)
+    assert recipe_id(describe(override(load_recipe(name), shlex.split(typed)))) == recipe_id(describe(changed))
+    assert changes(replace(changed, seed=7, workers=1, device="cpu", exports="there")) == typed
+
+
+def test_changes_of_other_names_and_files():
+    final = load_recipe("final")
+    assert changes(replace(final, name="final-s7", epochs=3)) == "epochs=3"
+    assert changes(replace(final, name="mine", epochs=3)) == ""
+    assert changes(replace(final, augment=final.augment[1:], epochs=3)) == ""  # somebody's own final.py
+    assert changes(replace(final, epochs=3), finds_lr=True) == "epochs=3 lr=find"
+
+
+def test_a_row_of_a_card():
+    card = {"name": "net", "recipe": describe(load_recipe("net")), "epochs": 2, "held_out": None, "on": "test",
+            "test": {"accuracy": 0.8, "accuracy_tta": 0.81}, "protocol": "as published", "date": "2026-11-21",
+            "last_epoch": {"train_loss": 1.23456, "valid_accuracy": 0.79}, "commit": None,
+            "best_epoch": {"epoch": 1, "accuracy": 0.800000012}, "data": {"name": "cifar10"},
+            "seconds": {"training": 12.345, "epoch": 6.1, "to_85": None},
+            "audit": {"params": 199_368, "receptive_field": 49, "macs": 200_109_216},
+            "machine": {"device": "cpu", "threads": 2, "precision": "fp32", "compiled": False}}
+    found = row(card, "epochs=2")
+    assert tuple(found) == COLUMNS
+    assert found["recipe_id"] == id_of("net") and found["settings"] == "epochs=2" and found["seed"] == 42
+    assert (found["last_accuracy"], found["best_accuracy"], found["best_epoch"]) == (0.79, 0.8, 1)
+    assert found["seconds"] == 12.3 and found["seconds_to_85"] is None and found["train_loss"] == 1.2346
+    nothing = row({**card, "test": None, "best_epoch": None, "last_epoch": {"train_loss": 1.0}, "on": None}, "")
+    assert nothing["accuracy"] is nothing["last_accuracy"] is nothing["best_accuracy"] is None
+
+
+def test_seconds_to_85():
+    frame = pd.DataFrame({"seconds": [10.0, 20.0, 30.0], "valid_accuracy": [0.8, 0.85, 0.84]})
+    assert seconds_to(0.85, frame) == 30
+    assert seconds_to(0.86, frame) is None and seconds_to(0.85, frame[["seconds"]]) is None
+    assert seconds_to(0.85, frame.assign(valid_ema_accuracy=[0.9, 0.9, 0.9])) == 10  # of the weights that are exported
+
+
+# ---------------------------------------------------------------- the table that grows
+
+
+def test_rows_of_older_tables_stay_as_they_are(tmp_path):
+    path = tmp_path / "results.csv"
+    old = 'recipe,seed,note,accuracy\nfinal,42,"a, b",0.90\nnet,007,,\n'
+    path.write_text(old)
+    add({"recipe": "sprint", "seed": 1, "accuracy": None, "compiled": True, "epochs": 12}, path, tmp_path / "row.csv")
+    assert path.read_text() == ('recipe,seed,note,accuracy,compiled,epochs\nfinal,42,"a, b",0.90,,\nnet,007,,,,\n'
+                                "sprint,1,,,True,12\n")
+    assert list(read(path)["seed"]) == ["42", "007", "1"] and not (tmp_path / "row.csv").exists()
+    add(made(), tmp_path / "new" / "results.csv", tmp_path / "row.csv")
+    assert list(read(tmp_path / "new" / "results.csv").columns) == list(COLUMNS)
+
+
+ADD_SOME = """
+import sys
+from pathlib import Path
+from cifar_fast.results import add
+path, name = Path(sys.argv[1]), sys.argv[2]
+path.with_name(name).touch()
+while len(list(path.parent.glob("ready-*"))) < 2:  # so that they do meet
+    pass
+for i in range(15):
+    add({"recipe": name, "seed": i}, path, path.with_name("row.csv"))
+"""
+
+
+def test_runs_that_end_together_lose_no_row(tmp_path):
+    path = tmp_path / "results.csv"
+    both = [subprocess.Popen([sys.executable, "-c", ADD_SOME, path, name]) for name in ("ready-1", "ready-2")]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert read(path).groupby("recipe").size().to_dict() == {"ready-1": 15, "ready-2": 15}
+
+
+@pytest.mark.parametrize("content, named", [
+    (b"", "first line must name the columns"),
+    (b"a,b\n1,2\n", "first line must name the columns"),
+    (b"recipe,recipe\n1,2\n", "each once"),
+    (b"recipe,seed\nfinal,42\n<<<<<<< HEAD\n", "line 3: 1 values under 2 columns"),
+    (b"recipe,seed\nfinal,42,3\n", "line 2: 3 values under 2 columns"),
+    (b'recipe,seed\n"final,42\n', "cannot be read as CSV"),
+    (b"\xff\xfe\x00", "cannot be read as CSV"),
+    (b"recipe,accuracy\nfinal,90 %\n", "line 2: accuracy is '90 %', which is no number"),
+])
+def test_a_broken_table_is_refused_and_the_row_kept(tmp_path, content, named):
+    path, spare = tmp_path / "results.csv", tmp_path / "final" / "row.csv"
+    path.write_bytes(content)
+    with pytest.raises(ResultsError, match=named) as e:
+        add(made(seed=7), path, spare)
+    assert path.read_bytes() == content and str(path) in str(e.value)
+    assert "complete and exported" in str(e.value) and str(spare) in str(e.value)
+    with open(spare, newline="") as f:
+        assert list(csv.DictReader(f)) == [made(seed=7)]
+
+
+# ---------------------------------------------------------------- one line a recipe
+
+
+def test_means_and_deviations_over_seeds():
+    found = lines(*(made(seed=s, accuracy=a, accuracy_tta=t, seconds=100 + s, accuracy_without_ema=w)
+                    for s, a, t, w in ((1, 0.90, 0.91, 0.90), (2, 0.91, 0.92, 0.89), (3, 0.95, 0.93, ""))))
+    final = found.loc["final"]
+    assert final["n"] == 3 and final["current"] and final["seeds"] == "1 2 3"
+    assert final["accuracy"] == pytest.approx(0.92) and final["accuracy_std"] == pytest.approx(0.07**0.5 / 10)
+    assert final["accuracy_tta_std"] == pytest.approx(0.01) and final["seconds"] == 102
+    assert np.isnan(final["accuracy_without_ema"]) and np.isnan(final["seconds_to_85"])  # not of all three
+    assert found.loc["net", "n"] == 0
+    again = lines(made(seed=1, accuracy=0.5), made(seed=1, accuracy=0.9)).loc["final"]
+    assert again["n"] == 1 and again["accuracy"] == 0.9 and np.isnan(again["accuracy_std"])
+
+
+def test_the_experiment_of_the_recipe_as_it_stands_or_else_the_latest():
+    tuned = made(recipe_id="cccccccc", settings="valid=5000", on="held-out")
+    found = lines(made(seed=1), made(seed=2, recipe="final-s2"), tuned)
+    assert found.loc["final", "n"] == 2 and found.loc["final", "current"] and "final-s2" not in found.index
+    found = lines(made(recipe_id="cccccccc", settings="epochs=1"), made(recipe_id="dddddddd", settings="epochs=2"),
+                  made(recipe="mine", recipe_id="eeeeeeee"))
+    assert found.loc["final", "settings"] == "epochs=2" and not found.loc["final", "current"]
+    assert list(found.index) == ["final", "net", "mine"] and found.loc["mine", "n"] == 1
+    old = lines(*({"recipe": "final", "seed": seed, "accuracy": "0.8"} for seed in "12"))
+    assert old.loc["final", "n"] == 2 and not old.loc["final", "current"]  # rows from before there were ids
+
+
+REPRODUCED = made(recipe="net", recipe_id="cccccccc", settings="epochs=1", on="test (selected on test)",
+                  accuracy="0.87", last_accuracy="0.8552", best_accuracy="0.87", accuracy_without_ema="0.5",
+                  parameters="199368", receptive_field="49", epochs="1", seconds_to_85="1234.5",
+                  device="NVIDIA GeForce RTX 4090 Laptop GPU")
+
+
+def test_the_terminals_table():
+    long = made(recipe="final-a-folder-with-a-very-long-name", recipe_id="dddddddd", seconds="123456", seed="1",
+                accuracy_tta="0.91", on="held-out")
+    shown = terminal(lines(made(seed=1, accuracy=0.9), made(seed=2, accuracy=0.91), REPRODUCED, long)).splitlines()
+    assert max(map(len, shown)) <= 100
+    final, net = (next(s for s in shown if s.startswith(n)) for n in ("final", "net"))
+    assert "90.50±0.71 2" in final
+    assert "85.52" in net and "87.00*" in net and net.index("85.52") < net.index("87.00*") and "1,234" in net
+    said = " ".join(" ".join(shown).split())
+    assert "net: not the recipe as it stands, but epochs=1; averaged weights; without EMA 50.00 %" in said
+    assert "very-long-name: measured on a held-out part of train" in said
+    assert "not run" in terminal(lines(made()))
+
+
+def test_readmes_table():
+    table = markdown(lines(made(seed=1, accuracy_tta=0.91), made(seed=2, accuracy=0.91, accuracy_tta=0.92), REPRODUCED,
+                           made(recipe="mine", recipe_id="dddddddd")), FACTS).splitlines()
+    assert len(table) == 4 and {row.replace(r"\|", "").count("|") for row in table} == {8}
+    assert table[2] == ("| `final` | ours | 192,642 | 65 | – | 90.50 ± 0.71 % plain, 91.50 ± 0.71 % TTA, 24 epochs, "
+                        "n = 2 | 100 s, cpu (x86_64), fp32, 2026-11-21 |")
+    assert table[3] == (r"| `net` | a \| net | 199,368 | 49 (stated: 44) | 87.02 % in 50 epochs | 85.52 % last epoch, "
+                        "87.00 % best (selected on test), 50.00 % without EMA, 1 epoch, n = 1; run with `epochs=1` | "
+                        "100 s (85 % after 1,234 s), NVIDIA GeForce RTX 4090 Laptop GPU, fp32, 2026-11-21 |")
+    assert "| – | – | – | not run | – |" in markdown(lines(REPRODUCED), FACTS)
+
+
+def test_a_block_is_replaced_between_its_markers_alone():
+    text = f"before\n{START}\nold\n{END}\nafter\n"
+    assert replace_block(text, "| new |") == f"before\n{START}\n| new |\n{END}\nafter\n"
+    for wrong in ("no markers", START, END, f"{END} {START}", text + text):
+        with pytest.raises(ResultsError, match="X.md needs these two lines once"):
+            replace_block(wrong, "", "X.md")
+
+
+def test_readme_says_what_the_committed_rows_say():
+    "After a run or a change of a recipe: python -m cifar_fast results --readme."
+    told = facts()
+    rows = read(ROOT / "exports" / "results.csv")
+    table = markdown(summarize(rows, {n: f["recipe_id"] for n, f in told.items()}), told)
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert replace_block(text, table) == text
+
+
+def test_the_command(tmp_path, capsys):
+    committed, readme = str(ROOT / "exports" / "results.csv"), tmp_path / "README.md"
+    assert main(["results", committed]) == 0
+    assert all(len(line) <= 100 for line in capsys.readouterr().out.splitlines())
+    assert main(["results", committed, "--csv"]) == 0
+    assert capsys.readouterr().out.startswith("recipe,recipe_id,current,n,")
+    assert main(["results", committed, "--json"]) == 0
+    assert '"recipe":"final"' in capsys.readouterr().out
+    readme.write_text(f"{START}\n{END}")
+    assert main(["results", committed, "--readme", str(readme)]) == 0
+    assert "`optimized200k`" in readme.read_text("utf-8")
+    readme.write_text("no markers")
+    assert main(["results", committed, "--readme", str(readme)]) == 2
+    assert readme.read_text() == "no markers" and str(readme) in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- published curves
+
+
+HISTORY = pd.DataFrame({"epoch": [1, 2], "train_accuracy": [0.5, 0.6], "valid_accuracy": [0.55, 0.65]})
+
+
+@pytest.mark.parametrize("name, rows, epochs, best", [
+    ("netv2", 42, 42, 0.8521), ("net", 50, 50, 0.8702), ("strided", 30, 30, 0.8737), ("mobile", 9, 80, 0.8725)])
+def test_published_curves(name, rows, epochs, best):
+    record = published_curve(name)
+    assert len(record) == rows and record["epoch"].min() == 1 and record["epoch"].max() == epochs
+    assert record["valid_accuracy"].max() == pytest.approx(best) and record["train_accuracy"].between(0.2, 0.95).all()
+    assert list(published_curve("netv2").columns) == ["epoch", "train_accuracy", "valid_accuracy"]
+
+
+def test_published_against_measured_in_one_figure():
+    fig = plots.published(HISTORY, published_curve("mobile"), "mobile")
+    train, valid = fig.axes
+    assert train.get_ylabel() == "training accuracy (%)" and valid.get_xlabel() == "epoch"
+    published, measured, target = valid.lines
+    assert published.get_linestyle() == "--" and published.get_marker() == "o"  # nine rows are points
+    assert measured.get_linestyle() == "-" and measured.get_label() == "measured (selected on test)"
+    assert list(measured.get_ydata()) == pytest.approx([55, 65])
+    assert target.get_color() == "red" and target.get_ydata()[0] == 85
+    unvalidated = HISTORY.drop(columns="valid_accuracy")
+    two = plots.published({"one": HISTORY, "another": unvalidated}, published_curve("strided"))
+    assert [len(ax.lines) for ax in two.axes] == [3, 3]
+    assert two.axes[0].lines[1].get_color() != two.axes[0].lines[2].get_color()
+
+
+def test_published_png_stands_beside_histories_of_cifar10(tmp_path, capsys):
+    told = describe(load_recipe("strided"))
+    assert draw_published(tmp_path, "final", told, HISTORY) is None
+    assert draw_published(tmp_path, "strided", {**told, "data": "digits"}, HISTORY) is None
+    with pytest.raises(ResultsError, match="recipe netv2"):
+        redraw(tmp_path)
+    folder = tmp_path / "strided"
+    folder.mkdir()
+    HISTORY.to_csv(folder / "history.csv", index=False)
+    (folder / "recipe.json").write_text("{")
+    with pytest.raises(ResultsError, match="recipe strided writes them anew"):
+        redraw(tmp_path)
+    (folder / "recipe.json").write_text(json.dumps(told))
+    assert main(["results", str(tmp_path / "results.csv"), "--curves"]) == 0
+    assert (folder / "published.png").stat().st_size > 10_000 and "published.png" in capsys.readouterr().out
