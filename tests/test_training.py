@@ -3,19 +3,16 @@
 import random
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from fastai.callback.core import Callback, CancelTrainException
-from fastai.data.core import DataLoaders
-from fastai.learner import Learner, Metric
+from fastai.callback.core import CancelTrainException
 from safetensors.torch import load_file
 from torch import nn
+from toys import Watch, equal, state, toy
 
-from cifar_fast import optimizers
 from cifar_fast.callbacks.ema import EMA, ema
 from cifar_fast.callbacks.history import History
 from cifar_fast.callbacks.precision import choose_precision
@@ -28,19 +25,12 @@ from cifar_fast.recipe import RecipeError, load_recipe, override
 from cifar_fast.seeds import derive, rng_restored, seed_everything
 from cifar_fast.train import BudgetError, fit, prepare
 
-TINY = ("data=digits", "epochs=2", "bs=64", "valid=900", "lr=0.05", "device=cpu")  # 8 batches an epoch
+TINY = ("data=digits", "epochs=2", "bs=64", "valid=900", "lr=0.05", "ema=ema",
+        "ema.decay=0.99", "ema.warmup=true", "device=cpu")  # 8 batches an epoch
 
 
 def tiny(*changes):
     return override(load_recipe("sprint"), [*TINY, *changes])
-
-
-def state(module):
-    return {k: v.clone() for k, v in module.state_dict().items()}
-
-
-def equal(one, other):
-    return one.keys() == other.keys() and all(torch.equal(v, other[k]) for k, v in one.items())
 
 
 def trained(recipe, *more, folder=None):
@@ -57,49 +47,6 @@ MIXED = ("mix=mixing", "mix.mixup=0.3", "mix.cutmix=0.3", "mix.ricap=0.2")
 @pytest.fixture(scope="module")
 def base(digits):
     return trained(tiny(*MIXED))
-
-
-class Watch(Callback):
-    "A callback that calls functions at the named events: Watch(order, after_step=lambda learn: …)."
-
-    def __init__(self, order, **events):
-        self.order, self.events = order, events
-        for name, call in events.items():
-            setattr(self, name, partial(self._call, call))
-
-    def _call(self, call):
-        call(self.learn)
-
-
-def toy(values=None, opt=None, steps=4):
-    "A Learner on one linear layer, shown `values` as its validation accuracy."
-    generator = torch.Generator().manual_seed(0)
-    batches = [(torch.randn(5, 3, generator=generator), torch.randn(5, 2, generator=generator)) for _ in range(steps)]
-    torch.manual_seed(1)
-    net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
-    learn = Learner(DataLoaders(batches, batches[:1]), net, loss_func=nn.functional.mse_loss, lr=0.1,
-                    opt_func=opt or optimizers.sgd, metrics=[Given(values)] if values else [])
-    learn.recorder.train_metrics = True
-    learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__ == "ProgressCallback"])
-    learn.logger = lambda *_: None
-    return learn, batches
-
-
-class Given(Metric):
-    name = "accuracy"
-
-    def __init__(self, values):
-        self.values, self.epoch = values, 0
-
-    def reset(self):
-        pass
-
-    def accumulate(self, learn):
-        self.epoch = learn.epoch
-
-    @property
-    def value(self):
-        return self.values[self.epoch]
 
 
 # ---------------------------------------------------------------- the same again
@@ -441,123 +388,3 @@ def test_a_rule_is_waived_by_name_and_with_a_reason(digits):
 def test_an_architecture_that_there_is_not(digits):
     with pytest.raises(ValueError, match="no architecture is called 'cifar_nope'; there are cifar_final"):
         prepare(tiny("arch=cifar_nope"))
-
-
-# ---------------------------------------------------------------- optimizers
-
-OPTIMIZERS = [
-    ("adam", torch.optim.Adam, dict(weight_decay=1e-2)),
-    ("adam", torch.optim.Adam, dict(betas=(0.8, 0.95), eps=1e-6)),
-    ("adamw", torch.optim.AdamW, dict(weight_decay=1e-1)),
-    ("adamw", torch.optim.AdamW, dict()),
-    ("sgd", torch.optim.SGD, dict(momentum=0.9, weight_decay=1e-2)),
-    ("sgd", torch.optim.SGD, dict(momentum=0.8, nesterov=True)),
-    ("sgd", torch.optim.SGD, dict(momentum=0.0)),
-]
-
-
-@pytest.mark.parametrize("name, theirs, kw", OPTIMIZERS)
-def test_optimizers_are_torchs_step_for_step(name, theirs, kw):
-    "Through fastai's training loop, against a loop in plain torch."
-    learn, batches = toy(opt=partial(getattr(optimizers, name), **kw))
-    net = deepcopy(learn.model)
-    opt = theirs(net.parameters(), lr=0.03, **kw)
-    ours, plain = [], []
-    learn.fit(3, 0.03, cbs=[Watch(100, after_batch=lambda at: at.training and ours.append(state(at.model)))])
-    for _ in range(3):
-        for x, y in batches:
-            opt.zero_grad()
-            nn.functional.mse_loss(net(x), y).backward()
-            opt.step()
-            plain.append(state(net))
-    assert len(ours) == 12
-    for step, (one, other) in enumerate(zip(ours, plain, strict=True)):
-        assert equal(one, other), step
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
-def test_norms_and_biases_may_go_without_decay(name):
-    make = partial(getattr(optimizers, name), weight_decay=0.1)
-    net = toy()[0].model
-    one, two = make(net.parameters(), lr=0.1).opt, make(net.parameters(), lr=0.1, decay_norms=False).opt
-    assert [g["weight_decay"] for g in one.param_groups] == [0.1]
-    assert [g["weight_decay"] for g in two.param_groups] == [0.1, 0.0]
-    assert all(p.ndim == 2 for p in two.param_groups[0]["params"])
-    assert all(p.ndim == 1 for p in two.param_groups[1]["params"])
-    assert sum(len(g["params"]) for g in two.param_groups) == len(list(net.parameters()))
-    # Without a gradient, decay is all that moves a weight.
-    before = state(net)
-    for p in net.parameters():
-        p.grad = torch.zeros_like(p)
-    two.step()
-    for k, v in net.named_parameters():
-        assert torch.equal(v, before[k]) is (v.ndim == 1), k
-
-
-def test_both_groups_follow_the_schedule():
-    learn, _ = toy(opt=partial(optimizers.sgd, weight_decay=0.1, decay_norms=False))
-    rates = []
-    learn.fit_one_cycle(2, 0.5, cbs=[Watch(1, before_step=lambda at: rates.append([h["lr"] for h in at.opt.hypers]))])
-    assert len(rates) == 8 and all(a == b for a, b in rates) and max(a for a, _ in rates) == pytest.approx(0.5)
-    assert [h["wd"] for h in learn.opt.hypers] == [0.1, 0.0]  # fastai sets none of its own
-
-
-def convolutions():
-    "A dense kernel that is wide, one that is tall, a depthwise one, a norm and a classifier, with gradients."
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 32, 1, bias=False),
-                        nn.Conv2d(32, 32, 3, groups=32, bias=False), nn.BatchNorm2d(32), nn.Linear(32, 4))
-    for p in net.parameters():
-        p.grad = torch.randn_like(p)
-    return net
-
-
-def test_muon_moves_dense_kernels_by_orthogonal_steps():
-    net = convolutions()
-    before = state(net)
-    optimizers.muon(net.parameters(), lr=0.5, weight_decay=0.0).opt.step()
-    for name, tall in (("0.weight", 1), ("1.weight", (32 / 8) ** 0.5)):
-        moved = (before[name] - net.state_dict()[name]).flatten(1) / (0.5 * tall)
-        values = torch.linalg.svdvals(moved)
-        assert 0.6 < float(values.min()) and float(values.max()) < 1.3, name
-        # The same singular vectors as the gradient's: the step is its nearest (semi-)orthogonal matrix, roughly.
-        u, _, v = torch.linalg.svd(net.get_parameter(name).grad.flatten(1), full_matrices=False)
-        assert float((u.T @ moved @ v.T).diagonal().min()) > 0.6, name
-
-
-def test_muon_leaves_everything_else_to_sgd():
-    net, other = convolutions(), convolutions()
-    rest = [k for k, p in net.named_parameters() if not (p.ndim == 4 and p.shape[1] > 1)]
-    assert rest == ["2.weight", "3.weight", "3.bias", "4.weight", "4.bias"]
-    ours = optimizers.muon(net.parameters(), lr=0.1, momentum=0.8, sgd_scale=3.0, sgd_decay=0.01).opt
-    named = dict(other.named_parameters())
-    sgd = torch.optim.SGD([dict(params=[named[k] for k in rest if named[k].ndim > 1], weight_decay=0.01),
-                           dict(params=[named[k] for k in rest if named[k].ndim == 1])], lr=0.1 * 3, momentum=0.8,
-                          nesterov=True)
-    for _ in range(3):
-        ours.step()
-        sgd.step()
-    for k in rest:
-        torch.testing.assert_close(net.get_parameter(k), named[k], rtol=1e-6, atol=1e-7)
-
-
-def test_muons_decay_is_decoupled():
-    net = convolutions()
-    before = state(net)
-    for p in net.parameters():
-        p.grad = torch.zeros_like(p)
-    optimizers.muon(net.parameters(), lr=0.1, weight_decay=0.2).opt.step()
-    torch.testing.assert_close(net.get_parameter("0.weight"), before["0.weight"] * (1 - 0.1 * 0.2))
-    assert torch.equal(net.get_parameter("3.weight"), before["3.weight"])
-
-
-def test_muon_resumes_from_its_state():
-    one, two = convolutions(), convolutions()
-    first = optimizers.muon(one.parameters(), lr=0.1).opt
-    first.step()
-    two.load_state_dict(one.state_dict())
-    second = optimizers.muon(two.parameters(), lr=0.1).opt
-    second.load_state_dict(deepcopy(first.state_dict()))
-    first.step()
-    second.step()
-    assert equal(state(one), state(two))

@@ -59,12 +59,14 @@ class SeededDL(TfmdDL):
     def direct_batch(self, rows):
         """What `do_item` and `do_batch` give, without fastai's dispatch and tensors for each single item.
 
+        A pipeline that has a batched twin draws other numbers of the same distribution.
+
         Through these 3,400 pictures a second passed, where crop and flip alone make 18,000 (one AVX2 core, one run).
         """
         images, labels = self.dataset.tls
         aug = next(t for t in self.after_item.fs if isinstance(t, AlbumentationsTransform))
         items = [images.items[i] for i in rows]
-        pictures = np.stack([aug.apply(image, images.tfms.split_idx) for image in images.tfms.fs[0].take(items)])
+        pictures = aug.apply_all(images.tfms.fs[0].take(items), images.tfms.split_idx)
         # (B, H, W, 3) seen as (B, 3, H, W) is what torch calls channels_last: no copy.
         x = TensorImage(torch.from_numpy(pictures).permute(0, 3, 1, 2))
         return x, TensorCategory(torch.from_numpy(labels.tfms.fs[0].take(items)))

@@ -12,6 +12,7 @@ from fastai.torch_core import TensorImage
 from fasttransform import ItemTransform, Transform
 from PIL import Image
 
+from cifar_fast.data.batched import batched
 from cifar_fast.data.pictures import read_picture
 
 
@@ -82,6 +83,7 @@ class AlbumentationsTransform(ItemTransform):
         super().__init__()
         # `is_check_shapes` compares images with masks, of which there are none.
         self.train, self.valid = (albumentations.Compose(list(t), is_check_shapes=False) for t in (train, valid))
+        self.twin, self.rng = batched(train), np.random.default_rng()
 
     def __call__(self, x, split_idx=None, **kwargs):
         # The pipelines are called directly: fastai's type dispatch would cost more than a flip does.
@@ -93,9 +95,17 @@ class AlbumentationsTransform(ItemTransform):
         aug = self.valid if split_idx else self.train
         return aug(image=image)["image"] if aug.transforms else image
 
+    def apply_all(self, images: list[np.ndarray], split_idx: int | None) -> np.ndarray:
+        "Pictures of one size through the pipeline of their split, as one array (N, h, w, 3) uint8."
+        if self.twin and not split_idx:
+            return self.twin(np.stack(images), self.rng)
+        return np.stack([self.apply(image, split_idx) for image in images])
+
     def decode(self, x, **kwargs):
         return x
 
     def seed(self, seed: int) -> None:
         "Seed the training pipeline; Albumentations ignores the global seeds."
+        if self.twin:
+            self.rng = np.random.default_rng(seed)
         self.train.set_random_seed(seed)
