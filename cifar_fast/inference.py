@@ -80,13 +80,19 @@ def files_of(stem: str | Path) -> tuple[Path, Path, Path]:
     return tuple(stem.with_name(stem.name + ext) for ext in (".safetensors", ".json", ".pkl"))
 
 
-def save_export(stem: str | Path, model, card: dict) -> None:
-    "Write the three files of an export, each whole or not at all, the .json last: it says that the rest is there."
+def save_export(
+    stem: str | Path,
+    model,
+    card: dict,
+    pickle: bool = True,  # also the .pkl, for which fastai is imported
+) -> None:
+    "Write the files of an export, each whole or not at all, the .json last: it says that the rest is there."
     weights, json_file, pkl = files_of(stem)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with written(weights) as tmp:
         save_file(state, tmp, metadata={"format": "pt", "arch": card["arch"]})
-    save_pickle(pkl, card, state)
+    if pickle:
+        save_pickle(pkl, card, state)
     card = {"format": FORMAT, **card, "sha256": file_sha256(weights)}
     write_text(json_file, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
 
