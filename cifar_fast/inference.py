@@ -46,8 +46,10 @@ class Exported:
                      for k in ("mean", "std"))
         return x.sub_(mean).div_(std)
 
-    def predict(self, images: np.ndarray, tta: bool = False, bs: int = 500) -> np.ndarray:
+    def predict(self, images: np.ndarray, tta: bool = False, bs: int | None = None) -> np.ndarray:
         "Class probabilities (N, C) float32 of (N, 32, 32, 3) uint8 pictures; `tta`: mean of image and mirror."
+        # On a CPU 500 at a time passed at two thirds of the speed: the activations of each batch were paged in anew.
+        bs = bs or (125 if self.device.type == "cpu" else 1000)
         batches = (self.normalize(images[i:i + bs]) for i in range(0, len(images), bs))
         plain, mirrored = probabilities(self.model, batches, tta)
         return mirrored if tta else plain
