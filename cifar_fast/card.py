@@ -5,20 +5,19 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
-from cifar_fast import __version__
 from cifar_fast.callbacks.ema import EMA
 from cifar_fast.callbacks.history import History
 from cifar_fast.callbacks.stopping import watched
 from cifar_fast.data.block import test_dl
 from cifar_fast.evaluation import scores
 from cifar_fast.inference import files_of, probabilities
+from cifar_fast.machine import versions
 from cifar_fast.recipe import Recipe, describe, recipes_dir
 
 if TYPE_CHECKING:
@@ -77,9 +76,7 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
                  "test": len(source.test or ()), "skipped": len(source.skipped)},
         "machine": {"device": device_name(run.device), "precision": run.precision, "compiled": run.compiled,
                     "threads": torch.get_num_threads(), "platform": platform.system()},
-        "versions": {"cifar_fast": __version__, "python": platform.python_version(),
-                     **{n: version(n) for n in ("torch", "torchvision", "fastai", "timm", "albumentations", "pandas",
-                                                "numpy")}},
+        "versions": versions(),
         "commit": run.commit,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }

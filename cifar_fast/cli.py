@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -10,12 +11,14 @@ import warnings
 from pathlib import Path
 
 from cifar_fast import __version__
+from cifar_fast.bench import BENCHMARKS, DEFAULT
 
 EPILOG = """examples:
   python -m cifar_fast recipe final data=digits epochs=8    # no download, about a minute
   python -m cifar_fast recipe final                         # CIFAR-10
   python -m cifar_fast recipe final --dry-run epochs=60     # look before you train
   python -m cifar_fast predict exports/final cat.png        # use it
+  python -m cifar_fast bench                                # what it costs beside bare tools
 
 exit codes: 0 done; 1 a check failed, or some pictures could not be read; 2 the input was refused;
 130 interrupted. CIFAR_FAST_DATA names an image tree of CIFAR-10, CIFAR_FAST_CACHE where decoded data is kept.
@@ -134,6 +137,12 @@ def parser() -> argparse.ArgumentParser:
                        help="write the table between the two results markers of this file instead")
     shape.add_argument("--curves", action="store_true",
                        help="draw published against measured again, from the histories beside FILE")
+
+    p = command(bench, "bench", "measure data path, step, training, predict and start against bare tools")
+    p.add_argument("names", nargs="*", metavar="NAME",
+                   help=f"{', '.join(BENCHMARKS)}; default all but {', '.join(set(BENCHMARKS) - set(DEFAULT))}")
+    p.add_argument("--rounds", type=int, default=5, help="how often each side is measured, in turns (default 5)")
+    p.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return top
 
 
@@ -339,4 +348,25 @@ def results(args) -> int:
         print(lines.to_json(orient="records", indent=1, force_ascii=False))
     else:
         print(lines.to_csv(index=False).rstrip() if args.csv else results.terminal(lines))
+    return 0
+
+
+def bench(args) -> int:
+    from cifar_fast.recipe import nearest
+
+    for name in args.names:
+        if name not in BENCHMARKS:
+            raise Refused(f"no benchmark is called {name!r}{nearest(name, BENCHMARKS)}; there are "
+                          f"{', '.join(BENCHMARKS)}")
+    if args.rounds < 1:
+        raise Refused(f"--rounds {args.rounds}: at least 1; 5 or more for a figure to keep")
+    from cifar_fast.bench.suite import benchmark
+
+    names = list(dict.fromkeys(args.names or DEFAULT))
+    if not args.json:
+        benchmark(names, args.rounds, lambda text: print(text, flush=True))
+        return 0
+    with contextlib.redirect_stdout(sys.stderr):  # whatever a library says, stdout holds one JSON object
+        result = benchmark(names, args.rounds)
+    print(json.dumps(result, indent=1))
     return 0

@@ -73,12 +73,12 @@ class _EachEpoch(Callback):
         self.call(self.learn)
 
 
-class _ThreeSteps(Callback):
+class _Timer(Callback):
     "Times `n` steps after one that warms up, then ends the fit."
 
     order = 95
 
-    def __init__(self, n: int = 3):
+    def __init__(self, n: int):
         self.n, self.marks = n, []
 
     def after_batch(self):
@@ -115,11 +115,17 @@ def lr_curve(recipe: Recipe, steps: int) -> str:
 
 
 def timing(run: Run, steps: int) -> str:
-    timer = _ThreeSteps()
+    seconds, timed = seconds_a_step(run)
+    total = seconds * steps * run.recipe.epochs
+    return (f"{timed} timed steps: {seconds * 1000:.0f} ms each, "
+            f"{run.recipe.bs / seconds:.0f} images/s, about {total / 60:.1f} minutes of training in all")
+
+
+def seconds_a_step(run: Run, n: int = 3) -> tuple[float, int]:
+    "Mean seconds of `n` steps of `fit` after one that warms up, and how many there were (a run may have fewer)."
+    timer = _Timer(n)
     run.learn.add_cb(timer)
     fit(run, log=False)
     run.learn.remove_cb(timer)
-    seconds = (timer.marks[-1] - timer.marks[0]) / (len(timer.marks) - 1) if len(timer.marks) > 1 else float("nan")
-    total = seconds * steps * run.recipe.epochs
-    return (f"{len(timer.marks) - 1} timed steps: {seconds * 1000:.0f} ms each, "
-            f"{run.recipe.bs / seconds:.0f} images/s, about {total / 60:.1f} minutes of training in all")
+    timed = len(timer.marks) - 1
+    return (timer.marks[-1] - timer.marks[0]) / timed if timed > 0 else float("nan"), timed

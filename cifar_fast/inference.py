@@ -46,8 +46,10 @@ class Exported:
                      for k in ("mean", "std"))
         return x.sub_(mean).div_(std)
 
-    def predict(self, images: np.ndarray, tta: bool = False, bs: int = 500) -> np.ndarray:
+    def predict(self, images: np.ndarray, tta: bool = False, bs: int | None = None) -> np.ndarray:
         "Class probabilities (N, C) float32 of (N, 32, 32, 3) uint8 pictures; `tta`: mean of image and mirror."
+        # On a CPU 500 at a time passed at two thirds of the speed: the activations of each batch were paged in anew.
+        bs = bs or (125 if self.device.type == "cpu" else 1000)
         batches = (self.normalize(images[i:i + bs]) for i in range(0, len(images), bs))
         plain, mirrored = probabilities(self.model, batches, tta)
         return mirrored if tta else plain
@@ -80,13 +82,19 @@ def files_of(stem: str | Path) -> tuple[Path, Path, Path]:
     return tuple(stem.with_name(stem.name + ext) for ext in (".safetensors", ".json", ".pkl"))
 
 
-def save_export(stem: str | Path, model, card: dict) -> None:
-    "Write the three files of an export, each whole or not at all, the .json last: it says that the rest is there."
+def save_export(
+    stem: str | Path,
+    model,
+    card: dict,
+    pickle: bool = True,  # also the .pkl, for which fastai is imported
+) -> None:
+    "Write the files of an export, each whole or not at all, the .json last: it says that the rest is there."
     weights, json_file, pkl = files_of(stem)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with written(weights) as tmp:
         save_file(state, tmp, metadata={"format": "pt", "arch": card["arch"]})
-    save_pickle(pkl, card, state)
+    if pickle:
+        save_pickle(pkl, card, state)
     card = {"format": FORMAT, **card, "sha256": file_sha256(weights)}
     write_text(json_file, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
 

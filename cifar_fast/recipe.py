@@ -130,7 +130,7 @@ def recipe_path(name: str) -> Path:
     if path.suffix != ".py":
         path = recipes_dir() / f"{name}.py"
         if name not in (names := list_recipes()):
-            raise RecipeError(f"no recipe is called {name!r}{_nearest(name, names)}; there are "
+            raise RecipeError(f"no recipe is called {name!r}{nearest(name, names)}; there are "
                               f"{', '.join(names)}, or give a file: python -m cifar_fast copy final mine.py")
     elif not path.is_file():
         raise RecipeError(f"no recipe file {name}; python -m cifar_fast copy final {name} makes one to start from")
@@ -165,7 +165,8 @@ def elsewhere(recipe: Recipe, data: str) -> Recipe:
 # ---------------------------------------------------------------- changing recipes
 
 
-def _nearest(word: str, words) -> str:
+def nearest(word: str, words) -> str:
+    "The word that may have been meant, in brackets; empty where none is near."
     close = difflib.get_close_matches(word, list(words), 1)
     return f" (did you mean {close[0]}?)" if close else ""
 
@@ -183,7 +184,7 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
         name, _, arg = key.partition(".")
         known = {f.name: f for f in fields(Recipe)}
         if name not in known:
-            raise RecipeError(f"no setting is called {name!r}{_nearest(name, known)}; there are {', '.join(known)}")
+            raise RecipeError(f"no setting is called {name!r}{nearest(name, known)}; there are {', '.join(known)}")
         f, now = known[name], getattr(recipe, name)
         if arg:
             new = _with_argument(name, now, arg, text)
@@ -207,7 +208,7 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
 
 def _scalar(name: str, kind: str, text: str, choices=None) -> Any:
     if choices and text not in choices:
-        raise RecipeError(f"{name}={text}: choose one of {', '.join(choices)}{_nearest(text, choices)}")
+        raise RecipeError(f"{name}={text}: choose one of {', '.join(choices)}{nearest(text, choices)}")
     if kind == "str":
         return text
     if kind == "bool":
@@ -235,7 +236,7 @@ def _callable(name: str, module: str, text: str, optional: bool) -> Callable | N
     known = choices(module)
     if text not in known:
         raise RecipeError(f"{name}={text}: choose one of {', '.join([*known, *(['none'] if optional else [])])}"
-                          f"{_nearest(text, known)}")
+                          f"{nearest(text, known)}")
     return partial(known[text])
 
 
@@ -255,7 +256,7 @@ def _with_argument(name: str, now: Any, arg: str, text: str) -> partial:
                           f"choose one first, e.g. sched=step sched.gamma=0.1")
     known = settings(now)
     if arg not in known:
-        raise RecipeError(f"{name} takes no {arg!r}{_nearest(arg, known)}; it takes {', '.join(known) or 'none'}")
+        raise RecipeError(f"{name} takes no {arg!r}{nearest(arg, known)}; it takes {', '.join(known) or 'none'}")
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):

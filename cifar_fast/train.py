@@ -54,13 +54,16 @@ class Run:
     commit: str | None  # of the code, taken before hours of training in which it may move on
 
 
-def prepare(recipe: Recipe) -> Run:
+def prepare(
+    recipe: Recipe,
+    source: Source | None = None,  # the pictures, where they are not those that the recipe names
+) -> Run:
     "Load the data, build and audit the net. Raises RecipeError, DataError, BudgetError, ValueError with a way out."
     check(recipe)
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
     require_arch(recipe.arch)
-    source = load_source(recipe.data, seed=recipe.seed, bad=recipe.bad)
+    source = source or load_source(recipe.data, seed=recipe.seed, bad=recipe.bad)
     seed_everything(recipe.seed)
     dls = make_dls(source, augment=recipe.augment, stats=recipe.stats, valid=recipe.valid, protocol=recipe.protocol,
                    bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers, seed=recipe.seed, device=device)

@@ -369,13 +369,15 @@ def test_descriptions_are_plain():
 
 # Who may import whom: a module only those of the floors below its own, a room (a folder) also itself.
 FLOORS = (
-    {"seeds", "files", "losses", "optimizers", "fits", "device", "evaluation", "terminal"},  # helpers: no sibling
+    # helpers: no sibling
+    {"seeds", "files", "losses", "optimizers", "fits", "device", "machine", "evaluation", "terminal"},
     {"data", "archs", "constraints", "callbacks", "plots", "recipe"},  # the leaves: helpers alone
     {"learner"},
     {"inference"},
     {"card", "lrfind", "results"},
     {"train"},
     {"dryrun"},
+    {"bench"},
     {"all"},  # a table of contents
     {"cli"},
     {"__main__"},

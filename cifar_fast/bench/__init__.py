@@ -1,0 +1,11 @@
+"""What this project adds to bare tools, measured beside them in the same run. A table of contents; imports nothing."""
+
+BENCHMARKS = {
+    "data": "images/s of the training DataLoader, against the bare Albumentations loop",
+    "step": "seconds a step in Learner.fit, against a bare PyTorch loop",
+    "train": "images/s of recipe final as it runs, against the fastest of eight ways to run it",
+    "predict": "images/s of predict from decoded pictures, against the bare net",
+    "startup": "seconds until a fresh process has answered, against python and torch alone",
+    "scale": "cost of an epoch and memory as pictures, resolution and parameters grow",
+}
+DEFAULT = ("data", "step", "train", "predict", "startup")

@@ -1,0 +1,85 @@
+"""data: images a second of the training DataLoader, against the bare Albumentations pipeline over the same arrays.
+
+The bare loop makes uint8 pictures and no batches, so the DataLoader is held against it up to its uint8 batches; what
+the Learner gets, float and normalised, stands beside it. Processes are started and ended inside the time of both.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterable
+
+import albumentations
+import numpy as np
+import torch
+from fasttransform import Pipeline
+
+from cifar_fast.bench.timing import Bar, alternate, compare, note, rate
+from cifar_fast.bench.workload import random_source
+from cifar_fast.data.block import make_dls
+from cifar_fast.data.sources import Source
+from cifar_fast.device import choose_device
+from cifar_fast.recipe import Recipe, load_recipe
+
+PIPELINES = ("strided", "net")  # one of few steps, one of many
+WORKERS = (0, 2)
+PICTURES = 4096  # a pass
+BAR = Bar(must=0.70, goal=0.90)
+
+
+def measure(rounds: int) -> dict:
+    source = random_source(PICTURES)
+    found = {}
+    for name in PIPELINES:
+        for workers in WORKERS:
+            note(f"data: pipeline of {name}, {workers} workers")
+            found |= compared(load_recipe(name), source, workers, rounds)
+    return {"comparisons": found}
+
+
+def compared(recipe: Recipe, source: Source, workers: int, rounds: int) -> dict:
+    uint8, ready = loader(recipe, source, workers, False), loader(recipe, source, workers, True)
+    seen = len(uint8) * recipe.bs if recipe.drop_last else len(source.train)
+    images, augment = source.train.images[:seen], list(recipe.augment)
+    values = alternate({"bare": rate(seen, lambda: bare(images, augment, workers)),
+                        "uint8": rate(seen, lambda: consume(uint8)),
+                        "ready": rate(seen, lambda: consume(ready))}, rounds)
+    title, against = f"{recipe.name}, {workers} workers", "the bare Albumentations loop"
+    return {f"{title}: uint8 batches": compare(values["uint8"], values["bare"], "images/s", BAR, against),
+            f"{title}: normalised batches": compare(values["ready"], values["bare"], "images/s", against=against)}
+
+
+def loader(recipe: Recipe, source: Source, workers: int, batch_tfms: bool):
+    "The recipe's training DataLoader; without `batch_tfms` it stays on the CPU and ends at uint8 batches."
+    device = choose_device(recipe.device) if batch_tfms else torch.device("cpu")
+    dl = make_dls(source, augment=recipe.augment, stats=recipe.stats, bs=recipe.bs, drop_last=recipe.drop_last,
+                  workers=workers, seed=recipe.seed, device=device).train
+    if not batch_tfms:
+        dl.after_batch = Pipeline([])
+    return dl
+
+
+def consume(dl: Iterable) -> None:
+    for _ in dl:
+        pass
+
+
+def bare(images: np.ndarray, augment: list, workers: int) -> None:
+    "Every picture once through the pipeline: in this process, or each of `workers` processes over its share."
+    if not workers:
+        return loop(images, augment)
+    # Started the way a DataLoader of this platform starts its own.
+    processes = [multiprocessing.Process(target=loop, args=(share, augment))
+                 for share in np.array_split(images, workers)]
+    for p in processes:
+        p.start()
+    for p in processes:
+        p.join()
+    if any(p.exitcode for p in processes):
+        raise RuntimeError(f"a process of the bare loop ended with {[p.exitcode for p in processes]}")
+
+
+def loop(images: np.ndarray, augment: list) -> None:
+    pipeline = albumentations.Compose(augment, is_check_shapes=False)  # as ours: there are no masks to compare with
+    for image in images:
+        pipeline(image=image)

@@ -1,0 +1,25 @@
+"""Random pictures of CIFAR-10's shape and an untrained net: time does not depend on what pictures show or nets know."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cifar_fast.archs import create_arch
+from cifar_fast.data.download import CLASSES
+from cifar_fast.inference import Exported
+
+MEAN, STD = (0.5,) * 3, (0.29,) * 3
+"Of the pictures' channels, in 0..1."
+
+
+def random_pictures(count: int) -> np.ndarray:
+    "(count, 32, 32, 3) uint8."
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+
+
+def untrained(device: torch.device, arch: str = "cifar_final") -> Exported:
+    "What an export of this architecture would open as."
+    card = {"arch": arch, "vocab": list(CLASSES), "normalize": {"mean": list(MEAN), "std": list(STD)},
+            "data": {"name": "random", "fingerprint": ""}}
+    return Exported(create_arch(arch, len(CLASSES)).to(device).eval(), card, device)

@@ -1,0 +1,58 @@
+"""Peak memory of training steps, in a fresh process: `python -m cifar_fast.bench.memory PICTURES SIDE BATCH WIDTH…`.
+
+On a CPU the resident memory beyond what the process held before there were pictures or a net, on CUDA what torch had
+allocated. Prints megabytes. Imports no fastai: its share would hide what is measured.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import timm
+import torch
+
+import cifar_fast.archs  # noqa: F401  (registers the architectures with timm)
+from cifar_fast.bench.made_up import random_pictures
+from cifar_fast.device import choose_device
+
+STEPS = 3
+
+
+def peak_mb(
+    pictures: int,  # decoded ones that are held
+    side: int,  # of the net's input, pixels
+    batch: int,
+    widths: tuple[int, ...],  # of cifar_final
+) -> float | None:
+    "Megabytes (10^6 bytes) at the peak; None where neither CUDA nor Linux tells."
+    device = choose_device()
+    before = resident("VmRSS")
+    images = random_pictures(pictures)
+    net = timm.create_model("cifar_final", num_classes=10, widths=tuple(widths)).to(device)
+    opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    y = torch.arange(batch, device=device) % 10
+    for _ in range(STEPS):
+        x = torch.from_numpy(images[:batch]).to(device).permute(0, 3, 1, 2).float()
+        x = torch.nn.functional.interpolate(x, size=side)
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+        opt.step()
+        opt.zero_grad()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return None if before is None else (resident("VmHWM") - before) / 1e6
+
+
+def resident(field: str) -> float | None:
+    "Bytes of this process in memory now (VmRSS) or at most so far (VmHWM), on Linux."
+    # Not resource's ru_maxrss: that starts from what the parent process held.
+    try:
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    except OSError:
+        return None
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)
+
+
+if __name__ == "__main__":
+    pictures, side, batch, *widths = map(int, sys.argv[1:])
+    print(peak_mb(pictures, side, batch, tuple(widths)))

@@ -1,0 +1,126 @@
+"""train: images a second of recipe final the way it chooses to run here, against the fastest of eight ways.
+
+fp32 or bf16, contiguous or channels_last, eager or compiled: bare steps of the same net on the same batches in all of
+them. A way that cannot work here, or is hopelessly slow, is listed with the reason. The data path, measured in the
+same rounds, shows whether data or step is the bottleneck.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from itertools import islice, product
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from cifar_fast.bench.timing import Bar, Side, alternate, compare, note, rate, seconds
+from cifar_fast.bench.workload import BareLoop, batches, forever, plain, prepared, steps_of
+from cifar_fast.callbacks.compiling import why_not
+from cifar_fast.train import Run
+
+RECIPE = "final"
+BAR = Bar(must=0.95, goal=1.0)
+HOPELESS = 5  # times as slow as fp32 on a small batch: not worth minutes of measuring
+SMALL = 16  # pictures in that batch
+DATA = "data path"
+
+
+class Way(NamedTuple):
+    "How a step is run."
+
+    precision: str
+    channels_last: bool
+    compiled: bool
+
+    def __str__(self):
+        return (f"{self.precision} {'channels_last' if self.channels_last else 'contiguous'} "
+                f"{'compiled' if self.compiled else 'eager'}")
+
+
+def measure(rounds: int) -> dict:
+    run = prepared(RECIPE)
+    own = Way(run.precision, run.recipe.channels_last, run.compiled)
+    eight = [Way(*w) for w in product(("fp32", "bf16"), (False, True), (False, True))]
+    fed = plain(batches(run, 4))
+    sides, left_out = ready(run, own, list(dict.fromkeys([*eight, own])), fed)  # an old GPU chooses fp16
+    note(f"train: {len(sides)} ways and the data path, {rounds} rounds")
+    values = alternate({**sides, DATA: data_path(run)}, rounds)
+    torch.compiler.reset()  # what was compiled for the eight is of no more use
+    return {"comparisons": compared(own, values), "tables": {"images/s": table(values, left_out, own)},
+            "notes": [bottleneck(values[own], values[DATA], run.recipe.workers)]}
+
+
+def ready(run: Run, own: Way, ways: list[Way], fed) -> tuple[dict[Way, Side], dict[Way, str]]:
+    "What can be measured, warmed up and compiled; and why the rest cannot. The recipe's own way has to work."
+    sides, left_out = {}, unfit(run, [w for w in ways if w != own], fed)
+    steps = steps_of(run.device)
+    for way in ways:
+        if way in left_out:
+            continue
+        note(f"train: preparing {way}")
+        loop = bare(run, way)
+        try:
+            loop.steps(fed, 2)
+        except Exception as e:  # whatever breaks in a compiler or a library without such a kernel
+            if way == own:
+                raise
+            left_out[way] = f"{type(e).__name__}: {' '.join(str(e).split())[:120]}"
+            continue
+        sides[way] = rate(steps * run.recipe.bs, partial(loop.steps, fed, steps))
+    return sides, left_out
+
+
+def unfit(run: Run, ways: list[Way], fed) -> dict[Way, str]:
+    "The ways that are not worth trying, with the reason."
+    compiler, reasons = why_not(run.device), {}
+    small = [(x[:SMALL], y[:SMALL]) for x, y in fed]
+    base = min(probe(run, Way("fp32", False, False), small) for _ in range(2))
+    for way in ways:
+        if way.compiled and compiler:
+            reasons[way] = f"torch.compile does not work here ({compiler})"
+        elif way.precision != "fp32":
+            slower = probe(run, way._replace(compiled=False), small) / base
+            if slower > HOPELESS:
+                reasons[way] = f"eager it takes {slower:.0f} times as long as fp32 on {SMALL} pictures"
+    return reasons
+
+
+def probe(run: Run, way: Way, small) -> float:
+    "Seconds of one eager step on a small batch, after one that warms up."
+    loop = bare(run, way)
+    loop.steps(small, 1)
+    return seconds(partial(loop.steps, small, 1))
+
+
+def bare(run: Run, way: Way) -> BareLoop:
+    return BareLoop(copy.deepcopy(run.learn.model).to(run.device), run.recipe, *way)
+
+
+def data_path(run: Run) -> Side:
+    "Images a second of the DataLoader as the Learner gets them: augmented, on the device, normalised."
+    fed, count = forever(run.learn.dls.train), 10 if run.device.type == "cpu" else 40
+    return rate(count * run.recipe.bs, lambda: list(islice(fed, count)))
+
+
+def compared(own: Way, values: dict) -> dict:
+    ways = [w for w in values if w != DATA]
+    best = max(ways, key=lambda w: median(values[w]))
+    return {f"{RECIPE} as it runs here ({own})": compare(values[own], values[best], "images/s", BAR, f"{best}"),
+            "data path against the step": compare(values[DATA], values[own], "images/s", against=f"{own}")}
+
+
+def table(values: dict, left_out: dict[Way, str], own: Way) -> list[dict]:
+    rows = [{"way": f"{w}{' (its own choice)' if w == own else ''}", "median": round(median(v)),
+             "min": round(min(v)), "max": round(max(v)), "note": ""} for w, v in values.items() if w != DATA]
+    return rows + [{"way": f"{w}", "median": None, "min": None, "max": None, "note": why}
+                   for w, why in left_out.items()]
+
+
+def bottleneck(step: list[float], data: list[float], workers: int) -> str:
+    "In words, from images/s of both; without workers they take turns, with workers the slower one decides."
+    s, d = median(step), median(data)
+    which, share = ("data", s / (s + d)) if d < s else ("the step", d / (s + d))
+    return (f"{which} is the bottleneck: {d:,.0f} images/s of data, {s:,.0f} of steps; with {workers} workers "
+            + (f"they take turns, and {which} has {share:.0%} of the time" if not workers else "they overlap"))

@@ -1,0 +1,95 @@
+"""What the benchmarks that train work on: a recipe on random pictures, and a bare loop to hold against the Learner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import cycle, islice
+
+import numpy as np
+import torch
+
+from cifar_fast.bench.made_up import MEAN, STD, random_pictures
+from cifar_fast.data.download import CLASSES
+from cifar_fast.data.sources import Arrays, Source
+from cifar_fast.recipe import Recipe, load_recipe
+from cifar_fast.train import Run, prepare
+
+PICTURES = 50_000
+"As many as CIFAR-10 has: a recipe decides by them, for one, whether compiling pays."
+
+
+def random_source(train: int, test: int = 500) -> Source:
+    def part(n):
+        return Arrays(random_pictures(n), np.arange(n) % len(CLASSES))
+
+    return Source(name="random", train=part(train), test=part(test), vocab=CLASSES, mean=MEAN, std=STD,
+                  fingerprint="", skipped=(), origin="random pictures")
+
+
+def prepared(recipe: str | Recipe, pictures: int | None = None) -> Run:
+    "A recipe on random pictures, ready to be fitted."
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    return prepare(recipe, random_source(PICTURES if pictures is None else pictures))
+
+
+def forever(dl: Iterable) -> Iterator:
+    "The batches of pass after pass."
+    while True:
+        yield from dl
+
+
+class Batches(list):
+    "Batches made beforehand, in the place of a DataLoader."
+
+    def to(self, device):
+        "They are where they were made."
+
+
+def batches(run: Run, count: int) -> Batches:
+    "`count` training batches as the Learner gets them, augmented and normalised; a small set's come round again."
+    return Batches(islice(forever(run.learn.dls.train), count))
+
+
+class BareLoop:
+    "A net trained without fastai: torch's own loss and optimizer, as the recipe sets them, in a plain loop."
+
+    def __init__(
+        self,
+        net: torch.nn.Module,  # already on its device
+        recipe: Recipe,  # gives loss, optimizer and learning rate
+        precision: str = "fp32",
+        channels_last: bool = False,
+        compiled: bool = False,
+    ):
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.net = net.to(memory_format=self.format).train()
+        self.kind = next(net.parameters()).device.type
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self.scaler = torch.amp.GradScaler(self.kind, enabled=precision == "fp16")
+        self.loss = recipe.loss().func  # what fastai's loss wraps
+        self.opt = recipe.opt(list(net.parameters()), lr=recipe.lr).opt
+        if compiled:
+            net.compile(dynamic=False)
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        with torch.autocast(self.kind, dtype=self.dtype, enabled=self.dtype is not None):
+            out = self.net(x.contiguous(memory_format=self.format))
+        self.scaler.scale(self.loss(out.float(), y)).backward()
+        self.scaler.step(self.opt)
+        self.scaler.update()
+        self.opt.zero_grad()
+
+    def steps(self, fed: Iterable[tuple[torch.Tensor, torch.Tensor]], count: int) -> None:
+        "`count` steps over the batches `fed`, round and round."
+        for x, y in islice(cycle(fed), count):
+            self.step(x, y)
+
+
+def plain(fed: Batches) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    "The same batches without fastai's types, for which every operation goes through Python once more."
+    return [tuple(t.as_subclass(torch.Tensor) for t in batch) for batch in fed]
+
+
+def steps_of(device: torch.device) -> int:
+    "Steps in one turn: a few seconds of work on a CPU; a GPU needs more of them for a steady figure."
+    return 6 if device.type == "cpu" else 100

@@ -1,0 +1,46 @@
+"""What a figure was measured on: the machine, and the versions of what ran."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from cifar_fast import __version__
+
+LIBRARIES = ("torch", "torchvision", "fastai", "timm", "albumentations", "pandas", "numpy")
+
+
+def versions() -> dict[str, str]:
+    "The versions that decide a result; no library is imported for it."
+    return {"cifar_fast": __version__, "python": platform.python_version(), **{n: version(n) for n in LIBRARIES}}
+
+
+def hardware() -> dict:
+    "CPU, cores, threads and GPU; and how busy the machine is, since others' work slows every figure."
+    return {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu_name(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def cpu_name() -> str:
+    "The CPU's model as Linux names it, elsewhere as Python knows it."
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def gpu_name() -> str | None:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "Apple GPU" if torch.backends.mps.is_available() else None

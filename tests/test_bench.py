@@ -1,0 +1,258 @@
+"""The benchmarks: their arithmetic on known numbers, their turns, and what they return at tiny sizes; no speeds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cifar_fast.bench import BENCHMARKS, DEFAULT, data, made_up, predict, scale, startup, step, suite, train, workload
+from cifar_fast.bench.timing import Bar, alternate, compare, rate, seconds
+from cifar_fast.cli import main
+from cifar_fast.recipe import load_recipe, override
+
+KEYS = {"ratio", "spread", "measured", "reference", "unit", "against", "rounds", "bar", "must", "goal", "meets",
+        "meets_goal"}
+
+
+def small(name):
+    "A recipe that is done in moments: small batches, and no compiler."
+    return override(load_recipe(name), ["bs=8", "compile=off", "device=cpu"])
+
+
+@pytest.fixture(autouse=True)
+def sizes(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workload, "PICTURES", 64)
+    monkeypatch.setattr(workload, "load_recipe", small)
+    for module in (data, step):
+        monkeypatch.setattr(module, "load_recipe", small)
+    for module in (step, train):
+        monkeypatch.setattr(module, "steps_of", lambda device: 2)
+    monkeypatch.setattr(train, "SMALL", 4)
+    monkeypatch.setattr(train, "HOPELESS", 1e9)
+    monkeypatch.setattr(train, "why_not", lambda device: "no compiler here")
+    monkeypatch.setattr(data, "PICTURES", 64)
+    monkeypatch.setattr(predict, "PICTURES", 40)
+    monkeypatch.setattr(predict, "TRIED", 20)
+    monkeypatch.setattr(predict, "SIZES", (5, 20))
+    monkeypatch.setattr(scale, "PICTURES", (16, 32, 64))
+    monkeypatch.setattr(scale, "SIDES", (32, 40, 48))
+
+
+def checked(found: dict, rounds: int) -> dict:
+    "The comparisons of what a benchmark returned, once their shape and signs are right; it is JSON and has a text."
+    assert json.loads(json.dumps(found)) == found
+    for title, c in found["comparisons"].items():
+        assert set(c) >= KEYS, title
+        assert 0 < c["spread"][0] <= c["ratio"] <= c["spread"][1] < np.inf, title
+        assert c["measured"] > 0 and c["reference"] > 0 and c["rounds"] == rounds, title
+        assert (c["must"] is None) == (c["meets"] is None) and (c["goal"] is None) == (c["meets_goal"] is None)
+    text = suite.report("data", found)
+    assert all(title in text for title in found["comparisons"])
+    return found["comparisons"]
+
+
+# ---------------------------------------------------------------- arithmetic and turns
+
+
+def test_the_ratio_is_the_median_of_the_rounds_own_ratios():
+    found = compare([10, 40, 90, 20, 5], [10, 20, 100, 40, 5], "images/s", Bar(must=0.9, goal=1.1), "the rest")
+    assert found["ratio"] == 1 and found["spread"] == [0.5, 2] and found["rounds"] == 5
+    assert found["measured"] == 20 and found["reference"] == 20  # their quotient need not be the ratio
+    assert found["meets"] is True and found["meets_goal"] is False
+    other = compare([30, 10, 20], [10, 20, 50], "s")
+    assert other["ratio"] == 0.5 != other["measured"] / other["reference"]
+
+
+@pytest.mark.parametrize("bar, met, goal", [
+    (Bar(must=1.5, goal=1.4, at_most=True), True, False),
+    (Bar(must=1.6, goal=1.5), False, True),
+    (Bar(must=0.5, at_most=True, of="difference_s"), False, None),
+    (Bar(goal=1.0, at_most=True, of="difference_s"), None, True),
+    (Bar(), None, None),
+])
+def test_a_bar_is_met_from_its_own_side(bar, met, goal):
+    found = compare([3.0, 3.0], [2.0, 2.0], "s", bar)  # ratio 1.5, difference 1
+    assert (found["meets"], found["meets_goal"]) == (met, goal)
+    assert ("difference_s" in found) == (bar.of == "difference_s")
+
+
+def test_differences_are_paired_too():
+    found = compare([5, 9, 4], [4, 1, 3.5], "s", Bar(of="difference_s"))
+    assert found["difference_s"] == 1 and found["difference_spread"] == [0.5, 8]
+
+
+def test_sides_take_turns_and_the_order_turns_round():
+    calls, clock = [], iter(range(100))
+    sides = {n: lambda n=n: calls.append(n) or next(clock) for n in "abc"}
+    found = alternate(sides, 3)
+    assert "".join(calls) == "abc" + "abc" + "cba" + "abc"  # the first is to warm up
+    assert found == {"a": [3, 8, 9], "b": [4, 7, 10], "c": [5, 6, 11]}
+    calls.clear()
+    assert alternate(sides, 1, warm=False).keys() == set("abc") and len(calls) == 3
+
+
+def test_seconds_and_rates_follow_the_clock(monkeypatch):
+    ticks, worked = iter([10.0, 12.5]), []
+    assert seconds(lambda: worked.append(1), clock=lambda: next(ticks)) == 2.5 and worked == [1]
+    monkeypatch.setattr("cifar_fast.bench.timing.seconds", lambda work: work() or 0.5)
+    assert rate(100, lambda: None)() == 200
+
+
+def test_text_says_meets_below_and_above():
+    low = compare([6, 6], [10, 10], "images/s", Bar(must=0.7, goal=0.9))
+    assert suite.verdict(low) == "ratio, at least 0.7: below; goal 0.9: below"
+    slow = compare([1.05], [1.0], "s/step", Bar(must=1.1, goal=1.03, at_most=True))
+    assert suite.verdict(slow) == "ratio, at most 1.1: meets; goal 1.03: above"
+    assert suite.table([{"way": "a", "n": 1200}, {"way": "bcd", "n": None}]) == [
+        "    way      n", "    a    1,200", "    bcd      –"]
+
+
+# ---------------------------------------------------------------- each benchmark, tiny
+
+
+def test_data():
+    found = checked(data.measure(2), 2)
+    assert len(found) == 2 * 2 * 2
+    assert sum(c["must"] == 0.7 for c in found.values()) == 4  # those of uint8 batches
+
+
+def test_the_loader_of_the_first_line_ends_at_uint8_and_that_of_the_second_is_normalised():
+    source = workload.random_source(32)
+    for ready, kind in ((False, "torch.uint8"), (True, "torch.float32")):
+        x, y = next(iter(data.loader(small("strided"), source, 0, ready)))
+        assert x.shape == (8, 3, 32, 32) and str(x.dtype) == kind
+
+
+def test_a_process_of_the_bare_loop_that_breaks_is_noticed():
+    with pytest.raises(RuntimeError, match="bare loop"):
+        data.bare(np.zeros((2, 32, 32, 3), np.uint8), ["no transform"], 2)
+
+
+def test_step():
+    found = checked(step.measure(2), 2)
+    assert [c["must"] for c in found.values()] == [1.1, 1.1] and all(c["unit"] == "s/step" for c in found.values())
+
+
+def test_the_bare_loop_makes_the_steps_of_the_learner():
+    "The same weights after the same batches: no less work, and no other."
+    from copy import deepcopy
+    from dataclasses import replace
+
+    import torch
+
+    recipe = replace(small("final"), mix=None, ema=None, precision="fp32", fit=load_recipe("strided").fit, lr=0.05)
+    run = workload.prepared(recipe)
+    fed = workload.batches(run, 4)
+    loop = workload.BareLoop(deepcopy(run.learn.model), recipe, run.precision, recipe.channels_last)
+    loop.steps(workload.plain(fed), 4)
+    step.fitted(run, fed)
+    for a, b in zip(loop.net.state_dict().values(), run.learn.model.state_dict().values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_train_lists_all_eight_with_reasons():
+    found = train.measure(2)
+    assert [c["must"] for c in checked(found, 2).values()] == [0.95, None]
+    rows = found["tables"]["images/s"]
+    assert len(rows) == 8 and sum(r["median"] is None for r in rows) == 4
+    assert all("no compiler here" in r["note"] for r in rows if "compiled" in r["way"])
+    assert sum("its own choice" in r["way"] for r in rows) == 1
+    assert "bottleneck" in found["notes"][0]
+
+
+def test_a_way_that_is_hopelessly_slow_is_left_out(monkeypatch):
+    monkeypatch.setattr(train, "probe", lambda run, way, small: 9.0 if way.precision == "bf16" else 1.0)
+    monkeypatch.setattr(train, "HOPELESS", 5)
+    run = workload.prepared(train.RECIPE)
+    ways = [train.Way("fp32", False, False), train.Way("bf16", True, False)]
+    assert train.unfit(run, ways, []) == {ways[1]: "eager it takes 9 times as long as fp32 on 4 pictures"}
+
+
+def test_predict(tmp_path):
+    found = predict.measure(2)
+    assert [c["must"] for c in checked(found, 2).values()] == [0.8] and found["notes"][0].startswith("random weights")
+
+
+def test_startup_compares_fresh_processes(monkeypatch):
+    "The processes are stood in for: their own seconds would be most of this file's."
+    ran = []
+    monkeypatch.setattr(startup, "fresh", lambda *args: ran.append(args) or "[]")
+    found = startup.measure(2)
+    comparisons = checked({**found, "comparisons": {k: v for k, v in found["comparisons"].items()
+                                                    if v["rounds"] == 2}}, 2)
+    assert {k: c["must"] for k, c in comparisons.items()} == {"--help": 0.5, "recipes": 0.5,
+                                                              "predict one picture": 2.0,
+                                                              "predict one picture, goal": None}
+    assert found["imported_by_predict"] == [] and any("fastai.vision.all" in a[-1] for a in ran)
+
+
+def test_predict_needs_neither_fastai_nor_albumentations_and_the_check_is_real(tmp_path):
+    answer = list(startup.made_export(tmp_path))
+    code = f"from cifar_fast.cli import main; assert main({['predict', *answer]!r}) == 0"
+    assert startup.needless(code) == []
+    assert startup.needless("import fastai") == ["fastai"]
+
+
+def test_scale(monkeypatch):
+    monkeypatch.setattr(scale, "peak", lambda pictures, side, batch, widths: float(side * batch))
+    found = scale.measure(2)
+    checked(found, 2)
+    assert len(found["comparisons"]) == 6 and len(found["tables"]) == len(found["notes"]) == 3
+    assert "peak memory as size^1.00" in found["notes"][1]
+
+
+def test_a_fresh_process_tells_its_peak():
+    assert 0 < scale.peak(64, 32, 8, (8, 8, 8)) < 2000
+
+
+def test_power_of_known_growth():
+    rows = [{"size": s, "seconds": 3 * s**2} for s in (10, 20, 40)]
+    assert scale.power(rows, "seconds") == pytest.approx(2)
+    assert scale.power([{"size": 1, "peak_mb": None}, {"size": 2, "peak_mb": None}], "peak_mb") is None
+
+
+def test_random_pictures_are_the_same_each_time():
+    assert np.array_equal(made_up.random_pictures(3), made_up.random_pictures(3))
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_json_is_one_object_on_stdout_whatever_is_printed(capsys, monkeypatch):
+    def chatty(rounds):
+        print("a library speaks")
+        return {"comparisons": {"one": compare([1.0] * rounds, [2.0] * rounds, "s")}}
+
+    monkeypatch.setattr(predict, "measure", chatty)
+    assert main(["bench", "predict", "predict", "--json", "--rounds", "3"]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert "a library speaks" in shown.err
+    assert list(result["benchmarks"]) == ["predict"] and result["rounds"] == 3
+    assert result["benchmarks"]["predict"]["comparisons"]["one"]["ratio"] == 0.5
+    assert {"cpu", "cores", "threads", "gpu"} <= set(result["hardware"]) and "torch" in result["versions"]
+
+
+def test_a_bar_that_is_missed_is_a_report_and_no_failure(capsys, monkeypatch):
+    monkeypatch.setattr(predict, "measure", lambda rounds: {
+        "comparisons": {"one": compare([1.0], [2.0], "images/s", Bar(must=0.8))}})
+    assert main(["bench", "predict"]) == 0
+    assert "at least 0.8: below" in capsys.readouterr().out
+
+
+def test_the_five_run_by_default_and_scale_when_named(monkeypatch):
+    ran = []
+    monkeypatch.setattr(suite, "benchmark", lambda names, rounds, show: ran.append(tuple(names)))
+    assert main(["bench"]) == 0 and main(["bench", "scale"]) == 0
+    assert ran == [DEFAULT, ("scale",)] and set(BENCHMARKS) - set(DEFAULT) == {"scale"}
+
+
+@pytest.mark.parametrize("args, named", [
+    (["predct"], "did you mean predict"), (["data", "nothing"], "there are data, step"),
+    (["--rounds", "0"], "at least 1"),
+])
+def test_bad_input_is_refused(args, named, capsys):
+    assert main(["bench", *args]) == 2
+    err = capsys.readouterr().err
+    assert named in err and err.count("\n") == 1
