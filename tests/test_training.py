@@ -25,12 +25,13 @@ from cifar_fast.recipe import RecipeError, load_recipe, override
 from cifar_fast.seeds import derive, rng_restored, seed_everything
 from cifar_fast.train import BudgetError, fit, prepare
 
-TINY = ("data=digits", "epochs=2", "bs=64", "valid=900", "lr=0.05", "ema=ema",
-        "ema.decay=0.99", "ema.warmup=true", "device=cpu")  # 8 batches an epoch
+TINY = ("data=digits", "epochs=2", "bs=64", "valid=900", "lr=0.05", "device=cpu")  # 8 batches an epoch
+AVERAGED = ("ema=ema", "ema.decay=0.99", "ema.warmup=true")
 
 
 def tiny(*changes):
-    return override(load_recipe("sprint"), [*TINY, *changes])
+    average = () if any(c.startswith("ema") for c in changes) else AVERAGED
+    return override(load_recipe("sprint"), [*TINY, *average, *changes])
 
 
 def trained(recipe, *more, folder=None):

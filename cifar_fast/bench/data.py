@@ -21,7 +21,7 @@ from cifar_fast.data.sources import Source
 from cifar_fast.device import choose_device
 from cifar_fast.recipe import Recipe, load_recipe
 
-PIPELINES = ("strided", "net")  # one of few steps, one of many
+PIPELINES = ("strided", "net", "final")  # of few steps, of many, and one that has a batched twin
 WORKERS = (0, 2)
 PICTURES = 4096  # a pass
 BAR = Bar(must=0.70, goal=0.90)
