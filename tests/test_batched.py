@@ -90,10 +90,10 @@ def test_a_crop_of_more_than_there_is():
 
 def test_a_seed_repeats_and_validation_stays_plain():
     aug = AlbumentationsTransform(train=(pad(), A.RandomCrop(8, 8)))
-    images, runs = [PICTURE] * 32, []
+    images, runs = np.stack([PICTURE] * 32), []
     for seed in (5, 5, 6):
         aug.seed(seed)
         runs.append(aug.apply_all(images, 0))
     assert np.array_equal(runs[0], runs[1]) and not np.array_equal(runs[0], runs[2])
     assert runs[0].shape == (32, 8, 8, 3) and runs[0].dtype == np.uint8
-    assert np.array_equal(aug.apply_all(images, 1), np.stack(images))
+    assert np.array_equal(aug.apply_all(images, 1), images)

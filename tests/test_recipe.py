@@ -119,7 +119,7 @@ def test_arguments_of_callables():
     assert recipe.fit.keywords["pct_start"] == 0.3 and recipe.fit.keywords["moms"] == (0.9, 0.8, 0.9)
     assert recipe.fit.keywords["div"] == 10.0  # the others stay
     assert recipe.opt.keywords["momentum"] == 0.8 and recipe.opt.keywords["weight_decay"] == 0.01
-    assert recipe.resize.keywords == {"size": 16, "until": 0.5} and recipe.loss.keywords == {"label_smoothing": 0}
+    assert recipe.resize.keywords == {"size": 16, "until": 0.6} and recipe.loss.keywords == {"label_smoothing": 0}
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])

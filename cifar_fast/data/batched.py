@@ -24,29 +24,31 @@ class PadCropFlip:
     def __call__(self, pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         "(N, H, W, C) → (N, h, w, C), of the same dtype; `rng` draws offsets and mirrors."
         n, *size = pictures.shape[:3]
-        # A crop of a mirrored border is a matter of which rows and columns are read: nothing has to be padded for it.
-        sources = [self.source(side, to) for side, to in zip(size, self.pad or size, strict=True)]
-        if self.border == "constant":
-            margins = [((to - side) // 2, to - side - (to - side) // 2) if to > side else (0, 0)
-                       for side, to in zip(size, self.pad or size, strict=True)]
-            pictures = np.pad(pictures, ((0, 0), *margins, (0, 0)))
-        height, width = self.crop or (len(sources[0]), len(sources[1]))
-        if height > len(sources[0]) or width > len(sources[1]):
-            raise ValueError(f"a crop of {height}×{width} is larger than the pictures, {len(sources[0])}×"
-                             f"{len(sources[1])}; pad them first")
-        top = rng.integers(0, len(sources[0]) - height + 1, (n, 1))
-        left = rng.integers(0, len(sources[1]) - width + 1, (n, 1))
-        rows, columns = top + np.arange(height), left + np.arange(width)
-        mirrored = rng.random(n) < self.flip
-        columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
-        return pictures[np.arange(n)[:, None, None], sources[0][rows][:, :, None], sources[1][columns][:, None, :]]
+        size_padded = [max(side, to) for side, to in zip(size, self.pad or size, strict=True)]
+        if size_padded != size:
+            pictures = self.padded(pictures, size_padded)
+        height, width = self.crop or size_padded
+        if height > size_padded[0] or width > size_padded[1]:
+            raise ValueError(f"a crop of {height}×{width} is larger than the pictures, {size_padded[0]}×"
+                             f"{size_padded[1]}; pad them first")
+        tops = rng.integers(0, size_padded[0] - height + 1, n).tolist()
+        lefts = rng.integers(0, size_padded[1] - width + 1, n).tolist()
+        mirrored = (rng.random(n) < self.flip).tolist()
+        out = np.empty((n, height, width, *pictures.shape[3:]), pictures.dtype)
+        # Copying a block for each picture is several times as fast as one indexing by arrays of rows and columns.
+        for i, (top, left, mirror) in enumerate(zip(tops, lefts, mirrored, strict=True)):
+            part = pictures[i, top:top + height, left:left + width]
+            out[i] = part[:, ::-1] if mirror else part
+        return out
 
-    def source(self, side: int, to: int) -> np.ndarray:
-        "Which row (or column) of the picture each one of the padded picture shows."
-        before = max(to - side, 0) // 2
-        if self.border == "constant":  # those are really padded
-            return np.arange(max(side, to))
-        return np.pad(np.arange(side), (before, max(to - side, 0) - before), mode=self.border)
+    def padded(self, pictures: np.ndarray, size: list[int]) -> np.ndarray:
+        margins = [((to - side) // 2, to - side - (to - side) // 2)
+                   for side, to in zip(pictures.shape[1:3], size, strict=True)]
+        if self.border == "constant":
+            return np.pad(pictures, ((0, 0), *margins, (0, 0)))
+        rows, columns = (np.pad(np.arange(side), margin, mode=self.border)
+                         for side, margin in zip(pictures.shape[1:3], margins, strict=True))
+        return pictures[:, rows][:, :, columns]
 
 
 def batched(transforms: Sequence) -> PadCropFlip | None:

@@ -65,9 +65,10 @@ class ReadPicture(Transform):
                  if not isinstance(p, tuple) or os.path.isfile(p[0])]
         self.__dict__.update(state, parts=tuple(parts))
 
-    def take(self, rows) -> list[np.ndarray]:
-        "The pictures of row numbers, (32, 32, 3) uint8 each, read-only."
-        return [self.row(i) for i in rows]
+    def take(self, rows) -> np.ndarray:
+        "The pictures of row numbers as one array (N, 32, 32, 3) uint8, a copy."
+        first = np.asarray(self.parts[0])  # without np.memmap's own indexing, which costs more than the copy
+        return first[rows] if max(rows) < len(first) else np.stack([self.row(i) for i in rows])
 
 
 class AlbumentationsTransform(ItemTransform):
@@ -95,10 +96,10 @@ class AlbumentationsTransform(ItemTransform):
         aug = self.valid if split_idx else self.train
         return aug(image=image)["image"] if aug.transforms else image
 
-    def apply_all(self, images: list[np.ndarray], split_idx: int | None) -> np.ndarray:
-        "Pictures of one size through the pipeline of their split, as one array (N, h, w, 3) uint8."
+    def apply_all(self, images: np.ndarray, split_idx: int | None) -> np.ndarray:
+        "Pictures (N, H, W, 3) uint8 through the pipeline of their split, as one array (N, h, w, 3)."
         if self.twin and not split_idx:
-            return self.twin(np.stack(images), self.rng)
+            return self.twin(images, self.rng)
         return np.stack([self.apply(image, split_idx) for image in images])
 
     def decode(self, x, **kwargs):
