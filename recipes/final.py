@@ -1,8 +1,23 @@
 """Our flagship: under 200,000 parameters, legal by every rule, Muon, one cycle, light mixing and EMA.
 
 Source   ours
-Expect   see README's table
+Expect   README's table
 Run      python -m cifar_fast recipe final        (epochs= is the one thing to turn)
+
+What each idea gave: one run each on 45,000 training pictures, measured on the other 5,000 (plain, TTA), 5 epochs
+without mixing and averaging unless said otherwise, two AVX2 cores.
+
+    net                                        this one, 22 million multiply-adds               87.7  88.4
+                                               16 → 32 → 64 with a block at 32×32, 23 million   86.4  87.4
+    learning rate of Muon                      0.05                                             87.7  88.4
+                                               0.1                                              87.2  88.1
+    mixing, for 80 % of the run                none                                             87.7  88.4
+                                               a tenth MixUp, a tenth CutMix                    87.4  88.0
+    early epochs at lower resolution           none                                             87.7  88.4
+                                               24×24 for 40 % of 6 epochs (the same work)       87.4  87.8
+
+In 40 epochs it learns 96.9 % of its augmented training pictures, so what costs a little in 5 epochs is kept: light
+mixing. Stronger regularisation over 40 epochs is still to be measured.
 """
 
 from cifar_fast.all import *
