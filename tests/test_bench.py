@@ -113,8 +113,8 @@ def test_text_says_meets_below_and_above():
 
 def test_data():
     found = checked(data.measure(2), 2)
-    assert len(found) == 2 * 2 * 2
-    assert sum(c["must"] == 0.7 for c in found.values()) == 4  # those of uint8 batches
+    assert len(found) == 3 * 2 * 2
+    assert sum(c["must"] == 0.7 for c in found.values()) == 6  # those of uint8 batches
 
 
 def test_the_loader_of_the_first_line_ends_at_uint8_and_that_of_the_second_is_normalised():
