@@ -190,7 +190,7 @@ def test_dry_run_shows_and_writes_nothing(tmp_path, capsys, digits, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert main(["recipe", "sprint", "--dry-run", "data=digits", "epochs=3"]) == 0
     out = capsys.readouterr().out
-    for shown in ('"arch": "cifar_sprint"', '"epochs": 3', "RF", "images (128, 3, 32, 32)", "timed steps"):
+    for shown in ('"arch": "cifar_sprint"', '"epochs": 3', "RF", "images (256, 3, 32, 32)", "timed steps"):
         assert shown in out, shown
     assert not list(tmp_path.iterdir())
 
