@@ -1,7 +1,7 @@
 """Pad, crop and flip for a whole batch at once: the same distribution of pictures that Albumentations draws one by one.
 
-Albumentations makes 14,000 pictures a second of this commonest pipeline through the DataLoader, this twin several times
-as many (`python -m cifar_fast bench data`). Any other pipeline goes picture by picture.
+Picture by picture 14,000 a second of this commonest pipeline came through the DataLoader, normalised, and 25,000 to
+31,000 with this twin (AVX2 cores, one run each; `python -m cifar_fast bench data`). Any other pipeline stays as it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ class PadCropFlip:
         lefts = rng.integers(0, size_padded[1] - width + 1, n).tolist()
         mirrored = (rng.random(n) < self.flip).tolist()
         out = np.empty((n, height, width, *pictures.shape[3:]), pictures.dtype)
-        # Copying a block for each picture is several times as fast as one indexing by arrays of rows and columns.
         for i, (top, left, mirror) in enumerate(zip(tops, lefts, mirrored, strict=True)):
             part = pictures[i, top:top + height, left:left + width]
             out[i] = part[:, ::-1] if mirror else part
