@@ -18,7 +18,7 @@ from cifar_fast.data.block import SeededDL, data_block, make_dls, test_dl
 from cifar_fast.data.sources import load_source, read_picture
 from cifar_fast.data.transforms import AlbumentationsTransform
 from cifar_fast.fits import flat, flat_cos, one_cycle
-from cifar_fast.inference import load_export, rebuild_pickle
+from cifar_fast.inference import load_export, load_model, rebuild_pickle
 from cifar_fast.learner import cifar_learner
 from cifar_fast.losses import MixedLabels, cross_entropy, focal
 from cifar_fast.optimizers import adam, adamw, muon, sgd
@@ -28,7 +28,7 @@ from cifar_fast.train import train
 __all__ = [
     "A", "AlbumentationsTransform", "Budget", "MixedLabels", "PUBLISHED_STATS", "Recipe", "SeededDL",
     "adam", "adamw", "audit", "cifar_learner", "cosine", "cross_entropy", "cyclic", "data_block", "ema", "flat",
-    "flat_cos", "focal", "list_recipes", "load_export", "load_recipe", "load_source", "make_dls", "mixing", "muon",
-    "one_cycle", "one_cycle_torch", "override", "partial", "plateau", "progressive", "read_picture", "rebuild_pickle",
-    "sgd", "step", "test_dl", "timm", "train", "warmup_cosine",
+    "flat_cos", "focal", "list_recipes", "load_export", "load_model", "load_recipe", "load_source", "make_dls",
+    "mixing", "muon", "one_cycle", "one_cycle_torch", "override", "partial", "plateau", "progressive", "read_picture",
+    "rebuild_pickle", "sgd", "step", "test_dl", "timm", "train", "warmup_cosine",
 ]

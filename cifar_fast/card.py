@@ -16,8 +16,9 @@ from cifar_fast.callbacks.history import History
 from cifar_fast.callbacks.stopping import watched
 from cifar_fast.data.block import test_dl
 from cifar_fast.evaluation import scores
-from cifar_fast.inference import files_of, probabilities
+from cifar_fast.inference import probabilities
 from cifar_fast.machine import versions
+from cifar_fast.modelfiles import files_of
 from cifar_fast.recipe import Recipe, describe, recipes_dir
 
 if TYPE_CHECKING:

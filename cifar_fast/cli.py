@@ -21,7 +21,8 @@ EPILOG = """examples:
   python -m cifar_fast bench                                # what it costs beside bare tools
 
 exit codes: 0 done; 1 a check failed, or some pictures could not be read; 2 the input was refused;
-130 interrupted. CIFAR_FAST_DATA names an image tree of CIFAR-10, CIFAR_FAST_CACHE where decoded data is kept.
+130 stopped by Ctrl-C, 143 by SIGTERM (recipe NAME --resume goes on).
+CIFAR_FAST_DATA names an image tree of CIFAR-10, CIFAR_FAST_CACHE where decoded data is kept.
 """
 
 
@@ -43,9 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     quiet_warnings()
     try:
         return args.run(args) or 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         print("\ninterrupted", file=sys.stderr)
-        return 130
+        return 128 + getattr(e, "signum", 2)  # as a shell reports a signal: 130 is SIGINT, 143 SIGTERM
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as a shell reports SIGPIPE
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 def refusal(e: Exception) -> bool:
     "Whether this is an error of the input, which has a message for the user, and not one of ours."
     ours = ("RecipeError", "DataError", "PictureError", "BudgetError", "ExportError", "Diverged", "ResultsError",
-            "Refused")
+            "CheckpointError", "RunError", "Refused")
     if isinstance(e, OSError) or any(c.__name__ in ours for c in type(e).__mro__):
         return True
     last = e.__traceback__
@@ -72,7 +73,7 @@ def refusal(e: Exception) -> bool:
 def quiet_warnings() -> None:
     "Show our own warnings as one plain line; leave out those of libraries, which a user cannot act on."
     warnings.showwarning = lambda message, *_, **__: print(f"cifar_fast: {message}", file=sys.stderr)
-    for package in ("fastai", "albumentations", "torch", "timm", "fasttransform", "plum", "sklearn"):
+    for package in ("fastai", "albumentations", "torch", "timm", "fasttransform", "plum", "sklearn", "PIL"):
         warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")
 
 
@@ -95,6 +96,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("changes", nargs="*", metavar="key=value",
                    help="e.g. epochs=30 data=digits lr=find fit.pct_start=0.2 sched=step sched.gamma=0.1")
     p.add_argument("--dry-run", action="store_true", help="show recipe, audit, shapes and schedule; time three steps")
+    again = p.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="continue the run of this recipe that stopped")
+    again.add_argument("--restart", action="store_true", help="throw it away and begin anew")
+    p.add_argument("--allow-changes", action="store_true",
+                   help="with --resume: go on although recipe, data, versions or machine differ")
 
     p = command(copy, "copy", "copy a recipe to a file of your own")
     p.add_argument("name")
@@ -115,8 +121,12 @@ def parser() -> argparse.ArgumentParser:
     p = command(export, "export", "rebuild a .pkl from .safetensors + .json")
     p.add_argument("name", help="exports/NAME, or NAME alone")
 
+    p = command(trust_file, "trust", "let predict and evaluate open a .pkl: opening one runs the code in it")
+    p.add_argument("file", help="the .pkl, from somebody you know; its SHA-256 is kept in your list")
+
     p = command(predict, "predict", "classify pictures")
-    p.add_argument("export", help="exports/NAME (.safetensors + .json)")
+    p.add_argument("export", help="exports/NAME (.safetensors + .json), or a trusted .pkl")
+    p.add_argument("--trust-pickle", action="store_true", help="open a .pkl, and run its code, this once")
     p.add_argument("paths", nargs="+", metavar="PATH", help="pictures, folders, globs")
     p.add_argument("--topk", type=int, default=3, help="classes to show for each picture (default 3)")
     p.add_argument("--tta", action="store_true", help="mean probability of the picture and its mirror")
@@ -124,7 +134,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     p = command(evaluate, "evaluate", "accuracy, per class and confusion matrix, on the test set")
-    p.add_argument("export", help="exports/NAME (.safetensors + .json)")
+    p.add_argument("export", help="exports/NAME (.safetensors + .json), or a trusted .pkl")
+    p.add_argument("--trust-pickle", action="store_true", help="open a .pkl, and run its code, this once")
     p.add_argument("changes", nargs="*", metavar="data=…", help="another dataset with the same classes")
     p.add_argument("--json", action="store_true")
 
@@ -137,6 +148,9 @@ def parser() -> argparse.ArgumentParser:
                        help="write the table between the two results markers of this file instead")
     shape.add_argument("--curves", action="store_true",
                        help="draw published against measured again, from the histories beside FILE")
+
+    p = command(doctor, "doctor", "show versions, device, data and cache, and test itself for some ten seconds")
+    p.add_argument("--json", action="store_true")
 
     p = command(bench, "bench", "measure data path, step, training, predict and start against bare tools")
     p.add_argument("names", nargs="*", metavar="NAME",
@@ -158,12 +172,12 @@ def recipes(args) -> int:
     return 0
 
 
-def resolve(args):
-    "The recipe of the arguments with their changes; and whether lr=find was asked for."
+def resolve(name: str, changes: list[str]):
+    "A recipe with changes; and whether lr=find was asked for."
     from cifar_fast.recipe import check, load_recipe, override
 
-    finds = "lr=find" in args.changes
-    changed = override(load_recipe(args.name), [c for c in args.changes if c != "lr=find"])
+    finds = "lr=find" in changes
+    changed = override(load_recipe(name), [c for c in changes if c != "lr=find"])
     check(changed)
     if finds and getattr(getattr(changed.sched, "func", None), "sets_lr", False):
         raise Refused("lr=find has no effect with a schedule that sets the rate itself; use sched.max_lr=…")
@@ -172,15 +186,33 @@ def resolve(args):
 
 def recipe(args) -> int:
     from cifar_fast.dryrun import dry_run
+    from cifar_fast.runs import Interrupted, given_for
     from cifar_fast.train import train
 
-    resolved, finds = resolve(args)
+    resolved, finds = resolve(args.name, args.changes)
+    if args.allow_changes and not args.resume:
+        raise Refused("--allow-changes belongs to --resume")
     if args.dry_run:
-        if finds:
-            raise Refused("--dry-run trains nothing, so it cannot find a rate; python -m cifar_fast lr_find does")
+        if finds or args.resume or args.restart:
+            raise Refused("--dry-run trains nothing: it cannot find a rate (python -m cifar_fast lr_find does), nor "
+                          "resume or restart")
         print(dry_run(resolved))
-    else:
-        train(resolved, finds)
+        return 0
+    given = [args.name, *args.changes]
+    if args.resume and (begun := given_for(resolved)):
+        # What was typed when the run began need not be typed again; what is typed now is held against it.
+        given = [args.name, *begun[1:], *(c for c in args.changes if c not in begun[1:])]
+        resolved, finds = resolve(args.name, given[1:])
+    resume = True if args.resume else False if args.restart else None
+    try:
+        train(resolved, finds, resume=resume, allow_changes=args.allow_changes, given=given)
+    except Interrupted as e:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        print(f"cifar_fast: {e}", file=sys.stderr)
+        if input("Continue it? [Y/n] ").strip().lower() not in ("", "y", "yes"):
+            raise
+        train(resolved, finds, resume=True, given=given)
     return 0
 
 
@@ -231,7 +263,7 @@ def lr_find(args) -> int:
     from cifar_fast.lrfind import find
     from cifar_fast.train import prepare
 
-    resolved, _ = resolve(args)
+    resolved, _ = resolve(args.name, args.changes)
     found = find(prepare(resolved), args.start, args.end, args.steps)
     folder = Path(resolved.exports).expanduser() / resolved.name
     plots.save(plots.lr_find(found), folder / "lr_find.png")
@@ -246,20 +278,33 @@ def lr_find(args) -> int:
 
 def export(args) -> int:
     from cifar_fast.inference import rebuild_pickle
+    from cifar_fast.trust import trust
 
     name = args.name if os.sep in args.name or "/" in args.name else f"exports/{args.name}"
-    print(f"made {rebuild_pickle(name)}")
+    made = rebuild_pickle(name)
+    trust(made)
+    print(f"made {made}")
+    return 0
+
+
+def trust_file(args) -> int:
+    from cifar_fast.trust import trust, trust_list
+
+    path = Path(args.file).expanduser()
+    if not path.is_file():
+        raise Refused(f"no file {path}")
+    print(f"{trust(path)}  {path}\nnow in {trust_list()}: predict and evaluate open this very content when it is named")
     return 0
 
 
 def predict(args) -> int:
     from cifar_fast.data.errors import printable
     from cifar_fast.device import choose_device
-    from cifar_fast.inference import find_pictures, load_export, predict_files
+    from cifar_fast.inference import find_pictures, load_model, predict_files
 
     if args.topk < 1:
         raise Refused(f"--topk {args.topk}: at least 1")
-    exported = load_export(args.export, choose_device())
+    exported = load_model(args.export, choose_device(), args.trust_pickle)
     paths, missing = find_pictures(args.paths)
     vocab, rows, bad = exported.vocab, [], 0
     for pattern in missing:
@@ -301,14 +346,21 @@ def evaluate(args) -> int:
     from cifar_fast.data.sources import load_source
     from cifar_fast.device import choose_device
     from cifar_fast.evaluation import scores, scores_text
-    from cifar_fast.inference import load_export
+    from cifar_fast.inference import load_model
 
-    exported = load_export(args.export, choose_device())
+    exported = load_model(args.export, choose_device(), args.trust_pickle)
     unknown = [c for c in args.changes if not c.startswith("data=")]
     if unknown:
         raise Refused(f"{unknown[0]!r}: evaluate takes data=cifar10, data=digits or data=FOLDER")
-    data = args.changes[-1].removeprefix("data=") if args.changes else exported.card["recipe"]["data"]
-    source = load_source(data, seed=exported.card["recipe"]["seed"])
+    begun = exported.card.get("recipe")
+    begun = begun if isinstance(begun, dict) else {}
+    data, seed = begun.get("data"), begun.get("seed", 42)
+    if args.changes:
+        data = args.changes[-1].removeprefix("data=")
+    if not isinstance(data, str) or not isinstance(seed, int):
+        raise Refused(f"{args.export} does not say what it was trained on; name the pictures: data=cifar10, "
+                      f"data=digits or data=FOLDER")
+    source = load_source(data, seed=seed)
     if list(source.vocab) != exported.vocab:
         raise Refused(f"data={data} has the classes {', '.join(source.vocab)}; {args.export} was trained on "
                       f"{', '.join(exported.vocab)}")
@@ -349,6 +401,15 @@ def results(args) -> int:
     else:
         print(lines.to_csv(index=False).rstrip() if args.csv else results.terminal(lines))
     return 0
+
+
+def doctor(args) -> int:
+    from cifar_fast.doctor import examine, text
+
+    with contextlib.redirect_stdout(sys.stderr):  # whatever a library says
+        found = examine()
+    print(json.dumps(found, indent=1) if args.json else text(found))
+    return 1 if found["problems"] else 0
 
 
 def bench(args) -> int:

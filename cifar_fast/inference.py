@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import glob
-import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 
 from cifar_fast.archs import create_arch
 from cifar_fast.data.pictures import EXTENSIONS, PictureError, read_picture
-from cifar_fast.files import write_text, written
-
-FORMAT = 1
-"The layout of the .json; a file of another layout is refused."
-
-
-class ExportError(Exception):
-    "An export that cannot be written or read; the message names the file and the next step."
+from cifar_fast.files import written
+from cifar_fast.modelfiles import FORMAT, ExportError, file_sha256, files_of, read_card, read_weights, short
+from cifar_fast.trust import require_trust
 
 
 @dataclass(frozen=True)
@@ -74,41 +69,32 @@ def probabilities(model, batches: Iterable[torch.Tensor], tta: bool) -> tuple[np
     return torch.cat(plain).numpy(), torch.cat(mirrored).numpy() if tta else None
 
 
-def files_of(stem: str | Path) -> tuple[Path, Path, Path]:
-    "The .safetensors, .json and .pkl of `exports/final` (any of the three may be given as well)."
-    stem = Path(stem).expanduser()
-    if stem.suffix in (".safetensors", ".json", ".pkl"):
-        stem = stem.with_suffix("")
-    return tuple(stem.with_name(stem.name + ext) for ext in (".safetensors", ".json", ".pkl"))
-
-
 def save_export(
     stem: str | Path,
     model,
     card: dict,
     pickle: bool = True,  # also the .pkl, for which fastai is imported
 ) -> None:
-    "Write the files of an export, each whole or not at all, the .json last: it says that the rest is there."
+    """Write the files of an export: all of them beside their targets first, so that a full disk leaves the former ones.
+
+    The .json comes last: it says that the rest is there.
+    """
     weights, json_file, pkl = files_of(stem)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    with written(weights) as tmp:
-        save_file(state, tmp, metadata={"format": "pt", "arch": card["arch"]})
-    if pickle:
-        save_pickle(pkl, card, state)
-    card = {"format": FORMAT, **card, "sha256": file_sha256(weights)}
-    write_text(json_file, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    with written(json_file) as tmp_json, ExitStack() as others:  # an ExitStack renames in the opposite order
+        tmp_pkl = others.enter_context(written(pkl)) if pickle else None
+        tmp = others.enter_context(written(weights))
+        tmp.write_bytes(save(state, metadata={"format": "pt", "arch": card["arch"]}))
+        if pickle:
+            save_pickle(tmp_pkl, card, state)
+        card = {"format": FORMAT, **card, "sha256": file_sha256(tmp)}
+        tmp_json.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def save_pickle(pkl: Path, card: dict, state: dict) -> None:
+def save_pickle(path: Path, card: dict, state: dict) -> None:
     "A Learner with these weights, the valid pipeline and the vocab: what fastai's `load_learner` opens."
     learn = inference_learner(card, state)
-    with written(pkl) as tmp:
-        learn.export(tmp.resolve())  # absolute: the Learner's own path, which is pickled, stays "."
+    learn.export(path.resolve())  # absolute: the Learner's own path, which is pickled, stays "."
 
 
 def inference_learner(card: dict, state: dict):
@@ -130,55 +116,54 @@ def inference_learner(card: dict, state: dict):
     return Learner(dls, model.eval(), loss_func=CrossEntropyLossFlat(), metrics=accuracy, path=Path("."))
 
 
-def read_card(stem: str | Path) -> dict:
-    "The .json of an export. Raises ExportError."
-    _, path, _ = files_of(stem)
-    try:
-        card = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        near = sorted(str(p.with_suffix("")) for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
-        raise ExportError(f"no export {path.with_suffix('')} (no file {path}); "
-                          + (f"there are {', '.join(near)}" if near else
-                             "python -m cifar_fast recipe NAME makes one, recipes lists the names")) from None
-    except (ValueError, OSError) as e:
-        raise ExportError(f"{path} cannot be read: {e}; train again or restore the file") from None
-    needed = ("arch", "vocab", "normalize", "data")
-    if not isinstance(card, dict) or card.get("format") != FORMAT or any(k not in card for k in needed):
-        raise ExportError(f"{path} is no export of this version (format {FORMAT} with {', '.join(needed)})")
-    return card
-
-
-def load_state(stem: str | Path) -> dict:
-    weights, _, _ = files_of(stem)
-    try:
-        return load_file(weights)
-    except FileNotFoundError:
-        raise ExportError(f"{weights} is missing; it stands beside its .json and is needed") from None
-    except (SafetensorError, OSError) as e:
-        raise ExportError(f"{weights} cannot be read: {e}; train again or restore the file") from None
-
-
 def load_export(stem: str | Path, device: str | torch.device = "cpu") -> Exported:
-    "Open `.safetensors` + `.json`; no pickle is read, no code of the file is run. Raises ExportError."
-    card, state = read_card(stem), load_state(stem)
-    weights = files_of(stem)[0]
-    if card.get("sha256", file_sha256(weights)) != file_sha256(weights):
-        raise ExportError(f"{weights} is not the file that its .json describes (another sha256); "
-                          f"restore the pair, or train again")
-    try:
-        model = create_arch(card["arch"], len(card["vocab"]))
-        model.load_state_dict(state)
-    except (ValueError, RuntimeError) as e:
-        raise ExportError(f"the weights of {weights} do not fit {card['arch']}: "
-                          f"{' '.join(str(e).split())[:300]}; another version made them: train again") from None
+    "Open `.safetensors` + `.json`; no pickle is read, no code of the files is run. Raises ExportError."
+    card = read_card(stem)
+    state = read_weights(stem, card)
+    model = create_arch(card["arch"], len(card["vocab"]))
+    model.load_state_dict(state)
     device = torch.device(device)
     return Exported(model.to(device).eval(), card, device)
 
 
+def load_model(path: str | Path, device: str | torch.device = "cpu", trust_pickle: bool = False) -> Exported:
+    """Open what a user named: a .pkl where it says so and is trusted, else the .safetensors and .json.
+
+    Neither stands in for the other. Raises ExportError.
+    """
+    path = Path(path).expanduser()
+    return load_pickle(path, device, trust_pickle) if path.suffix == ".pkl" else load_export(path, device)
+
+
+def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = False) -> Exported:
+    "Open a Learner that was exported as .pkl, which runs its code: only with `trusted`, or from the list of the user."
+    if not path.is_file():
+        raise ExportError(f"no file {path}")
+    content = path.read_bytes()  # once: what is opened is what was looked up
+    if not trusted:
+        require_trust(path, content)
+    from fastai.data.transforms import Normalize
+    from fastai.learner import load_learner
+
+    try:
+        learn = load_learner(io.BytesIO(content))
+        stats = next(t for t in learn.dls.valid.after_batch.fs if isinstance(t, Normalize))
+        vocab = [str(v) for v in learn.dls.vocab]
+        mean, std = ([float(v) for v in t.flatten()] for t in (stats.mean, stats.std))
+    except Exception as e:  # a pickle may raise whatever it likes
+        raise ExportError(f"{path} cannot be opened as a Learner of this project: {short(e)}; "
+                          f"{path.with_suffix('')} names the .safetensors and .json, if they are there") from None
+    device = torch.device(device)
+    card = {"vocab": vocab, "normalize": {"mean": mean, "std": std}}
+    return Exported(learn.model.to(device).eval(), card, device)
+
+
 def rebuild_pickle(stem: str | Path) -> Path:
     "Make the .pkl anew from .safetensors + .json, for the Python and torch at hand."
-    pkl = files_of(stem)[2]
-    save_pickle(pkl, read_card(stem), load_state(stem))
+    pkl, card = files_of(stem)[2], read_card(stem)
+    state = read_weights(stem, card)
+    with written(pkl) as tmp:
+        save_pickle(tmp, card, state)
     return pkl
 
 

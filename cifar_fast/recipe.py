@@ -72,6 +72,8 @@ class Recipe:
     budget: Any = None  # a constraints.Budget; None: the default one
     waive: Mapping[str, str] = field(default_factory=dict)  # broken rule → why this recipe may break it
     exports: str = "exports"  # folder that runs are left in
+    checkpoint_epochs: int = 1  # save the run after so many epochs, 0 for never
+    checkpoint_minutes: float = 5  # and within an epoch after so many minutes, 0 for never
 
     def __post_init__(self):
         object.__setattr__(self, "waive", MappingProxyType(dict(self.waive)))
@@ -278,7 +280,8 @@ def _with_argument(name: str, now: Any, arg: str, text: str) -> partial:
 def check(recipe: Recipe) -> None:
     "Raise RecipeError for values and combinations that cannot work, with the reason and a way out."
     r = recipe
-    for key, least in (("epochs", 1), ("bs", 1), ("workers", 0), ("clip", 0), ("patience", 0), ("valid", 0)):
+    for key, least in (("epochs", 1), ("bs", 1), ("workers", 0), ("clip", 0), ("patience", 0), ("valid", 0),
+                       ("checkpoint_epochs", 0), ("checkpoint_minutes", 0)):
         if not least <= getattr(r, key) < float("inf"):  # catches nan as well
             raise RecipeError(f"{key}={getattr(r, key)}: must be a number of at least {least}")
     if not 0 < r.lr < float("inf"):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import time
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,28 @@ from fastai.imports import noop
 from fastai.metrics import accuracy
 
 from cifar_fast.archs import require_arch
+from cifar_fast.callbacks.checkpoint import Checkpoint
 from cifar_fast.callbacks.compiling import Compiled, choose_compile
 from cifar_fast.callbacks.ema import EMAAccuracy
-from cifar_fast.callbacks.history import History
+from cifar_fast.callbacks.history import Diverged, History
 from cifar_fast.callbacks.precision import choose_precision, precision_cbs
 from cifar_fast.callbacks.stopping import KeepBest, Patience, Target
-from cifar_fast.card import finished, git_commit, summary, valid_name
+from cifar_fast.card import device_name, finished, git_commit, summary, valid_name
 from cifar_fast.constraints import Audit, Budget, audit
 from cifar_fast.data.block import make_dls
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.device import choose_device
+from cifar_fast.failures import explained
 from cifar_fast.files import write_text
 from cifar_fast.inference import save_export
 from cifar_fast.learner import cifar_learner
+from cifar_fast.modelfiles import files_of
 from cifar_fast.recipe import Recipe, check, describe
 from cifar_fast.results import add, changes, draw_published, read, row
+from cifar_fast.runs import Interrupted, RunError, RunFolder, command, identity, require_same, stem_of, where
 from cifar_fast.seeds import rng_restored, seed_everything
+from cifar_fast.signals import politely
+from cifar_fast.trust import trust
 
 
 class BudgetError(Exception):
@@ -88,7 +94,8 @@ def within_budget(model, recipe: Recipe) -> Audit:
     return found
 
 
-def training_callbacks(run: Run, folder: Path | None = None, log: bool = True) -> list[Callback]:
+def training_callbacks(run: Run, folder: Path | None = None, log: bool = True,
+                       checkpoint: Checkpoint | None = None) -> list[Callback]:
     "The callbacks that belong to training only: given to `fit`, so they are not exported."
     r, cbs = run.recipe, precision_cbs(run.precision, run.recipe.channels_last)
     if r.resize:
@@ -111,12 +118,15 @@ def training_callbacks(run: Run, folder: Path | None = None, log: bool = True) -
         cbs.append(KeepBest(folder and folder / "best.safetensors"))
     if run.compiled:
         cbs.append(Compiled())
+    if checkpoint:
+        cbs.append(checkpoint)
     return [*cbs, History(folder and folder / "history.csv", log)]
 
 
-def fit(run: Run, lr: float | None = None, folder: Path | None = None, log: bool = True) -> list[Callback]:
+def fit(run: Run, lr: float | None = None, folder: Path | None = None, log: bool = True,
+        checkpoint: Checkpoint | None = None) -> list[Callback]:
     "Train as the recipe says; returns the training callbacks, whatever happened undone what they had patched."
-    learn, cbs = run.learn, training_callbacks(run, folder, log)
+    learn, cbs = run.learn, training_callbacks(run, folder, log, checkpoint)
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
     quiet = bars if not sys.stdout.isatty() else []  # bars redraw a line, which a file or pipe cannot
     logger, learn.logger = learn.logger, noop  # History prints the line of an epoch
@@ -124,7 +134,7 @@ def fit(run: Run, lr: float | None = None, folder: Path | None = None, log: bool
         with learn.removed_cbs(quiet):
             run.recipe.fit(learn, run.recipe.epochs, lr or run.recipe.lr, cbs)
     finally:
-        learn.logger = logger
+        learn.logger, learn.begin_at = logger, (0, 0)
         for cb in cbs:
             getattr(cb, "undo", lambda: None)()
         for cb in [c for c in learn.cbs if c in cbs]:  # an interrupt leaves them in the Learner
@@ -132,40 +142,90 @@ def fit(run: Run, lr: float | None = None, folder: Path | None = None, log: bool
     return cbs
 
 
-def train(recipe: Recipe, find_lr: bool = False) -> dict:
+def train(
+    recipe: Recipe,
+    find_lr: bool = False,
+    *,
+    resume: bool | None = None,  # a run that stopped: True continues it, False begins anew, None raises Interrupted
+    allow_changes: bool = False,  # go on although something differs from what the run was begun with
+    given: Sequence[str] = (),  # what was typed, kept for the command that resumes
+) -> dict:
     "Run `recipe` and leave its exports; returns the card that went into the .json."
+    run = prepare(recipe)
+    stem = stem_of(recipe)
+    table = stem.parent / "results.csv"
+    if table.exists():
+        read(table)  # what is wrong with it is better told before hours of training than after
+    folder = RunFolder(stem)
+    if resume and not folder.working.exists():
+        raise RunError(f"no run of {recipe.name} has stopped in {stem}: leave out --resume to begin one")
+    with folder:
+        start = None if resume is False else folder.interrupted()
+        if start and resume is None:
+            raise Interrupted(f"a run of {recipe.name} stopped {where(start)} and is kept in {folder.working}: "
+                              f"--resume continues it, --restart throws it away")
+        about = {**identity(recipe, run.source.fingerprint, machine(run), run.commit), "given": list(given),
+                 # Now: the recipe's file may be edited while it trains.
+                 "typed": changes(recipe, find_lr), "lr": recipe.lr}
+        if start:
+            allowed = require_same(start["about"], about, allow_changes)
+            about["typed"] = about["typed"] if allowed else start["about"]["typed"]
+            if recipe.lr == start["about"]["recipe"]["lr"]:
+                about["lr"] = start["about"]["lr"]  # what lr_find had found
+            print(f"goes on {where(start)}" + "".join(f"\n  {line}" for line in allowed), flush=True)
+        elif resume:
+            print("the run stopped before its first checkpoint: it begins anew", flush=True)
+        folder.begin(keep=bool(start))
+        return work(run, folder, about, start, find_lr and not start)
+
+
+def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: bool) -> dict:
+    "The run itself, from the first step or from `start` to its row in the table."
     from cifar_fast import plots
     from cifar_fast.lrfind import find
 
-    began = time.perf_counter()
-    run = prepare(recipe)
-    stem = Path(recipe.exports).expanduser() / recipe.name
-    # Until a run has ended its files stay apart from those of the export that may be there.
-    running, table = stem / "running", stem.parent / "results.csv"
-    if table.exists():
-        read(table)  # what is wrong with it is better told before hours of training than after
-    typed = changes(recipe, find_lr)  # now: the recipe's file may be edited while it trains
-    shutil.rmtree(running, ignore_errors=True)
-    running.mkdir(parents=True)
+    recipe, stem, running = run.recipe, folder.stem, folder.working
     print(headline(run), flush=True)
     write_text(running / "recipe.json", json.dumps(describe(recipe), indent=1) + "\n")
-    lr = recipe.lr
     if find_lr:
         found = find(run)
-        lr = found["suggestions"]["valley"]["lr"]
+        about["lr"] = found["suggestions"]["valley"]["lr"]
         plots.save(plots.lr_find(found), running / "lr_find.png")
-        print(f"lr_find: valley {lr:.3g}, used as the peak learning rate")
+        print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
+    checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, start)
+    trained = False
     try:
-        cbs = fit(run, lr, running)
-    except BaseException:
-        print(f"\nstopped; what the run had written is in {running}, nothing was exported", file=sys.stderr)
+        with politely(checkpoint):
+            cbs = fit(run, about["lr"], running, checkpoint=checkpoint)
+        trained = True
+        card = finished(replace(recipe, lr=about["lr"]), run, cbs, checkpoint.seconds())
+        card["resumed"] = checkpoint.resumes
+        leave(run, folder, card, next(cb for cb in cbs if isinstance(cb, History)))
+    except BaseException as e:
+        print(f"\n{what_is_kept(folder, about, e, trained)}", file=sys.stderr)
+        if told := explained(e, recipe):
+            raise told from e
         raise
-    history = next(cb for cb in cbs if isinstance(cb, History))
-    card = finished(replace(recipe, lr=lr), run, cbs, time.perf_counter() - began)
+    try:
+        # A run that was killed right here has added its row already.
+        add(row(card, about["typed"]), stem.parent / "results.csv", spare=stem / "row.csv", once=checkpoint.resumes > 0)
+    finally:
+        folder.end()  # with or without its row in the table the run is complete
+    return card
+
+
+def leave(run: Run, folder: RunFolder, card: dict, history: History) -> None:
+    "The export, the history and the plots of a run that has ended. Doing it twice gives the same."
+    from cifar_fast import plots
+
+    recipe, stem = run.recipe, folder.stem
     save_export(stem, run.learn.model, card)
-    for path in running.iterdir():
-        path.replace(stem / path.name)
-    running.rmdir()
+    pickle = files_of(stem)[2]
+    try:
+        trust(pickle)  # made here, by the user's own run
+    except OSError as e:
+        warnings.warn(f"{pickle} could not be added to your list of trusted pickles ({e})", stacklevel=2)
+    folder.publish()
     plots.save(plots.history(history.frame(), title=recipe.name, target=0.85, valid_name=valid_name(recipe)),
                stem / "history.png")
     plots.save(plots.learning_rate(history.steps), stem / "learning_rate.png")
@@ -174,8 +234,24 @@ def train(recipe: Recipe, find_lr: bool = False) -> dict:
         plots.save(plots.confusion(found["confusion"], card["vocab"], title), stem / "confusion.png")
     draw_published(stem, recipe.name, card["recipe"], history.frame())
     print(summary(card, stem))
-    add(row(card, typed), table, spare=stem / "row.csv")
-    return card
+
+
+def machine(run: Run) -> dict:
+    "What a run's weights depend on beside the recipe: threads divide a sum in another order."
+    return {"device": device_name(run.device), "precision": run.precision, "compiled": run.compiled,
+            "threads": torch.get_num_threads()}
+
+
+def what_is_kept(folder: RunFolder, about: dict, why: BaseException, trained: bool) -> str:
+    "For whoever stopped a run, or met an error in it."
+    kept = f"stopped; what the run had written is in {folder.working}, nothing was exported"
+    if trained:
+        kept = f"stopped while it left its files; {folder.working} keeps the whole training"
+    if not folder.checkpoint.exists():
+        return f"{kept}; no checkpoint had been written yet"
+    if isinstance(why, Diverged):  # the same rate would end the same way, bit for bit
+        return f"{kept}; its last good checkpoint is kept\ngo on at a lower rate: {command(about)} --allow-changes lr=…"
+    return f"{kept}\ngo on with: {command(about)}"
 
 
 def headline(run: Run) -> str:

@@ -20,6 +20,7 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv(CACHE, str(folder))
+        patch.setenv("CIFAR_FAST_TRUST", str(folder / "trusted"))
         yield folder
 
 

@@ -166,3 +166,52 @@ def test_an_archive_with_other_contents(web, tmp_path, data, capsys):
         load_source()
     assert "executed" not in capsys.readouterr().out
     assert kept(tmp_path) == [download.ARCHIVE]
+
+
+def crafted(*members: tarfile.TarInfo, content: bytes = b"") -> bytes:
+    "The official layout with its test batch replaced by these members."
+    file = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(archive()[0])) as whole, tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for member in members:
+            member.size = member.size or (len(content) if member.isreg() else 0)
+            tar.addfile(member, io.BytesIO(content.ljust(member.size, b"\0")) if member.isreg() else None)
+        for member in whole:
+            if not member.name.endswith("test_batch"):
+                tar.addfile(member, whole.extractfile(member))
+    return file.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info
+
+
+BATCH = "cifar-10-batches-py/test_batch"
+HARMFUL = {
+    "a path above": lambda: crafted(member("../../outside"), content=b"harm"),
+    "an absolute path": lambda: crafted(member("/tmp/cifar_fast_outside"), content=b"harm"),
+    "a link for a batch": lambda: crafted(member(BATCH, tarfile.SYMTYPE, "/etc/passwd")),
+    "a hard link for a batch": lambda: crafted(member(BATCH, tarfile.LNKTYPE, "../../outside")),
+    "a device for a batch": lambda: crafted(member(BATCH, tarfile.CHRTYPE)),
+    "a pipe for a batch": lambda: crafted(member(BATCH, tarfile.FIFOTYPE)),
+    "a folder for a batch": lambda: crafted(member(BATCH, tarfile.DIRTYPE)),
+    "a bomb": lambda: crafted(member("zeros", size=download._UNPACKED + 2**20)),
+    "a bomb for a batch": lambda: crafted(member(BATCH, size=download._UNPACKED + 2**20)),
+    "a header that is a bomb": lambda: crafted(member("x", tarfile.XHDTYPE, size=0), member(BATCH, tarfile.CHRTYPE)),
+    "cut in the middle": lambda: archive()[0][:-len(archive()[0]) // 2],
+    "cut by a byte": lambda: archive()[0][:-1],
+    "no gzip": lambda: b"PK\3\4" + bytes(1000),
+}
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_an_archive_that_means_harm(web, tmp_path, name):
+    "Even where its sum were right: nothing is written outside, nothing decoded is kept."
+    before = {path for path in tmp_path.rglob("*")}
+    web.serve(HARMFUL[name]())
+    with pytest.raises(DataError, match="does not hold CIFAR-10 as expected"):
+        load_source()
+    assert kept(tmp_path) == [download.ARCHIVE]
+    new = {path for path in tmp_path.rglob("*")} - before
+    assert all(path.is_relative_to(tmp_path / "cache") or path.name == "sum" for path in new)

@@ -370,13 +370,15 @@ def test_descriptions_are_plain():
 # Who may import whom: a module only those of the floors below its own, a room (a folder) also itself.
 FLOORS = (
     # helpers: no sibling
-    {"seeds", "files", "losses", "optimizers", "fits", "device", "machine", "evaluation", "terminal"},
+    {"seeds", "files", "losses", "optimizers", "fits", "device", "machine", "evaluation", "terminal", "signals"},
     {"data", "archs", "constraints", "callbacks", "plots", "recipe"},  # the leaves: helpers alone
-    {"learner"},
+    {"learner", "modelfiles"},
+    {"trust"},
     {"inference"},
-    {"card", "lrfind", "results"},
+    {"card", "lrfind", "results", "runs"},
+    {"failures"},
     {"train"},
-    {"dryrun"},
+    {"dryrun", "doctor"},
     {"bench"},
     {"all"},  # a table of contents
     {"cli"},

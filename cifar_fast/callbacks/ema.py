@@ -27,6 +27,13 @@ class EMA(Callback):
         self.updates += 1
         self.average.update(self.model, self.updates)
 
+    def saved(self) -> dict:
+        return {"average": self.average.module.state_dict(), "updates": self.updates}
+
+    def restore(self, saved: dict) -> None:
+        self.average.module.load_state_dict(saved["average"])
+        self.updates = saved["updates"]
+
 
 class EMAAccuracy(Metric):
     "Validation accuracy of the averaged weights, in the same pass as that of the trained ones."

@@ -31,7 +31,20 @@ class History(Callback):
         self.rows, self.steps = [], []
 
     def before_train(self):
-        self.start, self.images = time.perf_counter(), 0
+        self.start, self.images, self.before = time.perf_counter(), 0, 0.0
+
+    def saved(self) -> dict:
+        return {"rows": self.rows, "steps": self.steps}
+
+    def restore(self, saved: dict) -> None:
+        self.rows, self.steps = [dict(row) for row in saved["rows"]], list(saved["steps"])
+        self.write()
+
+    def saved_epoch(self) -> dict:
+        return {"images": self.images, "before": self.before + time.perf_counter() - self.start}
+
+    def restore_epoch(self, saved: dict) -> None:
+        self.images, self.before = saved["images"], saved["before"]
 
     def after_batch(self):
         if not self.training:
@@ -44,7 +57,7 @@ class History(Callback):
         self.steps.append((hyper["lr"], hyper.get("mom")))
 
     def after_train(self):
-        self.seconds = time.perf_counter() - self.start
+        self.seconds = self.before + time.perf_counter() - self.start
 
     def after_epoch(self):
         names = list(self.recorder.metric_names[1:])
@@ -53,10 +66,13 @@ class History(Callback):
                "lr": self.steps[-1][0], "momentum": self.steps[-1][1], "seconds": self.seconds,
                "images_per_second": self.images / self.seconds}
         self.rows.append(row)
-        if self.path:
-            write_text(self.path, self.frame().to_csv(index=False))
+        self.write()
         if self.log:
             print(self.line(row), flush=True)
+
+    def write(self) -> None:
+        if self.path:
+            write_text(self.path, self.frame().to_csv(index=False))
 
     def line(self, row) -> str:
         shown = {k: v for k, v in row.items() if k not in ("epoch", "momentum", "seconds", "images_per_second", "lr")}

@@ -73,6 +73,12 @@ class Mixing(Callback):
     def before_fit(self):
         self.drawn.clear()
 
+    def saved(self) -> dict:
+        return {"drawn": dict(self.drawn)}
+
+    def restore(self, saved: dict) -> None:
+        self.drawn = Counter(saved["drawn"])
+
     def before_batch(self):
         name = self.draw(float(torch.rand(()))) if self.pct_train < self.until else "none"
         self.drawn[name] += 1

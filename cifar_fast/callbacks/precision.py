@@ -54,6 +54,12 @@ class Autocast(Callback):
         self.context = torch.autocast(kind, dtype=self.dtype)
         self.scaler = torch.amp.GradScaler(kind, enabled=self.dtype == torch.float16)
 
+    def saved(self) -> dict:
+        return self.scaler.state_dict()
+
+    def restore(self, saved: dict) -> None:
+        self.scaler.load_state_dict(saved)
+
     def before_batch(self):
         self.context.__enter__()
         self.inside = True

@@ -26,6 +26,12 @@ class TorchSchedule(Callback):
         steps = len(self.dls.train)
         self.scheduler = self.make(self.opt.opt, self.n_epoch * steps, steps)
 
+    def saved(self) -> dict:
+        return self.scheduler.state_dict()
+
+    def restore(self, saved: dict) -> None:
+        self.scheduler.load_state_dict(saved)
+
     def after_batch(self):
         if self.training and self.every == "batch":
             with warnings.catch_warnings():  # fp16 may skip the first step, which torch warns about
@@ -102,17 +108,18 @@ def one_cycle_torch(*, max_lr: float = 0.05, pct_start: float = 0.3, div_factor:
     _check(0 < pct_start < 1, f"pct_start={pct_start} must lie between 0 and 1")
     _check(max_lr > 0, f"max_lr={max_lr} must be above 0")
     return TorchSchedule(
-        lambda opt, total, steps: _no_step_after_the_last(lr_scheduler.OneCycleLR(
+        lambda opt, total, steps: OneCycleToItsEnd(
             opt, max_lr, total_steps=total, pct_start=pct_start, div_factor=div_factor,
-            final_div_factor=final_div_factor, base_momentum=base_momentum, max_momentum=max_momentum)),
+            final_div_factor=final_div_factor, base_momentum=base_momentum, max_momentum=max_momentum),
         every="batch")
 
 
-def _no_step_after_the_last(scheduler):
-    # OneCycleLR holds total_steps rates, the first of them set at its start, and raises when asked for one more.
-    step_once = scheduler.step
-    scheduler.step = lambda: step_once() if scheduler.last_epoch + 1 < scheduler.total_steps else None
-    return scheduler
+class OneCycleToItsEnd(lr_scheduler.OneCycleLR):
+    "torch's holds `total_steps` rates, the first of them set at its start, and raises when asked for one more."
+
+    def step(self, epoch=None):
+        if self.last_epoch + 1 < self.total_steps:
+            super().step(epoch)
 
 
 cyclic.sets_lr = one_cycle_torch.sets_lr = True  # the recipe's own lr has no effect with these

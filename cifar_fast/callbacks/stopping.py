@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.tracker import EarlyStoppingCallback
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from cifar_fast.files import written
 
@@ -33,6 +33,12 @@ class Patience(EarlyStoppingCallback):
     def before_fit(self):
         self.monitor = watched(self.recorder.metric_names)
         super().before_fit()
+
+    def saved(self) -> dict:
+        return {"best": float(self.best), "wait": self.wait}
+
+    def restore(self, saved: dict) -> None:
+        self.best, self.wait = saved["best"], saved["wait"]
 
 
 class Target(Callback):
@@ -61,6 +67,12 @@ class KeepBest(Callback):
     def before_fit(self):
         self.best, self.epoch_of_best, self.state = float("-inf"), None, None
 
+    def saved(self) -> dict:
+        return {"best": float(self.best), "epoch_of_best": self.epoch_of_best, "state": self.state}
+
+    def restore(self, saved: dict) -> None:
+        self.best, self.epoch_of_best, self.state = saved["best"], saved["epoch_of_best"], saved["state"]
+
     def after_epoch(self):
         now = watched_value(self.recorder)
         if now > self.best:
@@ -69,7 +81,7 @@ class KeepBest(Callback):
             if self.path:
                 best = self.state.get("ema", self.state["model"])
                 with written(self.path) as tmp:
-                    save_file({k: v.detach().cpu().contiguous() for k, v in best.items()}, tmp)
+                    tmp.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in best.items()}))
 
     def after_fit(self):
         if self.state is not None:

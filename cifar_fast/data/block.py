@@ -25,9 +25,14 @@ class SeededDL(TfmdDL):
     def __init__(self, dataset, *args, seed=0, **kwargs):
         super().__init__(dataset, *args, **kwargs)
         self.seed, self.next_epoch, self.epoch = seed, 0, 0
+        self.next_skipped = self.skipped = 0  # batches left out at the start of the next pass, and of this one
 
     def set_epoch(self, epoch: int) -> None:
         self.next_epoch = epoch
+
+    def skip_batches(self, count: int) -> None:
+        "The next pass leaves its first `count` batches out; the others are what they are in a whole pass."
+        self.next_skipped = count
 
     def new(self, dataset=None, cls=None, **kwargs):
         return super().new(dataset, cls, **{"seed": self.seed, **kwargs})
@@ -35,6 +40,10 @@ class SeededDL(TfmdDL):
     def before_iter(self):
         super().before_iter()
         self.epoch, self.next_epoch = self.next_epoch, self.next_epoch + 1
+        self.skipped, self.next_skipped = self.next_skipped, 0
+
+    def get_idxs(self):
+        return super().get_idxs()[self.skipped * self.bs:]
 
     def shuffle_fn(self, idxs):
         return np.random.default_rng(derive(self.seed, self.epoch)).permutation(idxs).tolist()
@@ -44,7 +53,7 @@ class SeededDL(TfmdDL):
         # Worker `offs` of `num_workers` is handed every num_workers-th batch.
         for k, rows in enumerate(chunked(samps, self.bs, self.drop_last)):
             for aug in augs:
-                aug.seed(derive(self.seed, self.epoch, k * self.num_workers + self.offs))
+                aug.seed(derive(self.seed, self.epoch, self.skipped + k * self.num_workers + self.offs))
             yield self.direct_batch(rows) if self.is_direct else self.do_batch([self.do_item(i) for i in rows])
 
     @property

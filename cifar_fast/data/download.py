@@ -1,5 +1,6 @@
 """CIFAR-10's official archive: fetched, checked whole, read without unpacking."""
 
+import gzip
 import hashlib
 import http.client
 import os
@@ -27,6 +28,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 _BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 _BLOCK = 2**20  # bytes
+_UNPACKED = 2**28  # bytes; the official archive has 186 million
 _TIMEOUT = 60  # seconds without a single byte
 _BROKEN = (  # what a file that is no such archive may raise while it is read
     *(tarfile.TarError, zlib.error, pickle.UnpicklingError, OSError, EOFError),
@@ -63,12 +65,14 @@ def read_archive(
     "The splits in their original order, read in one pass: nothing is unpacked to disk. Raises DataError."
     wanted = {"batches.meta", *sum(_BATCHES.values(), [])}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as plain, tarfile.open(fileobj=(file := _Limited(plain)), mode="r|") as tar:
             found = {
                 Path(member.name).name: _Unpickler(tar.extractfile(member), encoding="latin1").load()
                 for member in tar
                 if member.isfile() and Path(member.name).name in wanted
             }
+            while file.read(_BLOCK):  # to the end, where gzip keeps its own sum
+                pass
         if tuple(found["batches.meta"]["label_names"]) != CLASSES:
             raise ValueError(f"its classes are {found['batches.meta']['label_names']}")
         return {split: _joined([found[name] for name in names]) for split, names in _BATCHES.items()}
@@ -77,6 +81,20 @@ def read_archive(
             f"{printable(archive)} does not hold CIFAR-10 as expected ({printable(error)}); "
             "delete it and run the same command again"
         ) from error
+
+
+class _Limited:
+    "A file that raises ValueError where it goes on for longer than the archive may: few bytes can unpack to any size."
+
+    def __init__(self, file):
+        self.file, self.left = file, _UNPACKED
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(min(size, self.left + 1))
+        self.left -= len(data)
+        if self.left < 0:
+            raise ValueError(f"it unpacks to more than {_UNPACKED:,} bytes")
+        return data
 
 
 def _fetch(path: Path) -> None:

@@ -78,7 +78,7 @@ def _plan(data: str | os.PathLike, seed: int, shelf: Path) -> Plan:
     if data == "digits":
         return Plan("digits", "scikit-learn's load_digits", "digits", f"v{_FORMAT}", fill_from_digits)
     if data == "cifar10":
-        root = _named_tree()
+        root = named_tree()
         if root is None:
             origin, state = f"{URL} (md5 {MD5})", f"v{_FORMAT}-{MD5[:16]}"
             return Plan("cifar10", origin, "cifar10-official", state, partial(_fill_official, shelf))
@@ -97,7 +97,7 @@ def _plan(data: str | os.PathLike, seed: int, shelf: Path) -> Plan:
     return _plan_tree(printable(root.name) or "data", root, scan_tree(root, seed), seed)
 
 
-def _named_tree() -> Path | None:
+def named_tree() -> Path | None:
     "The tree that CIFAR_FAST_DATA names. A variable that names nothing usable is a mistake, not a default."
     named = os.environ.get("CIFAR_FAST_DATA")
     if not named:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cifar_fast.files import write_text
+from cifar_fast.files import remove_temporaries, write_text
 
 COLUMNS = (
     "recipe", "recipe_id", "settings", "seed", "epochs", "accuracy", "accuracy_tta", "accuracy_without_ema",
@@ -50,22 +50,32 @@ def read(path: Path) -> pd.DataFrame:
     return pd.DataFrame([cells for _, cells in lines], columns=header, dtype=str)
 
 
-def add(row: dict[str, Any], path: Path, spare: Path) -> None:
+def add(row: dict[str, Any], path: Path, spare: Path, once: bool = False) -> None:
     """Append `row` to the table at `path`; runs that end together wait for each other.
 
-    Where the table cannot take it, the row goes to `spare` and ResultsError says so.
+    With `once` a row that is there already, but for its date, is not added again. Where the table cannot take it, the
+    row goes to `spare` and ResultsError says so.
     """
     line = pd.DataFrame([{k: "" if v is None else str(v) for k, v in row.items()}], dtype=str)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=60):
             rows = read(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS), dtype=str)
+            if once and holds(rows, line):
+                return
+            remove_temporaries(path.parent, path.name)  # the lock is ours: whoever left one is dead
             write_text(path, as_csv(pd.concat([rows, line], ignore_index=True).fillna("")))
     except (ResultsError, OSError) as e:
         why = f"{path}.lock has been held for a minute" if isinstance(e, Timeout) else e
         write_text(spare, as_csv(line))
         raise ResultsError(f"{why}. The run itself is complete and exported; its row is kept in {spare}: "
                            f"add it to {path} by hand") from None
+
+
+def holds(rows: pd.DataFrame, line: pd.DataFrame) -> bool:
+    "Whether `rows` have the one row of `line`, whatever its date."
+    columns = [c for c in line.columns if c != "date"]
+    return bool((rows.reindex(columns=columns) == line[columns].iloc[0]).all(axis=1).any())
 
 
 def is_number(value: str) -> bool:

@@ -1,0 +1,170 @@
+"""The files of an export, read as a stranger's: nothing of them is run, and nothing is believed unchecked.
+
+The .json names an architecture of timm's registry, the .safetensors holds its weights. Sizes are capped before
+anything is parsed, and names, shapes and types are held against the architecture before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from cifar_fast.archs import create_arch
+
+FORMAT = 1
+"The layout of the .json; a file of another layout is refused."
+
+CARD_BYTES = 16 * 2**20  # a card is some ten kilobytes, its confusion matrix grows with the square of the classes
+HEADER_BYTES = 2**20  # 190 bytes a tensor
+TENSORS = 5_000
+CLASSES = 10_000
+NAME_LENGTH = 200  # of a class
+
+
+class ExportError(Exception):
+    "An export that cannot be written or read; the message names the file and the next step."
+
+
+def files_of(stem: str | Path) -> tuple[Path, Path, Path]:
+    "The .safetensors, .json and .pkl of `exports/final` (any of the three may be given as well)."
+    stem = Path(stem).expanduser()
+    if stem.suffix in (".safetensors", ".json", ".pkl"):
+        stem = stem.with_suffix("")
+    return tuple(stem.with_name(stem.name + ext) for ext in (".safetensors", ".json", ".pkl"))
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+# ---------------------------------------------------------------- the .json
+
+
+def read_card(stem: str | Path) -> dict:
+    "The .json of an export, what the net is built and fed by checked. Raises ExportError."
+    _, path, _ = files_of(stem)
+    try:
+        if path.stat().st_size > CARD_BYTES:
+            raise ExportError(f"{path} has {path.stat().st_size:,} bytes; no export's has more than {CARD_BYTES:,}")
+        card = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        near = sorted(str(p.with_suffix("")) for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
+        raise ExportError(f"no export {path.with_suffix('')} (no file {path}); "
+                          + (f"there are {', '.join(near)}" if near else
+                             "python -m cifar_fast recipe NAME makes one, recipes lists the names")) from None
+    except (ValueError, OSError, RecursionError) as e:
+        raise ExportError(f"{path} cannot be read: {short(e)}; train again or restore the file") from None
+    needed = ("arch", "vocab", "normalize", "data")
+    if not isinstance(card, dict) or card.get("format") != FORMAT or any(k not in card for k in needed):
+        raise ExportError(f"{path} is no export of this version (format {FORMAT} with {', '.join(needed)})")
+    for problem in problems(card):
+        raise ExportError(f"{path}: {problem}; restore the file, or train again")
+    return card
+
+
+def problems(card: dict):
+    "What is wrong with a card's values, one sentence each."
+    arch, vocab, stats = card["arch"], card["vocab"], card["normalize"]
+    if not isinstance(arch, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", arch):  # no place to load it from
+        yield f"arch is {shown(arch)}, which is no name of an architecture"
+    if not isinstance(vocab, list) or not 1 <= len(vocab) <= CLASSES:
+        yield f"vocab must be a list of 1 to {CLASSES:,} class names"
+    elif bad := [v for v in vocab if not isinstance(v, str) or not v or len(v) > NAME_LENGTH]:
+        yield f"vocab holds {shown(bad[0])}, which is no class name of up to {NAME_LENGTH} characters"
+    elif len(set(vocab)) < len(vocab):
+        yield "vocab names a class twice"
+    for key, least in (("mean", -100.0), ("std", 1e-6)):
+        values = stats.get(key) if isinstance(stats, dict) else None
+        if not isinstance(values, list) or len(values) != 3 or not all(
+                type(v) in (int, float) and math.isfinite(v) and least <= v <= 100 for v in values):
+            yield f"normalize.{key} must be three numbers of a sensible size (for red, green and blue)"
+    if not isinstance(card["data"], dict):
+        yield "data must say what it was trained on"
+    if not isinstance(card.get("sha256", ""), str):
+        yield "sha256 must be text"
+
+
+def shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def short(e: BaseException) -> str:
+    return f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
+
+
+# ---------------------------------------------------------------- the .safetensors
+
+
+def read_weights(stem: str | Path, card: dict) -> dict[str, torch.Tensor]:
+    "The tensors of an export, those of the card's architecture exactly, all finite. Raises ExportError."
+    weights, _, _ = files_of(stem)
+    try:
+        header = read_header(weights)
+        if card.get("sha256", found := file_sha256(weights)) != found:
+            raise ExportError(f"{weights} is not the file that its .json describes (another sha256); "
+                              f"restore the pair, or train again")
+        require_fit(weights, header, card)
+        state = load_file(weights)
+    except FileNotFoundError:
+        raise ExportError(f"{weights} is missing; it stands beside its .json and is needed") from None
+    except (SafetensorError, OSError, ValueError, RecursionError) as e:
+        raise ExportError(f"{weights} cannot be read: {short(e)}; train again or restore the file") from None
+    if broken := [name for name, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+        raise ExportError(f"{weights}: {shown(broken[0])} holds values that are no numbers; restore the file, or train "
+                          f"again")
+    return state
+
+
+def read_header(path: Path) -> dict[str, dict]:
+    "Name → dtype and shape, from the file's first bytes, their number capped. Raises ExportError, ValueError."
+    size = path.stat().st_size
+    with open(path, "rb") as f:
+        first = f.read(8)
+        length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
+        if not 2 <= length <= min(HEADER_BYTES, size - 8):
+            raise ExportError(f"{path} is no safetensors file, or a cut one: its header claims {length:,} of "
+                              f"{size:,} bytes (at most {HEADER_BYTES:,} are read)")
+        header = json.loads(f.read(length))
+    if not isinstance(header, dict) or not all(isinstance(v, dict) for v in header.values()):
+        raise ExportError(f"{path}: its header does not list tensors")
+    header.pop("__metadata__", None)
+    if len(header) > TENSORS:
+        raise ExportError(f"{path} lists {len(header):,} tensors; at most {TENSORS:,} are read")
+    return header
+
+
+DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8",
+          torch.bool: "BOOL", torch.float64: "F64", torch.int32: "I32"}
+
+
+def require_fit(path: Path, header: dict[str, dict], card: dict) -> None:
+    "Raises ExportError where names, shapes or types are not those of the card's architecture."
+    arch = card["arch"]
+    try:
+        with torch.device("meta"):  # without memory: the file has not shown yet that it fills it
+            wanted = create_arch(arch, len(card["vocab"])).state_dict()
+    except ValueError as e:
+        raise ExportError(f"{path.with_suffix('.json')}: {e}") from None
+    if wanted.keys() != header.keys():
+        odd = sorted(wanted.keys() ^ header.keys())
+        has = "misses" if odd[0] in wanted else "has"
+        raise ExportError(f"the weights of {path} do not fit {arch}: {has} {shown(odd[0])}"
+                          f"{f' and {len(odd) - 1} more' if len(odd) > 1 else ''}; another version made them: train "
+                          f"again")
+    for name, tensor in wanted.items():
+        told = [header[name].get("dtype"), header[name].get("shape")]
+        if told != [DTYPES[tensor.dtype], list(tensor.shape)]:
+            raise ExportError(f"the weights of {path} do not fit {arch}: {name} is {shown(told)}, "
+                              f"{[DTYPES[tensor.dtype], list(tensor.shape)]} is needed; another version made them: "
+                              f"train again")

@@ -1,0 +1,137 @@
+"""A run's folder while it works: one process at a time, its checkpoint, and whether a run may go on from it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cifar_fast.callbacks.checkpoint import load
+from cifar_fast.files import TEMPORARY, remove_temporaries
+from cifar_fast.machine import versions
+from cifar_fast.recipe import Recipe, describe
+
+ASIDE = ("name", "exports", "workers", "device", "precision", "compile", "checkpoint_epochs", "checkpoint_minutes")
+"Settings that change no weight, or that are compared as what became of them (`device=auto` is a CPU here)."
+
+COMPARED = ("recipe", "data", "machine", "versions", "commit")
+"What must be the same for a run to go on to the very same weights."
+
+
+class RunError(Exception):
+    "A run that cannot begin or go on here; the message says what is kept and how to go on."
+
+
+class Interrupted(RunError):
+    "There is a run that stopped, and nobody said whether to continue it."
+
+
+class RunFolder:
+    "exports/NAME, held by one process; `working` has what an unfinished run has written so far."
+
+    def __init__(self, stem: Path):
+        self.stem, self.working = stem, stem / "running"
+        self.checkpoint = self.working / "checkpoint.pt"
+        self.lock = FileLock(stem / ".lock")
+
+    def __enter__(self):
+        self.stem.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"another run of {self.stem.name} is working in {self.stem} and was left alone; wait for "
+                           f"it, or give this one a name of its own: name={self.stem.name}-2") from None
+        self.tidy()  # whoever wrote them is dead: the lock is ours
+        return self
+
+    def __exit__(self, *exc):
+        self.lock.release()
+
+    def begin(self, keep: bool) -> None:
+        "Make `working`; what a former run left there goes, unless it is continued."
+        if not keep:
+            shutil.rmtree(self.working, ignore_errors=True)
+        self.working.mkdir(parents=True, exist_ok=True)
+
+    def publish(self) -> None:
+        "Move what the run has written to its place; the checkpoint stays until all is done."
+        for path in self.working.iterdir():
+            if path != self.checkpoint:
+                path.replace(self.stem / path.name)
+
+    def end(self) -> None:
+        "Remove `working` in one move: a run is either there to go on or has ended."
+        gone = self.stem / f".{self.working.name}.{os.getpid()}{TEMPORARY}"
+        self.working.rename(gone)
+        shutil.rmtree(gone)
+
+    def tidy(self) -> None:
+        remove_temporaries(self.working)
+        remove_temporaries(self.stem)
+        for ending in (".safetensors", ".json", ".pkl"):
+            remove_temporaries(self.stem.parent, self.stem.name + ending)
+
+    def interrupted(self) -> dict | None:
+        "The checkpoint of a run that stopped; None where there is none. Raises CheckpointError."
+        return load(self.checkpoint) if self.checkpoint.exists() else None
+
+
+def given_for(recipe: Recipe) -> list[str] | None:
+    "What was typed for the run of this recipe that stopped: its name and the changes; None where none has."
+    path = RunFolder(stem_of(recipe)).checkpoint
+    return load(path)["about"]["given"] if path.exists() else None
+
+
+def command(about: dict) -> str:
+    "What continues a run."
+    given = shlex.join(about["given"] or ["NAME"])
+    return f"python -m cifar_fast recipe {given} --resume"
+
+
+def stem_of(recipe: Recipe) -> Path:
+    return Path(recipe.exports).expanduser() / recipe.name
+
+
+def where(checkpoint: dict) -> str:
+    "How far a run had come, in words."
+    epoch, batch = checkpoint["position"]
+    done = f"after epoch {epoch}" if not batch else f"in epoch {epoch + 1}, after {batch} batches"
+    return f"{done} of {checkpoint['about']['recipe']['epochs']}"
+
+
+def identity(recipe: Recipe, data: str, machine: dict, commit: str | None) -> dict[str, Any]:
+    "What a run's weights follow from: compared when it goes on."
+    described = {k: v for k, v in describe(recipe).items() if k not in ASIDE}
+    return {"recipe": described, "data": data, "machine": machine, "versions": versions(), "commit": commit}
+
+
+def differences(then: dict, now: dict) -> list[str]:
+    "A line for each value of two identities that differs."
+    def flat(value: Any, at: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict) and value:
+            for k, v in value.items():
+                yield from flat(v, f"{at}.{k}" if at else k)
+        else:
+            yield at, value
+
+    old, new = (dict(flat({k: about[k] for k in COMPARED}, "")) for about in (then, now))
+    return [f"{key}: {old.get(key, 'not there')} then, {new.get(key, 'not there')} now"
+            for key in dict.fromkeys([*old, *new]) if old.get(key, old) != new.get(key, old)]
+
+
+def require_same(then: dict, now: dict, allow: bool) -> list[str]:
+    "The differences that are allowed, none otherwise. Raises RunError, which lists them."
+    found = differences(then, now)
+    if then["recipe"]["arch"] != now["recipe"]["arch"]:
+        raise RunError(f"the stopped run trains {then['recipe']['arch']}, this recipe {now['recipe']['arch']}: "
+                       f"--restart begins it anew")
+    if found and not allow:
+        lines = "\n  ".join(found)
+        raise RunError(f"the stopped run was begun with other values, so it would not end with the same weights:\n"
+                       f"  {lines}\nmake them the same, or go on all the same with --allow-changes, or --restart")
+    return found

@@ -1,0 +1,76 @@
+"""The doctor says what is here, tests itself, and ends with 1 where something must be done."""
+
+import json
+
+import pytest
+
+from cifar_fast.cli import main
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    from cifar_fast.doctor import examine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CIFAR_FAST_DATA", raising=False)
+        return examine()
+
+
+def test_a_healthy_machine_has_nothing_to_do(healthy):
+    assert healthy["problems"] == []
+    assert healthy["self_test"]["checks"] == dict.fromkeys(
+        ["data", "training", "same seed, same weights", "export and prediction"], "ok")
+    assert healthy["versions"]["torch"] and healthy["machine"]["precision"] in ("fp32", "bf16", "fp16")
+
+
+def test_it_is_told_in_words(healthy):
+    from cifar_fast.doctor import text
+
+    told = text(healthy)
+    assert "export and prediction: ok" in told and "CIFAR-10" in told and "to do" not in told
+    assert "to do: buy a disk" in text({**healthy, "problems": ["buy a disk"]})
+
+
+def test_it_is_data_as_well(healthy, monkeypatch, capsys):
+    from cifar_fast import doctor
+
+    monkeypatch.setattr(doctor, "examine", lambda: healthy)
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(healthy))
+
+
+def test_broken_training_is_found(monkeypatch, capsys):
+    from cifar_fast import doctor
+
+    monkeypatch.setattr(doctor, "fit", lambda run, log: (_ for _ in ()).throw(RuntimeError("no such kernel")))
+    monkeypatch.setattr(doctor, "why_not", lambda device: None)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "training: RuntimeError: no such kernel" in out and "to do: self-test: training" in out
+    assert "export and prediction" not in out  # it cannot be tried
+
+
+def test_another_result_of_the_same_seed_is_found(monkeypatch):
+    from cifar_fast import doctor
+
+    made, seeds = doctor.made, iter((1, 2))
+
+    def other(source):
+        from dataclasses import replace
+
+        run = made(source)
+        return doctor.prepare(replace(run.recipe, seed=next(seeds)), source)
+
+    monkeypatch.setattr(doctor, "made", other)
+    assert "tensors differ" in doctor.self_test()["checks"]["same seed, same weights"]
+
+
+@pytest.mark.parametrize("variable, value, told", [
+    ("CIFAR_FAST_DATA", "/nonexistent", "CIFAR_FAST_DATA=/nonexistent holds no image tree"),
+    ("CIFAR_FAST_CACHE", "/proc/nowhere", "cannot be written")])
+def test_what_keeps_data_from_being_found_is_told(monkeypatch, variable, value, told):
+    from cifar_fast import doctor
+
+    monkeypatch.setenv(variable, value)
+    part = doctor.data() if variable.endswith("DATA") else doctor.cache()
+    assert told in part["problem"]

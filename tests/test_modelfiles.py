@@ -1,0 +1,275 @@
+"""A model file from a stranger runs nothing and harms nothing: hostile and broken ones, each with a clear message."""
+
+import json
+import os
+import pickle
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cifar_fast.cli import main
+from cifar_fast.inference import load_export, load_model, save_export
+from cifar_fast.modelfiles import ExportError, file_sha256, read_card
+from cifar_fast.trust import trust, trust_list, trusted_sums
+
+CLASSES = [f"class {i}" for i in range(10)]
+CARD = {"arch": "cifar_sprint", "vocab": CLASSES, "normalize": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+        "data": {"name": "made up", "fingerprint": ""}, "name": "good"}
+
+
+class Payload:
+    "Touches a file where it is unpickled."
+
+    def __reduce__(self):
+        return Path.touch, (Path(os.environ["CIFAR_FAST_TEST_PAYLOAD"]),)
+
+
+@pytest.fixture(autouse=True)
+def executed(tmp_path, monkeypatch):
+    "Where a payload would leave its trace; no test but those that say so may find it."
+    trace = tmp_path / "executed"
+    monkeypatch.setenv("CIFAR_FAST_TEST_PAYLOAD", str(trace))
+    monkeypatch.setenv("CIFAR_FAST_TRUST", str(tmp_path / "settings" / "trusted"))
+    return trace
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    from cifar_fast.archs import create_arch
+
+    torch.manual_seed(0)
+    stem = tmp_path_factory.mktemp("good") / "good"
+    save_export(stem, create_arch("cifar_sprint", 10), CARD)
+    return stem
+
+
+@pytest.fixture
+def export(good, tmp_path):
+    "A copy to spoil."
+    for path in good.parent.iterdir():
+        shutil.copy(path, tmp_path / path.name)
+    return tmp_path / "good"
+
+
+def weights(stem) -> Path:
+    return stem.with_suffix(".safetensors")
+
+
+def card_with(**values):
+    "Other values in the card, and what they are held against left as it is."
+    def spoil(stem):
+        path = stem.with_suffix(".json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return spoil
+
+
+def card_text(text):
+    return lambda stem: stem.with_suffix(".json").write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+def card_bytes(size):
+    return lambda stem: stem.with_suffix(".json").write_bytes(b" " * size)
+
+
+def tensors(change):
+    "Change the tensors, with the card's sum made right again: a stranger can do that too."
+    def spoil(stem):
+        state = load_file(weights(stem))
+        change(state)
+        save_file(state, weights(stem))
+        card_with(sha256=file_sha256(weights(stem)))(stem)
+    return spoil
+
+
+def content(change):
+    "Change the bytes of the weights, the sum made right again."
+    def spoil(stem):
+        weights(stem).write_bytes(change(weights(stem).read_bytes()))
+        card_with(sha256=file_sha256(weights(stem)))(stem)
+    return spoil
+
+
+def header(change):
+    "Change the header of the weights, as text or as JSON."
+    def rewrite(data):
+        length = struct.unpack("<Q", data[:8])[0]
+        changed = change(json.loads(data[8:8 + length]))
+        text = changed if isinstance(changed, bytes) else json.dumps(changed).encode()
+        return struct.pack("<Q", len(text)) + text + data[8 + length:]
+    return content(rewrite)
+
+
+def swap(state):
+    "Two tensors of other shapes under each other's names."
+    state["features.stem.conv.weight"], state["head.fc.weight"] = (
+        state["head.fc.weight"].clone(), state["features.stem.conv.weight"].clone())
+
+
+def put(name, value):
+    return lambda state: state.__setitem__(name, value)
+
+
+def entry(name, **values):
+    return lambda found: {**found, name: {**found[name], **values}}
+
+
+STEM, HEAD = "features.stem.conv.weight", "head.fc.weight"
+
+HOSTILE = {
+    # the card
+    "card: empty": (card_text(""), "cannot be read"),
+    "card: cut": (card_text('{"format": 1, "arch"'), "cannot be read"),
+    "card: a list": (card_text("[1, 2]"), "no export of this version"),
+    "card: no UTF-8": (card_text(b"\xff\xfe{}"), "cannot be read"),
+    "card: a pickle": (lambda stem: stem.with_suffix(".json").write_bytes(pickle.dumps(Payload())), "cannot be read"),
+    "card: nested 100,000 deep": (card_text("[" * 100_000), "cannot be read"),
+    "card: 17 MB": (card_bytes(17 * 2**20), "no export's has more"),
+    "card: another format": (card_with(format=99), "no export of this version"),
+    "card: a number of 10,000 digits": (card_text('{"format": 1' + "0" * 10_000 + "}"), "cannot be read"),
+    "arch: unknown": (card_with(arch="cifar_nonesuch"), "no architecture is called"),
+    "arch: a path": (card_with(arch="../../etc/passwd"), "no name of an architecture"),
+    "arch: another place": (card_with(arch="hf-hub:stranger/model"), "no name of an architecture"),
+    "arch: a folder": (card_with(arch="local-dir:/tmp/x"), "no name of an architecture"),
+    "arch: a number": (card_with(arch=7), "no name of an architecture"),
+    "arch: a list": (card_with(arch=["cifar_sprint"]), "no name of an architecture"),
+    "arch: another one of ours": (card_with(arch="cifar_final"), "do not fit cifar_final"),
+    "arch: a huge one": (card_with(arch="vit_giant_patch14_dinov2"), "do not fit vit_giant"),
+    "vocab: one too few": (card_with(vocab=CLASSES[1:]), r"head\.fc\.\w+ is .*needed"),
+    "vocab: a million": (card_with(vocab=[str(i) for i in range(1_000_000)]), "list of 1 to 10,000"),
+    "vocab: none": (card_with(vocab=[]), "list of 1 to 10,000"),
+    "vocab: text": (card_with(vocab="airplane"), "list of 1 to 10,000"),
+    "vocab: numbers": (card_with(vocab=list(range(10))), "vocab holds 0"),
+    "vocab: a name of a megabyte": (card_with(vocab=["x" * 2**20, *CLASSES[1:]]), "no class name of up to 200"),
+    "vocab: twice the same": (card_with(vocab=[CLASSES[1], *CLASSES[1:]]), "names a class twice"),
+    "statistics: none": (card_with(normalize={}), "normalize.mean"),
+    "statistics: two": (card_with(normalize={"mean": [0, 0], "std": [1, 1, 1]}), "normalize.mean"),
+    "statistics: zero": (card_with(normalize={"mean": [0, 0, 0], "std": [1, 1, 0]}), "normalize.std"),
+    "statistics: NaN": (card_with(normalize={"mean": [0, 0, float("nan")], "std": [1, 1, 1]}), "normalize.mean"),
+    "statistics: infinite": (card_with(normalize={"mean": [0, 0, 0], "std": [1, 1, float("inf")]}), "normalize.std"),
+    "statistics: text": (card_with(normalize={"mean": ["0", 0, 0], "std": [1, 1, 1]}), "normalize.mean"),
+    "statistics: true": (card_with(normalize={"mean": [True, 0, 0], "std": [1, 1, 1]}), "normalize.mean"),
+    "data: text": (card_with(data="cifar10"), "data must say"),
+    "sum: another": (card_with(sha256="0" * 64), "another sha256"),
+    "sum: a number": (card_with(sha256=5), "sha256 must be text"),
+    # the weights
+    "weights: missing": (lambda stem: weights(stem).unlink(), "is missing"),
+    "weights: a folder": (lambda stem: (weights(stem).unlink(), weights(stem).mkdir()), "cannot be read"),
+    "weights: empty": (content(lambda data: b""), "no safetensors file, or a cut one"),
+    "weights: seven bytes": (content(lambda data: data[:7]), "no safetensors file, or a cut one"),
+    "weights: cut in the header": (content(lambda data: data[:500]), "no safetensors file, or a cut one"),
+    "weights: cut in the tensors": (content(lambda data: data[:-1000]), "cannot be read"),
+    "weights: more behind": (content(lambda data: data + b"\0" * 1000), "cannot be read"),
+    "weights: a pickle": (content(lambda data: pickle.dumps(Payload())), "no safetensors file"),
+    "weights: torch.save": (lambda stem: (torch.save({"x": Payload()}, weights(stem)),
+                                          card_with(sha256=file_sha256(weights(stem)))(stem)), "no safetensors file"),
+    "header: 2**63 bytes": (content(lambda data: struct.pack("<Q", 2**63) + data[8:]), "no safetensors file"),
+    "header: two megabytes": (header(lambda h: json.dumps(h).encode() + b" " * 2**21), "at most 1,048,576 are read"),
+    "header: no JSON": (header(lambda h: b"x" * 100), "cannot be read"),
+    "header: nested deep": (header(lambda h: b"[" * 100_000), "cannot be read"),
+    "header: a list": (header(lambda h: [1]), "does not list tensors"),
+    "header: numbers": (header(lambda h: {"a": 1}), "does not list tensors"),
+    "header: 6,000 tensors": (header(lambda h: {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+                                                for i in range(6000)}), "at most 5,000 are read"),
+    "header: places outside": (header(entry(STEM, data_offsets=[0, 10**12])), "cannot be read"),
+    "header: places that overlap": (header(entry(STEM, data_offsets=[0, 4])), "cannot be read"),
+    "header: places in reverse": (header(entry(STEM, data_offsets=[100, 0])), "cannot be read"),
+    "header: another type": (header(entry(STEM, dtype="F64")), r"stem\.conv\.weight is .*needed"),
+    "header: an unknown type": (header(entry(STEM, dtype="PICKLE")), r"stem\.conv\.weight is .*needed"),
+    "header: a huge shape": (header(entry(STEM, shape=[2**40, 2**40])), r"stem\.conv\.weight is .*needed"),
+    "header: a negative shape": (header(entry(STEM, shape=[-32, 3, 4, 4])), r"stem\.conv\.weight is .*needed"),
+    "tensors: swapped": (tensors(swap), "is .*needed"),
+    "tensors: one missing": (tensors(lambda state: state.pop(HEAD)), r"misses 'head\.fc\.weight'"),
+    "tensors: one more": (tensors(put("backdoor", torch.zeros(3))), "has 'backdoor'"),
+    "tensors: a path for a name": (tensors(put("../../x", torch.zeros(3))), r"has '\.\./\.\./x'"),
+    "tensors: NaN": (tensors(put(HEAD, torch.full((10, 64), float("nan")))), "no numbers"),
+    "tensors: infinite": (tensors(put(HEAD, torch.full((10, 64), float("inf")))), "no numbers"),
+    "tensors: half precision": (tensors(put(HEAD, torch.zeros(10, 64, dtype=torch.float16))), "is .*F16.*needed"),
+    "tensors: another shape": (tensors(put(HEAD, torch.zeros(10, 65))), r"\[10, 65\].*needed"),
+}
+
+
+def test_there_are_enough_of_them():
+    assert len(HOSTILE) >= 30
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_with_its_reason(export, executed, name):
+    spoil, told = HOSTILE[name]
+    spoil(export)
+    with pytest.raises(ExportError, match=told) as refused:
+        load_export(export)
+    assert str(export) in str(refused.value) and len(str(refused.value)) < 800
+    assert not executed.exists()
+
+
+@pytest.mark.parametrize("name", ["card: a pickle", "weights: torch.save", "header: 2**63 bytes", "tensors: NaN"])
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_commands_end_with_two_and_one_line(export, executed, capsys, command, name):
+    HOSTILE[name][0](export)
+    assert main([command, str(export), *(["x.png"] if command == "predict" else [])]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not executed.exists()
+
+
+def test_the_good_one_is_opened(export):
+    found = load_export(export)
+    assert found.vocab == CLASSES and found.predict(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 10)
+    assert read_card(export)["arch"] == "cifar_sprint"
+
+
+# ---------------------------------------------------------------- pickles
+
+
+def test_a_pickle_is_opened_only_where_it_is_trusted(export, executed, capsys):
+    pkl = export.with_suffix(".pkl")
+    with pytest.raises(ExportError, match="would run whatever code it holds"):
+        load_model(pkl)
+    assert load_model(pkl, trust_pickle=True).vocab == CLASSES
+    assert not trust_list().exists()  # this once
+    assert main(["trust", str(pkl)]) == 0
+    assert file_sha256(pkl) in capsys.readouterr().out and trusted_sums() == {file_sha256(pkl)}
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    assert np.allclose(load_model(pkl).predict(pictures), load_model(export).predict(pictures), atol=1e-5)
+
+
+def test_a_trusted_file_that_changes_is_trusted_no_more(export):
+    pkl = export.with_suffix(".pkl")
+    trust(pkl)
+    trust(pkl)
+    assert len(trust_list().read_text().splitlines()) == 1
+    pkl.write_bytes(pkl.read_bytes() + b"\0")
+    with pytest.raises(ExportError, match="would run"):
+        load_model(pkl)
+
+
+def test_a_payload_runs_only_by_name(tmp_path, executed, capsys):
+    pkl = tmp_path / "stranger.pkl"
+    torch.save(Payload(), pkl)
+    assert main(["predict", str(pkl), "x.png"]) == 2 and not executed.exists()
+    assert "trust" in capsys.readouterr().err
+    assert main(["predict", str(pkl), "x.png", "--trust-pickle"]) == 2 and executed.exists()
+    assert "cannot be opened as a Learner" in capsys.readouterr().err
+
+
+def test_a_pickle_never_stands_in_for_the_others(export):
+    weights(export).unlink()
+    trust(export.with_suffix(".pkl"))
+    with pytest.raises(ExportError, match="is missing"):
+        load_model(export)
+
+
+def test_a_run_trusts_its_own_pickle(tmp_path, digits):
+    assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}"]) == 0
+    assert load_model(tmp_path / "sprint-digits.pkl").vocab == [str(i) for i in range(10)]
+
+
+def test_a_trust_list_that_cannot_be_written_costs_no_run(tmp_path, monkeypatch, capsys, digits):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CIFAR_FAST_TRUST", str(tmp_path / "file" / "trusted"))
+    assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}"]) == 0
+    assert "could not be added to your list" in capsys.readouterr().err
+    assert (tmp_path / "sprint-digits.json").exists()

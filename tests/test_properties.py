@@ -1,0 +1,126 @@
+"""What holds for any input, tried on many by hypothesis; and a short run of the fuzzer."""
+
+import io
+import os
+import struct
+
+import numpy as np
+from fuzz_pictures import fuzz
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cifar_fast.data.errors import PictureError, printable
+from cifar_fast.data.pictures import read_picture
+from cifar_fast.files import written
+from cifar_fast.modelfiles import ExportError, problems, read_header
+from cifar_fast.recipe import RecipeError, load_recipe, override
+from cifar_fast.results.rows import changes
+
+IN_A_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+
+
+@settings(deadline=None, max_examples=150)
+@given(width=st.integers(1, 200), height=st.integers(1, 200), size=st.integers(1, 64),
+       mode=st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV"]), seed=st.integers(0, 99))
+def test_every_picture_becomes_a_square(width, height, size, mode, seed):
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    image = Image.fromarray(values).convert("RGBA" if mode == "LA" else mode)
+    found = read_picture(image.convert("LA") if mode == "LA" else image, size)
+    assert found.shape == (size, size, 3) and found.dtype == np.uint8
+
+
+@settings(deadline=None, max_examples=60)
+@given(colour=st.tuples(*[st.integers(0, 255)] * 3), width=st.integers(1, 80), height=st.integers(1, 80))
+def test_one_colour_stays_that_colour(colour, width, height):
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(file, "PNG")
+    assert (read_picture(file.getvalue()) == colour).all()
+
+
+HEADS = (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF\x20\0\0\0WEBPVP8 ", b"II*\0", b"BM", b"P6 ")
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_picture_or_refused(data):
+    for head in HEADS:
+        try:
+            assert read_picture(head + data).shape == (32, 32, 3)
+        except PictureError:
+            pass
+
+
+@settings(max_examples=300)
+@given(st.text())
+def test_any_name_is_shown_on_one_line(name):
+    shown = printable(name)
+    assert "\n" not in shown and "\x1b" not in shown and shown.isprintable()
+
+
+@IN_A_FOLDER
+@given(length=st.integers(0, 2**64 - 1), rest=st.binary(max_size=200))
+def test_any_header_is_read_or_refused(tmp_path, length, rest):
+    for data in (struct.pack("<Q", length) + rest, struct.pack("<Q", len(rest)) + rest, rest):
+        (tmp_path / "x.safetensors").write_bytes(data)
+        try:
+            assert isinstance(read_header(tmp_path / "x.safetensors"), dict)
+        except (ExportError, ValueError, RecursionError):  # the last two are told by read_weights
+            pass
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+                    max_leaves=12)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.fixed_dictionaries({key: JSON for key in ("arch", "vocab", "normalize", "data", "sha256")}))
+def test_any_card_is_judged_without_an_error(card):
+    for problem in problems(card):
+        assert isinstance(problem, str) and len(problem) < 300
+
+
+@IN_A_FOLDER
+@given(before=st.binary(max_size=50), after=st.binary(max_size=50), fails=st.booleans())
+def test_a_file_has_its_former_content_or_its_new_one(tmp_path, before, after, fails):
+    path = tmp_path / "x"
+    path.write_bytes(before)
+    try:
+        with written(path) as tmp:
+            tmp.write_bytes(after)
+            if fails:
+                raise RuntimeError
+    except RuntimeError:
+        pass
+    assert path.read_bytes() == (before if fails else after) and os.listdir(tmp_path) == ["x"]
+
+
+SETTINGS = {
+    "epochs": st.integers(1, 10**4), "bs": st.integers(1, 10**4), "lr": st.floats(1e-6, 10), "valid": st.floats(0, 0.9),
+    "seed": st.integers(0, 2**32 - 1), "tta": st.booleans(), "clip": st.floats(0, 10),
+    "fit.pct_start": st.floats(0.01, 0.99), "opt.momentum": st.floats(0, 0.99), "mix.until": st.floats(0, 1),
+    "loss.label_smoothing": st.floats(0, 0.9)}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.fixed_dictionaries({}, optional=SETTINGS))
+def test_what_was_typed_can_be_typed_again(typed):
+    "A run's row says in words of the command line what was changed; these words make the same recipe."
+    base = load_recipe("final")
+    changed = override(base, [f"{key}={value}" for key, value in typed.items()])
+    assert override(base, changes(changed).split()) == override(changed, [f"seed={base.seed}"])  # it has a column
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.text(max_size=30))
+def test_any_change_is_made_or_refused(text):
+    try:
+        override(load_recipe("sprint"), [text])
+    except RecipeError as e:
+        assert str(e)
+
+
+def test_the_loader_survives_the_fuzzer(tmp_path):
+    found = fuzz(60, seed=0, folder=str(tmp_path))
+    assert found["read"] > 100 and found["refused"] > 1000 and not found.get("slow") and found["peak_mb"] < 2000

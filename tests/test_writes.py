@@ -1,0 +1,200 @@
+"""A write that fails leaves the former file and nothing half done, and the run it belongs to can go on."""
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from kills import NAME, RUN, bytes_that_differ, strays, weights
+
+from cifar_fast import files, plots
+from cifar_fast.archs import create_arch
+from cifar_fast.callbacks.checkpoint import Checkpoint
+from cifar_fast.callbacks.history import History
+from cifar_fast.cli import main
+from cifar_fast.inference import load_export, save_export
+from cifar_fast.results.store import ResultsError, add
+from cifar_fast.trust import trust
+
+CARD = {"arch": "cifar_sprint", "vocab": list("ab"), "normalize": {"mean": [0.5] * 3, "std": [0.25] * 3},
+        "data": {"name": "made up", "fingerprint": ""}}
+
+
+def checkpoint(folder, version):
+    cb = Checkpoint(folder / "checkpoint.pt", {"version": version, "padding": list(range(3000))})
+    net = torch.nn.Linear(2, 2)
+    recorder = SimpleNamespace(lrs=[], iters=[], losses=[], values=[], metrics=[],
+                               smooth_loss=SimpleNamespace(count=0, val=torch.zeros(())))
+    cb.learn = SimpleNamespace(model=net, opt=torch.optim.SGD(net.parameters(), 0.1), cbs=[], recorder=recorder,
+                               train_iter=0, pct_train=0.0)
+    cb.save(1, 0)
+
+
+def history(folder, version):
+    cb = History(folder / "history.csv")
+    cb.rows = [{"epoch": i, "version": version} for i in range(3000)]
+    cb.write()
+
+
+def export(folder, version):
+    torch.manual_seed(version)
+    save_export(folder / "net", create_arch("cifar_sprint", 2), {**CARD, "version": version})
+
+
+def plot(folder, version):
+    plots.save(plots.learning_rate([(0.1 * version * i, None) for i in range(100)]), folder / "lr.png")
+
+
+def table(folder, version):
+    add({"recipe": "a", "seed": version, "date": "x" * 20_000}, folder / "results.csv", folder / "spare.csv")
+
+
+WRITERS = {f.__name__: f for f in (checkpoint, history, export, plot, table)}
+
+
+@contextmanager
+def no_rename():
+    def refuse(source, target):
+        raise PermissionError(errno.EACCES, "renaming is refused", str(target))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.os, "replace", refuse)
+        yield
+
+
+@contextmanager
+def no_flush():
+    def refuse(fd):
+        raise OSError(errno.EIO, "the disk is gone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.os, "fsync", refuse)
+        yield
+
+
+@contextmanager
+def no_room():
+    "Files end at 10 kB: what is written stops in the middle, as on a full disk (Python ignores SIGXFSZ)."
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def read_only():
+    def refuse(*args, **kw):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.tempfile, "mkstemp", refuse)
+        yield
+
+
+FAULTS = {f.__name__: f for f in (no_rename, no_flush, no_room, read_only)}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_the_former_file_survives(tmp_path, writer, fault):
+    WRITERS[writer](tmp_path, 1)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if not p.name.endswith(".lock")}
+    with FAULTS[fault](), pytest.raises((OSError, ResultsError, RuntimeError)):
+        WRITERS[writer](tmp_path, 2)
+    after = {p.name: p.read_bytes() for p in tmp_path.iterdir() if not p.name.endswith(".lock")}
+    assert after == before
+    WRITERS[writer](tmp_path, 2)  # and the next one is whole
+    assert {p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")} == set(before)
+
+
+def test_a_new_file_that_fails_is_not_there(tmp_path):
+    for fault in FAULTS.values():
+        with fault(), pytest.raises((OSError, RuntimeError)):
+            export(tmp_path, 1)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_trust_list_survives(tmp_path, monkeypatch):
+    monkeypatch.setenv("CIFAR_FAST_TRUST", str(tmp_path / "trusted"))
+    (tmp_path / "a.pkl").write_bytes(b"a")
+    (tmp_path / "b.pkl").write_bytes(b"b")
+    trust(tmp_path / "a.pkl")
+    before = (tmp_path / "trusted").read_text()
+    with no_rename(), pytest.raises(OSError):
+        trust(tmp_path / "b.pkl")
+    assert (tmp_path / "trusted").read_text() == before
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A file system of 8 MB, where this process may mount one."
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], capture_output=True).returncode == 0
+    if not made:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_run_on_a_full_disk_keeps_the_former_export_and_goes_on_later(small_disk, tmp_path, capsys, digits):
+    assert main([*RUN, f"exports={small_disk}"]) == 0
+    before = {p.name: p.read_bytes() for p in small_disk.glob(f"{NAME}.*")}
+    fill(small_disk, leave=200_000)
+    capsys.readouterr()
+    assert main([*RUN, "seed=7", f"exports={small_disk}"]) == 2
+    err = capsys.readouterr().err
+    assert "cannot be written (No space left on device)" in err and "make room" in err and "Traceback" not in err
+    assert {p.name: p.read_bytes() for p in small_disk.glob(f"{NAME}.*")} == before and load_export(small_disk / NAME)
+    (small_disk / "ballast").unlink()
+    going_on = "--resume" if (small_disk / NAME / "running" / "checkpoint.pt").exists() else "--restart"
+    assert main([*RUN, "seed=7", f"exports={small_disk}", going_on]) == 0
+    assert main([*RUN, "seed=7", f"exports={tmp_path / 'plain'}"]) == 0
+    assert bytes_that_differ(weights(tmp_path / "plain"), weights(small_disk)) == 0
+    assert not strays(small_disk) and len(pd.read_csv(small_disk / "results.csv")) == 2
+
+
+def fill(folder, leave):
+    free = os.statvfs(folder)
+    (folder / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - leave))
+
+
+def test_a_run_whose_export_fails_has_not_to_train_again(tmp_path, monkeypatch, capsys, digits):
+    from cifar_fast import train
+
+    def full(*args, **kw):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
+
+    monkeypatch.setattr(train, "save_export", full)
+    assert main([*RUN, f"exports={tmp_path}"]) == 2
+    err = capsys.readouterr().err
+    assert "keeps the whole training" in err and "cannot be written" in err
+    monkeypatch.undo()
+    assert main([*RUN, f"exports={tmp_path}", "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert "goes on after epoch 2 of 2" in out and "epoch   1/2" not in out and not strays(tmp_path)
+
+
+def test_a_run_whose_row_cannot_be_added_is_complete(tmp_path, monkeypatch, capsys, digits):
+    from cifar_fast.results import store
+
+    def broken(path):
+        raise ResultsError(f"{path} is spoilt")
+
+    monkeypatch.setattr(store, "read", broken)
+    (tmp_path / "results.csv").write_text("recipe\n")
+    assert main([*RUN, f"exports={tmp_path}"]) == 2
+    assert "The run itself is complete" in capsys.readouterr().err
+    assert (tmp_path / f"{NAME}.json").exists() and (tmp_path / NAME / "row.csv").exists() and not strays(tmp_path)
