@@ -10,7 +10,6 @@ it died of is kept.
 import argparse
 import multiprocessing
 import random
-import resource
 import struct
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from odd_pictures import contents
+from odd_pictures import contents, peak_mb
 
 from cifar_fast.data.errors import PictureError
 from cifar_fast.data.pictures import read_picture
@@ -69,7 +68,7 @@ def work(seed: int, seconds: float, last: str, out) -> None:
         if time.monotonic() - begun > SLOW:
             found["slow"] += 1
             Path(f"{last}.slow").write_bytes(data)
-    out.put((found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
+    out.put((found, round(peak_mb())))
 
 
 def fuzz(seconds: float, seed: int = 0, folder: str | None = None) -> dict:
