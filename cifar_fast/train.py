@@ -76,7 +76,7 @@ def prepare(
     learn = cifar_learner(dls, recipe.arch, loss_func=recipe.loss(), opt_func=recipe.opt, metrics=accuracy,
                           lr=recipe.lr, seed=recipe.seed)
     found = within_budget(learn.model, recipe)
-    compiled = choose_compile(recipe.compile, device, recipe.epochs * len(dls.train))
+    compiled = choose_compile(recipe.compile, device, recipe.epochs * len(dls.train), learn.model)
     return Run(recipe, source, learn, found, device, precision, compiled, git_commit())
 
 

@@ -30,5 +30,5 @@ recipe = Recipe(
     fit=partial(flat),
     sched=partial(cosine, eta_min=1e-6),
     loss=partial(cross_entropy),
-    channels_last=True,
+    compile="auto",
 )

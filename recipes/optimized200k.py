@@ -39,6 +39,6 @@ recipe = Recipe(
     mix=partial(mixing, mixup=0.3, cutmix=0.3, ricap=0.2, mixup_alpha=0.2, cutmix_alpha=1.0, ricap_beta=0.3),
     ema=partial(ema, decay=0.999),
     clip=1.0,
-    channels_last=True,
+    compile="auto",
     waive={"dilation": "the published net has no dilated convolution"},
 )

@@ -134,18 +134,23 @@ def test_muon_resumes_from_its_state():
 # ---------------------------------------------------------------- torch.compile
 
 
-@pytest.mark.parametrize("compile, device, steps, chosen", [
-    ("off", "cuda", 10**6, False), ("on", "cuda", 1, True), ("on", "cpu", 1, True),
-    ("auto", "cuda", 10**6, True), ("auto", "cuda", 10, False), ("auto", "cpu", 10**6, False),
+DENSE = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1))
+DEPTHWISE = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 3, groups=4))
+
+
+@pytest.mark.parametrize("compile, device, steps, net, chosen", [
+    ("off", "cuda", 10**6, DEPTHWISE, False), ("on", "cuda", 1, DENSE, True), ("on", "cpu", 1, DENSE, True),
+    ("auto", "cuda", 10**6, DENSE, True), ("auto", "cuda", 10, DEPTHWISE, False),
+    ("auto", "cpu", 10**6, DENSE, False), ("auto", "cpu", 10**6, DEPTHWISE, True), ("auto", "cpu", 10, DEPTHWISE, False),
 ])
-def test_what_is_compiled_where_it_can_be(monkeypatch, compile, device, steps, chosen):
+def test_what_is_compiled_where_it_can_be(monkeypatch, compile, device, steps, net, chosen):
     monkeypatch.setattr(compiling, "why_not", lambda device: None)
-    assert compiling.choose_compile(compile, torch.device(device), steps) is chosen
+    assert compiling.choose_compile(compile, torch.device(device), steps, net) is chosen
 
 
 def test_what_cannot_be_compiled_is_said(monkeypatch):
     monkeypatch.setattr(compiling, "why_not", lambda device: "no triton")
     with pytest.raises(ValueError, match="compile=on: torch.compile does not work here .no triton.; compile=auto"):
-        compiling.choose_compile("on", torch.device("cuda"), 10**6)
+        compiling.choose_compile("on", torch.device("cuda"), 10**6, DENSE)
     with pytest.warns(UserWarning, match="not compiled, which is slower.*no triton"):
-        assert compiling.choose_compile("auto", torch.device("cuda"), 10**6) is False
+        assert compiling.choose_compile("auto", torch.device("cuda"), 10**6, DENSE) is False
