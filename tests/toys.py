@@ -2,8 +2,8 @@
 
 from functools import partial
 
-import torch
 import fastai.callback.schedule  # noqa: F401 - it gives Learner its fit_one_cycle
+import torch
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Metric
