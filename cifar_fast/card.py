@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -19,6 +21,7 @@ from cifar_fast.evaluation import scores
 from cifar_fast.inference import probabilities
 from cifar_fast.machine import versions
 from cifar_fast.modelfiles import files_of
+from cifar_fast.predictions import Predictions
 from cifar_fast.recipe import Recipe, describe, recipes_dir
 
 if TYPE_CHECKING:
@@ -30,8 +33,8 @@ def valid_name(recipe: Recipe) -> str:
     return "test (selected on test)" if recipe.protocol == "published" else "held-out"
 
 
-def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
-    """The card of a fitted run; the Learner is left with the weights to export, the averaged ones with EMA.
+def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> tuple[dict, Predictions | None]:
+    """The card of a fitted run, and what it predicted; the Learner is left with the weights to export (EMA's, if any).
 
     The test set is met here, once, by those weights (and beside them by the ones without averaging).
     """
@@ -41,19 +44,20 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
     mixer = next((cb for cb in cbs if hasattr(cb, "drawn")), None)
     frame = history.frame()
     dl, labels, on = measured_on(run)
-    own = measure(learn.model, dl, labels, source.vocab, tta=False) if average and on else None
+    own = measure(learn.model, dl, labels, source.vocab, tta=False)[0] if average and on else None
     if average:
         learn.model.load_state_dict(average.average.module.state_dict())
-    measured = measure(learn.model, dl, labels, source.vocab, recipe.tta) if on else None
+    measured, plain = measure(learn.model, dl, labels, source.vocab, recipe.tta) if on else (None, None)
     if measured and average:
         measured["accuracy_without_ema"] = own["accuracy"]
+    said = on and Predictions(labels, plain.argmax(1), plain, tuple(source.vocab), which_pictures(run, on), on)
     mean, std = recipe.stats or (source.mean, source.std)
     best = None
     if "valid_accuracy" in frame:
         column = watched(frame.columns)
         row = frame.loc[frame[column].idxmax()]
         best = {"epoch": int(row["epoch"]), "accuracy": float(row[column]), "on": valid_name(recipe)}
-    return {
+    card = {
         "name": recipe.name,
         "arch": recipe.arch,
         "vocab": list(source.vocab),
@@ -81,6 +85,15 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> dict:
         "commit": run.commit,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
+    return card, said or None
+
+
+def which_pictures(run: Run, on: str) -> str:
+    "Names the pictures that a run was measured on: two runs of the same value can be compared picture by picture."
+    if on == "test":
+        return f"{run.source.fingerprint}/test"
+    items = np.array([int(i) for i in run.learn.dls.valid_ds.items], dtype="<i8")
+    return f"{run.source.fingerprint}/{hashlib.sha256(items.tobytes()).hexdigest()[:16]}"
 
 
 def seconds_to(target: float, frame: pd.DataFrame) -> float | None:
@@ -104,13 +117,13 @@ def measured_on(run: Run):
     return None, None, None
 
 
-def measure(model, dl, labels, vocab, tta: bool) -> dict:
-    "Scores of `model` on a DataLoader in order, plain and with TTA."
+def measure(model, dl, labels, vocab, tta: bool) -> tuple[dict, np.ndarray]:
+    "Scores of `model` on a DataLoader in order, plain and with TTA; and the plain probabilities (N, C)."
     plain, mirrored = probabilities(model, (x.as_subclass(torch.Tensor) for x, *_ in dl), tta)
     found = scores(plain, labels, vocab)
     if tta:
         found["accuracy_tta"] = float((mirrored.argmax(1) == labels).mean())
-    return found
+    return found, plain
 
 
 def device_name(device: torch.device) -> str:

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 def refusal(e: Exception) -> bool:
     "Whether this is an error of the input, which has a message for the user, and not one of ours."
     ours = ("RecipeError", "DataError", "PictureError", "BudgetError", "ExportError", "Diverged", "ResultsError",
-            "CheckpointError", "RunError", "Refused")
+            "CheckpointError", "RunError", "PredictionsError", "Refused")
     if isinstance(e, OSError) or any(c.__name__ in ours for c in type(e).__mro__):
         return True
     last = e.__traceback__

@@ -17,6 +17,7 @@ from fastai.callback.training import GradientClip
 from fastai.imports import noop
 from fastai.metrics import accuracy
 
+from cifar_fast import predictions
 from cifar_fast.archs import require_arch
 from cifar_fast.callbacks.checkpoint import Checkpoint
 from cifar_fast.callbacks.compiling import Compiled, choose_compile
@@ -198,8 +199,10 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
         with politely(checkpoint):
             cbs = fit(run, about["lr"], running, checkpoint=checkpoint)
         trained = True
-        card = finished(replace(recipe, lr=about["lr"]), run, cbs, checkpoint.seconds())
+        card, said = finished(replace(recipe, lr=about["lr"]), run, cbs, checkpoint.seconds())
         card["resumed"] = checkpoint.resumes
+        if said:
+            said.save(running / predictions.NAME)
         leave(run, folder, card, next(cb for cb in cbs if isinstance(cb, History)))
     except BaseException as e:
         print(f"\n{what_is_kept(folder, about, e, trained)}", file=sys.stderr)

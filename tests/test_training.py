@@ -194,7 +194,7 @@ def test_the_average_is_measured_and_exported(base):
         with torch.no_grad():
             right = [(net(x.as_subclass(torch.Tensor)).argmax(1) == y).float() for x, y in run.learn.dls.valid]
         assert float(torch.cat(right).mean()) == pytest.approx(last[column])
-    card = finished(run.recipe, run, list(base.cbs.values()), 1.0)
+    card, said = finished(run.recipe, run, list(base.cbs.values()), 1.0)
     assert equal(state(average), run.learn.model.state_dict())  # swapped in
     assert 0 <= card["held_out"]["accuracy_without_ema"] <= 1 and sum(card["mixed"].values()) == 16
 
