@@ -147,6 +147,18 @@ def git_commit() -> str | None:
 
 def summary(card: dict, stem: Path) -> str:
     "What a run says at its end: plain accuracy first, TTA beside it, and where things are."
+    lines = [scored(card)]
+    if card["held_out"] and not card["test"]:
+        lines.append(f"the test set was left alone; python -m cifar_fast evaluate {stem} meets it")
+    weights, json_file, pkl = files_of(stem)
+    lines.append(f"left: {weights}, {json_file.name}, {pkl.name}, plots and history in {stem}/, "
+                 f"a row in {stem.parent / 'results.csv'}")
+    lines.append(f"next: python -m cifar_fast predict {stem} PICTURE…")
+    return "\n".join(lines)
+
+
+def scored(card: dict) -> str:
+    "The accuracy of a run, in a line or two."
     lines = []
     if card["protocol"].startswith("selected on test"):
         last, best = card["last_epoch"], card["best_epoch"]
@@ -159,12 +171,6 @@ def summary(card: dict, stem: Path) -> str:
         raw = f", without EMA {found['accuracy_without_ema']:.2%}" if "accuracy_without_ema" in found else ""
         best = " of the best epoch" if card["protocol"].startswith("selected on test") else ""
         lines.append(f"{on} accuracy{best} {found['accuracy']:.2%}{tta}{raw}  ({found['n']:,} pictures, {took})")
-        if on == "held-out":
-            lines.append(f"the test set was left alone; python -m cifar_fast evaluate {stem} meets it")
     else:
         lines.append(f"no accuracy: the dataset has no test pictures and valid=0 holds none out ({took})")
-    weights, json_file, pkl = files_of(stem)
-    lines.append(f"left: {weights}, {json_file.name}, {pkl.name}, plots and history in {stem}/, "
-                 f"a row in {stem.parent / 'results.csv'}")
-    lines.append(f"next: python -m cifar_fast predict {stem} PICTURE…")
     return "\n".join(lines)

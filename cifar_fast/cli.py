@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cifar_fast import __version__
 from cifar_fast.bench import BENCHMARKS, DEFAULT
+from cifar_fast.verbosity import NORMAL, QUIET, VERBOSE, quiet, set_level, verbose
 
 EPILOG = """examples:
   python -m cifar_fast recipe final data=digits epochs=8    # no download, about a minute
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     if not hasattr(args, "run"):
         parser().print_help()
         return 2
-    quiet_warnings()
+    set_level(QUIET if args.quiet else VERBOSE if args.verbose else NORMAL)
+    quiet_warnings(args.verbose)
     try:
         return args.run(args) or 0
     except KeyboardInterrupt as e:
@@ -51,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as a shell reports SIGPIPE
     except Exception as e:
-        if not refusal(e):
+        if args.verbose or not refusal(e):
             raise
         print(f"cifar_fast: {e}", file=sys.stderr)
         return 2
@@ -70,8 +72,10 @@ def refusal(e: Exception) -> bool:
     return isinstance(e, ValueError) and here  # raised by us; one that a library raises is our mistake
 
 
-def quiet_warnings() -> None:
-    "Show our own warnings as one plain line; leave out those of libraries, which a user cannot act on."
+def quiet_warnings(verbose: bool) -> None:
+    "Show our own warnings as one plain line; leave out those of libraries, which a user cannot act on (-v shows them)."
+    if verbose:
+        return
     warnings.showwarning = lambda message, *_, **__: print(f"cifar_fast: {message}", file=sys.stderr)
     for package in ("fastai", "albumentations", "torch", "timm", "fasttransform", "plum", "sklearn", "PIL"):
         warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")
@@ -84,8 +88,14 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"cifar_fast {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
 
+    common = argparse.ArgumentParser(add_help=False)
+    talk = common.add_mutually_exclusive_group()
+    talk.add_argument("-q", "--quiet", action="store_true", help="say nothing but results, warnings and errors")
+    talk.add_argument("-v", "--verbose", action="store_true",
+                      help="say more: libraries' warnings, where an error comes from")
+
     def command(run, name, help, **kw):
-        p = commands.add_parser(name, help=help, description=help, **kw)
+        p = commands.add_parser(name, help=help, description=help, parents=[common], **kw)
         p.set_defaults(run=run)
         return p
 
@@ -95,6 +105,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("name", help="a recipe's name, or a path to a recipe file ending in .py")
     p.add_argument("changes", nargs="*", metavar="key=value",
                    help="e.g. epochs=30 data=digits lr=find fit.pct_start=0.2 sched=step sched.gamma=0.1")
+    p.add_argument("--log", choices=("auto", "bars", "lines", "json", "quiet"), default="auto",
+                   help="bars, plain lines every ten seconds, or one JSON object an epoch on stdout (default auto: "
+                        "bars on a terminal, lines elsewhere)")
     p.add_argument("--dry-run", action="store_true", help="show recipe, audit, shapes and schedule; time three steps")
     again = p.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue the run of this recipe that stopped")
@@ -186,6 +199,7 @@ def resolve(name: str, changes: list[str]):
 
 def recipe(args) -> int:
     from cifar_fast.dryrun import dry_run
+    from cifar_fast.recipe import describe
     from cifar_fast.runs import Interrupted, given_for
     from cifar_fast.train import train
 
@@ -203,16 +217,19 @@ def recipe(args) -> int:
         # What was typed when the run began need not be typed again; what is typed now is held against it.
         given = [args.name, *begun[1:], *(c for c in args.changes if c not in begun[1:])]
         resolved, finds = resolve(args.name, given[1:])
+    if verbose():
+        print(json.dumps(describe(resolved), indent=1), file=sys.stderr)
     resume = True if args.resume else False if args.restart else None
+    log = "quiet" if quiet() and args.log == "auto" else args.log
     try:
-        train(resolved, finds, resume=resume, allow_changes=args.allow_changes, given=given)
+        train(resolved, finds, resume=resume, allow_changes=args.allow_changes, given=given, log=log)
     except Interrupted as e:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
         print(f"cifar_fast: {e}", file=sys.stderr)
         if input("Continue it? [Y/n] ").strip().lower() not in ("", "y", "yes"):
             raise
-        train(resolved, finds, resume=True, given=given)
+        train(resolved, finds, resume=True, given=given, log=log)
     return 0
 
 
@@ -310,7 +327,7 @@ def predict(args) -> int:
     for pattern in missing:
         print(f"cifar_fast: {pattern}: no picture there", file=sys.stderr)
     top = min(args.topk, len(vocab))
-    for path, probs, reason in predict_files(exported, paths, args.tta, progress=sys.stderr.isatty()):
+    for path, probs, reason in predict_files(exported, paths, args.tta, progress=sys.stderr.isatty() and not quiet()):
         if reason:
             bad += 1
             print(f"cifar_fast: {reason}", file=sys.stderr)

@@ -111,7 +111,7 @@ def made(source) -> Run:
 
 def trained(source):
     run = made(source)
-    fit(run, log=False)
+    fit(run)
     loss = float(run.learn.recorder.losses[-1])
     if not math.isfinite(loss):
         raise ValueError(f"the loss is {loss}")
@@ -121,7 +121,7 @@ def trained(source):
 def repeated(kept):
     source, run = kept
     again = made(source)
-    fit(again, log=False)
+    fit(again)
     one, other = run.learn.model.state_dict(), again.learn.model.state_dict()
     differ = [k for k in one if not torch.equal(one[k], other[k])]
     if differ and run.device.type == "cpu":  # a GPU adds in any order

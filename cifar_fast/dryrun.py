@@ -51,7 +51,7 @@ def preview(
     batch = (torch.zeros(1, 1), torch.zeros(1, 1))
     dls = DataLoaders([batch] * steps, [batch])
     metrics = [_Fed(accuracies or range(recipe.epochs))]  # ever rising, if none are given
-    cbs = [History(log=False)] + ([recipe.sched()] if recipe.sched else [])
+    cbs = [History()] + ([recipe.sched()] if recipe.sched else [])
     if each_epoch:
         cbs.append(_EachEpoch(each_epoch))
     with rng_restored():
@@ -125,7 +125,7 @@ def seconds_a_step(run: Run, n: int = 3) -> tuple[float, int]:
     "Mean seconds of `n` steps of `fit` after one that warms up, and how many there were (a run may have fewer)."
     timer = _Timer(n)
     run.learn.add_cb(timer)
-    fit(run, log=False)
+    fit(run)
     run.learn.remove_cb(timer)
     timed = len(timer.marks) - 1
     return (timer.marks[-1] - timer.marks[0]) / timed if timed > 0 else float("nan"), timed

@@ -24,8 +24,9 @@ from cifar_fast.callbacks.compiling import Compiled, choose_compile
 from cifar_fast.callbacks.ema import EMAAccuracy
 from cifar_fast.callbacks.history import Diverged, History
 from cifar_fast.callbacks.precision import choose_precision, precision_cbs
+from cifar_fast.callbacks.progress import Progress, words
 from cifar_fast.callbacks.stopping import KeepBest, Patience, Target
-from cifar_fast.card import device_name, finished, git_commit, summary, valid_name
+from cifar_fast.card import device_name, finished, git_commit, scored, summary, valid_name
 from cifar_fast.constraints import Audit, Budget, audit
 from cifar_fast.data.block import make_dls
 from cifar_fast.data.sources import Source, load_source
@@ -40,6 +41,7 @@ from cifar_fast.results import add, changes, draw_published, read, row
 from cifar_fast.runs import Interrupted, RunError, RunFolder, command, identity, require_same, stem_of, where
 from cifar_fast.seeds import rng_restored, seed_everything
 from cifar_fast.signals import politely
+from cifar_fast.terminal import epochs_drawn
 from cifar_fast.trust import trust
 
 
@@ -95,7 +97,7 @@ def within_budget(model, recipe: Recipe) -> Audit:
     return found
 
 
-def training_callbacks(run: Run, folder: Path | None = None, log: bool = True,
+def training_callbacks(run: Run, folder: Path | None = None, progress: Progress | None = None,
                        checkpoint: Checkpoint | None = None) -> list[Callback]:
     "The callbacks that belong to training only: given to `fit`, so they are not exported."
     r, cbs = run.recipe, precision_cbs(run.precision, run.recipe.channels_last)
@@ -121,18 +123,17 @@ def training_callbacks(run: Run, folder: Path | None = None, log: bool = True,
         cbs.append(Compiled())
     if checkpoint:
         cbs.append(checkpoint)
-    return [*cbs, History(folder and folder / "history.csv", log)]
+    return [*cbs, History(folder and folder / "history.csv"), *([progress] if progress else [])]
 
 
-def fit(run: Run, lr: float | None = None, folder: Path | None = None, log: bool = True,
+def fit(run: Run, lr: float | None = None, folder: Path | None = None, progress: Progress | None = None,
         checkpoint: Checkpoint | None = None) -> list[Callback]:
     "Train as the recipe says; returns the training callbacks, whatever happened undone what they had patched."
-    learn, cbs = run.learn, training_callbacks(run, folder, log, checkpoint)
-    bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
-    quiet = bars if not sys.stdout.isatty() else []  # bars redraw a line, which a file or pipe cannot
-    logger, learn.logger = learn.logger, noop  # History prints the line of an epoch
+    learn, cbs = run.learn, training_callbacks(run, folder, progress, checkpoint)
+    bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]  # ours stands in for fastai's
+    logger, learn.logger = learn.logger, noop
     try:
-        with learn.removed_cbs(quiet):
+        with learn.removed_cbs(bars):
             run.recipe.fit(learn, run.recipe.epochs, lr or run.recipe.lr, cbs)
     finally:
         learn.logger, learn.begin_at = logger, (0, 0)
@@ -150,8 +151,20 @@ def train(
     resume: bool | None = None,  # a run that stopped: True continues it, False begins anew, None raises Interrupted
     allow_changes: bool = False,  # go on although something differs from what the run was begun with
     given: Sequence[str] = (),  # what was typed, kept for the command that resumes
+    log: str = "auto",  # what it shows while it goes: one of `callbacks.progress.MODES`
 ) -> dict:
     "Run `recipe` and leave its exports; returns the card that went into the .json."
+    progress = Progress(log)
+    with words(progress.mode):
+        card = begin(recipe, find_lr, resume, allow_changes, given, progress)
+    if progress.mode == "quiet":
+        print(scored(card))
+    return card
+
+
+def begin(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, given: Sequence[str],
+          progress: Progress) -> dict:
+    "`train`, from where a run of this recipe stopped or from the start."
     run = prepare(recipe)
     stem = stem_of(recipe)
     table = stem.parent / "results.csv"
@@ -177,10 +190,10 @@ def train(
         elif resume:
             print("the run stopped before its first checkpoint: it begins anew", flush=True)
         folder.begin(keep=bool(start))
-        return work(run, folder, about, start, find_lr and not start)
+        return work(run, folder, about, start, find_lr and not start, progress)
 
 
-def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: bool) -> dict:
+def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: bool, progress: Progress) -> dict:
     "The run itself, from the first step or from `start` to its row in the table."
     from cifar_fast import plots
     from cifar_fast.lrfind import find
@@ -197,7 +210,7 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
     trained = False
     try:
         with politely(checkpoint):
-            cbs = fit(run, about["lr"], running, checkpoint=checkpoint)
+            cbs = fit(run, about["lr"], running, progress, checkpoint)
         trained = True
         card, said = finished(replace(recipe, lr=about["lr"]), run, cbs, checkpoint.seconds())
         card["resumed"] = checkpoint.resumes
@@ -236,6 +249,8 @@ def leave(run: Run, folder: RunFolder, card: dict, history: History) -> None:
         title = f"{recipe.name}, {card['on']}"
         plots.save(plots.confusion(found["confusion"], card["vocab"], title), stem / "confusion.png")
     draw_published(stem, recipe.name, card["recipe"], history.frame())
+    if card["epochs"] > 1:
+        print(f"\n{epochs_drawn(history.frame())}\n")
     print(summary(card, stem))
 
 
@@ -261,6 +276,7 @@ def headline(run: Run) -> str:
     r, p = run.recipe, run.audit.profile
     held = {"published": "validates and selects on TEST, as published"}.get(
         r.protocol, f"{len(run.learn.dls.valid_ds):,} of train held out" if r.valid else "nothing held out")
+    epochs = "1 epoch" if r.epochs == 1 else f"{r.epochs} epochs"
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
-            f"({len(run.learn.dls.train_ds):,} pictures, {held}), {r.epochs} epochs, seed {r.seed}, "
+            f"({len(run.learn.dls.train_ds):,} pictures, {held}), {epochs}, seed {r.seed}, "
             f"{run.device} {run.precision} {'compiled' if run.compiled else 'eager'}")

@@ -38,7 +38,7 @@ def trained(recipe, *more, folder=None):
     "A fitted run, its callbacks by type, and its weights; `more` callbacks watch it."
     run = prepare(recipe)
     run.learn.add_cbs(more)
-    cbs = {type(cb): cb for cb in fit(run, folder=folder, log=False)}
+    cbs = {type(cb): cb for cb in fit(run, folder=folder)}
     return SimpleNamespace(run=run, cbs=cbs, weights=state(run.learn.model), frame=cbs[History].frame())
 
 
@@ -125,7 +125,7 @@ def test_training_after_lr_find_equals_training_without_it(base, tmp_path, monke
     assert equal(weights, learn.model.state_dict()) and all(p.grad is None for p in learn.model.parameters())
     assert (learn.opt, train.next_epoch, set(learn.cbs)) == (None, 0, callbacks)
     assert list(tmp_path.iterdir()) == []
-    fit(run, log=False)
+    fit(run)
     assert equal(base.weights, learn.model.state_dict())
 
     # And in the middle of things: the optimizer with its momentum stays, and the next epoch is the one it was.
@@ -310,7 +310,7 @@ def test_bf16_on_a_cpu(digits):
     conv.register_forward_hook(lambda module, args, output: inside.add(output.dtype))
     before = state(run.learn.model)
     run.learn.add_cbs([Watch(20, after_pred=look), Watch(99, after_batch=few)])
-    fit(run, log=False)
+    fit(run)
     assert torch.bfloat16 in inside  # the net runs in bf16, the loss and the weights are fp32
     assert seen == {(torch.float32, True, True), (torch.float32, True, False)}
     assert len(losses) == 4 and np.isfinite(losses).all()
@@ -332,7 +332,7 @@ def test_an_interrupted_run_leaves_nothing_behind(digits, error, event):
     watch = Watch(15, **{event: break_off})
     run.learn.add_cb(watch)
     with pytest.raises(error):
-        fit(run, log=False)
+        fit(run)
     run.learn.remove_cb(watch)
     assert not torch.is_autocast_enabled("cpu")
     assert {type(cb) for cb in run.learn.cbs} == {type(cb) for cb in callbacks}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
 import torch
+
+from cifar_fast.verbosity import aside
 
 Side = Callable[[], float]
 "Does its work once; returns what it measured, e.g. images a second."
@@ -80,4 +81,4 @@ def compare(
 
 def note(text: str) -> None:
     "Say on stderr what is measured now."
-    print(f"bench: {text}", file=sys.stderr, flush=True)
+    aside(f"bench: {text}")

@@ -23,9 +23,8 @@ class History(Callback):
 
     def __init__(self,
         path: Path | None = None, # CSV to (re)write after every epoch
-        log: bool = True, # print a line an epoch
     ):
-        self.path, self.log = path, log
+        self.path = path
 
     def before_fit(self):
         self.rows, self.steps = [], []
@@ -67,20 +66,10 @@ class History(Callback):
                "images_per_second": self.images / self.seconds}
         self.rows.append(row)
         self.write()
-        if self.log:
-            print(self.line(row), flush=True)
 
     def write(self) -> None:
         if self.path:
             write_text(self.path, self.frame().to_csv(index=False))
-
-    def line(self, row) -> str:
-        shown = {k: v for k, v in row.items() if k not in ("epoch", "momentum", "seconds", "images_per_second", "lr")}
-        short = {"train_loss": "loss", "train_accuracy": "acc", "valid_loss": "valid loss",
-                 "valid_accuracy": "valid acc", "valid_ema_accuracy": "ema acc"}
-        parts = [f"{short.get(k, k)} {v:.4f}" for k, v in shown.items()]
-        return (f"epoch {row['epoch']:>3}/{self.n_epoch}  " + "  ".join(parts)
-                + f"  lr {row['lr']:.2g}  {row['seconds']:.1f} s  {row['images_per_second']:.0f} img/s")
 
     def frame(self) -> pd.DataFrame:
         return pd.DataFrame(self.rows)

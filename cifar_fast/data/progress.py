@@ -1,9 +1,10 @@
 """One line every few seconds on stderr, for the rare work that takes long."""
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
+
+from cifar_fast.verbosity import aside
 
 __all__ = ["progress"]
 
@@ -20,6 +21,6 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
         if (now := time.monotonic()) - said >= _EVERY:
             said = now
             of = f" of {total:,}" if total else ""
-            print(f"{what}: {count:,}{of} {unit}", file=sys.stderr, flush=True)
+            aside(f"{what}: {count:,}{of} {unit}")
     if said > start:
-        print(f"{what}: {count:,} {unit} in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        aside(f"{what}: {count:,} {unit} in {time.monotonic() - start:.0f} s")

@@ -1,0 +1,103 @@
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from cifar_fast.callbacks import progress
+from cifar_fast.callbacks.progress import Progress, choose_mode, duration, heading, line
+from cifar_fast.cli import main
+
+ROW = {"epoch": 3, "train_loss": 1.2345, "train_accuracy": 0.5, "valid_loss": 12.5, "valid_accuracy": 1.0,
+       "valid_ema_accuracy": 0.987, "lr": 0.00123, "momentum": 0.9, "seconds": 1234.5, "images_per_second": 12345}
+
+
+def test_a_line_fits_a_narrow_terminal_and_stands_under_its_heading():
+    text, head = line(ROW, 200) + " *", heading(ROW)
+    assert len(text) <= 80
+    assert [len(head[:m.end()]) for m in re.finditer(r"\S+(?: acc)?", head)][1:] == \
+        [len(text[:m.end()]) for m in re.finditer(r"\S+", text)][1:-1]
+
+
+def test_columns_that_a_run_lacks_are_left_out():
+    row = {k: v for k, v in ROW.items() if not k.startswith("valid")}
+    assert "v.acc" not in heading(row) and "100.00%" not in line(row, 3)
+
+
+@pytest.mark.parametrize("seconds, said", [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (3600, "60 min"),
+                                           (7500, "2 h 05 min")])
+def test_durations(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_a_mode_that_is_none():
+    with pytest.raises(ValueError, match="log='loud': choose one of auto, bars, lines, json, quiet"):
+        choose_mode("loud")
+
+
+def run(tmp_path, capsys, *args):
+    code = main(["recipe", "mobile", "data=digits", "epochs=2", "bs=512", f"exports={tmp_path}", "tta=0", *args])
+    return code, *capsys.readouterr()
+
+
+def test_json_is_an_object_an_epoch_and_nothing_else_on_stdout(tmp_path, capsys):
+    code, out, err = run(tmp_path, capsys, "--log", "json")
+    rows = [json.loads(text) for text in out.splitlines()]
+    assert code == 0 and [r["epoch"] for r in rows] == [1, 2] and {r["epochs"] for r in rows} == {2}
+    assert {"train_loss", "valid_accuracy", "lr", "images_per_second", "best"} <= rows[0].keys() and rows[0]["best"]
+    assert "test accuracy" in err and "next:" in err  # the words are still there
+
+
+def test_quiet_leaves_the_result(tmp_path, capsys):
+    code, out, err = run(tmp_path, capsys, "-q")
+    assert code == 0 and "test accuracy" in out and len(out.splitlines()) == 2 and err == ""
+
+
+def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(progress.EVERY, "lines", 0)
+    code, out, _ = run(tmp_path, capsys)
+    assert re.search(r"epoch 1/2, batch 2/3: loss \d\.\d{3}, acc \d+\.\d%, lr 0\.01, \d+ img/s, \d+ s left", out)
+    assert out.count("v.acc") == 1 and len(re.findall(r"^ +[12]/2 ", out, re.M)) == 2 and "\r" not in out
+    best = [text for text in out.splitlines() if text.endswith(" *")]
+    assert best and best[0].startswith("   1/2")
+    assert "accuracy (%)" in out and "- 85%" in out  # drawn at the end
+    assert max(map(len, out.split("accuracy (%)")[0].splitlines()[1:])) <= 80
+
+
+def test_verbose_says_what_was_resolved_and_where_an_error_comes_from(tmp_path, capsys):
+    code, _, err = run(tmp_path, capsys, "-v", "--log", "lines")
+    assert code == 0 and '"epochs": 2' in err
+    with pytest.raises(Exception, match="no recipe is called 'nil'"):
+        main(["recipe", "nil", "-v"])
+
+
+def test_a_bar_on_a_terminal(tmp_path):
+    ours, theirs = pty.openpty()
+    subprocess.run(["stty", "-F", os.ttyname(theirs), "cols", "80", "rows", "24"], check=True)
+    child = subprocess.Popen([sys.executable, "-m", "cifar_fast", "recipe", "mobile", "data=digits", "epochs=1",
+                              f"exports={tmp_path}", "tta=0"], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:  # Linux tells the end of a terminal so
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    text = shown.decode()
+    assert child.wait() == 0
+    assert re.search(r"epoch 1/1 +\d+%\|.*\| \d+/12, loss \d\.\d{3}, acc .*, lr 0\.01", text)
+    assert "\n   1/1 " in text.replace("\r", "") or "   1/1 " in text
+
+
+def test_a_stopped_run_leaves_no_bar():
+    p = Progress("bars")
+    p.bar = progress.tqdm(total=3, disable=True)
+    p.undo()
+    assert p.bar is None
