@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from cifar_fast.callbacks.ema import EMA
-from cifar_fast.callbacks.history import History
+from cifar_fast.callbacks.history import Diverged, History
 from cifar_fast.callbacks.stopping import watched
 from cifar_fast.data.block import test_dl
 from cifar_fast.evaluation import scores
@@ -50,6 +50,7 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> tuple[dict, Predi
     measured, plain = measure(learn.model, dl, labels, source.vocab, recipe.tta) if on else (None, None)
     if measured and average:
         measured["accuracy_without_ema"] = own["accuracy"]
+    require_numbers(learn.model, plain)
     said = on and Predictions(labels, plain.argmax(1), plain, tuple(source.vocab), which_pictures(run, on), on)
     mean, std = recipe.stats or (source.mean, source.std)
     best = None
@@ -86,6 +87,14 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> tuple[dict, Predi
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
     return card, said or None
+
+
+def require_numbers(model, probs: np.ndarray | None) -> None:
+    "Raise Diverged for a trained net that answers with no numbers: it is no result, and is not exported."
+    state = [v for v in model.state_dict().values() if v.is_floating_point()]
+    if not all(bool(torch.isfinite(v).all()) for v in state) or (probs is not None and not np.isfinite(probs).all()):
+        raise Diverged("the trained net answers with values that are no numbers, so nothing was exported; try a lower "
+                       "learning rate (lr=…), or clip=1")
 
 
 def which_pictures(run: Run, on: str) -> str:

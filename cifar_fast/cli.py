@@ -53,10 +53,20 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as a shell reports SIGPIPE
     except Exception as e:
-        if args.verbose or not refusal(e):
+        told = e if refusal(e) else in_words(e)
+        if args.verbose or not told:
             raise
-        print(f"cifar_fast: {e}", file=sys.stderr)
+        print(f"cifar_fast: {told}", file=sys.stderr)
         return 2
+
+
+def in_words(e: Exception) -> Exception | None:
+    "What an error of a library means, where a user can do something about it."
+    if "torch" not in sys.modules:
+        return None
+    from cifar_fast.failures import explained
+
+    return explained(e)
 
 
 def refusal(e: Exception) -> bool:
@@ -185,12 +195,14 @@ def recipes(args) -> int:
     return 0
 
 
-def resolve(name: str, changes: list[str]):
-    "A recipe with changes; and whether lr=find was asked for."
+def resolve(name: str, changes: list[str], whole: bool = True):
+    "A recipe with changes, checked where they are all there; and whether lr=find was asked for."
     from cifar_fast.recipe import check, load_recipe, override
 
     finds = "lr=find" in changes
     changed = override(load_recipe(name), [c for c in changes if c != "lr=find"])
+    if not whole:
+        return changed, finds
     check(changed)
     if finds and getattr(getattr(changed.sched, "func", None), "sets_lr", False):
         raise Refused("lr=find has no effect with a schedule that sets the rate itself; use sched.max_lr=…")
@@ -203,7 +215,11 @@ def recipe(args) -> int:
     from cifar_fast.runs import Interrupted, given_for
     from cifar_fast.train import train
 
-    resolved, finds = resolve(args.name, args.changes)
+    given = [args.name, *args.changes]
+    if args.resume and (begun := given_for(resolve(args.name, args.changes, whole=False)[0])):
+        # What was typed when the run began need not be typed again; what is typed now is held against it, and wins.
+        given = [args.name, *reversed(dict.fromkeys(reversed([*begun[1:], *args.changes])))]
+    resolved, finds = resolve(given[0], given[1:])
     if args.allow_changes and not args.resume:
         raise Refused("--allow-changes belongs to --resume")
     if args.dry_run:
@@ -212,11 +228,6 @@ def recipe(args) -> int:
                           "resume or restart")
         print(dry_run(resolved))
         return 0
-    given = [args.name, *args.changes]
-    if args.resume and (begun := given_for(resolved)):
-        # What was typed when the run began need not be typed again; what is typed now is held against it.
-        given = [args.name, *begun[1:], *(c for c in args.changes if c not in begun[1:])]
-        resolved, finds = resolve(args.name, given[1:])
     if verbose():
         print(json.dumps(describe(resolved), indent=1), file=sys.stderr)
     resume = True if args.resume else False if args.restart else None
@@ -227,8 +238,12 @@ def recipe(args) -> int:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
         print(f"cifar_fast: {e}", file=sys.stderr)
-        if input("Continue it? [Y/n] ").strip().lower() not in ("", "y", "yes"):
-            raise
+        try:
+            answer = input("Continue it? [Y/n] ")
+        except EOFError:  # Ctrl-D
+            answer = "n"
+        if answer.strip().lower() not in ("", "y", "yes"):
+            return 2
         train(resolved, finds, resume=True, given=given, log=log)
     return 0
 

@@ -13,19 +13,22 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errn
 "What a full disk, a quota, a limit on files and a folder without permission answer."
 
 
-def explained(e: BaseException, recipe: Recipe) -> RunError | None:
+def explained(e: BaseException, recipe: Recipe | None = None) -> RunError | None:
     "What happened and what to try, for an error that a library raised; None for one that says enough or is ours."
     text = " ".join(str(e).split())
     if isinstance(e, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
-        least = f"bs={max(1, recipe.bs // 2)}" if recipe.bs > 1 else "a smaller net"
-        return RunError(f"out of memory with bs={recipe.bs}: {text[:150] or type(e).__name__}. Try {least}, or end "
-                        f"what else holds memory there")
+        least, having = "a smaller batch (bs=…)", ""
+        if recipe:
+            least, having = f"bs={recipe.bs // 2}" if recipe.bs > 1 else "a smaller net", f" with bs={recipe.bs}"
+        return RunError(f"out of memory{having}: {text[:150] or type(e).__name__}. Try {least}, or end what else holds "
+                        f"memory there")
     if isinstance(e, OSError) and e.errno in FULL or "PytorchStreamWriter failed" in text:
-        where = getattr(e, "filename", None) or recipe.exports
+        where = getattr(e, "filename", None) or (recipe.exports if recipe else "the file")
         why = getattr(e, "strerror", None) or "the disk is full, or a limit on files is reached"
         return RunError(f"{where} cannot be written ({why}): make room, or choose another place (exports=DIR). What "
                         f"stood there before is whole")
-    if isinstance(e, RuntimeError) and "DataLoader worker" in text:
+    died = isinstance(e, RuntimeError) and "DataLoader worker" in text
+    if died or (recipe and recipe.workers and isinstance(e, ConnectionError | EOFError)):  # cut off in mid-sentence
         return RunError(f"a process that augments pictures died ({text[:150]}): it was killed, or ran out of memory. "
                         f"Try workers=0: the images are the same for any number")
     return None

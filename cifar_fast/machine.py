@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -16,7 +17,11 @@ LIBRARIES = ("torch", "torchvision", "fastai", "timm", "albumentations", "pandas
 
 def versions() -> dict[str, str]:
     "The versions that decide a result; no library is imported for it."
-    return {"cifar_fast": __version__, "python": platform.python_version(), **{n: version(n) for n in LIBRARIES}}
+    found = {"cifar_fast": __version__, "python": platform.python_version(), **{n: version(n) for n in LIBRARIES}}
+    for name in ("opencv-python-headless", "opencv-python"):  # Albumentations warps with whichever is there
+        with suppress(PackageNotFoundError):
+            found["opencv"] = version(name)
+    return found
 
 
 def hardware() -> dict:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
 from filelock import FileLock, Timeout
 
 from cifar_fast.callbacks.checkpoint import load
@@ -19,7 +24,7 @@ from cifar_fast.recipe import Recipe, describe
 ASIDE = ("name", "exports", "workers", "device", "precision", "compile", "checkpoint_epochs", "checkpoint_minutes")
 "Settings that change no weight, or that are compared as what became of them (`device=auto` is a CPU here)."
 
-COMPARED = ("recipe", "data", "machine", "versions", "commit")
+COMPARED = ("recipe", "code", "data", "machine", "versions", "commit")
 "What must be the same for a run to go on to the very same weights."
 
 
@@ -107,7 +112,19 @@ def where(checkpoint: dict) -> str:
 def identity(recipe: Recipe, data: str, machine: dict, commit: str | None) -> dict[str, Any]:
     "What a run's weights follow from: compared when it goes on."
     described = {k: v for k, v in describe(recipe).items() if k not in ASIDE}
-    return {"recipe": described, "data": data, "machine": machine, "versions": versions(), "commit": commit}
+    return {"recipe": described, "code": own_code(recipe), "data": data, "machine": machine, "versions": versions(),
+            "commit": commit}
+
+
+def own_code(recipe: Recipe) -> dict[str, str]:
+    "Names and SHA-256 of the files that hold a recipe's own functions and net: what `describe` cannot see inside."
+    calls = [getattr(recipe, f.name) for f in fields(recipe)]
+    modules = {getattr(getattr(c, "func", c), "__module__", None) for c in calls if callable(c)}
+    modules.add(timm.model_entrypoint(recipe.arch).__module__)
+    files = {getattr(sys.modules.get(m), "__file__", None) for m in modules if m}
+    ours, libraries = Path(__file__).parent, Path(torch.__file__).parent.parent  # they have a commit and versions
+    return {Path(f).name: hashlib.sha256(Path(f).read_bytes()).hexdigest()[:16] for f in sorted(filter(None, files))
+            if not Path(f).is_relative_to(ours) and not Path(f).is_relative_to(libraries)}
 
 
 def differences(then: dict, now: dict) -> list[str]:
@@ -119,9 +136,14 @@ def differences(then: dict, now: dict) -> list[str]:
         else:
             yield at, value
 
-    old, new = (dict(flat({k: about[k] for k in COMPARED}, "")) for about in (then, now))
+    old, new = (dict(flat({k: about.get(k, {}) for k in COMPARED}, "")) for about in (then, now))
     return [f"{key}: {old.get(key, 'not there')} then, {new.get(key, 'not there')} now"
             for key in dict.fromkeys([*old, *new]) if old.get(key, old) != new.get(key, old)]
+
+
+def called(described: Any) -> str:
+    "The name of a described callable."
+    return (described["call"] if isinstance(described, dict) else described).rpartition(".")[2]
 
 
 def require_same(then: dict, now: dict, allow: bool) -> list[str]:
@@ -130,6 +152,10 @@ def require_same(then: dict, now: dict, allow: bool) -> list[str]:
     if then["recipe"]["arch"] != now["recipe"]["arch"]:
         raise RunError(f"the stopped run trains {then['recipe']['arch']}, this recipe {now['recipe']['arch']}: "
                        f"--restart begins it anew")
+    before, after = (called(about["recipe"]["opt"]) for about in (then, now))
+    if before != after:
+        raise RunError(f"the stopped run optimises with {before}, whose state {after} cannot take over: --restart "
+                       f"begins it anew")
     if found and not allow:
         lines = "\n  ".join(found)
         raise RunError(f"the stopped run was begun with other values, so it would not end with the same weights:\n"

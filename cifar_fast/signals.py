@@ -21,7 +21,8 @@ class Stopped(KeyboardInterrupt):
 def politely(checkpoint):
     """SIGINT and SIGTERM set `checkpoint.stop`, so that it saves after the step and raises; a second one stops at once.
 
-    Python lets the main thread alone have signals: elsewhere nothing changes.
+    So does the first, once `checkpoint.done` says that no step is left. Python lets the main thread alone have signals:
+    elsewhere nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -31,8 +32,8 @@ def politely(checkpoint):
     def handle(signum, frame):
         if os.getpid() != main:  # a DataLoader's worker: whoever feeds on it decides
             return
-        if checkpoint.stop:
-            raise KeyboardInterrupt
+        if checkpoint.stop or checkpoint.done:
+            raise Stopped(signum)
         checkpoint.stop = Stopped(signum)
         print(f"\n{signal.Signals(signum).name}: finishing the step, or the validation, and saving; "
               f"once more stops at once", file=sys.stderr, flush=True)

@@ -35,6 +35,7 @@ from cifar_fast.failures import explained
 from cifar_fast.files import write_text
 from cifar_fast.inference import save_export
 from cifar_fast.learner import cifar_learner
+from cifar_fast.machine import cpu_name
 from cifar_fast.modelfiles import files_of
 from cifar_fast.recipe import Recipe, check, describe
 from cifar_fast.results import add, changes, draw_published, read, row
@@ -200,25 +201,26 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
 
     recipe, stem, running = run.recipe, folder.stem, folder.working
     print(headline(run), flush=True)
-    write_text(running / "recipe.json", json.dumps(describe(recipe), indent=1) + "\n")
-    if find_lr:
-        found = find(run)
-        about["lr"] = found["suggestions"]["valley"]["lr"]
-        plots.save(plots.lr_find(found), running / "lr_find.png")
-        print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
     checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, start)
-    trained = False
     try:
+        write_text(running / "recipe.json", json.dumps(describe(recipe), indent=1) + "\n")
+        if find_lr:
+            found = find(run)
+            about["lr"] = found["suggestions"]["valley"]["lr"]
+            plots.save(plots.lr_find(found), running / "lr_find.png")
+            print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
         with politely(checkpoint):
             cbs = fit(run, about["lr"], running, progress, checkpoint)
-        trained = True
-        card, said = finished(replace(recipe, lr=about["lr"]), run, cbs, checkpoint.seconds())
-        card["resumed"] = checkpoint.resumes
-        if said:
-            said.save(running / predictions.NAME)
-        leave(run, folder, card, next(cb for cb in cbs if isinstance(cb, History)))
+            checkpoint.done = True
+            if checkpoint.stop:  # after the last save
+                raise checkpoint.stop
+            card, said = finished(replace(recipe, lr=about["lr"]), run, cbs, checkpoint.seconds())
+            card["resumed"] = checkpoint.resumes
+            if said:
+                said.save(running / predictions.NAME)
+            leave(run, folder, card, next(cb for cb in cbs if isinstance(cb, History)))
     except BaseException as e:
-        print(f"\n{what_is_kept(folder, about, e, trained)}", file=sys.stderr)
+        print(f"\n{what_is_kept(folder, about, e, checkpoint.done)}", file=sys.stderr)
         if told := explained(e, recipe):
             raise told from e
         raise
@@ -256,14 +258,14 @@ def leave(run: Run, folder: RunFolder, card: dict, history: History) -> None:
 
 def machine(run: Run) -> dict:
     "What a run's weights depend on beside the recipe: threads divide a sum in another order."
-    return {"device": device_name(run.device), "precision": run.precision, "compiled": run.compiled,
+    return {"device": device_name(run.device), "cpu": cpu_name(), "precision": run.precision, "compiled": run.compiled,
             "threads": torch.get_num_threads()}
 
 
 def what_is_kept(folder: RunFolder, about: dict, why: BaseException, trained: bool) -> str:
     "For whoever stopped a run, or met an error in it."
     kept = f"stopped; what the run had written is in {folder.working}, nothing was exported"
-    if trained:
+    if trained and not isinstance(why, Diverged):
         kept = f"stopped while it left its files; {folder.working} keeps the whole training"
     if not folder.checkpoint.exists():
         return f"{kept}; no checkpoint had been written yet"

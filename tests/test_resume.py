@@ -139,13 +139,20 @@ def test_the_same_command_again_offers_to_go_on(broken, capsys):
     assert (exports / NAME / "running" / "checkpoint.pt").read_bytes() == kept
 
 
-@pytest.mark.parametrize("answer, code", [("", 0), ("n", 2)])
-def test_on_a_terminal_it_asks(plain, broken, monkeypatch, answer, code):
+@pytest.mark.parametrize("answer, code", [("", 0), ("n", 2), (EOFError, 2)])
+def test_on_a_terminal_it_asks(plain, broken, monkeypatch, capsys, answer, code):
     exports = broken(5)
+    capsys.readouterr()
+
+    def asked(prompt):
+        if answer is EOFError:
+            raise EOFError
+        return answer
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda prompt: answer)
+    monkeypatch.setattr("builtins.input", asked)
     assert main([*RUN, f"exports={exports}"]) == code
+    assert capsys.readouterr().err.count("is kept in") == 1
     assert (exports / f"{NAME}.json").exists() == (code == 0)
 
 
@@ -180,6 +187,59 @@ def test_a_changed_recipe_is_refused_or_allowed_by_name(broken, capsys):
     assert "recipe.lr: 0.05 then, 0.01 now" in err and "--allow-changes" in err
     assert resume(exports, "lr=0.01", "--allow-changes") == 0
     assert "recipe.lr: 0.05 then, 0.01 now" in capsys.readouterr().out
+
+
+def test_a_changed_rate_holds_where_nothing_sets_it_anew(broken):
+    "The saved optimizer and scheduler hold the old one."
+    exports = broken(5, "fit=flat")
+    assert resume(exports, "lr=0.001", "--allow-changes") == 0
+    assert list(history(exports)["lr"]) == [0.001, 0.001]
+    assert pd.read_csv(exports / "results.csv")["settings"].str.contains("lr=0.001").all()
+
+
+@pytest.mark.parametrize("then, now, begins", [
+    ([], ["patience=2"], "patience"), (["select=last"], ["select=best"], "keep_best"),
+    (["fit=flat"], ["sched=step"], None), (["fit=flat", "sched=step"], ["sched=cosine"], None),
+    (["ema=none"], ["ema=ema"], "ema"), ([], ["ema=none"], None), ([], ["bs=64"], None), ([], ["epochs=3"], None)])
+def test_a_part_that_the_run_had_not_begins_where_it_goes_on(broken, capsys, then, now, begins):
+    exports = broken(5, *then)
+    capsys.readouterr()
+    code, (out, err) = resume(exports, *now, "--allow-changes"), capsys.readouterr()
+    assert code == 0, err
+    assert "goes on in epoch 1, after 5 batches" in out
+    assert begins is None or f"{begins} begins here: the run had none" in out
+
+
+def test_another_optimizer_cannot_take_over(broken, capsys):
+    exports = broken(5)
+    assert resume(exports, "opt=adamw", "lr=0.001", "--allow-changes") == 2
+    assert "optimises with muon, whose state adamw cannot take over: --restart" in capsys.readouterr().err
+
+
+def test_an_edited_function_of_a_recipe_file_is_told(tmp_path, monkeypatch, capsys, digits):
+    mine = tmp_path / "mine.py"
+    text = Path("recipes/mobile.py").read_text().replace("\nrecipe =", '''
+def own_loss(*, smoothing: float = 0.1):
+    return cross_entropy(label_smoothing=smoothing)
+
+recipe =''').replace("partial(cross_entropy)", "partial(own_loss)")
+    mine.write_text(text)
+    typed = ["recipe", str(mine), "data=digits", "epochs=2", "bs=512", "tta=0", f"exports={tmp_path / 'exports'}"]
+    save = Checkpoint.save
+
+    def breaking(self, *where):
+        save(self, *where)
+        raise Broken
+
+    with monkeypatch.context() as patch, pytest.raises(Broken):
+        patch.setattr(Checkpoint, "save", breaking)
+        main(typed)
+    mine.write_text(text.replace("smoothing: float = 0.1", "smoothing: float = 0.9"))
+    capsys.readouterr()
+    assert main([*typed, "--resume"]) == 2
+    assert "code.mine.py" in capsys.readouterr().err
+    mine.write_text(text)
+    assert main([*typed, "--resume"]) == 0
 
 
 def test_another_library_is_told(broken, monkeypatch, capsys):
@@ -257,6 +317,19 @@ SCHEDULES = {
 
 def test_all_schedules_are_tried():
     assert set(SCHEDULES) == set(schedule.__all__)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_of_a_changed_recipe_catches_up(name):
+    "It stands where it would, had it been there from the start."
+    whole = Scheduled(name)
+    whole.steps(23)
+    late = Scheduled(name)
+    late.cb.learn.recorder.values = [[1 / 4], [1 / 8]]  # what Scheduled shows after an epoch
+    late.cb.catch_up(2, 1, 4)
+    late.done = 9
+    late.steps(14)
+    assert late.rates == pytest.approx(whole.rates[9:])
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -363,6 +436,35 @@ def test_an_error_of_a_library_is_told_with_what_to_try(tmp_path, monkeypatch, c
     assert re.search(told, err) and "--resume" in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize("command", [
+    ["recipe", "final", "data=digits", "--dry-run"], ["lr_find", "final", "data=digits"],
+    ["recipe", "final", "data=digits", "lr=find"]])
+def test_no_command_answers_with_a_traceback(tmp_path, monkeypatch, capsys, digits, command):
+    from cifar_fast.losses import MixedCrossEntropy
+
+    def fail(self, *args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+
+    monkeypatch.setattr(MixedCrossEntropy, "__call__", fail)
+    typed = [*command[:3], f"exports={tmp_path}", *command[3:]]
+    assert main(typed) == 2
+    assert "cifar_fast: out of memory" in capsys.readouterr().err
+
+
+def test_a_signal_while_it_exports_is_told_and_the_run_can_go_on(plain, tmp_path, monkeypatch, capsys, digits):
+    from cifar_fast import train
+
+    def killed(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_export", killed)
+        assert main([*RUN, f"exports={tmp_path}"]) == 143
+    err = capsys.readouterr().err
+    assert "keeps the whole training" in err and "--resume" in err
+    assert resume(tmp_path) == 0
+    assert bytes_that_differ(weights(plain), weights(tmp_path)) == 0
+
+
 def test_a_worker_that_is_killed_is_told(tmp_path, monkeypatch, capsys, digits):
     import multiprocessing
 
@@ -397,3 +499,35 @@ def one_cycle_rates(lr):
     fit = load_recipe("final").fit.keywords
     at_share = combined_cos(fit["pct_start"], lr / fit["div"], lr, lr / fit["div_final"])
     return [float(at_share(i / (2 * STEPS))) for i in range(2 * STEPS)]
+
+
+WILD = ["recipe", "final", "data=digits", "bs=512", "opt=sgd", "fit=flat", "mix=none", "ema=none", "clip=0", "tta=0"]
+
+
+def test_a_loss_that_explodes_spoils_no_checkpoint(tmp_path, monkeypatch, capsys, digits):
+    "The former checkpoint stays, and the run goes on from it at a lower rate."
+    from cifar_fast.callbacks.seeding import Seeding
+
+    before_train = Seeding.before_train
+
+    def wild(self):
+        before_train(self)
+        if self.epoch == 1:
+            for group in self.opt.opt.param_groups:
+                group["lr"] = 1e6
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Seeding, "before_train", wild)
+        assert main([*WILD, "epochs=6", "lr=0.01", f"exports={tmp_path}"]) == 2
+    err = capsys.readouterr().err
+    assert "cifar_fast: the loss became" in err and "learning rate of 1e+06" in err and "Exception occ" not in err
+    assert "last good checkpoint is kept" in err
+    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (1, 0)
+    assert main([*WILD, "epochs=6", "lr=0.001", f"exports={tmp_path}", "--resume", "--allow-changes"]) == 0
+    assert (tmp_path / f"{NAME}.safetensors").exists()
+
+
+def test_a_net_that_answers_no_numbers_is_no_result(tmp_path, capsys, digits):
+    assert main([*WILD, "bs=1024", "epochs=1", "lr=1e38", f"exports={tmp_path}"]) == 2
+    assert "nothing was exported" in capsys.readouterr().err
+    assert not (tmp_path / f"{NAME}.safetensors").exists() and not (tmp_path / "results.csv").exists()

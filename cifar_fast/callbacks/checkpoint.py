@@ -17,10 +17,14 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 
+from cifar_fast.callbacks.history import grown
 from cifar_fast.files import written
 
-FORMAT = 1
+FORMAT = 2
 "Of the file; another number is refused."
+
+WORSE = 10
+"A loss so many times its first value is not saved over a better one."
 
 
 class CheckpointError(Exception):
@@ -44,16 +48,25 @@ class Checkpoint(Callback):
         self.began, self.spent = time.monotonic(), start["spent"] if start else 0.0
         self.resumes = start["resumes"] + 1 if start else 0
         self.stop = None  # set from outside: an exception to raise once the step is done and saved
+        self.done = False  # set from outside: the fit has ended
 
     def before_fit(self):
         self.last = time.monotonic()
         if self.start:
-            restore_run(self.learn, self.start)
-            self.learn.begin_at = tuple(self.start["position"])
+            for line in restore_run(self.learn, self.start, self.changed()):
+                print(f"  {line}", flush=True)
+            epoch, batch = self.start["position"]
+            if self.start["batches"] != len(self.dls.train):
+                batch = 0  # another number of batches: there is no such place in the epoch, which begins again
+            self.learn.begin_at = self.begins = (epoch, batch)
 
     def before_train(self):
-        if self.start and self.start["position"][1] and self.epoch == self.start["position"][0]:
+        if self.start and self.begins[1] and self.epoch == self.begins[0]:
             restore_epoch(self.learn, self.start)
+
+    def changed(self) -> bool:
+        "Whether the run goes on with another recipe than it was begun with."
+        return any(self.start["about"][k] != self.about[k] for k in ("recipe", "lr"))
 
     def after_batch(self):
         due = self.minutes and time.monotonic() - self.last >= 60 * self.minutes
@@ -66,11 +79,14 @@ class Checkpoint(Callback):
             self.save(self.epoch + 1, 0)
 
     def save(self, epoch: int, batch: int) -> None:
-        "Where `batch` batches of `epoch` are done."
+        "Where `batch` batches of `epoch` are done. A run that goes astray leaves the former checkpoint as it is."
+        if not self.stop and astray(self.learn):
+            return
         content = io.BytesIO()  # torch's own writer says of a full disk that "file write failed"
         torch.save(plain({
             "format": FORMAT, "about": self.about, "position": (epoch, batch), "spent": self.seconds(),
-            "resumes": self.resumes, **run_state(self.learn), "epoch": epoch_state(self.learn)}), content)
+            "resumes": self.resumes, "batches": len(self.dls.train), **run_state(self.learn),
+            "epoch": epoch_state(self.learn)}), content)
         with written(self.path) as tmp:
             tmp.write_bytes(content.getbuffer())
         self.last = time.monotonic()
@@ -108,20 +124,46 @@ def run_state(learn) -> dict[str, Any]:
             "train_iter": learn.train_iter, "rng": rng_state()}
 
 
-def restore_run(learn, state: dict) -> None:
+def restore_run(learn, state: dict, changed: bool = False) -> list[str]:
+    """Take the state back; returns a line for each part that has none and begins anew.
+
+    With a `changed` recipe its own rates hold, not the saved ones, and a schedule is stepped to where it would be.
+    """
+    begun = []
     learn.model.load_state_dict(state["model"])
+    fresh = [{k: v for k, v in group.items() if k != "params"} for group in groups(learn.opt)]
     learn.opt.load_state_dict(state["optimizer"])
-    for cb in saving(learn):
-        cb.restore(state["callbacks"][cb.name])
     record_again(learn.recorder, state["recorder"])
+    if changed:
+        for group, own in zip(groups(learn.opt), fresh, strict=True):
+            group.update(own)
+    for cb in saving(learn):
+        if changed and hasattr(type(cb), "catch_up"):
+            cb.catch_up(*state["position"], state["batches"])
+        elif cb.name in state["callbacks"]:
+            cb.restore(state["callbacks"][cb.name])
+        else:
+            cb.before_fit()  # again, now with the weights of the run
+            begun.append(f"{cb.name} begins here: the run had none")
     learn.train_iter = state["train_iter"]
     set_rng_state(state["rng"])
+    return begun
+
+
+def groups(opt) -> list[dict]:
+    "Of a torch optimizer inside fastai's wrapper."
+    return opt.opt.param_groups
+
+
+def astray(learn) -> bool:
+    "Whether the loss has left its bounds or a weight is no number: what is saved now could only end badly."
+    return not grown(learn.recorder) < WORSE or not all(bool(torch.isfinite(p).all()) for p in learn.model.parameters())
 
 
 def epoch_state(learn) -> dict[str, Any]:
     "What begins anew with every epoch: how far it is, and the sums of the metrics."
-    sums = [{k: v for k, v in vars(m).items() if isinstance(v, int | float | torch.Tensor)}
-            for m in learn.recorder.metrics]
+    sums = {m.name: {k: v for k, v in vars(m).items() if isinstance(v, int | float | torch.Tensor)}
+            for m in learn.recorder.metrics}
     history = {k: v for cb in learn.cbs if hasattr(type(cb), "saved_epoch") for k, v in cb.saved_epoch().items()}
     return {"pct_train": learn.pct_train, "metrics": sums, "history": history}
 
@@ -129,8 +171,8 @@ def epoch_state(learn) -> dict[str, Any]:
 def restore_epoch(learn, state: dict) -> None:
     state = state["epoch"]
     learn.pct_train = state["pct_train"]
-    for metric, sums in zip(learn.recorder.metrics, state["metrics"], strict=True):
-        vars(metric).update(sums)
+    for metric in learn.recorder.metrics:
+        vars(metric).update(state["metrics"].get(metric.name, {}))
     for cb in learn.cbs:
         if hasattr(type(cb), "restore_epoch"):
             cb.restore_epoch(state["history"])

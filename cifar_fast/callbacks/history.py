@@ -11,9 +11,26 @@ from fastai.callback.core import Callback
 
 from cifar_fast.files import write_text
 
+EXPLODED = 1000
+"A loss so many times its first value (or 1, if that is less) comes back no more; cross-entropy begins near log C."
+
 
 class Diverged(Exception):
-    "The loss is no number any more; the message says where, at which rate, and what to try."
+    "The loss is no number any more, or beyond all bounds; the message says where, at which rate, and what to try."
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self):  # fastai puts words of its own into `args`
+        return self.message
+
+
+def grown(recorder) -> float:
+    "The smoothed loss in multiples of the first one, of 1 where that was less; nan where it is no number."
+    first = float(recorder.losses[0]) if recorder.losses else 1.0
+    now = float(recorder.smooth_loss.value)
+    return now / max(first, 1.0) if math.isfinite(now) else math.nan
 
 
 class History(Callback):
@@ -49,9 +66,9 @@ class History(Callback):
         if not self.training:
             return
         hyper = self.opt.hypers[-1]
-        if not math.isfinite(self.recorder.smooth_loss.value):
-            raise Diverged(f"the loss became {float(self.loss)} in epoch {self.epoch + 1}, step {self.iter + 1}, at a "
-                           f"learning rate of {hyper['lr']:.2g}; try a lower one (lr=…), or clip=1")
+        if not grown(self.recorder) < EXPLODED:  # nan is not less than anything
+            raise Diverged(f"the loss became {float(self.loss):.4g} in epoch {self.epoch + 1}, step {self.iter + 1}, "
+                           f"at a learning rate of {hyper['lr']:.2g}; try a lower one (lr=…), or clip=1")
         self.images += len(self.x)
         self.steps.append((hyper["lr"], hyper.get("mom")))
 

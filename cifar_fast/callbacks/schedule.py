@@ -32,6 +32,17 @@ class TorchSchedule(Callback):
     def restore(self, saved: dict) -> None:
         self.scheduler.load_state_dict(saved)
 
+    def catch_up(self, epochs: int, batches: int, length: int) -> None:
+        "Step to where `epochs` and `batches` of the next one lie: of a changed recipe, whose old state would hold."
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of")  # no optimizer step goes between
+            if self.every == "batch":
+                for _ in range(epochs * length + batches):
+                    self.scheduler.step()
+            else:
+                for values in self.recorder.values[:epochs]:
+                    self.step_epoch(values)
+
     def after_batch(self):
         if self.training and self.every == "batch":
             with warnings.catch_warnings():  # fp16 may skip the first step, which torch warns about
@@ -41,11 +52,14 @@ class TorchSchedule(Callback):
     def after_epoch(self):
         if self.every == "batch":
             return
+        self.step_epoch(self.recorder.values[-1])
+
+    def step_epoch(self, values) -> None:
         if self.metric is None:
             self.scheduler.step()
         else:
             names = list(self.recorder.metric_names[1:])
-            self.scheduler.step(self.recorder.values[-1][names.index(self.metric)])
+            self.scheduler.step(values[names.index(self.metric)])
 
 
 def _check(ok: bool, message: str) -> None:
