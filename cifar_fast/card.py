@@ -51,7 +51,8 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> tuple[dict, Predi
     if measured and average:
         measured["accuracy_without_ema"] = own["accuracy"]
     require_numbers(learn.model, plain)
-    said = on and Predictions(labels, plain.argmax(1), plain, tuple(source.vocab), which_pictures(run, on), on)
+    said = on and Predictions(labels, plain.argmax(1), plain, tuple(source.vocab), which_pictures(run, on), on,
+                              None if on == "test" else held_out_items(run))
     mean, std = recipe.stats or (source.mean, source.std)
     best = None
     if "valid_accuracy" in frame:
@@ -101,8 +102,13 @@ def which_pictures(run: Run, on: str) -> str:
     "Names the pictures that a run was measured on: two runs of the same value can be compared picture by picture."
     if on == "test":
         return f"{run.source.fingerprint}/test"
-    items = np.array([int(i) for i in run.learn.dls.valid_ds.items], dtype="<i8")
+    items = held_out_items(run).astype("<i8")
     return f"{run.source.fingerprint}/{hashlib.sha256(items.tobytes()).hexdigest()[:16]}"
+
+
+def held_out_items(run: Run) -> np.ndarray:
+    "Places in train of the held-out pictures, in their order."
+    return np.array([int(i) for i in run.learn.dls.valid_ds.items])
 
 
 def seconds_to(target: float, frame: pd.DataFrame) -> float | None:

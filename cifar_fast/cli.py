@@ -172,6 +172,9 @@ def parser() -> argparse.ArgumentParser:
     shape.add_argument("--curves", action="store_true",
                        help="draw published against measured again, from the histories beside FILE")
 
+    p = command(report, "report", "rebuild report.html, its figures and the model card of a run")
+    p.add_argument("name", help="exports/NAME, or NAME alone")
+
     p = command(doctor, "doctor", "show versions, device, data and cache, and test itself for some ten seconds")
     p.add_argument("--json", action="store_true")
 
@@ -433,6 +436,33 @@ def results(args) -> int:
     else:
         print(lines.to_csv(index=False).rstrip() if args.csv else results.terminal(lines))
     return 0
+
+
+def report(args) -> int:
+    from cifar_fast.modelfiles import read_card
+    from cifar_fast.report import rebuild
+    from cifar_fast.train import draw_fed
+
+    stem = Path(args.name if "/" in args.name or os.sep in args.name else f"exports/{args.name}").expanduser()
+    begun = unchanged(read_card(stem))
+    if begun and not (stem / "augmented.png").is_file():
+        draw_fed(begun, stem / "augmented.png")
+    made, missing = rebuild(stem)
+    for reason in missing:
+        print(f"cifar_fast: left out: {reason}", file=sys.stderr)
+    print(f"made {', '.join(path.name for path in made)} in {stem}/\nopen {stem / 'report.html'}")
+    return 0
+
+
+def unchanged(card: dict):
+    "The project's recipe that a run's card describes, where it still is the same; else None."
+    from cifar_fast.recipe import describe, list_recipes, load_recipe
+    from cifar_fast.results import recipe_id
+
+    if card.get("name") not in list_recipes() or not isinstance(card.get("recipe"), dict):
+        return None
+    now = load_recipe(card["name"])
+    return now if recipe_id(describe(now)) == recipe_id(card["recipe"]) else None
 
 
 def doctor(args) -> int:

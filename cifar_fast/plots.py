@@ -116,3 +116,22 @@ def confusion(matrix: list[list[int]], vocab, title: str) -> Figure:
                 ax.text(j, i, f"{s * 100:.0f}" if round(s * 100) else "<1", ha="center", va="center", fontsize=8,
                         color="white" if s > 0.5 else "black")
     return fig
+
+
+def sheet(rows: list[tuple[str, list[np.ndarray], list[str]]], columns: int = 8, side: float = 1.0) -> Figure:
+    "Pictures under headings, `columns` in a line, each with its caption."
+    lines = [(heading if i == 0 else "", pictures[i:i + columns], captions[i:i + columns])
+             for heading, pictures, captions in rows for i in range(0, len(pictures), columns)]
+    heights = [side * (1.6 if heading else 1.35) for heading, *_ in lines]
+    fig = Figure(figsize=(columns * side, sum(heights) + 0.1), layout="constrained")
+    bands = fig.subfigures(len(lines), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for band, (heading, pictures, captions) in zip(bands, lines, strict=True):
+        if heading:
+            band.suptitle(heading, fontsize=9, x=0.01, ha="left")
+        axes = np.atleast_1d(band.subplots(1, columns))
+        for ax in axes:
+            ax.axis("off")
+        for ax, picture, caption in zip(axes, pictures, captions, strict=False):
+            ax.imshow(picture, interpolation="nearest")
+            ax.set_title(caption, fontsize=6.5, pad=2)
+    return fig

@@ -29,6 +29,7 @@ class Predictions:
     vocab: tuple[str, ...]
     pictures: str  # names the very pictures and their order: two nets with the same value can be paired
     on: str  # "test" or "held-out"
+    items: np.ndarray | None = None  # (N,) int64, places in train of held-out pictures; None for all of test in order
 
     @property
     def correct(self) -> np.ndarray:
@@ -40,7 +41,8 @@ class Predictions:
         place = np.uint8 if len(self.vocab) <= 256 else np.uint16
         with written(path) as tmp, open(tmp, "wb") as f:
             np.savez_compressed(f, labels=self.labels.astype(place), predicted=self.predicted.astype(place),
-                                probabilities=self.probabilities.astype(np.float16), about=np.array(about))
+                                probabilities=self.probabilities.astype(np.float16), about=np.array(about),
+                                **({} if self.items is None else {"items": self.items.astype(np.uint32)}))
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
@@ -53,10 +55,13 @@ class Predictions:
                 about = json.loads(str(file["about"]))
                 found = cls(file["labels"].astype(np.int64), file["predicted"].astype(np.int64),
                             file["probabilities"].astype(np.float32), tuple(map(str, about["vocab"])),
-                            str(about["pictures"]), str(about["on"]))
+                            str(about["pictures"]), str(about["on"]),
+                            file["items"].astype(np.int64) if "items" in file else None)
             n, c = len(found.labels), len(found.vocab)
             if found.probabilities.shape != (n, c) or found.predicted.shape != (n,) or found.labels.shape != (n,):
                 raise ValueError("its arrays do not fit each other")
+            if (found.items is None) != (found.on == "test") or (found.items is not None and len(found.items) != n):
+                raise ValueError("it does not say which pictures these are")
             if n and max(found.labels.max(), found.predicted.max()) >= c:
                 raise ValueError(f"it names a class beyond its {c}")
             if not np.isfinite(found.probabilities).all():

@@ -72,6 +72,7 @@ class Recipe:
     budget: Any = None  # a constraints.Budget; None: the default one
     waive: Mapping[str, str] = field(default_factory=dict)  # broken rule → why this recipe may break it
     exports: str = "exports"  # folder that runs are left in
+    report: bool = True  # leave report.html, its figures and a model card
     checkpoint_epochs: int = 1  # save the run after so many epochs, 0 for never
     checkpoint_minutes: float = 5  # and within an epoch after so many minutes, 0 for never
 

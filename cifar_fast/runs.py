@@ -21,7 +21,8 @@ from cifar_fast.files import TEMPORARY, remove_temporaries
 from cifar_fast.machine import versions
 from cifar_fast.recipe import Recipe, describe
 
-ASIDE = ("name", "exports", "workers", "device", "precision", "compile", "checkpoint_epochs", "checkpoint_minutes")
+ASIDE = ("name", "exports", "report", "workers", "device", "precision", "compile", "checkpoint_epochs",
+         "checkpoint_minutes")
 "Settings that change no weight, or that are compared as what became of them (`device=auto` is a CPU here)."
 
 COMPARED = ("recipe", "code", "data", "machine", "versions", "commit")

@@ -25,6 +25,7 @@ from cifar_fast.callbacks.ema import EMAAccuracy
 from cifar_fast.callbacks.history import Diverged, History
 from cifar_fast.callbacks.precision import choose_precision, precision_cbs
 from cifar_fast.callbacks.progress import Progress, words
+from cifar_fast.callbacks.sheet import Sheet
 from cifar_fast.callbacks.stopping import KeepBest, Patience, Target
 from cifar_fast.card import device_name, finished, git_commit, scored, summary, valid_name
 from cifar_fast.constraints import Audit, Budget, audit
@@ -37,6 +38,7 @@ from cifar_fast.inference import save_export
 from cifar_fast.learner import cifar_learner
 from cifar_fast.machine import cpu_name
 from cifar_fast.modelfiles import files_of
+from cifar_fast.predictions import Predictions
 from cifar_fast.recipe import Recipe, check, describe
 from cifar_fast.results import add, changes, draw_published, read, row
 from cifar_fast.runs import Interrupted, RunError, RunFolder, command, identity, require_same, stem_of, where
@@ -124,6 +126,8 @@ def training_callbacks(run: Run, folder: Path | None = None, progress: Progress 
         cbs.append(Compiled())
     if checkpoint:
         cbs.append(checkpoint)
+    if folder and r.report:
+        cbs.append(Sheet(folder / "augmented.png", draw_sheet))
     return [*cbs, History(folder and folder / "history.csv"), *([progress] if progress else [])]
 
 
@@ -218,7 +222,7 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
             card["resumed"] = checkpoint.resumes
             if said:
                 said.save(running / predictions.NAME)
-            leave(run, folder, card, next(cb for cb in cbs if isinstance(cb, History)))
+            leave(run, folder, card, said, next(cb for cb in cbs if isinstance(cb, History)))
     except BaseException as e:
         print(f"\n{what_is_kept(folder, about, e, checkpoint.done)}", file=sys.stderr)
         if told := explained(e, recipe):
@@ -232,7 +236,7 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
     return card
 
 
-def leave(run: Run, folder: RunFolder, card: dict, history: History) -> None:
+def leave(run: Run, folder: RunFolder, card: dict, said: Predictions | None, history: History) -> None:
     "The export, the history and the plots of a run that has ended. Doing it twice gives the same."
     from cifar_fast import plots
 
@@ -251,9 +255,38 @@ def leave(run: Run, folder: RunFolder, card: dict, history: History) -> None:
         title = f"{recipe.name}, {card['on']}"
         plots.save(plots.confusion(found["confusion"], card["vocab"], title), stem / "confusion.png")
     draw_published(stem, recipe.name, card["recipe"], history.frame())
+    if recipe.report:
+        leave_report(run, stem, card, said, history)
     if card["epochs"] > 1:
         print(f"\n{epochs_drawn(history.frame())}\n")
     print(summary(card, stem))
+
+
+def leave_report(run: Run, stem: Path, card: dict, said: Predictions | None, history: History) -> None:
+    "A report that cannot be made must not cost a run: it can be made again from what the run left."
+    from cifar_fast.report import report
+    from cifar_fast.report.build import pictures_of
+
+    try:
+        report(stem, card, history.frame(), said, said and pictures_of(said, run.source), run.audit)
+    except Exception as e:  # whatever a figure meets in a dataset of somebody's own
+        warnings.warn(f"{stem / 'report.html'} could not be made ({type(e).__name__}: {e}); the run itself is whole: "
+                      f"python -m cifar_fast report {stem} tries again", stacklevel=2)
+
+
+def draw_fed(recipe: Recipe, path: Path) -> None:
+    "The sheet of what the net is fed, as a run of `recipe` would leave it: by training until every kind has come."
+    run = prepare(recipe)
+    cbs = [*training_callbacks(run), Sheet(path, draw_sheet, stop=True)]
+    bars = [cb for cb in run.learn.cbs if isinstance(cb, ProgressCallback)]
+    with run.learn.removed_cbs(bars), run.learn.no_logging():
+        recipe.fit(run.learn, recipe.epochs, recipe.lr, cbs)
+
+
+def draw_sheet(rows: list, path: Path) -> None:
+    from cifar_fast import plots
+
+    plots.save(plots.sheet(rows), path)
 
 
 def machine(run: Run) -> dict:

@@ -65,6 +65,7 @@ class Mixing(Callback):
 
     run_valid = False
     order = 20  # on the device, after normalisation, before the precision callback
+    drawn_now = "none"  # for the batch at hand
 
     def __init__(self, shares: dict, strengths: dict, until: float):
         self.shares, self.strengths, self.until = shares, strengths, until
@@ -82,11 +83,16 @@ class Mixing(Callback):
     def before_batch(self):
         name = self.draw(float(torch.rand(()))) if self.pct_train < self.until else "none"
         self.drawn[name] += 1
+        self.drawn_now = name
         self.plain = self.yb
         if name != "none":
             mix = {"mixup": mixup, "cutmix": cutmix, "ricap": ricap}[name]
             x, y = mix(self.x.as_subclass(torch.Tensor), self.y.as_subclass(torch.Tensor), self.strengths[name])
             self.learn.xb, self.learn.yb = (x,), (y,)
+
+    def kinds(self) -> set[str]:
+        "What can be drawn."
+        return {name for name, share in [*self.shares.items(), ("none", 1 - sum(self.shares.values()))] if share > 1e-9}
 
     def draw(self, u: float) -> str:
         "Which mixing the number u in 0..1 stands for."

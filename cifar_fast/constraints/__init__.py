@@ -12,7 +12,7 @@ from .census import Layer
 from .graph import Profile, profile
 from .params import count_params, weights
 from .probe import receptive_field_probe
-from .tables import audit_table, layer_table
+from .tables import audit_table, layer_rows, layer_table
 from .verdicts import RULES, STANDARD, Audit, Budget, Verdict, audit
 
 __all__ = [
@@ -20,5 +20,5 @@ __all__ = [
     "profile", "Layer", "Profile",  # what one picture executes, and the receptive field by the rule
     "receptive_field_probe",  # the receptive field, measured
     "Budget", "STANDARD", "RULES", "Verdict", "Audit", "audit",  # what is asked, and whether it is kept
-    "audit_table", "layer_table",  # all of it as text
+    "audit_table", "layer_table", "layer_rows",  # all of it as text, or cell by cell
 ]

@@ -36,8 +36,11 @@ def audit_table(audits: Sequence[Audit]) -> str:
     return "\n".join([*_aligned(rows), *([""] if remarks else []), *remarks])
 
 
-def layer_table(audit: Audit) -> str:
-    "Convolutions, products, norms, pools and joins in the order they ran, without activations and views."
+def layer_rows(audit: Audit) -> list[list[str]]:
+    """A heading, then convolutions, products, norms, pools and joins in the order they ran, then the sums.
+
+    Activations and views are left out.
+    """
     shown = ("conv", "pool", "linear", "norm", "add", "cat", "mul")
     rows = [["layer", "operation", "output", "params", "MMACs", "RF", "jump"]]
     for layer in audit.profile.layers:
@@ -49,7 +52,13 @@ def layer_table(audit: Audit) -> str:
         ])
     used = sum(layer.params for layer in audit.profile.layers)
     rows.append(["total", "", "", f"{used:,}", f"{audit.profile.macs / 1e6:.2f}", "", ""])
-    lines = _aligned(rows, left=3)
+    return rows
+
+
+def layer_table(audit: Audit) -> str:
+    "The rows as text."
+    lines = _aligned(layer_rows(audit), left=3)
+    used = sum(layer.params for layer in audit.profile.layers)
     if used != audit.profile.params:
         lines.append(f"{audit.profile.params - used:,} more parameters are in the network but not used by it")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import Any
 
 from cifar_fast.recipe import UNTYPED, Recipe, describe, elsewhere, list_recipes, load_recipe
 
-ASIDE = ("seed", "name", "exports", "device", "workers", "checkpoint_epochs", "checkpoint_minutes")
+ASIDE = ("seed", "name", "exports", "report", "device", "workers", "checkpoint_epochs", "checkpoint_minutes")
 "Settings that do not make another experiment; `seed`, `recipe` and `device` have columns of their own."
 
 
