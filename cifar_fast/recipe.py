@@ -112,6 +112,14 @@ def describe(value: Any) -> Any:
     return value
 
 
+def flat(described: Any, at: str = "") -> dict[str, Any]:
+    "Nested dicts as one, keys joined with dots; lists, and what is empty, stay as they are."
+    if not isinstance(described, dict) or not described:
+        return {at: described}
+    return {key: value for name, inner in described.items()
+            for key, value in flat(inner, f"{at}.{name}" if at else name).items()}
+
+
 # ---------------------------------------------------------------- finding recipes
 
 

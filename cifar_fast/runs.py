@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from filelock import FileLock, Timeout
 from cifar_fast.callbacks.checkpoint import load
 from cifar_fast.files import TEMPORARY, remove_temporaries
 from cifar_fast.machine import versions
-from cifar_fast.recipe import Recipe, describe
+from cifar_fast.recipe import Recipe, describe, flat
 
 ASIDE = ("name", "exports", "report", "workers", "device", "precision", "compile", "checkpoint_epochs",
          "checkpoint_minutes")
@@ -130,14 +129,7 @@ def own_code(recipe: Recipe) -> dict[str, str]:
 
 def differences(then: dict, now: dict) -> list[str]:
     "A line for each value of two identities that differs."
-    def flat(value: Any, at: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict) and value:
-            for k, v in value.items():
-                yield from flat(v, f"{at}.{k}" if at else k)
-        else:
-            yield at, value
-
-    old, new = (dict(flat({k: about.get(k, {}) for k in COMPARED}, "")) for about in (then, now))
+    old, new = (flat({k: about.get(k, {}) for k in COMPARED}) for about in (then, now))
     return [f"{key}: {old.get(key, 'not there')} then, {new.get(key, 'not there')} now"
             for key in dict.fromkeys([*old, *new]) if old.get(key, old) != new.get(key, old)]
 
