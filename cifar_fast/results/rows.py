@@ -33,7 +33,7 @@ def row(card: dict, typed: str) -> dict[str, Any]:
         "last_accuracy": rounded(last.get(watched(last)), 6),  # of the weights that best_accuracy watches
         "best_accuracy": rounded(best.get("accuracy"), 6),
         "best_epoch": best.get("epoch"),
-        "on": card["on"],
+        "on": card.get("on"),  # this and `to_85` are not in the first cards
         "protocol": card["protocol"],
         "parameters": audit["params"],
         "receptive_field": audit["receptive_field"],
@@ -41,7 +41,7 @@ def row(card: dict, typed: str) -> dict[str, Any]:
         "train_loss": rounded(last["train_loss"], 4),
         "seconds": rounded(seconds["training"], 1),
         "seconds_epoch": rounded(seconds["epoch"], 1),
-        "seconds_to_85": rounded(seconds["to_85"], 1),
+        "seconds_to_85": rounded(seconds.get("to_85"), 1),
         "data": card["data"]["name"],
         "device": machine["device"],
         "threads": machine["threads"],

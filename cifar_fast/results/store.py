@@ -20,7 +20,7 @@ COLUMNS = (
 
 
 SCATTERED = ("accuracy", "accuracy_tta", "accuracy_without_ema", "last_accuracy", "best_accuracy")
-FIGURES = (*SCATTERED, "epochs", "seconds", "seconds_to_85", "parameters", "receptive_field")
+FIGURES = (*SCATTERED, "epochs", "seconds", "seconds_to_85", "parameters", "receptive_field", "multiply_adds")
 "What tables take means of; SCATTERED with their standard deviation."
 
 
