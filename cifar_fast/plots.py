@@ -8,8 +8,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from cifar_fast.files import written
+from cifar_fast.labels import place
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
@@ -134,4 +136,54 @@ def sheet(rows: list[tuple[str, list[np.ndarray], list[str]]], columns: int = 8,
         for ax, picture, caption in zip(axes, pictures, captions, strict=False):
             ax.imshow(picture, interpolation="nearest")
             ax.set_title(caption, fontsize=6.5, pad=2)
+    return fig
+
+
+KINDS = {  # of points: legend, colour, marker, filled
+    "ours": ("ours (mean ± standard deviation over seeds)", BLUE, "o", True),
+    "published": ("systems under the same rules, stated by their authors, selected on test", VERMILION, "s", False),
+    "public": ("public nets under other rules, stated by others", GREEN, "^", False),
+}
+
+
+def tradeoffs(points: pd.DataFrame, title: str = "", stated: tuple[str, float] | None = None,
+              target: float | None = None) -> Figure:
+    """Accuracy against what it costs: parameters, multiply-adds, seconds. What was run here is filled, the rest hollow.
+
+    `points` has label, kind, accuracy and std in percent, parameters, multiply_adds, seconds; `stated` is an accuracy
+    of which nothing else is known.
+    """
+    fig, axes = figure(3, width=5, height=5.4)
+    costs = (("parameters", 1e3, "parameters (thousands)", "linear"),
+             ("multiply_adds", 1e6, "multiply-adds a picture (millions, log scale)", "log"),
+             ("seconds", 1, "training, on the hardware of each (seconds, log scale)", "log"))
+    for ax, (cost, unit, label, scale) in zip(axes, costs, strict=True):
+        for kind, (legend, colour, marker, filled) in KINDS.items():
+            own = points[(points["kind"] == kind) & points[cost].notna()]
+            if (points["kind"] == kind).any():
+                ax.plot(own[cost] / unit, own["accuracy"], marker, color=colour, ms=7, label=legend, zorder=3,
+                        mfc=colour if filled else "white")
+                ax.errorbar(own[cost] / unit, own["accuracy"], own["std"], fmt="none", color=colour, capsize=3, lw=1)
+        if target:
+            ax.axhline(target, color="red", ls="--", lw=1, label=f"{target:.0f} %")
+        if stated:
+            ax.axhline(stated[1], color="black", ls=":", lw=1, label=f"{stated[1]} %: {stated[0]}, its size not stated")
+        ax.set(xscale=scale, xlabel=label)
+        if scale == "log":
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter(lambda x, _: f"{x:,g}")
+            ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.margins(x=0.15, y=0.1)
+        ax.grid(alpha=0.3)
+        if ax is not axes[0]:
+            ax.sharey(axes[0])
+    axes[0].set_ylabel("accuracy (%)")
+    fig.suptitle(title)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    fig.draw_without_rendering()  # from here on nothing moves, so names can be placed
+    for ax, (cost, unit, *_) in zip(axes, costs, strict=True):
+        own = points[points[cost].notna()]
+        place(ax, [(p[cost] / unit, p["accuracy"], p["std"] if p["std"] > 0 else 0, p["label"], KINDS[p["kind"]][1])
+                   for _, p in own.iterrows()])
+    fig.set_layout_engine("none")
     return fig
