@@ -26,6 +26,13 @@ exit codes: 0 done; 1 a check failed, or some pictures could not be read; 2 the 
 CIFAR_FAST_DATA names an image tree of CIFAR-10, CIFAR_FAST_CACHE where decoded data is kept.
 """
 
+COMPARE_EPILOG = """examples:
+  python -m cifar_fast compare                          # a line a recipe, a figure
+  python -m cifar_fast compare --sort seconds --csv
+  python -m cifar_fast compare final sprint             # is one better, or is it noise?
+  python -m cifar_fast compare --recipes final sprint   # the values that differ
+"""
+
 
 class Refused(Exception):
     "Input that a command will not work with; the message is for the user."
@@ -72,7 +79,7 @@ def in_words(e: Exception) -> Exception | None:
 def refusal(e: Exception) -> bool:
     "Whether this is an error of the input, which has a message for the user, and not one of ours."
     ours = ("RecipeError", "DataError", "PictureError", "BudgetError", "ExportError", "Diverged", "ResultsError",
-            "CheckpointError", "RunError", "PredictionsError", "Refused")
+            "CheckpointError", "RunError", "PredictionsError", "CompareError", "Refused")
     if isinstance(e, OSError) or any(c.__name__ in ours for c in type(e).__mro__):
         return True
     last = e.__traceback__
@@ -174,6 +181,20 @@ def parser() -> argparse.ArgumentParser:
 
     p = command(report, "report", "rebuild report.html, its figures and the model card of a run")
     p.add_argument("name", help="exports/NAME, or NAME alone")
+
+    p = command(compare, "compare", "runs beside each other, and two of them picture by picture; or two recipes",
+                epilog=COMPARE_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("runs", nargs="*", metavar="RUN",
+                   help="exports/NAME, or NAME alone; default a line for each recipe in exports/results.csv")
+    p.add_argument("--recipes", nargs=2, metavar=("A", "B"),
+                   help="the values in which two recipes differ (names, or files ending in .py)")
+    p.add_argument("--sort", metavar="COLUMN", help="a column of --csv; accuracies come greatest first")
+    p.add_argument("--reverse", action="store_true", help="the other way round")
+    p.add_argument("--plot", metavar="FILE", help="where the figure goes (default: compare.png beside the runs)")
+    p.add_argument("--exports", default="exports", metavar="DIR", help="where runs are kept (default: %(default)s)")
+    shape = p.add_mutually_exclusive_group()
+    shape.add_argument("--csv", action="store_true", help="print the table as CSV; a figure only with --plot")
+    shape.add_argument("--json", action="store_true", help="print JSON; a figure only with --plot")
 
     p = command(doctor, "doctor", "show versions, device, data and cache, and test itself for some ten seconds")
     p.add_argument("--json", action="store_true")
@@ -463,6 +484,41 @@ def unchanged(card: dict):
         return None
     now = load_recipe(card["name"])
     return now if recipe_id(describe(now)) == recipe_id(card["recipe"]) else None
+
+def compare(args) -> int:
+    from cifar_fast import compare
+
+    if args.recipes:
+        return compare_recipes(args)
+    exports = Path(args.exports).expanduser()
+    runs = compare.find_runs(args.runs, exports)
+    lines = compare.lines_of_runs(runs) if runs else compare.lines_of_recipes(exports / "results.csv")
+    rows = compare.ordered(compare.table(lines), args.sort or (None if runs else "accuracy"), args.reverse)
+    path = Path(args.plot).expanduser() if args.plot else (runs[0].stem.parent if runs else exports) / "compare.png"
+    floor = None if runs else compare.FLOOR
+    if args.json or args.csv:
+        if args.csv:
+            print(compare.table_csv(rows))
+        else:
+            pair = compare.pair(*runs).as_dict() if len(runs) == 2 else None
+            print(json.dumps({"runs": compare.records(rows), "pair": pair}, indent=1, ensure_ascii=False))
+        if args.plot:
+            print(compare.draw(rows, path, floor), file=sys.stderr)
+        return 0
+    print(f"{compare.table_text(rows)}\n\n{compare.draw(rows, path, floor)}")
+    if len(runs) == 2:  # last, so that its sentence is the last word; without predictions the table stands all the same
+        print(f"\n{compare.pair_text(compare.pair(*runs), *runs)}")
+    return 0
+
+
+def compare_recipes(args) -> int:
+    from cifar_fast.compare import differences_text, recipe_differences
+
+    if args.runs or args.sort or args.reverse or args.plot or args.csv:
+        raise Refused("--recipes compares the values of two recipes and takes nothing else but --json")
+    found = recipe_differences(*args.recipes)
+    print(json.dumps(found, indent=1, ensure_ascii=False) if args.json else differences_text(found, *args.recipes))
+    return 0
 
 
 def doctor(args) -> int:

@@ -370,13 +370,14 @@ def test_descriptions_are_plain():
 # Who may import whom: a module only those of the floors below its own, a room (a folder) also itself.
 FLOORS = (
     # helpers: no sibling
-    {"seeds", "files", "losses", "optimizers", "fits", "device", "machine", "evaluation", "terminal", "signals"},
-    {"data", "archs", "constraints", "callbacks", "plots", "recipe"},  # the leaves: helpers alone
+    {"seeds", "files", "losses", "optimizers", "fits", "device", "machine", "evaluation", "terminal", "signals",
+     "labels"},
+    {"data", "archs", "constraints", "callbacks", "plots", "predictions", "recipe"},  # the leaves: helpers alone
     {"learner", "modelfiles"},
     {"trust"},
     {"inference"},
     {"card", "lrfind", "results", "runs"},
-    {"failures"},
+    {"failures", "compare"},
     {"train"},
     {"dryrun", "doctor"},
     {"bench"},

@@ -1,0 +1,400 @@
+"""Runs beside each other: the table, the figure, two runs picture by picture, two recipes value by value."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from cifar_fast import plots
+from cifar_fast.cli import main
+from cifar_fast.compare import (
+    PUBLIC,
+    UNPLACED,
+    CompareError,
+    Run,
+    figure_points,
+    find_runs,
+    newcombe,
+    pair,
+    recipe_differences,
+    table,
+    table_text,
+)
+from cifar_fast.compare.paired import mcnemar, wilson
+from cifar_fast.compare.words import verdict
+from cifar_fast.predictions import NAME, Predictions
+from cifar_fast.recipe import describe, flat, load_recipe
+from cifar_fast.results import COLUMNS, add, recipe_id, row, summarize
+
+VOCAB = [f"class {i}" for i in range(10)]
+
+
+def predictions(wrong, n=1000, pictures="abc/test", seed=0):
+    "Predictions of `n` pictures that are wrong on the first `wrong` of them."
+    labels = np.random.default_rng(seed).integers(0, 10, n)
+    predicted = np.where(np.arange(n) < wrong, (labels + 1) % 10, labels)
+    return Predictions(labels, predicted, np.eye(10, dtype=np.float32)[predicted], tuple(VOCAB), pictures, "test")
+
+
+def card_of(name, recipe="final", accuracy=0.9, seed=42, **changes):
+    "The card of a run that nobody trained."
+    told = {**describe(load_recipe(recipe)), "seed": seed}
+    card = {"format": 1, "name": name, "arch": told["arch"], "vocab": VOCAB, "recipe": told, "epochs": 3, "on": "test",
+            "normalize": {"mean": [0.5] * 3, "std": [0.2] * 3}, "held_out": None, "protocol": "nothing selected",
+            "test": {"accuracy": accuracy, "accuracy_tta": accuracy + 0.01}, "last_epoch": {"train_loss": 1.0},
+            "best_epoch": None, "data": {"name": "cifar10"}, "date": "2026-11-21", "commit": "abc",
+            "seconds": {"training": 100.0, "epoch": 30.0, "to_85": None},
+            "audit": {"params": 192_642, "receptive_field": 65, "macs": 21_911_760},
+            "machine": {"device": "cpu (x86_64)", "threads": 2, "precision": "fp32", "compiled": False}}
+    return {**card, **changes}
+
+
+def leave(folder, name, wrong=None, rows=True, **values):
+    "The run's files in `folder`: .json, a row, and predictions that are wrong on `wrong` of 1,000 pictures."
+    card = card_of(name, **({} if wrong is None else {"accuracy": 1 - wrong / 1000}), **values)
+    (folder / name).mkdir(parents=True)
+    (folder / f"{name}.json").write_text(json.dumps(card))
+    if wrong is not None:
+        predictions(wrong).save(folder / name / NAME)
+    if rows:
+        add(row(card, ""), folder / "results.csv", folder / "row.csv")
+    return folder / name
+
+
+@pytest.fixture
+def exports(tmp_path, monkeypatch):
+    "exports/ with final (10 % wrong), sprint (15 %, all of final's mistakes among them) and two more seeds of sprint."
+    monkeypatch.chdir(tmp_path)
+    folder = Path("exports")
+    leave(folder, "final", wrong=100)
+    leave(folder, "sprint", wrong=150, recipe="sprint")
+    leave(folder, "sprint-43", wrong=152, recipe="sprint", seed=43)
+    return folder
+
+
+def made(**values):
+    "A line of a summary, of a row made up."
+    usual = {"recipe": "final", "recipe_id": "aaaaaaaa", "seed": "42", "epochs": "24", "accuracy": "0.9", "on": "test",
+             "seconds": "100", "parameters": "192642", "multiply_adds": "21911760", "data": "cifar10",
+             "device": "cpu (x86_64)", "date": "2026-11-21", "commit": "0123456789ab"}
+    return {**dict.fromkeys(COLUMNS, ""), **usual, **{k: str(v) for k, v in values.items()}}
+
+
+def rows_of(*rows):
+    return table(summarize(pd.DataFrame(rows, dtype=str), {}))
+
+
+# ---------------------------------------------------------------- the interval and the test
+
+
+@pytest.mark.parametrize("counts, published", [
+    # Altman, Machin, Bryant and Gardner, Statistics with Confidence (2000), table 6.2
+    ((14, 5, 0, 22), (0.011, 0.226)),
+    # Cavo et al. (2012), as in Fagerland, Lydersen and Laake, Statistical Analysis of Contingency Tables (2017), ch. 8
+    ((59, 6, 16, 80), (-0.1186, -0.0046)),
+])
+def test_newcombes_interval_is_that_of_published_examples(counts, published):
+    digits = 3 if published[0] == 0.011 else 4
+    assert tuple(round(x, digits) for x in newcombe(*counts)) == published
+
+
+def test_newcombes_interval_turns_with_its_runs_and_stays_in_range():
+    for counts in ((10, 4, 9, 2), (0, 5, 0, 0), (20, 0, 0, 0), (0, 0, 0, 7), (0, 3, 4, 0), (9000, 500, 300, 200)):
+        low, high = newcombe(*counts)
+        both, first, second, neither = counts
+        assert newcombe(both, second, first, neither) == pytest.approx((-high, -low))
+        assert -1 <= low <= (first - second) / sum(counts) <= high <= 1
+    # Nets that err on the same pictures are told apart by fewer of them.
+    alike, unlike = newcombe(880, 20, 40, 60), newcombe(828, 72, 92, 8)
+    assert alike[1] - alike[0] < 0.7 * (unlike[1] - unlike[0])
+
+
+def test_wilson_is_scipys():
+    for k, n in ((0, 10), (3, 10), (850, 1000), (50, 50)):
+        ci = binomtest(k, n).proportion_ci(0.95, "wilson")
+        assert wilson(k, n) == pytest.approx((ci.low, ci.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("n, shares", [
+    (60, (0.6, 0.2, 0.1, 0.1)), (300, (0.7, 0.12, 0.06, 0.12)), (300, (0.8, 0.06, 0.06, 0.08)),
+    (10_000, (0.84, 0.03, 0.022, 0.108)),
+])
+def test_the_interval_covers_the_truth_as_often_as_it_says(n, shares):
+    "4,000 draws each: 95 % are expected, with a standard error of 0.34."
+    draws = np.random.default_rng(1).multinomial(n, shares, 4000).tolist()
+    intervals = np.array([newcombe(*counts) for counts in draws])
+    truth = shares[1] - shares[2]
+    assert 0.935 < ((intervals[:, 0] <= truth) & (truth <= intervals[:, 1])).mean() < 0.965
+
+
+def test_mcnemar_is_exact():
+    assert mcnemar(5, 0) == mcnemar(0, 5) == pytest.approx(2 / 2**5)
+    assert mcnemar(0, 0) == 1.0 and mcnemar(7, 7) == 1.0
+    assert mcnemar(6, 16) == pytest.approx(0.05248, abs=1e-5)
+    # Nothing is celebrated that is there by chance: of equal nets one in twenty is called different, at most.
+    draws = np.random.default_rng(2).multinomial(2000, (0.84, 0.04, 0.04, 0.08), 500).tolist()
+    assert np.mean([mcnemar(b, c) < 0.05 for _, b, c, _ in draws]) < 0.06
+
+
+# ---------------------------------------------------------------- two runs
+
+
+def run_of(tmp_path, name, found):
+    (tmp_path / name).mkdir()
+    found.save(tmp_path / name / NAME)
+    return Run(name, tmp_path / name, {})
+
+
+def test_a_pair_counts_pictures(tmp_path):
+    a, b = predictions(100), predictions(150)
+    other = b.predicted.copy()
+    other[:30] = b.labels[:30]  # wrong in a alone
+    found = pair(run_of(tmp_path, "a", a), run_of(tmp_path, "b", replace(b, predicted=other)))
+    assert (found.both, found.first_only, found.second_only, found.neither) == (850, 50, 30, 70)
+    assert found.accuracy == (0.9, 0.88) and found.difference == pytest.approx(0.02) and found.n == 1000
+    assert found.p == binomtest(50, 80).pvalue and found.interval == newcombe(850, 50, 30, 70)
+    by_hand = {c: ((a.correct[a.labels == i]).mean(), (other == a.labels)[a.labels == i].mean())
+               for i, c in enumerate(VOCAB)}
+    most = sorted(by_hand, key=lambda c: -abs(by_hand[c][0] - by_hand[c][1]))[0]
+    assert found.classes[0][1:] == pytest.approx(by_hand[most]) and len(found.classes) <= 3
+    json.dumps(found.as_dict())
+
+
+def test_only_what_is_beyond_noise_is_called_better(tmp_path):
+    a, b = run_of(tmp_path, "a", predictions(100)), run_of(tmp_path, "b", predictions(150))
+    assert verdict(pair(a, b)).startswith("a is better by 3.") and verdict(pair(b, a)).startswith("a is better by 3.")
+    equal = pair(a, run_of(tmp_path, "c", predictions(100)))
+    assert equal.p == 1 and equal.classes == () and verdict(equal) == "The difference is within noise."
+    # Cavo's table: the interval leaves 0 out, the exact test does not agree (p = 0.052), so nothing is claimed.
+    doubtful = replace(equal, first_only=6, second_only=16, interval=newcombe(59, 6, 16, 80), p=mcnemar(6, 16))
+    assert doubtful.interval[1] < 0 and not doubtful.real
+    small = replace(equal, difference=0.002, interval=(0.0004, 0.0036), p=0.01)
+    assert verdict(small) == "a is better by 0.04 to 0.36 points."
+
+
+def test_runs_of_other_pictures_are_not_paired(tmp_path):
+    a = run_of(tmp_path, "a", predictions(10))
+    others = [predictions(10, pictures="xyz/test"), predictions(10, n=900), predictions(10, seed=1),
+              replace(predictions(10), vocab=tuple("abcdefghij"))]
+    for i, other in enumerate(others):
+        with pytest.raises(CompareError, match="a and b. were measured on other pictures"):
+            pair(a, run_of(tmp_path, f"b{i}", other))
+    with pytest.raises(CompareError, match="no picture"):
+        pair(run_of(tmp_path, "e", predictions(0, n=0)), run_of(tmp_path, "f", predictions(0, n=0)))
+
+
+def test_two_runs_on_the_command_line(exports, capsys):
+    assert main(["compare", "exports/final", "sprint"]) == 0
+    out = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "alone right on     50" in out and "both right on 850, neither on 100" in out
+    assert "difference +5.00 points" in out and "final is better by 3." in out
+    assert "final: 90.00 % over 1 seed" in out and "sprint: 84.90 ± 0.14 % over 2 seeds" in out
+    assert "nothing on other seeds" in out.replace("\n", " ") and (exports / "compare.png").stat().st_size > 20_000
+    assert main(["compare", "sprint", "sprint-43"]) == 0
+    out = capsys.readouterr().out
+    assert "within noise" in out and "Both are runs of one recipe" in out
+    assert main(["compare", "exports/sprint.json", "exports/final", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [r["run"] for r in found["runs"]] == ["sprint", "final"] and found["pair"]["difference"] == -0.05
+    assert found["pair"]["beyond_noise"] and found["runs"][0]["parameters"] == 192_642
+
+
+def test_a_run_that_was_selected_on_test_says_so(exports, capsys):
+    card = {"protocol": "selected on test, as published", "on": "test (selected on test)",
+            "last_epoch": {"train_loss": 1.0, "valid_accuracy": 0.8}, "best_epoch": {"epoch": 2, "accuracy": 0.85}}
+    leave(exports, "net", wrong=150, recipe="net", **card)
+    assert main(["compare", "final", "net"]) == 0
+    out = capsys.readouterr().out
+    assert "net: its epoch was selected on these very pictures" in out and "80.00*" in out
+
+
+# ---------------------------------------------------------------- which runs
+
+
+def test_a_run_is_a_name_a_stem_or_a_file(exports, tmp_path):
+    leave(tmp_path / "more", "final")
+    for name in ("final", "exports/final", "exports/final/", "exports/final.pkl", str(tmp_path / "exports" / "final")):
+        assert [r.name for r in find_runs([name], exports)] == ["final"]
+    both = find_runs(["final", "more/final"], exports)
+    assert [r.name for r in both] == [str(Path("exports/final")), str(Path("more/final"))]
+    assert find_runs([], exports) == []
+
+
+@pytest.mark.parametrize("args, named", [
+    (["finale"], "did you mean final"),
+    (["exports/sprnt", "final"], "no run exports/sprnt (did you mean sprint?)"),
+    (["nowhere/final"], "there is no folder nowhere"),
+    (["final", "exports/final.json"], "exports/final is named twice"),
+    (["--sort", "acuracy"], "did you mean accuracy"),
+    (["--exports", "nowhere"], "python -m cifar_fast recipe final"),
+    (["final", "unpredicted"], "python -m cifar_fast report exports/unpredicted"),
+    (["odd"], "exports/odd.json does not tell a run"),
+    (["worded"], "accuracy is 'good', which is no number"),
+    (["--recipes", "final", "sprnt"], "did you mean sprint"),
+    (["final", "--recipes", "final", "sprint"], "--recipes"),
+])
+def test_bad_input_is_refused_with_the_next_step(args, named, exports, capsys):
+    leave(exports, "unpredicted", rows=False)
+    leave(exports, "odd", rows=False)
+    (exports / "odd.json").write_text(json.dumps({k: v for k, v in card_of("odd").items() if k != "audit"}))
+    (exports / "worded.json").write_text(json.dumps(card_of("worded", test={"accuracy": "good"})))
+    assert main(["compare", *args]) == 2
+    err = capsys.readouterr().err
+    assert named in err and err.count("\n") == 1, err
+
+
+def test_an_empty_table_is_named(exports, capsys):
+    (exports / "results.csv").write_text(",".join(COLUMNS) + "\n")
+    assert main(["compare"]) == 2
+    assert "holds no run yet; python -m cifar_fast recipe final" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- the table
+
+
+def test_all_recipes_and_three_runs_have_no_pair(exports, capsys):
+    assert main(["compare"]) == 0
+    out = capsys.readouterr().out
+    assert "84.90±0.14" in out and out.index("final ") < out.index("sprint ") and "alone right" not in out
+    assert main(["compare", "sprint", "final", "sprint-43", "--csv"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "" and "drew" not in shown.out
+    assert [line.split(",")[0] for line in shown.out.splitlines()] == ["run", "sprint", "final", "sprint-43"]
+    assert ",192642," in shown.out
+    assert main(["compare", "sprint", "final", "--sort", "accuracy", "--csv", "--plot", "x/y.png"]) == 0
+    shown = capsys.readouterr()
+    assert [line.split(",")[0] for line in shown.out.splitlines()] == ["run", "final", "sprint"]
+    assert "drew x/y.png" in shown.err and Path("x/y.png").is_file()
+    assert main(["compare", "sprint", "final", "--sort", "accuracy", "--reverse", "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("sprint,")
+
+
+def test_the_table_holds_in_80_columns():
+    rows = rows_of(made(recipe="final-a-folder-with-a-very-long-name-44", accuracy_tta=0.91, seconds=1234567),
+                   made(recipe="final-a-folder-with-a-very-long-name-45", data="digits", device="cuda"),
+                   made(recipe="net", on="test (selected on test)", last_accuracy=0.85, best_accuracy=0.87,
+                        accuracy=0.87, parameters=11_173_962, multiply_adds=557_000_000))
+    shown = table_text(rows).splitlines()
+    assert max(map(len, shown)) <= 80
+    assert shown[1].split()[0] == "final-a…-name-44" and shown[2].split()[0] == "final-a…-name-45"
+    net = next(line for line in shown if line.startswith("net"))
+    assert "85.00*" in net and "87.00" not in net and "557.0M" in net
+    said = " ".join(" ".join(shown).split())
+    assert "different pictures" in said and "different devices" in said and "selected on test" in said
+
+
+# ---------------------------------------------------------------- the figure
+
+
+def test_what_others_state_is_hollow_and_stands_where_it_is_known():
+    points, data, left_out = figure_points(rows_of(made(), made(recipe="mine", data="digits")))
+    assert data == "cifar10" and left_out == ["mine: not on cifar10"]
+    public, published = points[points["kind"] == "public"], points[points["kind"] == "published"]
+    assert len(public) == len(PUBLIC) and public[["multiply_adds", "seconds"]].isna().all(axis=None)
+    assert set(published["label"]) == {"net", "netv2", "strided", "optimized200k", "mobile"}
+    times = published.set_index("label")["seconds"]
+    assert np.isnan(times["mobile"]) and times.drop("mobile").between(13 * 60, 45 * 60).all()
+    assert published.set_index("label").loc["net", "multiply_adds"] == 200_109_216
+    assert points["source"].str.len().gt(4).all()
+    fig = plots.tradeoffs(points, stated=UNPLACED, target=85)
+    marks = {line.get_marker(): line for line in fig.axes[0].lines if line.get_marker() in "os^"}
+    assert marks["o"].get_markerfacecolor() == plots.BLUE
+    assert marks["s"].get_markerfacecolor() == marks["^"].get_markerfacecolor() == "white"
+    assert [len({line.get_marker(): 0 for line in ax.lines if len(line.get_xdata()) and line.get_marker() in "os^"})
+            for ax in fig.axes] == [3, 2, 2]
+    for ax in fig.axes:
+        flat_lines = {line.get_linestyle(): line for line in ax.lines if line.get_linestyle() in ("--", ":")}
+        assert flat_lines["--"].get_color() == "red" and flat_lines["--"].get_ydata()[0] == 85
+        assert flat_lines[":"].get_ydata()[0] == 90.5
+    assert [ax.get_xscale() for ax in fig.axes] == ["linear", "log", "log"]
+    legend = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert any("stated by others" in text for text in legend) and any("90.5 %" in text for text in legend)
+
+
+def test_rows_far_below_or_without_accuracy_are_left_out_and_named():
+    rows = rows_of(made(), made(recipe="one-epoch", accuracy=0.4), made(recipe="none", accuracy=""))
+    points, _, left_out = figure_points(rows, floor=80)
+    assert list(points["label"][points["kind"] == "ours"]) == ["final"]
+    assert left_out == ["none: no accuracy", "one-epoch: below 80 %"]
+    points, _, left_out = figure_points(rows_of(made(accuracy=0.4)), floor=80)
+    assert list(points["label"][points["kind"] == "ours"]) == ["final"] and not left_out  # better low than nothing
+    digits, data, _ = figure_points(rows_of(made(data="digits", on="held-out")))
+    assert data == "digits" and list(digits["label"]) == ["final (held-out)"]  # others' figures are of CIFAR-10
+
+
+@pytest.mark.parametrize("ours", [1, 12])
+def test_no_name_covers_another_or_a_point(ours):
+    rng = np.random.default_rng(3)
+    rows = rows_of(*(made(recipe=f"run number {i}", accuracy=0.85 + 0.03 * rng.random(),
+                          seconds=100 + 500 * rng.random(), parameters=int(100_000 + 90_000 * rng.random()))
+                     for i in range(ours)))
+    points, *_ = figure_points(rows)
+    fig = plots.tradeoffs(points, stated=UNPLACED, target=85)
+    for ax in fig.axes:
+        names = [text for text in ax.texts if text.get_text()]
+        boxes = [text.get_window_extent() for text in names]
+        spots = ax.transData.transform([text.xy for text in names])
+        assert len(names) == len({text.get_text() + str(text.xy) for text in names}) >= ours
+        overlaps = [(a.get_text(), b.get_text()) for i, a in enumerate(names) for j, b in enumerate(names[:i])
+                    if boxes[i].overlaps(boxes[j])]
+        assert not overlaps
+        assert not [text.get_text() for text, box in zip(names, boxes, strict=True) if any(
+            box.contains(*spot) for spot in spots)]
+        assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
+
+
+# ---------------------------------------------------------------- two recipes
+
+
+def recipe_file(tmp_path, name, body):
+    path = tmp_path / f"{name}.py"
+    path.write_text(f"from cifar_fast.all import *\nrecipe = {body}\n")
+    return str(path)
+
+
+def test_recipes_differ_in_dotted_values():
+    found = recipe_differences("final", "sprint")
+    assert found["epochs"] == {"final": 40, "sprint": 8} and found["augment.PadIfNeeded.min_height"]["sprint"] == 36
+    assert found["mix.cutmix"] == {"final": 0.1} and found["resize"] == {"final": None, "sprint": "progressive"}
+    assert not {"name", "bs", "lr", "fit.pct_start", "augment", "waive"} & set(found)
+    assert recipe_differences("final", "final") == {}
+    waived = recipe_differences("final", "strided")
+    assert list(waived["waive.receptive_field"]) == ["strided"] and "augment.Affine.scale" not in waived
+
+
+def test_a_default_that_is_spelled_out_is_no_difference(tmp_path):
+    one = recipe_file(tmp_path, "one", "Recipe(arch='cifar_final', epochs=2, opt=partial(sgd), fit=partial(one_cycle), "
+                                       "loss=partial(cross_entropy), augment=(A.HorizontalFlip(), A.HorizontalFlip()))")
+    two = recipe_file(tmp_path, "two", "Recipe(arch='cifar_final', epochs=2, opt=sgd, fit=partial(one_cycle, "
+                                       "pct_start=0.25), loss=partial(cross_entropy, label_smoothing=0.0), "
+                                       "budget=Budget(max_params=50_000), "
+                                       "augment=(A.HorizontalFlip(), A.HorizontalFlip(p=0.3)))")
+    assert recipe_differences(one, two) == {"augment.HorizontalFlip-2.p": {one: 0.5, two: 0.3},
+                                            "budget.max_params": {one: 199_999, two: 50_000}}
+
+
+def test_recipes_on_the_command_line(capsys):
+    assert main(["compare", "--recipes", "final", "net"]) == 0
+    lines = {line.split(":")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["fit"].split() == ["fit:", "one_cycle", "|", "flat"]
+    assert lines["fit.pct_start"].split()[1:] == ["0.2", "|", "–"]
+    assert "PadIfNeeded, RandomCrop, HorizontalFlip | PadIfNeeded, RandomCrop" in lines["augment"]
+    assert list(lines).index("opt.betas") < list(lines).index("fit")  # arguments stand by their setting
+    assert main(["compare", "--recipes", "final", "final"]) == 0
+    assert capsys.readouterr().out == "no difference\n"
+    assert main(["compare", "--recipes", "final", "sprint", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["epochs"] == {"final": 40, "sprint": 8}
+
+
+def test_flat():
+    assert flat({"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": {}}) == {"a.b.c": 1, "a.d": [1, {"e": 2}], "f": {}}
+    assert flat(3, "x") == {"x": 3} and flat({"y": None}, "x") == {"x.y": None}
+
+
+def test_a_run_is_of_the_experiment_of_its_recipe():
+    assert recipe_id(card_of("a", "sprint")["recipe"]) == recipe_id(card_of("b", "sprint", seed=43)["recipe"])
