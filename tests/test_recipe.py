@@ -371,7 +371,7 @@ def test_descriptions_are_plain():
 FLOORS = (
     # helpers: no sibling
     {"seeds", "files", "losses", "optimizers", "fits", "device", "machine", "evaluation", "terminal", "signals",
-     "labels"},
+     "labels", "verbosity"},
     {"data", "archs", "constraints", "callbacks", "plots", "predictions", "recipe"},  # the leaves: helpers alone
     {"learner", "modelfiles"},
     {"trust"},
