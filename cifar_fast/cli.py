@@ -19,6 +19,7 @@ EPILOG = """examples:
   python -m cifar_fast recipe final                         # CIFAR-10
   python -m cifar_fast recipe final --dry-run epochs=60     # look before you train
   python -m cifar_fast predict exports/final cat.png        # use it
+  python -m cifar_fast serve exports/final                  # use it in the browser
   python -m cifar_fast bench                                # what it costs beside bare tools
 
 exit codes: 0 done; 1 a check failed, or some pictures could not be read; 2 the input was refused;
@@ -79,7 +80,8 @@ def in_words(e: Exception) -> Exception | None:
 def refusal(e: Exception) -> bool:
     "Whether this is an error of the input, which has a message for the user, and not one of ours."
     ours = ("RecipeError", "DataError", "PictureError", "BudgetError", "ExportError", "Diverged", "ResultsError",
-            "CheckpointError", "RunError", "PredictionsError", "CompareError", "Refused")
+            "CheckpointError", "RunError", "PredictionsError", "CompareError", "ServeError",
+            "Refused")
     if isinstance(e, OSError) or any(c.__name__ in ours for c in type(e).__mro__):
         return True
     last = e.__traceback__
@@ -151,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     p = command(export, "export", "rebuild a .pkl from .safetensors + .json")
     p.add_argument("name", help="exports/NAME, or NAME alone")
 
-    p = command(trust_file, "trust", "let predict and evaluate open a .pkl: opening one runs the code in it")
+    p = command(trust_file, "trust", "let predict, serve and evaluate open a .pkl: opening one runs its code")
     p.add_argument("file", help="the .pkl, from somebody you know; its SHA-256 is kept in your list")
 
     p = command(predict, "predict", "classify pictures")
@@ -162,6 +164,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tta", action="store_true", help="mean probability of the picture and its mirror")
     p.add_argument("--csv", metavar="FILE", help="write file, prediction and every probability here")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    p = command(serve, "serve", "a page in the browser: give it pictures, see what the net sees; browse the runs")
+    p.add_argument("export", help="exports/NAME (.safetensors + .json), or a trusted .pkl")
+    p.add_argument("--trust-pickle", action="store_true", help="open a .pkl, and run its code, this once")
+    p.add_argument("--port", type=int, default=8000, help="default %(default)s; 0 takes a free one")
+    p.add_argument("--host", default="127.0.0.1", help="default %(default)s: only this machine can reach it")
+    p.add_argument("--open", action="store_true", help="open it in the browser")
+    p.add_argument("-v", "--verbose", action="store_true", help="a line a request")
 
     p = command(evaluate, "evaluate", "accuracy, per class and confusion matrix, on the test set")
     p.add_argument("export", help="exports/NAME (.safetensors + .json), or a trusted .pkl")
@@ -201,7 +211,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = command(bench, "bench", "measure data path, step, training, predict and start against bare tools")
     p.add_argument("names", nargs="*", metavar="NAME",
-                   help=f"{', '.join(BENCHMARKS)}; default all but {', '.join(set(BENCHMARKS) - set(DEFAULT))}")
+                   help=f"{', '.join(BENCHMARKS)}; default {', '.join(DEFAULT)}")
     p.add_argument("--rounds", type=int, default=5, help="how often each side is measured, in turns (default 5)")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return top
@@ -349,7 +359,8 @@ def trust_file(args) -> int:
     path = Path(args.file).expanduser()
     if not path.is_file():
         raise Refused(f"no file {path}")
-    print(f"{trust(path)}  {path}\nnow in {trust_list()}: predict and evaluate open this very content when it is named")
+    print(f"{trust(path)}  {path}\nnow in {trust_list()}: predict, serve and evaluate open this very content when "
+          f"it is named")
     return 0
 
 
@@ -396,6 +407,20 @@ def write_csv(path: str, vocab: list[str], rows: list[dict]) -> None:
     frame = pd.DataFrame([[r["file"], r["prediction"], *r["probs"]] for r in rows],
                          columns=["file", "prediction", *vocab])
     write_text(Path(path).expanduser(), frame.to_csv(index=False))
+
+
+def serve(args) -> int:
+    from cifar_fast.serve.server import listen, run
+
+    with listen(args.host, args.port) as sock:
+        from cifar_fast.device import choose_device
+        from cifar_fast.inference import load_model
+
+        exported = load_model(args.export, choose_device(), args.trust_pickle)
+        path = Path(args.export).expanduser()
+        name = path.stem if path.suffix in (".pkl", ".json", ".safetensors") else path.name
+        run(exported, name, path.parent, sock, args.host, args.verbose, args.open)
+    return 0
 
 
 def evaluate(args) -> int:

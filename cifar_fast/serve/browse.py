@@ -1,0 +1,87 @@
+"""The runs beside an export and the files they left: found by looking through the folder, never by a path given."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cifar_fast.data.errors import printable
+from cifar_fast.modelfiles import ExportError, read_card
+
+REPORT, COMPARISON = "report.html", "compare.png"
+FIGURES = {
+    "history.png": "Loss, accuracy and learning rate by epoch",
+    "learning_rate.png": "Learning rate and momentum by step",
+    "confusion.png": "Confusion matrix",
+    "published.png": "Published and measured accuracy by epoch",
+    "lr_find.png": "Learning rate finder",
+}
+"What a run may leave in its folder and is shown; no other file is."
+
+
+@dataclass(frozen=True)
+class Run:
+    "A run that left a card; `problem` says what is wrong with one that cannot be read."
+
+    name: str
+    card: dict | None = None
+    problem: str | None = None
+
+    def figure(self, *keys: str) -> float | None:
+        "A number of the card, `figure('audit', 'params')`; None where it has no such number."
+        value: Any = self.card
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value if type(value) in (int, float) and math.isfinite(value) else None
+
+    def text(self, key: str) -> str:
+        value = self.card.get(key)
+        return printable(value[:200]) if isinstance(value, str) else ""
+
+    @property
+    def measured_on(self) -> str:
+        return "test" if isinstance(self.card.get("test"), dict) else "held_out"
+
+
+def runs(folder: Path) -> list[Run]:
+    "All runs that left a card in `folder`, the newest first and those that cannot be read last."
+    found = [one(folder, path) for path in sorted(folder.glob("*.json")) if inside(folder, path)]
+    found.sort(key=lambda r: r.text("date") if r.card else "", reverse=True)
+    return found
+
+
+def one(folder: Path, path: Path) -> Run:
+    try:
+        return Run(path.stem, read_card(path))
+    except ExportError as e:
+        return Run(path.stem, problem=str(e).replace(f"{folder}/", ""))  # a reader elsewhere need not know the folder
+
+
+def find(folder: Path, name: str) -> Run | None:
+    "The run of this name whose card can be read."
+    return next((r for r in runs(folder) if r.name == name and r.card), None)
+
+
+def left(folder: Path, run: Run, name: str) -> Path | None:
+    "A file that `run` left; None where it left none of that name, or `name` is none that is shown."
+    known = next((n for n in (REPORT, *FIGURES) if n == name), None)
+    return known and existing(folder, folder / run.name / known)
+
+
+def comparison(folder: Path) -> Path | None:
+    return existing(folder, folder / COMPARISON)
+
+
+def existing(folder: Path, path: Path) -> Path | None:
+    "The regular file behind `path`; None where none is there or a link leads out of `folder`."
+    return path.resolve() if inside(folder, path) else None
+
+
+def inside(folder: Path, path: Path) -> bool:
+    try:
+        real = path.resolve(strict=True)
+        return real.is_file() and real.is_relative_to(folder.resolve(strict=True))
+    except (OSError, ValueError, RuntimeError):  # gone, a name that no file can have, links in a circle
+        return False

@@ -1,0 +1,94 @@
+"""Who may ask, and what a browser may do with the answer: around every request, also those that fail."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+OWN = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+       "form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+"Content-Security-Policy of our pages: their own files, and pictures that stand in the page itself."
+
+REPORT = ("default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; font-src data:; form-action 'none'; "
+          "base-uri 'none'; frame-ancestors 'none'; sandbox")
+"That of a report: one file that holds all it needs; no script runs in it and nothing is fetched for it."
+
+HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY",
+           "cross-origin-resource-policy": "same-origin", "cross-origin-opener-policy": "same-origin",
+           "cache-control": "no-store"}
+
+
+class Guard:
+    "Middleware: refuses requests that name another host or come from another site, adds headers to all answers."
+
+    def __init__(self, app, host: str = "127.0.0.1"):  # host: what the server listens on
+        self.app, self.host = app, host
+        self.names = {*LOOPBACK, host.lower(), *(own_names() if everywhere(host) else ())}
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def with_headers(message):
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in {**HEADERS, "content-security-policy": OWN}.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        problem = self.problem(scope["method"], Headers(scope=scope))
+        app = PlainTextResponse(problem, status_code=403) if problem else self.app
+        await app(scope, receive, with_headers)
+
+    def problem(self, method: str, headers: Headers) -> str | None:
+        "Why this request is refused; None where it is not."
+        host = headers.get("host", "")
+        if not self.known(host):
+            # A page of a stranger whose name was made to point here (DNS rebinding) would ask under that name.
+            return "This server is not called so. Open it by the address that it printed.\n"
+        if method in ("GET", "HEAD"):
+            return None
+        # Browsers tell the first, which no page can forge; older ones tell the second, what is no browser neither.
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        own = site == "same-origin" if site else origin in (None, f"http://{host}")
+        return None if own else "Pictures are taken from this server's own page alone.\n"
+
+    def known(self, host: str) -> bool:
+        name = without_port(host)
+        return name in self.names or (everywhere(self.host) and is_address(name))
+
+
+def without_port(host: str) -> str:
+    "The name in a Host header: `[::1]:8000` → `::1`."
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def is_address(name: str) -> bool:
+    "Whether this is an address in figures, which no stranger can make point elsewhere."
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def everywhere(host: str) -> bool:
+    return host in ("", "0.0.0.0", "::")
+
+
+def is_loopback(host: str) -> bool:
+    "Whether only this machine can reach what listens on `host`."
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def own_names() -> tuple[str, str]:
+    name = socket.gethostname().lower()
+    return name, f"{name}.local"

@@ -1,0 +1,79 @@
+"""What stands around every page, and words that pages share.
+
+All text goes through FastHTML's tags, which escape it: files and classes are called whatever somebody called them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fasthtml import components as h
+
+from cifar_fast.data.errors import printable
+from cifar_fast.inference import Exported
+
+from .browse import Run
+
+
+class Frame:
+    "What stands around every page: head, navigation, and whose net this is."
+
+    def __init__(self, name: str, exported: Exported, private: bool):
+        self.name, self.run = printable(name), Run(name, exported.card)
+        self.classes = len(exported.vocab)
+        self.privacy = ("Pictures stay on this machine and are not stored." if private else
+                        "Pictures go to the machine that runs this page and are not stored.")
+
+    def document(self, title: str, *body: Any):
+        links = [h.A(text, href=to, aria_current="page" if text == title else None)
+                 for text, to in (("Predict", "/"), ("Runs", "/runs"), ("Compare", "/compare"))]
+        head = (
+            h.Meta(charset="utf-8"),
+            h.Title(f"{title} · {self.name} · cifar_fast"),
+            h.Meta(name="viewport", content="width=device-width, initial-scale=1"),
+            h.Meta(name="color-scheme", content="light dark"),
+            h.Link(rel="icon", href="/static/icon.svg", type="image/svg+xml"),
+            h.Link(rel="stylesheet", href="/static/style.css"),
+            h.Script(src="/static/page.js", defer=True),
+        )
+        home = h.A(h.Span("cifar_fast", cls="brand"), h.Span(self.name, cls="net-name"), href="/", cls="home")
+        return h.Html(
+            h.Head(*head),
+            h.Body(
+                h.A("Skip to the content", href="#main", cls="skip"),
+                h.Header(h.Div(home, h.Nav(*links, aria_label="Pages"), cls="wide")),
+                h.Main(*body, id="main", cls="wide", tabindex="-1"),
+                h.Footer(h.Div(h.P(self.facts()), h.P(self.privacy), cls="wide")),
+            ),
+            lang="en",
+        )
+
+    def facts(self) -> str:
+        params, accuracy = self.run.figure("audit", "params"), accuracies(self.run)
+        arch = self.run.text("arch")
+        return ", ".join(p for p in (f"{self.name}: {arch}" if arch else self.name,
+                                     params and f"{params:,.0f} parameters", f"{self.classes:,} classes",
+                                     accuracy) if p)
+
+
+def refused(text: str):
+    "A request that was not answered, and why; page.js reads the summary aloud."
+    said = h.Div(h.P(h.Strong("That did not work. "), text), h.A("Back to the start", href="/"), cls="card bad")
+    return h.Div(h.P(text, cls="summary"), said, cls="found")
+
+
+# ---------------------------------------------------------------- words
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}\u00a0%"  # a no-break space
+
+
+def accuracy(share: float | None) -> str:
+    return f"{100 * share:.2f}\u00a0%" if share is not None else ""
+
+
+def accuracies(run: Run) -> str:
+    on = run.measured_on
+    parts = [(accuracy(run.figure(on, key)), name) for key, name in (("accuracy", "plain"), ("accuracy_tta", "TTA"))]
+    return ", ".join(f"{value} {name}" for value, name in parts if value)

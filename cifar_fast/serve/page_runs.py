@@ -1,0 +1,80 @@
+"""The pages on which runs are browsed."""
+
+from __future__ import annotations
+
+import shlex
+from urllib.parse import quote
+
+from fasthtml import components as h
+
+from cifar_fast.data.errors import printable
+
+from .browse import COMPARISON, FIGURES, Run
+from .page import accuracy
+
+
+def run_list(runs: list[Run]):
+    if not runs:
+        return (h.H1("Runs"), h.P("No run has left its card here yet."),
+                h.P(h.Code("python -m cifar_fast recipe final"), " leaves one."))
+    good, bad = [r for r in runs if r.card], [r for r in runs if not r.card]
+    unreadable = h.Ul(*(h.Li(h.Strong(printable(r.name)), h.P(printable(r.problem)), cls="card bad") for r in bad),
+                      cls="cards")
+    return (
+        h.Div(h.H1("Runs"), h.P("What lies beside this export, the newest first.", cls="lead"), cls="opening"),
+        h.Ul(*(run_card(r) for r in good), cls="cards runs"),
+        h.Section(h.H2("Not readable"), unreadable, aria_label="Not readable") if bad else None,
+    )
+
+
+def run_card(run: Run):
+    return h.Li(h.H2(h.A(printable(run.name), href=address(run))), facts(run), cls="card")
+
+
+def facts(run: Run):
+    "Accuracies, size and date of a run, as far as its card tells them."
+    params, epochs, seconds = run.figure("audit", "params"), run.figure("epochs"), run.figure("seconds", "training")
+    on = run.measured_on
+    told = [("Plain", accuracy(run.figure(on, "accuracy"))), ("TTA", accuracy(run.figure(on, "accuracy_tta"))),
+            ("Parameters", params and f"{params:,.0f}"), ("Receptive field", pixels(run)),
+            ("Epochs", epochs and f"{epochs:g}"), ("Training", seconds and f"{seconds:,.0f} s"),
+            ("Date", run.text("date"))]
+    selected = run.text("protocol").startswith("selected on test")
+    note = "Its epoch was selected on the test pictures, as its authors did." if selected else (
+        "Measured on pictures held out of training." if on == "held_out" and run.figure(on, "accuracy") else None)
+    return h.Dl(*(h.Div(h.Dt(k), h.Dd(v)) for k, v in told if v), cls="facts"), h.P(note, cls="quiet") if note else None
+
+
+def run_page(run: Run, figures: list[str], report: bool):
+    to = address(run)
+    return (
+        h.P(h.A("All runs", href="/runs"), cls="back"),
+        h.H1(printable(run.name)),
+        h.Div(*facts(run), cls="card"),
+        h.P(h.A("Read its report", href=f"{to}/report", cls="button")) if report else
+        h.P("It has no report yet; ", h.Code(f"python -m cifar_fast report {shlex.quote(printable(run.name))}"),
+            " writes one.", cls="quiet"),
+        h.Div(*(figure(f"{to}/{n}", FIGURES[n]) for n in figures), cls="figures") if figures else
+        h.P("It left no figures.", cls="quiet"),
+    )
+
+
+def compare(there: bool):
+    if there:
+        return h.H1("Compare"), figure(f"/{COMPARISON}", "All runs beside each other")
+    return h.H1("Compare"), h.P("Nobody has compared the runs yet; ", h.Code("python -m cifar_fast compare"),
+                                " draws them beside each other.")
+
+
+def figure(file: str, title: str):
+    "A figure that opens at full size: on a phone its letters are small."
+    return h.Figure(h.A(h.Img(src=file, alt=title), href=file), h.Figcaption(title), cls="card")
+
+
+def address(run: Run) -> str:
+    return f"/runs/{quote(run.name, safe='', errors='replace')}"
+
+
+def pixels(run: Run) -> str:
+    side = run.figure("audit", "receptive_field")
+    return f"{side:g} pixels" if side else ""
