@@ -1,0 +1,284 @@
+"""The served page in a real browser: what a person does, nothing in the console, no request that leaves the machine."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from serving import served
+
+selenium = pytest.importorskip("selenium", reason="needs selenium: pip install -e '.[dev]'")
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver on the PATH")
+
+XSS = "<img src=x onerror=alert(1)>.png"
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--no-first-run", "--window-size=1200,900")
+PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+PAGES = ("/", "/runs", "/runs/net", "/compare", "/nothing")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    "A server with a net that was never trained, its run with a figure and a report."
+    from cifar_fast.archs import create_arch
+    from cifar_fast.inference import load_export, save_export
+    from cifar_fast.serve.app import create_app
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("exports")
+    vocab = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    card = {"arch": "cifar_sprint", "vocab": vocab, "normalize": {"mean": [0.5] * 3, "std": [0.25] * 3},
+            "data": {"name": "made up", "fingerprint": ""}, "test": {"accuracy": 0.1}, "audit": {"params": 122_730}}
+    save_export(folder / "net", create_arch("cifar_sprint", 10), card, pickle=False)
+    (folder / "net").mkdir()
+    Image.new("RGB", (900, 300), "white").save(folder / "net" / "history.png")
+    Image.new("RGB", (1200, 600), "white").save(folder / "compare.png")
+    (folder / "net" / "report.html").write_text(
+        "<!doctype html><html lang=en><title>Report</title><style>p { color: rgb(1, 2, 3) }</style><p id=p>Report</p>"
+        "<script>document.getElementById('p').textContent = 'a script ran'</script>")
+    with served(create_app(load_export(folder / "net"), "net", folder)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    "Files by name: two pictures, one whose name is HTML, one that is none, one too large."
+    folder = tmp_path_factory.mktemp("pictures")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    for name in ("one.png", "two.jpg", XSS, f"{'long-' * 30}name.png"):
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "bad.png").write_bytes(b"no picture")
+    with open(folder / "huge.png", "wb") as f:
+        f.truncate(21 * 2**20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))  # named: nothing is downloaded
+    driver.set_page_load_timeout(30)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium, address):
+    "The start page, fresh; afterwards the console must be empty and no request may have left the machine."
+    for command in ("Emulation.clearDeviceMetricsOverride", "Emulation.setEmulatedMedia"):
+        chromium.execute_cdp_cmd(command, {})
+    chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    chromium.get("about:blank")
+    chromium.get_log("browser"), chromium.get_log("performance")
+    chromium.get(address)
+    yield chromium
+    assert chromium.get_log("browser") == []
+    asked = requests(chromium)
+    assert asked and not [u for u in asked if not u.startswith((f"{address}/", "data:"))]
+
+
+def events(driver) -> list[dict]:
+    kept = getattr(driver, "kept", [])
+    driver.kept = kept + [json.loads(e["message"])["message"] for e in driver.get_log("performance")]
+    return driver.kept
+
+
+def requests(driver) -> list[str]:
+    "Every address that was asked for since the last time."
+    found = [e["params"]["request"]["url"] for e in events(driver) if e["method"] == "Network.requestWillBeSent"]
+    driver.kept = []
+    return found
+
+
+def give(driver, *files) -> None:
+    driver.find_element(By.ID, "pictures").send_keys("\n".join(map(str, files)))
+
+
+def cards(driver, count: int) -> list:
+    "The cards once there are `count`, and the page is done."
+    wait = WebDriverWait(driver, 20)
+    wait.until(lambda d: len(d.find_elements(By.CSS_SELECTOR, "#results .card")) == count)
+    wait.until(lambda d: "busy" not in d.find_element(By.ID, "status").get_attribute("class"))
+    return driver.find_elements(By.CSS_SELECTOR, "#results .card")
+
+
+def press(driver, key: str) -> None:
+    "A key on whatever has the focus."
+    ActionChains(driver).send_keys(key).perform()
+
+
+def narrow(driver) -> bool:
+    return driver.execute_script("return document.documentElement.scrollWidth <= 360 && window.innerWidth == 360")
+
+
+def test_a_picture_is_shown_as_the_net_sees_it(browser, pictures):
+    give(browser, pictures / "one.png")
+    (card,) = cards(browser, 1)
+    square, looked = card.find_elements(By.TAG_NAME, "img")
+    assert square.value_of_css_property("image-rendering") == "pixelated" and "as the net sees it" in (
+        square.get_attribute("alt"))
+    assert browser.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth)")
+    assert len(card.find_elements(By.CSS_SELECTOR, "tbody tr")) == 10
+    assert "one.png" in browser.find_element(By.ID, "status").text
+    assert looked.is_displayed()
+    browser.find_element(By.ID, "cam").click()
+    assert not looked.is_displayed()
+
+
+def test_several_at_once_and_a_bad_one_beside_them(browser, pictures):
+    give(browser, pictures / "one.png", pictures / "bad.png", pictures / "two.jpg")
+    cards(browser, 3)
+    (bad,) = browser.find_elements(By.CSS_SELECTOR, ".card.bad")
+    assert "bad.png" in bad.text and "not a picture" in bad.text
+    assert "1 picture could not be read" in browser.find_element(By.ID, "status").text
+
+
+def test_more_than_a_request_may_hold_are_sent_in_portions(browser, pictures, address):
+    give(browser, *[pictures / "one.png"] * 19)
+    cards(browser, 19)
+    assert requests(browser).count(f"{address}/predict") == 3
+    browser.get(address)
+
+
+def test_a_name_is_text(browser, pictures):
+    give(browser, pictures / XSS)
+    (card,) = cards(browser, 1)
+    assert card.find_element(By.CLASS_NAME, "file").text == XSS
+    assert not browser.find_elements(By.CSS_SELECTOR, "img[onerror]")
+
+
+def test_a_huge_file_is_refused_by_name_and_not_sent(browser, pictures, address):
+    give(browser, pictures / "huge.png", pictures / "one.png")
+    cards(browser, 2)
+    (bad,) = browser.find_elements(By.CSS_SELECTOR, ".card.bad")
+    assert "huge.png" in bad.text and "larger than 20 MB" in bad.text
+
+
+PASTE = """
+const [type, count] = arguments, transfer = new DataTransfer();
+const canvas = Object.assign(document.createElement('canvas'), {width: 50, height: 40});
+canvas.getContext('2d').fillRect(0, 0, 25, 40);
+const done = arguments[arguments.length - 1];
+canvas.toBlob((blob) => {
+  for (let i = 0; i < count; i++) transfer.items.add(new File([blob], `given ${i}.png`, {type: 'image/png'}));
+  const init = {bubbles: true, cancelable: true, clipboardData: transfer, dataTransfer: transfer};
+  document.body.dispatchEvent(type === 'paste' ? new ClipboardEvent(type, init) : new DragEvent(type, init));
+  done();
+});
+"""
+
+
+@pytest.mark.parametrize("way, count", [("paste", 1), ("drop", 2)])
+def test_pasted_and_dropped(browser, way, count):
+    browser.execute_async_script(PASTE, way, count)
+    assert all("given" in card.text for card in cards(browser, count))
+
+
+def test_a_clipboard_without_a_picture(browser):
+    browser.execute_async_script(PASTE, "paste", 0)
+    assert "no picture in the clipboard" in browser.find_element(By.ID, "status").text
+
+
+def test_keyboard_alone(browser, pictures):
+    "Tab meets everything in order, each with a visible frame; space and enter do what a click does."
+    give(browser, pictures / "one.png")
+    cards(browser, 1)
+    browser.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
+    browser.execute_cdp_cmd("Page.setInterceptFileChooserDialog", {"enabled": True})
+    met = []
+    for _ in range(8):
+        press(browser, Keys.TAB)
+        at = browser.switch_to.active_element
+        met.append(at.get_attribute("id") or " ".join(at.text.split()))
+        assert at.value_of_css_property("outline-style") == "solid", met
+        assert float(at.value_of_css_property("outline-width").removesuffix("px")) >= 2
+        if met[-1] == "pictures":
+            press(browser, Keys.SPACE)
+            WebDriverWait(browser, 10).until(
+                lambda d: any(e["method"] == "Page.fileChooserOpened" for e in events(d)))
+        if met[-1] == "cam":
+            press(browser, Keys.SPACE)
+            assert not browser.find_element(By.CLASS_NAME, "looked").is_displayed()
+    assert met == ["Skip to the content", "cifar_fast net", "Predict", "Runs", "Compare", "pictures", "cam", "clear"]
+    press(browser, Keys.ENTER)
+    cards(browser, 0)
+    assert browser.switch_to.active_element.get_attribute("id") == "pictures"
+    browser.execute_cdp_cmd("Page.setInterceptFileChooserDialog", {"enabled": False})
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_scrolls_in_one_direction_only(browser, pictures, address, scheme):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia",
+                            {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    for page in PAGES[1:-1]:
+        browser.get(address + page)
+        assert narrow(browser), page
+    browser.get(address)
+    give(browser, pictures / "one.png", pictures / f"{'long-' * 30}name.png", pictures / "bad.png")
+    cards(browser, 3)
+    assert narrow(browser)
+    page = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, page[4:-1].split(","))) > 600) == (scheme == "light")
+
+
+def test_without_scripts_the_form_works_too(browser, pictures, address):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    browser.get(address)
+    give(browser, pictures / "one.png", pictures / "huge.png")
+    browser.find_element(By.CSS_SELECTOR, "#form button").click()
+    WebDriverWait(browser, 20).until(lambda d: len(d.find_elements(By.CSS_SELECTOR, "#results .card")) == 2)
+    assert "larger than 20 MB" in browser.find_element(By.CSS_SELECTOR, ".card.bad").text
+    looked = browser.find_element(By.CLASS_NAME, "looked")
+    browser.find_element(By.ID, "cam").click()
+    time.sleep(0.4)  # it fades
+    assert not looked.is_displayed()
+
+
+def test_a_request_that_is_too_large_is_answered_although_it_was_still_being_sent(browser, pictures, address):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    browser.get(address)
+    with open(pictures / "large.png", "wb") as f:
+        f.truncate(20 * 2**20)
+    give(browser, *[pictures / "large.png"] * 8)
+    browser.find_element(By.CSS_SELECTOR, "#form button").click()
+    WebDriverWait(browser, 20).until(lambda d: "128 MB together" in d.find_element(By.TAG_NAME, "main").text)
+    assert all(" 413 " in e["message"] for e in browser.get_log("browser"))  # the browser's own line
+
+
+def test_runs_are_browsed_and_a_report_runs_no_script(browser, address):
+    browser.find_element(By.LINK_TEXT, "Runs").click()
+    browser.find_element(By.LINK_TEXT, "net").click()
+    assert browser.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth)")
+    browser.find_element(By.LINK_TEXT, "Read its report").click()
+    shown = browser.find_element(By.ID, "p")
+    assert shown.text == "Report" and shown.value_of_css_property("color") in ("rgb(1, 2, 3)", "rgba(1, 2, 3, 1)")
+    refusals = browser.get_log("browser")  # this report brought a script
+    assert refusals and all("report" in e["message"] for e in refusals)
+    browser.back()
+    browser.find_element(By.LINK_TEXT, "Compare").click()
+    assert browser.find_element(By.CSS_SELECTOR, "figure img").is_displayed()
+
+
+def test_a_server_that_has_gone_is_told(browser, pictures):
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/predict"]})
+    give(browser, pictures / "one.png")
+    status = browser.find_element(By.ID, "status")
+    WebDriverWait(browser, 10).until(lambda d: "did not answer" in status.text)
+    browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
