@@ -1,11 +1,25 @@
 """The benchmarks: their arithmetic on known numbers, their turns, and what they return at tiny sizes; no speeds."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cifar_fast.bench import BENCHMARKS, DEFAULT, data, made_up, predict, scale, startup, step, suite, train, workload
+from cifar_fast.bench import (
+    BENCHMARKS,
+    DEFAULT,
+    data,
+    made_up,
+    predict,
+    scale,
+    serve,
+    startup,
+    step,
+    suite,
+    train,
+    workload,
+)
 from cifar_fast.bench.timing import Bar, alternate, compare, rate, seconds
 from cifar_fast.cli import main
 from cifar_fast.recipe import load_recipe, override
@@ -174,6 +188,47 @@ def test_predict(tmp_path):
     assert [c["must"] for c in checked(found, 2).values()] == [0.8] and found["notes"][0].startswith("random weights")
 
 
+@pytest.fixture
+def in_a_thread(monkeypatch):
+    "The server in a thread: a process of its own takes seconds to start."
+    from contextlib import contextmanager
+    from urllib.parse import urlsplit
+
+    from serving import served
+
+    from cifar_fast.inference import load_export
+    from cifar_fast.serve.app import create_app
+
+    @contextmanager
+    def server(stem):
+        with served(create_app(load_export(stem), "cold", Path(stem).parent)) as address:
+            yield urlsplit(address).hostname, urlsplit(address).port
+
+    monkeypatch.setattr(serve, "server", server)
+    monkeypatch.setattr(serve, "CLIENTS", 3)
+    monkeypatch.setattr(serve, "REQUESTS", 2)
+
+
+def test_serve(in_a_thread):
+    found = serve.measure(2)
+    assert [title[:3] for title in checked(found, 2)] == ["p50", "p95"]
+    p50, p95 = found["comparisons"].values()
+    assert p50["measured"] <= p95["measured"] and "3 × 6 requests, none failed" in found["notes"][0]
+
+
+def test_serve_counts_no_failure_as_an_answer(in_a_thread, monkeypatch):
+    monkeypatch.setattr(serve, "jpeg", lambda: b"no picture")
+    monkeypatch.setattr(serve, "bare", lambda exported, pictures: None)
+    with pytest.raises(RuntimeError, match="answered 422"):
+        serve.measure(1)
+
+
+def test_a_server_that_does_not_start_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(serve.sys, "executable", "true")
+    with pytest.raises(RuntimeError, match="did not start"), serve.server(str(tmp_path / "nothing")):
+        pass
+
+
 def test_startup_compares_fresh_processes(monkeypatch):
     "The processes are stood in for: their own seconds would be most of this file's."
     ran = []
@@ -241,11 +296,11 @@ def test_a_bar_that_is_missed_is_a_report_and_no_failure(capsys, monkeypatch):
     assert "at least 0.8: below" in capsys.readouterr().out
 
 
-def test_the_five_run_by_default_and_scale_when_named(monkeypatch):
+def test_the_five_run_by_default_and_others_when_named(monkeypatch):
     ran = []
     monkeypatch.setattr(suite, "benchmark", lambda names, rounds, show: ran.append(tuple(names)))
     assert main(["bench"]) == 0 and main(["bench", "scale"]) == 0
-    assert ran == [DEFAULT, ("scale",)] and set(BENCHMARKS) - set(DEFAULT) == {"scale"}
+    assert ran == [DEFAULT, ("scale",)] and set(BENCHMARKS) - set(DEFAULT) == {"scale", "serve"}
 
 
 @pytest.mark.parametrize("args, named", [

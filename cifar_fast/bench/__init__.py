@@ -6,6 +6,7 @@ BENCHMARKS = {
     "train": "images/s of recipe final as it runs, against the fastest of eight ways to run it",
     "predict": "images/s of predict from decoded pictures, against the bare net",
     "startup": "seconds until a fresh process has answered, against python and torch alone",
+    "serve": "seconds of an answer with 32 clients at once, against predicting their pictures bare",
     "scale": "cost of an epoch and memory as pictures, resolution and parameters grow",
 }
 DEFAULT = ("data", "step", "train", "predict", "startup")

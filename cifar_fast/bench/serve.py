@@ -1,0 +1,117 @@
+"""serve: seconds of an answer with 32 clients at once, against predicting their pictures bare, one after the other.
+
+The bare side decodes the 32 pictures that are under way at any time with `read_picture` and asks `Exported.predict`
+once, with TTA as the page has it. The page adds receiving them, Grad-CAM (a forward and a backward pass) and the HTML.
+Any answer but 200 is an error. The server is a process of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from statistics import quantiles
+
+import numpy as np
+from PIL import Image
+
+from cifar_fast.bench.made_up import random_pictures
+from cifar_fast.bench.predict import EXPORT, subject
+from cifar_fast.bench.startup import made_export
+from cifar_fast.bench.timing import Bar, alternate, compare, note, seconds
+from cifar_fast.data.pictures import read_picture
+
+CLIENTS = 32
+REQUESTS = 8  # of each client, one after the other, in a round
+SIDE = (640, 480)  # pixels of a picture, a JPEG
+BAR = Bar(at_most=True)
+BOUNDARY = "cifar-fast-bench"
+
+
+def measure(rounds: int) -> dict:
+    exported, which = subject()
+    picture, waits = jpeg(), []
+    with tempfile.TemporaryDirectory() as tmp:
+        stem = EXPORT if which == EXPORT else made_export(Path(tmp))[0]
+        note(f"serve: a server with {which}")
+        with server(stem) as address:
+            note(f"serve: {CLIENTS} clients, {REQUESTS} requests each a round")
+            values = alternate({"bare": lambda: seconds(lambda: bare(exported, [picture] * CLIENTS)),
+                                "p95": lambda: load(address, picture, waits)}, rounds)
+    p50s, p95s = zip(*waits[-rounds:], strict=True)  # the first was to warm up
+    against = f"{CLIENTS} pictures decoded and predicted bare"
+    return {"comparisons": {
+        f"p50 of a picture, {CLIENTS} clients": compare(list(p50s), values["bare"], "s", BAR, against),
+        f"p95 of a picture, {CLIENTS} clients": compare(list(p95s), values["bare"], "s", BAR, against),
+    }, "notes": [f"{which}, on {exported.device}; JPEGs of {SIDE[0]}×{SIDE[1]}, {len(picture):,} bytes; "
+                 f"{rounds + 1} × {CLIENTS * REQUESTS} requests, none failed"]}
+
+
+def jpeg() -> bytes:
+    "A picture with some detail, as a camera's has."
+    small = Image.fromarray(random_pictures(1)[0])
+    file = io.BytesIO()
+    small.resize(SIDE, Image.Resampling.BICUBIC).save(file, "jpeg", quality=90)
+    return file.getvalue()
+
+
+def bare(exported, pictures: list[bytes]) -> None:
+    exported.predict(np.stack([read_picture(p) for p in pictures]), tta=True)
+
+
+def load(address: tuple[str, int], picture: bytes, waits: list[tuple[float, float]]) -> float:
+    "All clients at once; adds (p50, p95) in seconds of their answers to `waits` and returns p95."
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        found = [s for client in pool.map(lambda _: ask(address, picture), range(CLIENTS)) for s in client]
+    cuts = quantiles(found, n=20, method="inclusive")
+    waits.append((cuts[9], cuts[18]))
+    return cuts[18]
+
+
+def ask(address: tuple[str, int], picture: bytes) -> list[float]:
+    "Seconds of each answer to one client. Raises RuntimeError where one is not 200."
+    head = (f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="pictures"; filename="a.jpg"\r\n'
+            f"Content-Type: image/jpeg\r\n\r\n")
+    body = head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", "X-Part": "1"}
+    connection = HTTPConnection(*address, timeout=120)
+    found = []
+
+    def once():
+        connection.request("POST", "/predict", body, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != 200 or b"<table>" not in text:
+            raise RuntimeError(f"the server answered {answer.status}: {text[:200]!r}")
+
+    for _ in range(REQUESTS):
+        found.append(seconds(once))
+    connection.close()
+    return found
+
+
+@contextmanager
+def server(stem: str) -> Iterator[tuple[str, int]]:
+    "Host and port of a server of its own process. Raises RuntimeError where it does not start."
+    above = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(p for p in (above, os.environ.get("PYTHONPATH")) if p)
+    process = subprocess.Popen([sys.executable, "-m", "cifar_fast", "serve", stem, "--port", "0"], text=True,
+                               stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths})
+    try:
+        line = process.stdout.readline()
+        found = re.search(r"http://([\d.]+):(\d+)/", line)
+        if found is None:
+            raise RuntimeError(f"the server did not start: {line.strip() or 'it said nothing'}")
+        yield found[1], int(found[2])
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
