@@ -27,7 +27,7 @@ from starlette.testclient import TestClient
 from cifar_fast.archs import create_arch
 from cifar_fast.cli import main
 from cifar_fast.data.pictures import read_picture
-from cifar_fast.inference import load_export, save_export
+from cifar_fast.inference import Exported, load_export, save_export
 from cifar_fast.serve import looking, upload
 from cifar_fast.serve.app import create_app
 from cifar_fast.serve.gradcam import grad_cam
@@ -251,6 +251,17 @@ def test_the_page_without_scripts_holds_the_answer(client):
     assert answer.text.startswith("<!doctype html>") and 'class="view"' in answer.text and 'id="form"' in answer.text
     assert client.get("/predict").text == client.get("/").text  # opened anew
     assert "There is no such page." in client.get("/nothing").text and client.put("/predict").status_code == 405
+
+
+def test_a_net_of_which_little_is_known_and_with_many_classes(folder):
+    "As a .pkl leaves it: classes and normalisation alone."
+    vocab = [f"kind {i}" for i in range(120)]
+    net = Exported(create_arch("cifar_sprint", 120).eval(), {"vocab": vocab, "normalize": CARD["normalize"]},
+                   torch.device("cpu"))
+    client = TestClient(create_app(net, "own", folder), base_url=HOST)
+    assert "120 classes" in client.get("/").text
+    answer = post(client, ("one.png", picture()))
+    assert answer.text.count('scope="row"') == 50 and "70 more classes" in answer.text
 
 
 def test_many_at_once(folder):
