@@ -377,9 +377,9 @@ FLOORS = (
     {"trust"},
     {"inference"},
     {"card", "lrfind", "results", "runs"},
-    {"failures", "compare"},
+    {"failures", "compare", "report"},
     {"train"},
-    {"dryrun", "doctor"},
+    {"dryrun", "doctor", "serve"},
     {"bench"},
     {"all"},  # a table of contents
     {"cli"},
