@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
+import shutil
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 
-from cifar_fast import __version__
 from cifar_fast.bench import BENCHMARKS, DEFAULT
+from cifar_fast.options import parse
 from cifar_fast.verbosity import NORMAL, QUIET, VERBOSE, quiet, set_level, verbose
-
-EPILOG = """examples:
-  python -m cifar_fast recipe final data=digits epochs=8    # no download, about a minute
-  python -m cifar_fast recipe final                         # CIFAR-10
-  python -m cifar_fast recipe final --dry-run epochs=60     # look before you train
-  python -m cifar_fast predict exports/final cat.png        # use it
-  python -m cifar_fast serve exports/final                  # use it in the browser
-  python -m cifar_fast bench                                # what it costs beside bare tools
-
-exit codes: 0 done; 1 a check failed, or some pictures could not be read; 2 the input was refused;
-130 stopped by Ctrl-C, 143 by SIGTERM (recipe NAME --resume goes on).
-CIFAR_FAST_DATA names an image tree of CIFAR-10, CIFAR_FAST_CACHE where decoded data is kept.
-"""
-
-COMPARE_EPILOG = """examples:
-  python -m cifar_fast compare                          # a line a recipe, a figure
-  python -m cifar_fast compare --sort seconds --csv
-  python -m cifar_fast compare final sprint             # is one better, or is it noise?
-  python -m cifar_fast compare --recipes final sprint   # the values that differ
-"""
 
 
 class Refused(Exception):
@@ -41,14 +22,8 @@ class Refused(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     "Run a command; returns the exit code."
-    args, rest = parser().parse_known_args(argv)
-    # argparse takes no positional arguments behind an option where the list before it was already open.
-    if rest and hasattr(args, "changes") and all("=" in r and not r.startswith("-") for r in rest):
-        args.changes += rest
-    elif rest:
-        parser().error(f"unrecognized arguments: {' '.join(rest)}")
-    if not hasattr(args, "run"):
-        parser().print_help()
+    args = parse(argv, COMMANDS)
+    if args is None:
         return 2
     set_level(QUIET if args.quiet else VERBOSE if args.verbose else NORMAL)
     quiet_warnings(args.verbose)
@@ -100,132 +75,17 @@ def quiet_warnings(verbose: bool) -> None:
         warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m cifar_fast", epilog=EPILOG,
-                                  description="Train the best possible image classifier under a hard budget.",
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--version", action="version", version=f"cifar_fast {__version__}")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND")
-
-    common = argparse.ArgumentParser(add_help=False)
-    talk = common.add_mutually_exclusive_group()
-    talk.add_argument("-q", "--quiet", action="store_true", help="say nothing but results, warnings and errors")
-    talk.add_argument("-v", "--verbose", action="store_true",
-                      help="say more: libraries' warnings, where an error comes from")
-
-    def command(run, name, help, **kw):
-        p = commands.add_parser(name, help=help, description=help, parents=[common], **kw)
-        p.set_defaults(run=run)
-        return p
-
-    command(recipes, "recipes", "list the recipes")
-
-    p = command(recipe, "recipe", "train a recipe: audit, fit, evaluate once on test, export")
-    p.add_argument("name", help="a recipe's name, or a path to a recipe file ending in .py")
-    p.add_argument("changes", nargs="*", metavar="key=value",
-                   help="e.g. epochs=30 data=digits lr=find fit.pct_start=0.2 sched=step sched.gamma=0.1")
-    p.add_argument("--log", choices=("auto", "bars", "lines", "json", "quiet"), default="auto",
-                   help="bars, plain lines every ten seconds, or one JSON object an epoch on stdout (default auto: "
-                        "bars on a terminal, lines elsewhere)")
-    p.add_argument("--dry-run", action="store_true", help="show recipe, audit, shapes and schedule; time three steps")
-    again = p.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="continue the run of this recipe that stopped")
-    again.add_argument("--restart", action="store_true", help="throw it away and begin anew")
-    p.add_argument("--allow-changes", action="store_true",
-                   help="with --resume: go on although recipe, data, versions or machine differ")
-
-    p = command(copy, "copy", "copy a recipe to a file of your own")
-    p.add_argument("name")
-    p.add_argument("file", help="where to; must not be there yet")
-
-    p = command(audit, "audit", "check architectures against the budget")
-    p.add_argument("arch", nargs="*", help="names in timm's registry; default all of this project's")
-    p.add_argument("--json", action="store_true")
-    p.add_argument("--strict", action="store_true", help="exit with 1 when a rule is broken or the probe disagrees")
-
-    p = command(lr_find, "lr_find", "find a learning rate for a recipe")
-    p.add_argument("name")
-    p.add_argument("changes", nargs="*", metavar="key=value")
-    p.add_argument("--start", type=float, default=1e-6, help="first learning rate (default 1e-6)")
-    p.add_argument("--end", type=float, default=10, help="last learning rate (default 10)")
-    p.add_argument("--steps", type=int, default=100, help="how many (default 100)")
-
-    p = command(export, "export", "rebuild a .pkl from .safetensors + .json")
-    p.add_argument("name", help="exports/NAME, or NAME alone")
-
-    p = command(trust_file, "trust", "let predict, serve and evaluate open a .pkl: opening one runs its code")
-    p.add_argument("file", help="the .pkl, from somebody you know; its SHA-256 is kept in your list")
-
-    p = command(predict, "predict", "classify pictures")
-    p.add_argument("export", help="exports/NAME (.safetensors + .json), or a trusted .pkl")
-    p.add_argument("--trust-pickle", action="store_true", help="open a .pkl, and run its code, this once")
-    p.add_argument("paths", nargs="+", metavar="PATH", help="pictures, folders, globs")
-    p.add_argument("--topk", type=int, default=3, help="classes to show for each picture (default 3)")
-    p.add_argument("--tta", action="store_true", help="mean probability of the picture and its mirror")
-    p.add_argument("--csv", metavar="FILE", help="write file, prediction and every probability here")
-    p.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-    p = command(serve, "serve", "a page in the browser: give it pictures, see what the net sees; browse the runs")
-    p.add_argument("export", help="exports/NAME (.safetensors + .json), or a trusted .pkl")
-    p.add_argument("--trust-pickle", action="store_true", help="open a .pkl, and run its code, this once")
-    p.add_argument("--port", type=int, default=8000, help="default %(default)s; 0 takes a free one")
-    p.add_argument("--host", default="127.0.0.1", help="default %(default)s: only this machine can reach it")
-    p.add_argument("--open", action="store_true", help="open it in the browser")
-    p.add_argument("-v", "--verbose", action="store_true", help="a line a request")
-
-    p = command(evaluate, "evaluate", "accuracy, per class and confusion matrix, on the test set")
-    p.add_argument("export", help="exports/NAME (.safetensors + .json), or a trusted .pkl")
-    p.add_argument("--trust-pickle", action="store_true", help="open a .pkl, and run its code, this once")
-    p.add_argument("changes", nargs="*", metavar="data=…", help="another dataset with the same classes")
-    p.add_argument("--json", action="store_true")
-
-    p = command(results, "results", "what the recipes gave, from the row that every run adds to results.csv")
-    p.add_argument("file", nargs="?", default="exports/results.csv", metavar="FILE", help="default: %(default)s")
-    shape = p.add_mutually_exclusive_group()
-    shape.add_argument("--csv", action="store_true", help="print CSV instead of a table")
-    shape.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    shape.add_argument("--readme", nargs="?", const="README.md", metavar="README.md",
-                       help="write the table between the two results markers of this file instead")
-    shape.add_argument("--curves", action="store_true",
-                       help="draw published against measured again, from the histories beside FILE")
-
-    p = command(report, "report", "rebuild report.html, its figures and the model card of a run")
-    p.add_argument("name", help="exports/NAME, or NAME alone")
-
-    p = command(compare, "compare", "runs beside each other, and two of them picture by picture; or two recipes",
-                epilog=COMPARE_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("runs", nargs="*", metavar="RUN",
-                   help="exports/NAME, or NAME alone; default a line for each recipe in exports/results.csv")
-    p.add_argument("--recipes", nargs=2, metavar=("A", "B"),
-                   help="the values in which two recipes differ (names, or files ending in .py)")
-    p.add_argument("--sort", metavar="COLUMN", help="a column of --csv; accuracies come greatest first")
-    p.add_argument("--reverse", action="store_true", help="the other way round")
-    p.add_argument("--plot", metavar="FILE", help="where the figure goes (default: compare.png beside the runs)")
-    p.add_argument("--exports", default="exports", metavar="DIR", help="where runs are kept (default: %(default)s)")
-    shape = p.add_mutually_exclusive_group()
-    shape.add_argument("--csv", action="store_true", help="print the table as CSV; a figure only with --plot")
-    shape.add_argument("--json", action="store_true", help="print JSON; a figure only with --plot")
-
-    p = command(doctor, "doctor", "show versions, device, data and cache, and test itself for some ten seconds")
-    p.add_argument("--json", action="store_true")
-
-    p = command(bench, "bench", "measure data path, step, training, predict and start against bare tools")
-    p.add_argument("names", nargs="*", metavar="NAME",
-                   help=f"{', '.join(BENCHMARKS)}; default {', '.join(DEFAULT)}")
-    p.add_argument("--rounds", type=int, default=5, help="how often each side is measured, in turns (default 5)")
-    p.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    return top
-
-
 # ---------------------------------------------------------------- commands
 
 
 def recipes(args) -> int:
     from cifar_fast.recipe import list_recipes
 
+    width = shutil.get_terminal_size((10_000, 24)).columns  # a pipe has none
     for name, line in list_recipes().items():
-        print(f"{name:<14} {line}")
-    print("\npython -m cifar_fast recipe NAME trains one; --dry-run shows it first; copy NAME mine.py makes it yours")
+        print(textwrap.fill(f"{name:<14} {line}", width, subsequent_indent=" " * 15))
+    print("\npython -m cifar_fast recipe NAME            trains one; --dry-run shows it first\n"
+          "python -m cifar_fast copy NAME mine.py      makes it yours")
     return 0
 
 
@@ -574,3 +434,28 @@ def bench(args) -> int:
         result = benchmark(names, args.rounds)
     print(json.dumps(result, indent=1))
     return 0
+
+
+def completion(args) -> int:
+    from cifar_fast import options
+
+    print(options.completion(COMMANDS, args.shell))
+    return 0
+
+
+COMMANDS = {"recipes": recipes,
+            "recipe": recipe,
+            "copy": copy,
+            "audit": audit,
+            "lr_find": lr_find,
+            "export": export,
+            "trust": trust_file,
+            "predict": predict,
+            "serve": serve,
+            "evaluate": evaluate,
+            "results": results,
+            "report": report,
+            "compare": compare,
+            "doctor": doctor,
+            "bench": bench, "completion": completion}
+"Name → what it runs."

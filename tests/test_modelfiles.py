@@ -263,13 +263,13 @@ def test_a_pickle_never_stands_in_for_the_others(export):
 
 
 def test_a_run_trusts_its_own_pickle(tmp_path, digits):
-    assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}"]) == 0
+    assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", "report=no", f"exports={tmp_path}"]) == 0
     assert load_model(tmp_path / "sprint-digits.pkl").vocab == [str(i) for i in range(10)]
 
 
 def test_a_trust_list_that_cannot_be_written_costs_no_run(tmp_path, monkeypatch, capsys, digits):
     (tmp_path / "file").touch()
     monkeypatch.setenv("CIFAR_FAST_TRUST", str(tmp_path / "file" / "trusted"))
-    assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}"]) == 0
+    assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", "report=no", f"exports={tmp_path}"]) == 0
     assert "could not be added to your list" in capsys.readouterr().err
     assert (tmp_path / "sprint-digits.json").exists()

@@ -381,7 +381,7 @@ FLOORS = (
     {"train"},
     {"dryrun", "doctor", "serve"},
     {"bench"},
-    {"all"},  # a table of contents
+    {"all", "options"},  # tables of contents
     {"cli"},
     {"__main__"},
 )

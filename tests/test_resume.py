@@ -224,7 +224,8 @@ def own_loss(*, smoothing: float = 0.1):
 
 recipe =''').replace("partial(cross_entropy)", "partial(own_loss)")
     mine.write_text(text)
-    typed = ["recipe", str(mine), "data=digits", "epochs=2", "bs=512", "tta=0", f"exports={tmp_path / 'exports'}"]
+    typed = ["recipe", str(mine), "data=digits", "epochs=2", "bs=512", "tta=0", "report=no",
+             f"exports={tmp_path / 'exports'}"]
     save = Checkpoint.save
 
     def breaking(self, *where):
@@ -501,7 +502,8 @@ def one_cycle_rates(lr):
     return [float(at_share(i / (2 * STEPS))) for i in range(2 * STEPS)]
 
 
-WILD = ["recipe", "final", "data=digits", "bs=512", "opt=sgd", "fit=flat", "mix=none", "ema=none", "clip=0", "tta=0"]
+WILD = ["recipe", "final", "data=digits", "bs=512", "opt=sgd", "fit=flat", "mix=none", "ema=none", "clip=0", "tta=0",
+        "report=no"]
 
 
 def test_a_loss_that_explodes_spoils_no_checkpoint(tmp_path, monkeypatch, capsys, digits):

@@ -14,7 +14,8 @@ from cifar_fast.modelfiles import ExportError
 def sprint(tmp_path, digits):
     "Runs `recipe sprint` on digits with changes; returns the exit code."
     def run(*changes):
-        return main(["recipe", "sprint", "data=digits", "epochs=2", "bs=64", f"exports={tmp_path}", *changes])
+        return main(["recipe", "sprint", "data=digits", "epochs=2", "bs=64", "report=no", f"exports={tmp_path}",
+                     *changes])
     return run
 
 

@@ -1,0 +1,85 @@
+"""The command line as a user meets it: help, slips of the finger, a narrow terminal, completion in the shell."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from cifar_fast.cli import COMMANDS, main
+from cifar_fast.options import EXAMPLES, completion, parse
+
+
+def told(capsys, *argv):
+    with pytest.raises(SystemExit) as stopped:
+        main(list(argv))
+    return stopped.value.code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_80_columns_and_has_examples_that_parse(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = told(capsys, *filter(None, [command, "--help"]))
+    assert code == 0 and "examples:" in out
+    # A path of a completion script is as long as it is.
+    assert [line for line in out.splitlines() if len(line) > 80 and "completions" not in line] == []
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_every_example_is_understood(line):
+    import shlex
+
+    words = shlex.split(line)
+    words = words[:words.index(">")] if ">" in words else words
+    args = parse(words, COMMANDS)
+    assert args.run is COMMANDS[words[0]]
+
+
+def test_every_command_has_examples():
+    assert set(EXAMPLES) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("typed, meant", [
+    (["recipee", "final"], "recipe"), (["evalute", "x"], "evaluate"), (["recipe", "final", "--resme"], "--resume"),
+    (["predict", "x", "y", "--topp", "3"], "--topk"), (["recipe", "final", "--log", "jsn"], "json"),
+    (["completion", "bsh"], "bash")])
+def test_what_may_have_been_meant(capsys, typed, meant):
+    code, _, err = told(capsys, *typed)
+    assert code == 2 and f"did you mean {meant}?" in err
+
+
+def test_the_version(capsys):
+    from cifar_fast import __version__
+
+    assert told(capsys, "--version") == (0, f"cifar_fast {__version__}\n", "")
+
+
+def test_no_command_prints_help(capsys):
+    assert main([]) == 2 and "commands:" in capsys.readouterr().out
+
+
+def test_recipes_fit_a_narrow_terminal_and_a_pipe_keeps_them_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["recipes"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    monkeypatch.delenv("COLUMNS")
+    assert main(["recipes"]) == 0
+    assert any(line.startswith("final ") and line.endswith("EMA.") for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
+@pytest.mark.parametrize("words, offered", [
+    (["rec"], {"recipe", "recipes"}), (["recipe", "s"], {"sprint", "strided"}), (["recipe", "final", "--re"],
+                                                                                {"--resume", "--restart"})])
+def test_bash_completes(tmp_path, words, offered):
+    script = tmp_path / "completion.sh"
+    script.write_text(completion(COMMANDS, "bash"))
+    asked = f"COMP_WORDS=(cifar_fast {' '.join(words)}); COMP_CWORD={len(words)}"
+    found = subprocess.run(["bash", "-c", f"source {script}; {asked}; _shtab_cifar_fast; echo ${{COMPREPLY[@]}}"],
+                           capture_output=True, text=True, check=True)
+    assert set(found.stdout.split()) == offered
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh", "powershell"])
+def test_other_shells_have_a_script(capsys, shell):
+    assert main(["completion", shell]) == 0
+    assert "recipe" in capsys.readouterr().out
