@@ -15,7 +15,7 @@ def model_card(card: dict) -> str:
     name, data = str(card.get("name", card["arch"])), card.get("data", {}).get("name", "its own pictures")
     identity, called = DATASETS.get(data, ("", data))
     found, split = card.get("test") or card.get("held_out"), "test" if card.get("test") else "validation"
-    return "\n".join([*front(name, card, identity, called, found, split), "", f"# {name}", "",
+    return "\n".join([*front(name, card, identity, called, found, split), "", f"# {plain(name)}", "",
                       *body(name, card, called, found, split), ""])
 
 

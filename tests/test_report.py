@@ -1,0 +1,251 @@
+"""What a run leaves to be looked at: the figures, report.html in one file, the model card."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_fast.cli import main
+from cifar_fast.modelfiles import read_card
+from cifar_fast.predictions import Predictions
+from cifar_fast.report import calibration_error, figures, model_card, page
+from cifar_fast.report.calibration import bins
+
+NAME = "final-digits"
+FIGURES = {"history.png", "learning_rate.png", "confusion.png", "classes.png", "calibration.png", "mistakes.png",
+           "augmented.png", "layers.png"}
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory, digits):
+    "What a short run leaves; with every batch mixed one way or the other."
+    exports = tmp_path_factory.mktemp("report")
+    code = main(["recipe", "final", "data=digits", "arch=cifar_sprint", "epochs=2", "bs=128", f"exports={exports}",
+                 "mix.mixup=0.5", "mix.cutmix=0.3", "mix.until=1"])
+    assert code == 0
+    return exports
+
+
+class Reading(HTMLParser):
+    "Every tag and attribute of a page, the text, and what is open at its end."
+
+    VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_every_figure_is_there_and_is_a_picture(left):
+    made = {p.name for p in (left / NAME).glob("*.png")}
+    assert made == FIGURES
+    for name in made:
+        with Image.open(left / NAME / name) as picture:
+            assert min(picture.size) > 200 and len(np.unique(np.asarray(picture.convert("L")))) > 5, name
+
+
+def test_the_report_is_one_whole_file_that_loads_nothing(left):
+    text = (left / NAME / "report.html").read_text("utf-8")
+    read = Reading(text)
+    assert read.open == [] and not any(tag in ("script", "link", "iframe", "object") for tag, _ in read.tags)
+    loaded = [v for _, attrs in read.tags for k, v in attrs.items() if k in ("src", "srcset", "data", "poster")]
+    assert len(loaded) == len(FIGURES) - 1 and all(v.startswith("data:image/png;base64,") for v in loaded)
+    assert "url(" not in text and "@import" not in text
+    links = [attrs["href"] for tag, attrs in read.tags if tag == "a"]
+    ids = {attrs["id"] for _, attrs in read.tags if "id" in attrs}
+    assert links and {link.removeprefix("#") for link in links} <= ids
+    assert all(attrs.get("alt") for tag, attrs in read.tags if tag == "img")
+
+
+def test_the_report_says_what_the_card_says(left):
+    card, words = read_card(left / NAME), " ".join(Reading((left / NAME / "report.html").read_text("utf-8")).words)
+    for said in (f"{card['test']['accuracy']:.2%}", f"{card['test']['accuracy_tta']:.2%}",
+                 f"{card['audit']['params']:,}", card["versions"]["torch"], "mixing(mixup=0.5", "kept", "stem.conv"):
+        assert said in words, said
+
+
+def test_a_stranger_s_names_stay_text(left):
+    card = read_card(left / NAME)
+    card = {**card, "name": "<script>alert(1)</script>", "vocab": ["<b>a</b>", "`|x", *card["vocab"][2:]]}
+    text = page(card, left / NAME, None, None, ["<img src=x onerror=alert(1)>"])
+    assert not {"script", "b"} & {tag for tag, _ in Reading(text).tags} and "onerror=alert" not in str(
+        [attrs for _, attrs in Reading(text).tags])
+    assert "<script" not in model_card(card).split("---")[2] and "<b>" not in model_card(card)
+
+
+def test_the_model_card_begins_with_yaml_that_means_what_it_says(left):
+    yaml = pytest.importorskip("yaml")
+    text, card = (left / NAME / "README.md").read_text("utf-8"), read_card(left / NAME)
+    front = yaml.safe_load(text.split("---")[1])
+    plain, tta = front["model-index"][0]["results"][0]["metrics"]
+    assert plain["value"] == round(card["test"]["accuracy"], 4) and tta["value"] == round(
+        card["test"]["accuracy_tta"], 4)
+    assert front["pipeline_tag"] == "image-classification" and front["model-index"][0]["name"] == NAME
+    assert f"{card['test']['accuracy']:.2%}" in text.split("---")[2]
+
+
+@pytest.mark.parametrize("name", ['a": b', "a\nb: c", "#x", "- y", "ünï"])
+def test_no_name_breaks_out_of_the_yaml(left, name):
+    yaml = pytest.importorskip("yaml")
+    front = yaml.safe_load(model_card({**read_card(left / NAME), "name": name}).split("---\n")[1])
+    assert front["model-index"][0]["name"] == name and set(front) == {
+        "library_name", "pipeline_tag", "tags", "metrics", "model-index"}
+
+
+def test_it_is_rebuilt_from_what_is_on_disk(left, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(left, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / NAME
+    before = (folder / "report.html").read_text("utf-8")
+    for name in ("report.html", "README.md", "classes.png", "calibration.png", "mistakes.png", "layers.png"):
+        (folder / name).unlink()
+    capsys.readouterr()
+    assert main(["report", str(folder)]) == 0
+    assert (folder / "report.html").read_text("utf-8") == before
+    (folder / "predictions.npz").unlink()
+    assert main(["report", str(folder)]) == 0  # predicts again
+    made = Predictions.load(folder / "predictions.npz")
+    kept = Predictions.load(left / NAME / "predictions.npz")
+    assert (made.predicted == kept.predicted).all() and made.pictures == kept.pictures
+
+
+def test_what_cannot_be_rebuilt_is_said(left, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(left, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / NAME
+    for name in ("history.csv", "augmented.png"):
+        (folder / name).unlink()
+    capsys.readouterr()
+    assert main(["report", str(folder)]) == 0
+    err = capsys.readouterr().err
+    assert "left out: curves (no " in err and "what the net was fed" in err
+    assert "Not in this report" in (folder / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("spoil, told", [
+    (lambda f: (f / "history.csv").write_text("epoch\n1\n"), "history.csv does not tell a run"),
+    (lambda f: (f.parent / f"{NAME}.json").write_text("{"), f"{NAME}.json")])
+def test_a_broken_run_is_named(left, tmp_path, capsys, spoil, told):
+    import shutil
+
+    shutil.copytree(left, tmp_path, dirs_exist_ok=True)
+    spoil(tmp_path / NAME)
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / NAME)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_no_such_run(capsys):
+    assert main(["report", "nobody"]) == 2
+    assert "exports/nobody" in capsys.readouterr().err
+
+
+def test_held_out_pictures_are_the_ones_that_were_predicted(tmp_path, digits):
+    from cifar_fast.data.sources import load_source
+    from cifar_fast.inference import load_export
+    from cifar_fast.report.build import pictures_of
+
+    assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=128", "valid=0.1", f"exports={tmp_path}"]) == 0
+    stem = tmp_path / "sprint-digits"
+    said, source = Predictions.load(stem / "predictions.npz"), load_source("digits")
+    images = pictures_of(said, source)
+    assert (source.train.labels[said.items] == said.labels).all() and len(images) == len(said.labels)
+    assert (load_export(stem).predict(images).argmax(1) == said.predicted).all()
+    assert main(["report", str(stem)]) == 0
+
+
+def test_a_report_that_fails_costs_no_run(tmp_path, monkeypatch, capsys, digits):
+    from cifar_fast.report import figures
+
+    monkeypatch.setattr(figures, "calibration", lambda *args: 1 / 0)
+    assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}"]) == 0
+    assert "report.html could not be made (ZeroDivisionError" in capsys.readouterr().err
+    assert (tmp_path / "results.csv").exists() and (tmp_path / "sprint-digits.safetensors").exists()
+
+
+def test_without_a_report(tmp_path, digits):
+    assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", "report=no", f"exports={tmp_path}"]) == 0
+    left = {p.name for p in (tmp_path / "sprint-digits").iterdir()}
+    assert not {"report.html", "README.md", "augmented.png"} & left and "history.png" in left
+
+
+# ---------------------------------------------------------------- figures and figures in numbers
+
+
+def test_calibration_by_hand():
+    "Ten pictures at 90 % of which nine are right, ten at 60 % of which three are: (0 + 0.3) / 2."
+    probs = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)
+    right = np.array([True] * 9 + [False] + [True] * 3 + [False] * 7)
+    assert calibration_error(probs, right) == pytest.approx(0.15)
+    assert list(bins(probs, right)["count"]) == [10, 10]
+    assert calibration_error(np.eye(3), np.ones(3, bool)) == 0
+
+
+def said(n=30, right=0):
+    labels = np.arange(n) % 3
+    predicted = np.where(np.arange(n) < right, labels, (labels + 1) % 3)
+    probs = np.full((n, 3), 0.1)
+    probs[np.arange(n), predicted] = np.linspace(0.5, 0.8, n)
+    return Predictions(labels, predicted, probs / probs.sum(1, keepdims=True), ("a", "b", "c" * 40), "x/test", "test")
+
+
+def test_the_surest_mistakes_come_first():
+    fig = figures.mistakes(said(right=10), np.zeros((30, 32, 32, 3), np.uint8), "t")
+    titles = [ax.get_title() for band in fig.subfigs for ax in band.axes if ax.get_title()]
+    shares = [int(re.search(r"(\d+)%", t)[1]) for t in titles]
+    assert len(titles) == 20 and shares == sorted(shares, reverse=True)
+
+
+def test_a_net_without_mistakes_has_no_such_figure():
+    assert figures.mistakes(said(right=30), np.zeros((30, 32, 32, 3), np.uint8), "t") is None
+
+
+def test_many_classes_show_the_worst():
+    fig = figures.classes({f"class {i}": i / 100 for i in range(100)} | {"empty": None}, "t")
+    names = [t.get_text() for t in fig.axes[0].get_yticklabels()]
+    assert len(names) == figures.MOST_CLASSES and names[-1] == "class 0"
+
+
+def test_the_sheet_shows_what_the_net_is_given(left, digits):
+    "Undone, the normalisation gives back the pictures; captions of mixed ones hold their shares."
+    import torch
+
+    from cifar_fast.callbacks.sheet import captions, pixels
+    from cifar_fast.data.block import make_dls
+    from cifar_fast.data.sources import load_source
+    from cifar_fast.losses import MixedLabels
+
+    source = load_source("digits")
+    dls = make_dls(source, valid=0, bs=16)
+    dls.train.set_epoch(0)
+    x, y = dls.train.one_batch()
+    shown = np.stack(pixels(dls, x))
+    known = {image.tobytes() for image in source.train.images}
+    assert all(image.tobytes() in known for image in shown)
+    shares = torch.tensor([0.7, 0.4])
+    mixed = MixedLabels((torch.tensor([0, 1]), torch.tensor([1, 1])), (shares, 1 - shares))
+    assert captions(mixed, 2, ["x", "y"]) == ["x 70%\ny 30%", "y 100%"]
+
+
+def test_the_readme_s_figures_are_of_committed_runs():
+    root = Path(__file__).parent.parent
+    for name in re.findall(r"\]\((exports/[^)]+)\)", (root / "README.md").read_text("utf-8")):
+        assert (root / name).is_file(), name
