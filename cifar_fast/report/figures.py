@@ -63,7 +63,7 @@ def mistakes(said: Predictions, images: np.ndarray, title: str) -> Figure | None
 def layers(rows: list[list[str]], title: str) -> Figure:
     "The table of layers as a picture; `rows` as `constraints.layer_rows` gives them, the first one the heading."
     body = [[cell if len(cell) < 34 else f"…{cell[-32:]}" for cell in row] for row in rows]
-    fig = Figure(figsize=(9.6, 0.9 + 0.235 * len(body)), layout="constrained")
+    fig = Figure(figsize=(9.6, 0.7 + 0.2 * len(body)), layout="constrained")
     ax = fig.subplots()
     ax.axis("off")
     table = ax.table(cellText=body[1:], colLabels=body[0], cellLoc="right", colLoc="right", loc="upper center",
