@@ -42,7 +42,7 @@ def test_it_is_data_as_well(healthy, monkeypatch, capsys):
 def test_broken_training_is_found(monkeypatch, capsys):
     from cifar_fast import doctor
 
-    monkeypatch.setattr(doctor, "fit", lambda run, log: (_ for _ in ()).throw(RuntimeError("no such kernel")))
+    monkeypatch.setattr(doctor, "fit", lambda run: (_ for _ in ()).throw(RuntimeError("no such kernel")))
     monkeypatch.setattr(doctor, "why_not", lambda device: None)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out

@@ -30,9 +30,9 @@ def checkpoint(folder, version):
     cb = Checkpoint(folder / "checkpoint.pt", {"version": version, "padding": list(range(3000))})
     net = torch.nn.Linear(2, 2)
     recorder = SimpleNamespace(lrs=[], iters=[], losses=[], values=[], metrics=[],
-                               smooth_loss=SimpleNamespace(count=0, val=torch.zeros(())))
+                               smooth_loss=SimpleNamespace(count=0, val=torch.zeros(()), value=0.0))
     cb.learn = SimpleNamespace(model=net, opt=torch.optim.SGD(net.parameters(), 0.1), cbs=[], recorder=recorder,
-                               train_iter=0, pct_train=0.0)
+                               train_iter=0, pct_train=0.0, dls=SimpleNamespace(train=[]))
     cb.save(1, 0)
 
 
