@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         told = e if refusal(e) else in_words(e)
         if args.verbose or not told:
             raise
-        print(f"cifar_fast: {told}", file=sys.stderr)
+        print(f"cifar_fast: {words(told)}", file=sys.stderr)
         return 2
 
 
@@ -50,6 +51,13 @@ def in_words(e: Exception) -> Exception | None:
     from cifar_fast.failures import explained
 
     return explained(e)
+
+
+def words(e: Exception) -> str:
+    "What an error says, with the next step where the system's own text knows none."
+    if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and e.filename:
+        return f"{e.filename} cannot be written ({e.strerror}): make room, or choose another place"
+    return str(e)
 
 
 def refusal(e: Exception) -> bool:
@@ -143,14 +151,14 @@ def recipe(args) -> int:
 
 
 def copy(args) -> int:
+    from cifar_fast.files import spelled, write_new
     from cifar_fast.recipe import recipe_path
 
-    target, text = Path(args.file).expanduser(), recipe_path(args.name).read_text("utf-8")
+    target, text = spelled(args.file), recipe_path(args.name).read_text("utf-8")
     if target.suffix != ".py":
         raise Refused(f"{args.file}: a recipe is a Python file; give it a name ending in .py")
     try:
-        with open(target, "x", encoding="utf-8") as f:
-            f.write(text)
+        write_new(target, text)
     except FileExistsError:
         raise Refused(f"{target} is there already and was left alone; choose another name") from None
     print(f"{target}: edit it, then python -m cifar_fast recipe {target}")

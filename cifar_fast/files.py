@@ -1,10 +1,11 @@
-"""Writes that are whole or did not happen: beside the target, flushed, then renamed over it."""
+"""Writes that are whole or did not happen: beside the target, flushed, then renamed over it. And reads that end."""
 
 from __future__ import annotations
 
 import glob
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,16 +19,29 @@ def written(path: str | Path):
     "A temporary path beside `path`; renamed over it when the block ends well, removed when it does not."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, tmp = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
-    os.close(fd)
+    with naming(path):
+        fd, tmp = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+        os.close(fd)
+        try:
+            yield Path(tmp)
+            with open(tmp, "rb+") as f:
+                os.fsync(f.fileno())
+            os.chmod(tmp, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+            os.replace(tmp, path)
+        except BaseException:
+            Path(tmp).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming(path: Path):
+    "An OSError that leaves the block names `path` where it named nothing (a full disk does) or a temporary file of it."
     try:
-        yield Path(tmp)
-        with open(tmp, "rb+") as f:
-            os.fsync(f.fileno())
-        os.chmod(tmp, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        os.replace(tmp, path)
-    except BaseException:
-        Path(tmp).unlink(missing_ok=True)
+        yield
+    except OSError as e:
+        unnamed = e.filename is None or (e.filename2 is None and str(e.filename).endswith(TEMPORARY))
+        if unnamed and e.errno is not None:  # without a number its own text would be lost
+            e.filename = str(path)
         raise
 
 
@@ -40,6 +54,40 @@ def _umask() -> int:
 def write_text(path: str | Path, text: str) -> None:
     with written(path) as tmp:
         tmp.write_text(text, encoding="utf-8")
+
+
+def write_new(path: str | Path, text: str) -> None:
+    "A file that is not there yet. Raises FileExistsError where it is, and leaves none that is cut."
+    with naming(Path(path)):
+        file = open(path, "x", encoding="utf-8")
+        try:
+            with file:
+                file.write(text)
+        except BaseException:
+            Path(path).unlink(missing_ok=True)
+            raise
+
+
+def read_regular(path: str | Path, most: int) -> bytes:
+    "All of a file, read once. Raises OSError where it is a pipe (it would block), a device (never end) or too long."
+    def opener(name, flags):
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", opener=opener) as file:
+        facts = os.fstat(file.fileno())  # of what is open here, which nobody can exchange
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError("it is no regular file")
+        if facts.st_size > most:
+            raise OSError(f"it has {facts.st_size:,} bytes, more than the {most:,} that are read")
+        content = file.read(facts.st_size + 1)
+        if len(content) != facts.st_size:
+            raise OSError("it changes while it is read")
+    return content
+
+
+def spelled(path: str | Path) -> Path:
+    "With the home that `~` stands for; where there is no such home the path stays as it is, and is not found."
+    return Path(os.path.expanduser(path))
 
 
 def remove_temporaries(folder: Path, name: str | None = None) -> None:

@@ -93,8 +93,13 @@ def save_export(
 
 def save_pickle(path: Path, card: dict, state: dict) -> None:
     "A Learner with these weights, the valid pipeline and the vocab: what fastai's `load_learner` opens."
-    learn = inference_learner(card, state)
-    learn.export(path.resolve())  # absolute: the Learner's own path, which is pickled, stays "."
+    from fastai.learner import cloudpickle
+
+    learn, content = inference_learner(card, state), io.BytesIO()
+    learn.dls = learn.dls.new_empty()
+    # As `learn.export` does. It writes into the file itself, and torch says of a full disk "unexpected pos 128 vs 0".
+    torch.save(learn, content, pickle_module=cloudpickle, pickle_protocol=2)
+    path.write_bytes(content.getbuffer())
 
 
 def inference_learner(card: dict, state: dict):

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from kills import NAME, RUN, bytes_that_differ, strays, weights
+from PIL import Image
 
 from cifar_fast import files, plots
 from cifar_fast.archs import create_arch
@@ -198,3 +199,89 @@ def test_a_run_whose_row_cannot_be_added_is_complete(tmp_path, monkeypatch, caps
     assert main([*RUN, f"exports={tmp_path}"]) == 2
     assert "The run itself is complete" in capsys.readouterr().err
     assert (tmp_path / f"{NAME}.json").exists() and (tmp_path / NAME / "row.csv").exists() and not strays(tmp_path)
+
+
+# ---------------------------------------------------------------- what is said of a full disk
+
+
+@pytest.mark.parametrize("writer", sorted(set(WRITERS) - {"table"}))
+def test_a_full_disk_names_the_file(tmp_path, writer):
+    with no_room(), pytest.raises(OSError) as failed:
+        WRITERS[writer](tmp_path, 1)
+    assert failed.value.errno == errno.EFBIG
+    where = str(failed.value.filename)
+    assert os.path.dirname(where) == str(tmp_path) and not os.path.basename(where).startswith(".")
+
+
+def test_an_error_keeps_the_name_and_the_text_it_has(tmp_path):
+    for error, told in ((OSError(errno.EIO, "gone", "elsewhere"), "elsewhere"), (OSError("encoder error"), "encoder")):
+        with pytest.raises(OSError, match=told), files.written(tmp_path / "x"):
+            raise error
+
+
+@pytest.fixture
+def untrained(tmp_path):
+    torch.manual_seed(0)
+    save_export(tmp_path / "net", create_arch("cifar_sprint", 2), CARD, pickle=False)
+    return tmp_path / "net"
+
+
+@contextmanager
+def full():
+    def refuse(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.os, "fsync", refuse)
+        yield
+
+
+@pytest.mark.parametrize("args, named", [
+    (["predict", "net", "picture.png", "--csv", "out.csv"], "out.csv"),
+    (["export", "./net"], "net.pkl"),
+    (["recipe", *RUN[1:], "exports=runs"], f"runs/{NAME}/running/recipe.json"),
+    (["lr_find", "sprint", "data=digits", "bs=32", "exports=runs", "--steps", "30"], "lr_find.png"),
+])
+def test_a_command_on_a_full_disk_says_where_and_what_next(untrained, digits, tmp_path, monkeypatch, capsys, args,
+                                                           named):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (32, 32)).save("picture.png")
+    with full():
+        assert main(args) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{named} cannot be written (No space left on device): make room" in said
+
+
+def test_export_says_of_a_full_disk_what_it_is(untrained, capsys):
+    with no_room():
+        assert main(["export", str(untrained)]) == 2
+    assert "net.pkl cannot be written (File too large)" in capsys.readouterr().err
+    assert not untrained.with_suffix(".pkl").exists()
+
+
+def test_a_copy_that_fails_is_not_there_and_nothing_is_overwritten(tmp_path, capsys):
+    mine = tmp_path / "mine.py"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "open", lambda *args, **kw: Full(*args, **kw), raising=False)
+        assert main(["copy", "final", str(mine)]) == 2
+    assert f"{mine} cannot be written (No space left on device)" in capsys.readouterr().err and not mine.exists()
+    assert main(["copy", "final", str(mine)]) == 0
+    mine.write_text("mine")
+    assert main(["copy", "sprint", str(mine)]) == 2
+    assert "left alone" in capsys.readouterr().err and mine.read_text() == "mine"
+
+
+class Full:
+    "A new file on a disk that is full: it is there, and takes nothing."
+
+    def __init__(self, path, mode, encoding):
+        self.file = open(path, mode, encoding=encoding)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.file.close()
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
