@@ -158,6 +158,11 @@ class Payload:
         archive(test_batch={"data": OldArray(np.zeros((2, 7), np.uint8)), "labels": [1, 2]})[0],
         archive(test_batch={"labels": [1, 2]})[0],
         archive(test_batch=b"")[0],
+        archive(test_batch=b"\x80\x02cnumpy\nndarray\n\x8a\x06" + (10**13).to_bytes(6, "little") + b"\x85\x85R.")[0],
+        archive(test_batch=b"\x80\x02Nr\xff\xff\xff\xff.")[0],  # the place 4,294,967,295 in its memory
+        archive(test_batch=b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b".")[0],  # bytes, a terabyte of them
+        archive(test_batch=b"\x80\x04\x8e" + (2**64 - 1).to_bytes(8, "little") + b".")[0],
+        archive(test_batch=b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".")[0],
     ],
 )
 def test_an_archive_with_other_contents(web, tmp_path, data, capsys):

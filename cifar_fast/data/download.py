@@ -33,6 +33,7 @@ _TIMEOUT = 60  # seconds without a single byte
 _BROKEN = (  # what a file that is no such archive may raise while it is read
     *(tarfile.TarError, zlib.error, pickle.UnpicklingError, OSError, EOFError),
     *(LookupError, TypeError, ValueError, AttributeError),
+    *(MemoryError, OverflowError, RecursionError),  # a few bytes can claim an array or a text of any size
 )
 _ELSE = "without network use data=digits, or point data=PATH or CIFAR_FAST_DATA at an image tree"
 
@@ -78,7 +79,7 @@ def read_archive(
         return {split: _joined([found[name] for name in names]) for split, names in _BATCHES.items()}
     except _BROKEN as error:
         raise DataError(
-            f"{printable(archive)} does not hold CIFAR-10 as expected ({printable(error)}); "
+            f"{printable(archive)} does not hold CIFAR-10 as expected ({printable(error) or type(error).__name__}); "
             "delete it and run the same command again"
         ) from error
 
