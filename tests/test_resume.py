@@ -308,6 +308,20 @@ def test_a_checkpoint_runs_no_code_and_a_broken_one_is_named(tmp_path, monkeypat
         load(path)
 
 
+def test_a_checkpoint_that_lacks_something_is_named(broken, capsys):
+    exports = broken(1)
+    path = exports / NAME / "running" / "checkpoint.pt"
+    whole = load(path)
+    assert {"format", *checkpoint.SAVED} == whole.keys()
+    for key in checkpoint.SAVED:
+        torch.save({k: v for k, v in whole.items() if k != key}, path)
+        with pytest.raises(CheckpointError, match=rf"checkpoint\.pt is no whole checkpoint: it lacks {key}; --restart"):
+            load(path)
+    capsys.readouterr()
+    assert resume(exports) == 2
+    assert "is no whole checkpoint" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------- pieces of the state
 
 

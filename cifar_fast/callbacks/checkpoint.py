@@ -26,6 +26,10 @@ FORMAT = 2
 WORSE = 10
 "A loss so many times its first value is not saved over a better one."
 
+SAVED = ("about", "position", "spent", "resumes", "batches", "model", "optimizer", "callbacks", "recorder",
+         "train_iter", "rng", "epoch")
+"What a file of this format holds."
+
 
 class CheckpointError(Exception):
     "A checkpoint that cannot be continued; the message names the file and the next step."
@@ -111,6 +115,9 @@ def load(path: Path) -> dict:
     if form != FORMAT:
         raise CheckpointError(f"{path} has format {form}, this cifar_fast reads {FORMAT}; finish that run with the "
                               f"version that began it, or begin anew with --restart")
+    if missing := [key for key in SAVED if key not in found]:
+        raise CheckpointError(f"{path} is no whole checkpoint: it lacks {', '.join(missing)}; --restart begins the run "
+                              f"anew")
     return found
 
 
