@@ -7,6 +7,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -14,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from cifar_fast.files import spelled
 
 PUBLISHED_STATS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 "Mean and std that all five published systems normalise with (their std is not the pixels' 0.247, 0.243, 0.262)."
@@ -137,7 +140,7 @@ def list_recipes() -> dict[str, str]:
 
 def recipe_path(name: str) -> Path:
     "The file of a recipe: a name from `list_recipes`, or a path ending in .py. Raises RecipeError."
-    path = Path(name).expanduser()
+    path = spelled(name)
     if path.suffix != ".py":
         path = recipes_dir() / f"{name}.py"
         if name not in (names := list_recipes()):
@@ -169,7 +172,7 @@ def elsewhere(recipe: Recipe, data: str) -> Recipe:
 
     Statistics that were written down for its own dataset are left out: those of the pictures are used.
     """
-    short = data if data in ("cifar10", "digits") else Path(data).expanduser().resolve().name
+    short = data if data in ("cifar10", "digits") else Path(os.path.realpath(spelled(data))).name
     return replace(recipe, data=data, name=f"{recipe.name}-{short}", stats=None)
 
 
@@ -286,6 +289,17 @@ def _with_argument(name: str, now: Any, arg: str, text: str) -> partial:
 # ---------------------------------------------------------------- combinations that cannot work
 
 
+def require_text(key: str, value: str) -> None:
+    "Raises RecipeError where a name or path is none that a file can hold and a file system can find."
+    try:
+        str(Path(value).expanduser()).encode()
+    except UnicodeEncodeError:
+        raise RecipeError(f"{key}={ascii(value)[1:-1]}: the name is no UTF-8, and the files of a run are; rename it, "
+                          f"or take another") from None
+    except RuntimeError:
+        raise RecipeError(f"{key}={value}: {value.split('/')[0]} is nobody's home here") from None
+
+
 def check(recipe: Recipe) -> None:
     "Raise RecipeError for values and combinations that cannot work, with the reason and a way out."
     r = recipe
@@ -301,6 +315,8 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"target={r.target}: a share of 1 is expected, e.g. target=0.85")
     if Path(r.name).name != r.name or r.name in (".", "..") or r.name.endswith((".json", ".pkl", ".safetensors")):
         raise RecipeError(f"name={r.name}: a plain name is expected, without ending; exports=DIR says where it is left")
+    for key in ("data", "exports", "name"):  # they go into the files of the run, which are UTF-8
+        require_text(key, str(getattr(r, key)))
     validates = r.protocol == "published" or r.valid > 0
     sched = getattr(r.sched, "func", r.sched)
     fit = getattr(r.fit, "func", r.fit)

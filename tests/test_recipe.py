@@ -217,6 +217,10 @@ def test_a_switch_takes_no_number():
     (["valid=nan"], "valid=nan"), (["valid=inf"], "valid=inf"), (["lr=0"], "lr=0"), (["lr=-1"], "lr=-1"),
     (["lr=nan"], "lr=nan"), (["lr=inf"], "lr=inf"), (["target=1"], "target=1"), (["target=85"], "e.g. target=0.85"),
     (["target=nan"], "target=nan"), (["target=-0.1"], "target=-0.1"),
+    (["exports=/x/\udcff"], r"exports=/x/\\udcff: the name is no UTF-8"), (["name=\udcff"], r"name=\\udcff: the name"),
+    (["data=/x/\udcff"], r"data=/x/\\udcff: the name"),
+    (["exports=~nobody_of_this_name/x"], "~nobody_of_this_name is nobody's home"),
+    (["data=~nobody_of_this_name/x"], "~nobody_of_this_name is nobody's home"),
 ])
 def test_what_cannot_work_is_refused_with_a_reason(changes, said):
     with pytest.raises(RecipeError, match=said):

@@ -208,6 +208,21 @@ def test_a_variable_that_names_nothing_usable(pets, tmp_path, monkeypatch):
     assert load_source(pets).name == "pets"  # which the variable does not concern
 
 
+@pytest.mark.parametrize("data, seed, said", [
+    ("a\0b", 0, r"data=a\\x00b is no path"), ("a\ud800b", 0, r"data=a\\ud800b is no path"), ("digits", -1, "seed=-1"),
+])
+def test_what_no_file_system_could_find(data, seed, said):
+    with pytest.raises(DataError, match=said):
+        load_source(data, seed=seed)
+
+
+def test_two_classes_that_look_alike_are_told_apart_by_nobody(pets):
+    (pets / "train" / "cat").rename(pets / "train" / os.fsdecode(b"\xff"))
+    (pets / "train" / "dog").rename(pets / "train" / "\\udcff")
+    with pytest.raises(DataError, match="two class folders that are both shown as"):
+        load_source(pets)
+
+
 def test_nothing_heavy_is_imported():
     code = "import sys, cifar_fast.data.sources; print(*{'torch', 'fastai', 'sklearn'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -66,6 +66,8 @@ def load_source(
     """
     if bad not in ("skip", "refuse"):
         raise DataError(f"bad={bad!r} is unknown; use bad=skip or bad=refuse")
+    if seed < 0:
+        raise DataError(f"seed={seed}: a seed is 0 or more")
     shelf = cache_folder(cache) / "data"
     plan = _plan(data, seed, shelf)
     source = cached(shelf, plan.slot, plan.state, partial(_build, plan), partial(_load, plan))
@@ -89,7 +91,10 @@ def _plan(data: str | os.PathLike, seed: int, shelf: Path) -> Plan:
                 f"{', '.join(tree.vocab)}; use data={printable(root)} for a dataset of your own"
             )
         return _plan_tree("cifar10", root, tree, seed)
-    root = Path(os.path.realpath(os.path.expanduser(data)))
+    try:
+        root = Path(os.path.realpath(os.path.expanduser(data)))
+    except ValueError as error:  # a NUL, or what no bytes stand for
+        raise DataError(f"data={printable(data)} is no path: {error}") from error
     if not data or not os.path.isdir(root):
         is_file = data and os.path.exists(root)
         what = "is a file, not a folder" if is_file else "is neither a known dataset nor a folder"

@@ -85,6 +85,8 @@ def _vocab(folder: Path) -> tuple[str, ...]:
         raise DataError(f"{printable(folder)} has no class folders; {wanted}")
     if len(names) == 1:
         raise DataError(f"{printable(folder)} has one class only, {names[0]!r}; {wanted}")
+    if alike := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise DataError(f"{printable(folder)} has two class folders that are both shown as {alike[0]!r}; rename one")
     return names
 
 
