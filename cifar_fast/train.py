@@ -245,7 +245,7 @@ def leave(run: Run, folder: RunFolder, card: dict, said: Predictions | None, his
     pickle = files_of(stem)[2]
     try:
         trust(pickle)  # made here, by the user's own run
-    except OSError as e:
+    except (OSError, ValueError) as e:
         warnings.warn(f"{pickle} could not be added to your list of trusted pickles ({e})", stacklevel=2)
     folder.publish()
     plots.save(plots.history(history.frame(), title=recipe.name, target=0.85, valid_name=valid_name(recipe)),

@@ -8,28 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from filelock import FileLock
 
-from cifar_fast.files import write_text
+from cifar_fast.data.errors import printable
+from cifar_fast.files import spelled, written
 from cifar_fast.modelfiles import ExportError, file_sha256
 
 
 def trust_list() -> Path:
     "CIFAR_FAST_TRUST, or `cifar_fast/trusted` in the user's folder for settings."
     if given := os.environ.get("CIFAR_FAST_TRUST"):
-        return Path(given).expanduser()
+        return spelled(given)
     base = os.environ.get("APPDATA") if os.name == "nt" else os.environ.get("XDG_CONFIG_HOME")
-    return Path(base or "~/.config").expanduser() / "cifar_fast" / "trusted"
+    return spelled(base or "~/.config") / "cifar_fast" / "trusted"
 
 
 def trusted_sums() -> set[str]:
+    "What is in the list; a line that does not begin with a sum counts for nothing, whatever bytes it has."
+    return {found.decode() for found in re.findall(rb"^[0-9a-f]{64}(?=\s|\Z)", listed_bytes(), re.MULTILINE)}
+
+
+def listed_bytes() -> bytes:
+    "The list as it is, without bytes where there is none."
     try:
-        lines = trust_list().read_text("utf-8").splitlines()
+        return trust_list().read_bytes()
     except FileNotFoundError:
-        return set()
-    return {line.split(maxsplit=1)[0] for line in lines if line.strip()}
+        return b""
 
 
 def trust(path: Path) -> str:
@@ -38,8 +45,11 @@ def trust(path: Path) -> str:
     listed.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{listed}.lock", timeout=60):
         if found not in trusted_sums():
-            before = listed.read_text("utf-8") if listed.exists() else ""
-            write_text(listed, f"{before}{found}  {path.resolve()}\n")
+            before = listed_bytes()
+            # A line break in the path would begin another line, and with it a sum that the folder's name chose.
+            line = f"{found}  {printable(os.path.realpath(path))}\n".encode()
+            with written(listed) as tmp:
+                tmp.write_bytes(before + (b"" if before.endswith(b"\n") or not before else b"\n") + line)
     return found
 
 

@@ -273,3 +273,45 @@ def test_a_trust_list_that_cannot_be_written_costs_no_run(tmp_path, monkeypatch,
     assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", "report=no", f"exports={tmp_path}"]) == 0
     assert "could not be added to your list" in capsys.readouterr().err
     assert (tmp_path / "sprint-digits.json").exists()
+
+
+SUM = "ab" * 32
+
+
+@pytest.mark.parametrize("content", [
+    b"\xff\xfe\n", b"\xff" * 100, b"no sum\n\n   \n", SUM.upper().encode() + b"  x\n", SUM.encode() + b"cd  x\n",
+    b"  " + SUM.encode(), b"\0" * 1000])
+def test_a_trust_list_of_any_bytes_is_read(export, capsys, content):
+    pkl = export.with_suffix(".pkl")
+    trust_list().parent.mkdir(parents=True)
+    trust_list().write_bytes(content)
+    assert trusted_sums() == set()
+    assert main(["predict", str(pkl), "x.png"]) == 2
+    assert "would run whatever code it holds" in capsys.readouterr().err
+    assert main(["trust", str(pkl)]) == 0
+    assert trusted_sums() == {file_sha256(pkl)} and trust_list().read_bytes().startswith(content)
+
+
+def test_a_line_without_its_end_takes_no_other_one_in(export):
+    trust_list().parent.mkdir(parents=True)
+    trust_list().write_text(f"{SUM}  x.pkl")
+    trust(export.with_suffix(".pkl"))
+    assert trusted_sums() == {SUM, file_sha256(export.with_suffix(".pkl"))}
+
+
+@pytest.mark.parametrize("folder", [f"a\n{SUM}  b", f"a\r{SUM}  b", f"a\x0b{SUM}  b", f"a\u2028{SUM}  b",
+                                    os.fsdecode(b"a\xff")])
+def test_the_name_of_a_folder_trusts_nothing(tmp_path, capsys, folder):
+    pkl = tmp_path / folder / "x.pkl"
+    pkl.parent.mkdir()
+    pkl.write_bytes(b"x")
+    assert main(["trust", str(pkl)]) == 0
+    assert trusted_sums() == {file_sha256(pkl)} and len(trust_list().read_text("utf-8").splitlines()) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_trust_list_of_other_bytes_costs_no_run(tmp_path, digits):
+    trust_list().parent.mkdir(parents=True)
+    trust_list().write_bytes(b"\xff\n")
+    assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}"]) == 0
+    assert load_model(tmp_path / "sprint-digits.pkl").vocab == [str(i) for i in range(10)]
