@@ -68,8 +68,9 @@ def write_new(path: str | Path, text: str) -> None:
             raise
 
 
-def read_regular(path: str | Path, most: int) -> bytes:
-    "All of a file, read once. Raises OSError where it is a pipe (it would block), a device (never end) or too long."
+@contextmanager
+def regular(path: str | Path, most: int):
+    "A file open to read and its size. Raises OSError for a pipe (it would block), a device (never end), one too long."
     def opener(name, flags):
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
@@ -79,9 +80,20 @@ def read_regular(path: str | Path, most: int) -> bytes:
             raise OSError("it is no regular file")
         if facts.st_size > most:
             raise OSError(f"it has {facts.st_size:,} bytes, more than the {most:,} that are read")
-        content = file.read(facts.st_size + 1)
-        if len(content) != facts.st_size:
-            raise OSError("it changes while it is read")
+        yield file, facts.st_size
+
+
+def read_regular(path: str | Path, most: int) -> bytes:
+    with regular(path, most) as (file, size):
+        return whole(file, size)
+
+
+def whole(file, size: int) -> bytes:
+    "All of an open file. Raises OSError where it is no longer as long as it was."
+    file.seek(0)
+    content = file.read(size + 1)
+    if len(content) != size:
+        raise OSError("it changes while it is read")
     return content
 
 

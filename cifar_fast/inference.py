@@ -16,9 +16,19 @@ import torch
 from safetensors.torch import save
 
 from cifar_fast.archs import create_arch
+from cifar_fast.data.errors import printable
 from cifar_fast.data.pictures import EXTENSIONS, PictureError, read_picture
-from cifar_fast.files import written
-from cifar_fast.modelfiles import FORMAT, ExportError, file_sha256, files_of, read_card, read_weights, short
+from cifar_fast.files import read_regular, spelled, written
+from cifar_fast.modelfiles import (
+    FORMAT,
+    MODEL_BYTES,
+    ExportError,
+    file_sha256,
+    files_of,
+    read_card,
+    read_weights,
+    short,
+)
 from cifar_fast.trust import require_trust
 
 
@@ -29,6 +39,7 @@ class Exported:
     model: torch.nn.Module  # eval mode, on `device`
     card: dict  # what the .json holds
     device: torch.device
+    origin: str = "the net"  # where it came from, for a message
 
     @property
     def vocab(self) -> list[str]:
@@ -42,12 +53,19 @@ class Exported:
         return x.sub_(mean).div_(std)
 
     def predict(self, images: np.ndarray, tta: bool = False, bs: int | None = None) -> np.ndarray:
-        "Class probabilities (N, C) float32 of (N, 32, 32, 3) uint8 pictures; `tta`: mean of image and mirror."
+        """Class probabilities (N, C) float32 of (N, 32, 32, 3) uint8 pictures; `tta`: mean of image and mirror.
+
+        Raises ExportError where the net answers with what is no number.
+        """
         # Of the bare net's speed 500 at a time had 0.72 (wall time, busy machine), 125 had 0.99 (CPU time).
         bs = bs or (125 if self.device.type == "cpu" else 1000)
         batches = (self.normalize(images[i:i + bs]) for i in range(0, len(images), bs))
         plain, mirrored = probabilities(self.model, batches, tta)
-        return mirrored if tta else plain
+        found = mirrored if tta else plain
+        if not np.isfinite(found).all():
+            raise ExportError(f"{self.origin} answers with what is no number: its weights are too large to count with; "
+                              f"restore the files, or train again")
+        return found
 
 
 @torch.no_grad()
@@ -112,9 +130,9 @@ def inference_learner(card: dict, state: dict):
     from cifar_fast.data.sources import Arrays, Source
 
     blank = Arrays(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int64))
-    source = Source(name=card["data"]["name"], train=blank, test=None, vocab=tuple(card["vocab"]),
+    source = Source(name=card["data"].get("name", "unknown"), train=blank, test=None, vocab=tuple(card["vocab"]),
                     mean=tuple(card["normalize"]["mean"]), std=tuple(card["normalize"]["std"]),
-                    fingerprint=card["data"]["fingerprint"], skipped=(), origin="export")
+                    fingerprint=card["data"].get("fingerprint", ""), skipped=(), origin="export")
     dls = data_block(source, [0], [0]).dataloaders(np.arange(1), bs=1, num_workers=0, device=torch.device("cpu"))
     model = create_arch(card["arch"], len(card["vocab"]))
     model.load_state_dict(state)
@@ -125,10 +143,28 @@ def load_export(stem: str | Path, device: str | torch.device = "cpu") -> Exporte
     "Open `.safetensors` + `.json`; no pickle is read, no code of the files is run. Raises ExportError."
     card = read_card(stem)
     state = read_weights(stem, card)
-    model = create_arch(card["arch"], len(card["vocab"]))
-    model.load_state_dict(state)
+    path = files_of(stem)[0]
+    try:
+        model = create_arch(card["arch"], len(card["vocab"]))
+        model.load_state_dict(state)
+    except (MemoryError, RuntimeError) as e:
+        raise ExportError(f"{path} cannot be opened: {short(e)}") from None
+    return answering(model, card, device, path)
+
+
+def answering(model: torch.nn.Module, card: dict, device: str | torch.device, path: Path) -> Exported:
+    "The net of `path`, once it has answered for a black and a white picture. Raises ExportError."
+    probe = np.stack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)])
+    try:
+        shape = Exported(model, card, torch.device("cpu"), str(path)).predict(probe).shape
+    except ExportError:
+        raise
+    except Exception as e:  # many of timm's nets take pictures of another size, each says so in its own way
+        raise ExportError(f"the net of {path} cannot look at pictures of 32×32: {short(e)}") from None
+    if shape != (2, len(card["vocab"])):
+        raise ExportError(f"the net of {path} gives {shape[1:]} answers for {len(card['vocab'])} classes")
     device = torch.device(device)
-    return Exported(model.to(device).eval(), card, device)
+    return Exported(model.to(device).eval(), card, device, str(path))
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu", trust_pickle: bool = False) -> Exported:
@@ -136,15 +172,18 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", trust_pickl
 
     Neither stands in for the other. Raises ExportError.
     """
-    path = Path(path).expanduser()
+    path = spelled(path)
     return load_pickle(path, device, trust_pickle) if path.suffix == ".pkl" else load_export(path, device)
 
 
 def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = False) -> Exported:
     "Open a Learner that was exported as .pkl, which runs its code: only with `trusted`, or from the list of the user."
-    if not path.is_file():
-        raise ExportError(f"no file {path}")
-    content = path.read_bytes()  # once: what is opened is what was looked up
+    try:
+        content = read_regular(path, MODEL_BYTES)  # once: what is opened is what was looked up
+    except FileNotFoundError:
+        raise ExportError(f"no file {path}") from None
+    except (OSError, ValueError, MemoryError) as e:
+        raise ExportError(f"{path} cannot be read: {short(e)}") from None
     if not trusted:
         require_trust(path, content)
     from fastai.data.transforms import Normalize
@@ -153,22 +192,19 @@ def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = 
     try:
         learn = load_learner(io.BytesIO(content))
         stats = next(t for t in learn.dls.valid.after_batch.fs if isinstance(t, Normalize))
-        vocab = [str(v) for v in learn.dls.vocab]
+        vocab = [printable(v) for v in learn.dls.vocab]
         mean, std = ([float(v) for v in t.flatten()] for t in (stats.mean, stats.std))
     except Exception as e:  # a pickle may raise whatever it likes
         raise ExportError(f"{path} cannot be opened as a Learner of this project: {short(e)}; "
                           f"{path.with_suffix('')} names the .safetensors and .json, if they are there") from None
-    device = torch.device(device)
-    card = {"vocab": vocab, "normalize": {"mean": mean, "std": std}}
-    return Exported(learn.model.to(device).eval(), card, device)
+    return answering(learn.model, {"vocab": vocab, "normalize": {"mean": mean, "std": std}}, device, path)
 
 
 def rebuild_pickle(stem: str | Path) -> Path:
     "Make the .pkl anew from .safetensors + .json, for the Python and torch at hand."
-    pkl, card = files_of(stem)[2], read_card(stem)
-    state = read_weights(stem, card)
+    pkl, made = files_of(stem)[2], load_export(stem)
     with written(pkl) as tmp:
-        save_pickle(tmp, card, state)
+        save_pickle(tmp, made.card, made.model.state_dict())
     return pkl
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import os
 import re
 import struct
 from pathlib import Path
@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from cifar_fast.archs import create_arch
+from cifar_fast.data.errors import printable
+from cifar_fast.files import read_regular, regular, spelled, whole
 
 FORMAT = 1
 "The layout of the .json; a file of another layout is refused."
@@ -27,7 +29,8 @@ CARD_BYTES = 16 * 2**20  # a card is some ten kilobytes, its confusion matrix gr
 HEADER_BYTES = 2**20  # 190 bytes a tensor
 TENSORS = 5_000
 CLASSES = 10_000
-NAME_LENGTH = 200  # of a class
+NAME_LENGTH = 6 * 255  # of a class: a folder's name has up to 255 bytes, shown as up to six characters each
+MODEL_BYTES = 2**29  # of a .safetensors or .pkl: 134 million parameters, where the budget allows 200,000
 
 
 class ExportError(Exception):
@@ -36,9 +39,11 @@ class ExportError(Exception):
 
 def files_of(stem: str | Path) -> tuple[Path, Path, Path]:
     "The .safetensors, .json and .pkl of `exports/final` (any of the three may be given as well)."
-    stem = Path(stem).expanduser()
+    stem = spelled(stem)
     if stem.suffix in (".safetensors", ".json", ".pkl"):
         stem = stem.with_suffix("")
+    if stem.name in ("", ".."):
+        raise ExportError(f"{stem} is a folder; an export has a name, as exports/final has")
     return tuple(stem.with_name(stem.name + ext) for ext in (".safetensors", ".json", ".pkl"))
 
 
@@ -54,15 +59,13 @@ def read_card(stem: str | Path) -> dict:
     "The .json of an export, what the net is built and fed by checked. Raises ExportError."
     _, path, _ = files_of(stem)
     try:
-        if path.stat().st_size > CARD_BYTES:
-            raise ExportError(f"{path} has {path.stat().st_size:,} bytes; no export's has more than {CARD_BYTES:,}")
-        card = json.loads(path.read_text("utf-8"))
+        card = json.loads(read_regular(path, CARD_BYTES))
     except FileNotFoundError:
-        near = sorted(str(p.with_suffix("")) for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
+        near = sorted(str(p.with_suffix("")) for p in path.parent.glob("*.json"))
         raise ExportError(f"no export {path.with_suffix('')} (no file {path}); "
                           + (f"there are {', '.join(near)}" if near else
                              "python -m cifar_fast recipe NAME makes one, recipes lists the names")) from None
-    except (ValueError, OSError, RecursionError) as e:
+    except (ValueError, OSError, RecursionError, MemoryError) as e:
         raise ExportError(f"{path} cannot be read: {short(e)}; train again or restore the file") from None
     needed = ("arch", "vocab", "normalize", "data")
     if not isinstance(card, dict) or card.get("format") != FORMAT or any(k not in card for k in needed):
@@ -79,83 +82,110 @@ def problems(card: dict):
         yield f"arch is {shown(arch)}, which is no name of an architecture"
     if not isinstance(vocab, list) or not 1 <= len(vocab) <= CLASSES:
         yield f"vocab must be a list of 1 to {CLASSES:,} class names"
-    elif bad := [v for v in vocab if not isinstance(v, str) or not v or len(v) > NAME_LENGTH]:
-        yield f"vocab holds {shown(bad[0])}, which is no class name of up to {NAME_LENGTH} characters"
+    elif bad := [v for v in vocab if not isinstance(v, str) or not 0 < len(v) <= NAME_LENGTH or not v.isprintable()]:
+        # A folder's own name has become printable; a line break or an escape would write what a stranger likes.
+        yield f"vocab holds {shown(bad[0])}, which is no class name of up to {NAME_LENGTH:,} printable characters"
     elif len(set(vocab)) < len(vocab):
         yield "vocab names a class twice"
     for key, least in (("mean", -100.0), ("std", 1e-6)):
         values = stats.get(key) if isinstance(stats, dict) else None
         if not isinstance(values, list) or len(values) != 3 or not all(
-                type(v) in (int, float) and math.isfinite(v) and least <= v <= 100 for v in values):
+                type(v) in (int, float) and least <= v <= 100 for v in values):  # nor is NaN, whatever it is held to
             yield f"normalize.{key} must be three numbers of a sensible size (for red, green and blue)"
-    if not isinstance(card["data"], dict):
-        yield "data must say what it was trained on"
+    if not isinstance(card["data"], dict) or not all(isinstance(card["data"].get(k, ""), str)
+                                                     for k in ("name", "fingerprint")):
+        yield "data must say what it was trained on, by texts"
     if not isinstance(card.get("sha256", ""), str):
         yield "sha256 must be text"
+    begun = card.get("recipe", {})
+    if not isinstance(begun, dict) or not is_path(begun.get("data", "")) or not is_seed(begun.get("seed", 0)):
+        yield "recipe must say which data (a name or path) and seed (0 to 2**32 - 1) it was trained with"
+
+
+def is_path(value: Any) -> bool:
+    "Whether this is text that a file system could be asked for."
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
+def is_seed(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**32
 
 
 def shown(value: Any) -> str:
-    text = repr(value)
+    text = printable(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def short(e: BaseException) -> str:
-    return f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
+    return f"{type(e).__name__}: {printable(' '.join(str(e).split()))[:200]}"
 
 
 # ---------------------------------------------------------------- the .safetensors
 
 
 def read_weights(stem: str | Path, card: dict) -> dict[str, torch.Tensor]:
-    "The tensors of an export, those of the card's architecture exactly, all finite. Raises ExportError."
+    "The tensors of an export, those of the card's architecture exactly, with values to count with. Raises ExportError."
     weights, _, _ = files_of(stem)
     try:
-        header = read_header(weights)
-        if card.get("sha256", found := file_sha256(weights)) != found:
+        with regular(weights, MODEL_BYTES) as (file, size):  # open once: what is loaded is what was looked at
+            header, start = read_header(weights, file, size)
+            require_fit(weights, header, card, size - start)
+            content = whole(file, size)
+        if card.get("sha256", found := hashlib.sha256(content).hexdigest()) != found:
             raise ExportError(f"{weights} is not the file that its .json describes (another sha256); "
                               f"restore the pair, or train again")
-        require_fit(weights, header, card)
-        state = load_file(weights)
+        state = load(content)
     except FileNotFoundError:
         raise ExportError(f"{weights} is missing; it stands beside its .json and is needed") from None
-    except (SafetensorError, OSError, ValueError, RecursionError) as e:
+    except (SafetensorError, OSError, ValueError, RecursionError, MemoryError) as e:
         raise ExportError(f"{weights} cannot be read: {short(e)}; train again or restore the file") from None
-    if broken := [name for name, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
-        raise ExportError(f"{weights}: {shown(broken[0])} holds values that are no numbers; restore the file, or train "
-                          f"again")
+    for name, t in state.items():
+        if t.is_floating_point() and not torch.isfinite(t).all():
+            raise ExportError(f"{weights}: {shown(name)} holds values that are no numbers; restore the file, or train "
+                              f"again")
+        if name.endswith("running_var") and (t < 0).any():
+            raise ExportError(f"{weights}: {shown(name)} holds a variance below zero; restore the file, or train again")
     return state
 
 
-def read_header(path: Path) -> dict[str, dict]:
-    "Name → dtype and shape, from the file's first bytes, their number capped. Raises ExportError, ValueError."
-    size = path.stat().st_size
-    with open(path, "rb") as f:
-        first = f.read(8)
-        length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
-        if not 2 <= length <= min(HEADER_BYTES, size - 8):
-            raise ExportError(f"{path} is no safetensors file, or a cut one: its header claims {length:,} of "
-                              f"{size:,} bytes (at most {HEADER_BYTES:,} are read)")
-        header = json.loads(f.read(length))
+def read_header(path: Path, file, size: int) -> tuple[dict[str, dict], int]:
+    "Name → dtype and shape, and where the tensors begin. Raises ExportError, ValueError."
+    first = file.read(8)
+    length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
+    if not 2 <= length <= min(HEADER_BYTES, size - 8):
+        raise ExportError(f"{path} is no safetensors file, or a cut one: its header claims {length:,} of "
+                          f"{size:,} bytes (at most {HEADER_BYTES:,} are read)")
+    header = json.loads(file.read(length))
     if not isinstance(header, dict) or not all(isinstance(v, dict) for v in header.values()):
         raise ExportError(f"{path}: its header does not list tensors")
     header.pop("__metadata__", None)
     if len(header) > TENSORS:
         raise ExportError(f"{path} lists {len(header):,} tensors; at most {TENSORS:,} are read")
-    return header
+    return header, 8 + length
 
 
 DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8",
           torch.bool: "BOOL", torch.float64: "F64", torch.int32: "I32"}
 
 
-def require_fit(path: Path, header: dict[str, dict], card: dict) -> None:
-    "Raises ExportError where names, shapes or types are not those of the card's architecture."
+def require_fit(
+    path: Path,
+    header: dict[str, dict],
+    card: dict,
+    size: int,  # bytes of the tensors
+) -> None:
+    "Raises ExportError where names, shapes, types or the size are not those of the card's architecture."
     arch = card["arch"]
     try:
         with torch.device("meta"):  # without memory: the file has not shown yet that it fills it
             wanted = create_arch(arch, len(card["vocab"])).state_dict()
     except ValueError as e:
         raise ExportError(f"{path.with_suffix('.json')}: {e}") from None
+    except Exception as e:  # some of timm's cannot be made without memory, or not for any number of classes
+        raise ExportError(f"{path.with_suffix('.json')}: {arch} cannot be made for this: {short(e)}") from None
     if wanted.keys() != header.keys():
         odd = sorted(wanted.keys() ^ header.keys())
         has = "misses" if odd[0] in wanted else "has"
@@ -164,7 +194,11 @@ def require_fit(path: Path, header: dict[str, dict], card: dict) -> None:
                           f"again")
     for name, tensor in wanted.items():
         told = [header[name].get("dtype"), header[name].get("shape")]
-        if told != [DTYPES[tensor.dtype], list(tensor.shape)]:
-            raise ExportError(f"the weights of {path} do not fit {arch}: {name} is {shown(told)}, "
-                              f"{[DTYPES[tensor.dtype], list(tensor.shape)]} is needed; another version made them: "
-                              f"train again")
+        needed = [DTYPES.get(tensor.dtype), list(tensor.shape)]
+        if told != needed:
+            raise ExportError(f"the weights of {path} do not fit {arch}: {name} is {shown(told)}, {needed} is needed; "
+                              f"another version made them: train again")
+    filled = sum(t.numel() * t.element_size() for t in wanted.values())
+    if size != filled:
+        raise ExportError(f"{path} cannot be read: {size:,} bytes of tensors, {arch} fills {filled:,}; train again or "
+                          f"restore the file")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cifar_fast.archs import create_arch
 from cifar_fast.cli import main
 from cifar_fast.inference import load_export, load_model, save_export
 from cifar_fast.modelfiles import ExportError, file_sha256, read_card
@@ -40,8 +41,6 @@ def executed(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    from cifar_fast.archs import create_arch
-
     torch.manual_seed(0)
     stem = tmp_path_factory.mktemp("good") / "good"
     save_export(stem, create_arch("cifar_sprint", 10), CARD)
@@ -66,6 +65,56 @@ def card_with(**values):
         path = stem.with_suffix(".json")
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
     return spoil
+
+
+def card_node(make):
+    "Something else than a file where the card should be."
+    def spoil(stem):
+        path = stem.with_suffix(".json")
+        path.unlink()
+        make(path)
+    return spoil
+
+
+def another_arch(name):
+    "Weights that fit one of timm's other nets."
+    def spoil(stem):
+        torch.manual_seed(0)
+        save_file({k: v.contiguous() for k, v in create_arch(name, 10).state_dict().items()}, weights(stem))
+        card_with(arch=name, sha256=file_sha256(weights(stem)))(stem)
+    return spoil
+
+
+def sparse(stem):
+    "Gigabytes that take no room on the disk, under a header that fits."
+    with torch.device("meta"):
+        wanted, end, listed = create_arch("resnext101_32x32d", 10).state_dict(), 0, {}
+    for name, t in wanted.items():
+        begin, end = end, end + t.numel() * t.element_size()
+        kind = {torch.float32: "F32", torch.int64: "I64"}[t.dtype]
+        listed[name] = {"dtype": kind, "shape": list(t.shape), "data_offsets": [begin, end]}
+    text = json.dumps(listed).encode()
+    with open(weights(stem), "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        f.truncate(8 + len(text) + end)
+    card = json.loads(stem.with_suffix(".json").read_text()) | {"arch": "resnext101_32x32d"}
+    card.pop("sha256")
+    stem.with_suffix(".json").write_text(json.dumps(card))
+
+
+def grown(stem):
+    "More bytes than the tensors fill, on no disk at all."
+    with open(weights(stem), "r+b") as f:
+        f.truncate(400 * 2**20)
+
+
+def everywhere(value, kind):
+    "All tensors of a kind filled with a value that is finite and yet spoils every sum."
+    def change(state):
+        for name, t in state.items():
+            if t.is_floating_point() and kind in name:
+                t.fill_(value)
+    return change
 
 
 def card_text(text):
@@ -128,7 +177,11 @@ HOSTILE = {
     "card: no UTF-8": (card_text(b"\xff\xfe{}"), "cannot be read"),
     "card: a pickle": (lambda stem: stem.with_suffix(".json").write_bytes(pickle.dumps(Payload())), "cannot be read"),
     "card: nested 100,000 deep": (card_text("[" * 100_000), "cannot be read"),
-    "card: 17 MB": (card_bytes(17 * 2**20), "no export's has more"),
+    "card: 17 MB": (card_bytes(17 * 2**20), "17,825,792 bytes, more than the 16,777,216"),
+    "card: a device": (card_node(lambda path: path.symlink_to("/dev/zero")), "no regular file"),
+    "card: a pipe": (card_node(os.mkfifo), "no regular file"),
+    "card: a folder": (card_node(Path.mkdir), "cannot be read"),
+    "card: a link to itself": (card_node(lambda path: path.symlink_to(path.name)), "cannot be read"),
     "card: another format": (card_with(format=99), "no export of this version"),
     "card: a number of 10,000 digits": (card_text('{"format": 1' + "0" * 10_000 + "}"), "cannot be read"),
     "arch: unknown": (card_with(arch="cifar_nonesuch"), "no architecture is called"),
@@ -139,26 +192,47 @@ HOSTILE = {
     "arch: a list": (card_with(arch=["cifar_sprint"]), "no name of an architecture"),
     "arch: another one of ours": (card_with(arch="cifar_final"), "do not fit cifar_final"),
     "arch: a huge one": (card_with(arch="vit_giant_patch14_dinov2"), "do not fit vit_giant"),
+    "arch: for pictures of 224": (another_arch("vit_tiny_patch16_224"), "cannot look at pictures of 32×32"),
+    "arch: for windows of 224": (another_arch("swin_tiny_patch4_window7_224"), "cannot look at pictures of 32×32"),
+    "arch: for pictures of 299": (another_arch("inception_v3"), "cannot look at pictures of 32×32"),
     "vocab: one too few": (card_with(vocab=CLASSES[1:]), r"head\.fc\.\w+ is .*needed"),
     "vocab: a million": (card_with(vocab=[str(i) for i in range(1_000_000)]), "list of 1 to 10,000"),
     "vocab: none": (card_with(vocab=[]), "list of 1 to 10,000"),
     "vocab: text": (card_with(vocab="airplane"), "list of 1 to 10,000"),
     "vocab: numbers": (card_with(vocab=list(range(10))), "vocab holds 0"),
-    "vocab: a name of a megabyte": (card_with(vocab=["x" * 2**20, *CLASSES[1:]]), "no class name of up to 200"),
+    "vocab: a name of a megabyte": (card_with(vocab=["x" * 2**20, *CLASSES[1:]]), "no class name of up to 1,530"),
+    "vocab: a line of its own": (card_with(vocab=["cat\ncifar_fast: all is well", *CLASSES[1:]]), "printable"),
+    "vocab: an escape": (card_with(vocab=["\x1b[31mred\x1b]0;mine\x07", *CLASSES[1:]]), "printable"),
+    "vocab: half a character": (card_with(vocab=["\ud800", *CLASSES[1:]]), "printable"),
+    "vocab: text that runs backwards": (card_with(vocab=["\u202egnp.tac", *CLASSES[1:]]), "printable"),
     "vocab: twice the same": (card_with(vocab=[CLASSES[1], *CLASSES[1:]]), "names a class twice"),
     "statistics: none": (card_with(normalize={}), "normalize.mean"),
     "statistics: two": (card_with(normalize={"mean": [0, 0], "std": [1, 1, 1]}), "normalize.mean"),
     "statistics: zero": (card_with(normalize={"mean": [0, 0, 0], "std": [1, 1, 0]}), "normalize.std"),
     "statistics: NaN": (card_with(normalize={"mean": [0, 0, float("nan")], "std": [1, 1, 1]}), "normalize.mean"),
     "statistics: infinite": (card_with(normalize={"mean": [0, 0, 0], "std": [1, 1, float("inf")]}), "normalize.std"),
+    "statistics: 400 digits": (card_with(normalize={"mean": [0, 0, 0], "std": [1, 1, 10**400]}), "normalize.std"),
+    "statistics: minus 400 digits": (card_with(normalize={"mean": [0, 0, -10**400], "std": [1, 1, 1]}),
+                                     "normalize.mean"),
     "statistics: text": (card_with(normalize={"mean": ["0", 0, 0], "std": [1, 1, 1]}), "normalize.mean"),
     "statistics: true": (card_with(normalize={"mean": [True, 0, 0], "std": [1, 1, 1]}), "normalize.mean"),
     "data: text": (card_with(data="cifar10"), "data must say"),
+    "data: a list for a name": (card_with(data={"name": ["x"], "fingerprint": ""}), "data must say"),
+    "recipe: a list": (card_with(recipe=[1]), "recipe must say"),
+    "recipe: a seed below zero": (card_with(recipe={"data": "digits", "seed": -1}), "recipe must say"),
+    "recipe: a seed of 60 digits": (card_with(recipe={"data": "digits", "seed": 10**60}), "recipe must say"),
+    "recipe: a NUL in the path": (card_with(recipe={"data": "a\0b", "seed": 1}), "recipe must say"),
+    "recipe: half a character": (card_with(recipe={"data": "a\ud800b", "seed": 1}), "recipe must say"),
     "sum: another": (card_with(sha256="0" * 64), "another sha256"),
     "sum: a number": (card_with(sha256=5), "sha256 must be text"),
     # the weights
     "weights: missing": (lambda stem: weights(stem).unlink(), "is missing"),
     "weights: a folder": (lambda stem: (weights(stem).unlink(), weights(stem).mkdir()), "cannot be read"),
+    "weights: a device": (lambda stem: (weights(stem).unlink(), weights(stem).symlink_to("/dev/zero")),
+                          "no regular file"),
+    "weights: a pipe": (lambda stem: (weights(stem).unlink(), os.mkfifo(weights(stem))), "no regular file"),
+    "weights: 1.9 GB of nothing": (sparse, "more than the 536,870,912 that are read"),
+    "weights: 400 MB of nothing behind": (grown, "cannot be read"),
     "weights: empty": (content(lambda data: b""), "no safetensors file, or a cut one"),
     "weights: seven bytes": (content(lambda data: data[:7]), "no safetensors file, or a cut one"),
     "weights: cut in the header": (content(lambda data: data[:500]), "no safetensors file, or a cut one"),
@@ -188,13 +262,15 @@ HOSTILE = {
     "tensors: a path for a name": (tensors(put("../../x", torch.zeros(3))), r"has '\.\./\.\./x'"),
     "tensors: NaN": (tensors(put(HEAD, torch.full((10, 64), float("nan")))), "no numbers"),
     "tensors: infinite": (tensors(put(HEAD, torch.full((10, 64), float("inf")))), "no numbers"),
+    "tensors: all of them huge": (tensors(everywhere(3e38, "weight")), "is no number"),
+    "tensors: a variance below zero": (tensors(everywhere(-5.0, "running_var")), "variance below zero"),
     "tensors: half precision": (tensors(put(HEAD, torch.zeros(10, 64, dtype=torch.float16))), "is .*F16.*needed"),
     "tensors: another shape": (tensors(put(HEAD, torch.zeros(10, 65))), r"\[10, 65\].*needed"),
 }
 
 
 def test_there_are_enough_of_them():
-    assert len(HOSTILE) >= 30
+    assert len(HOSTILE) >= 90
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -207,8 +283,11 @@ def test_a_hostile_file_is_refused_with_its_reason(export, executed, name):
     assert not executed.exists()
 
 
-@pytest.mark.parametrize("name", ["card: a pickle", "weights: torch.save", "header: 2**63 bytes", "tensors: NaN"])
-@pytest.mark.parametrize("command", ["predict", "evaluate"])
+@pytest.mark.parametrize("name", [
+    "card: a pickle", "card: a pipe", "arch: for pictures of 224", "vocab: half a character", "statistics: 400 digits",
+    "data: a list for a name", "recipe: a NUL in the path", "weights: torch.save", "header: 2**63 bytes",
+    "tensors: NaN", "tensors: all of them huge"])
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
 def test_commands_end_with_two_and_one_line(export, executed, capsys, command, name):
     HOSTILE[name][0](export)
     assert main([command, str(export), *(["x.png"] if command == "predict" else [])]) == 2
@@ -219,6 +298,39 @@ def test_the_good_one_is_opened(export):
     found = load_export(export)
     assert found.vocab == CLASSES and found.predict(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 10)
     assert read_card(export)["arch"] == "cifar_sprint"
+
+
+def test_no_answer_is_shown_that_is_no_number(export, tmp_path, capsys):
+    "A net that counts well with black and white, and not with what lies between."
+    net = load_export(export)
+    with torch.no_grad():
+        net.model.head.fc.weight.fill_(3e38)
+    with pytest.raises(ExportError, match=r"good\.safetensors answers with what is no number"):
+        net.predict(np.full((1, 32, 32, 3), 100, np.uint8))
+
+
+def test_a_card_that_says_little_of_its_data_is_enough(export):
+    card_with(data={})(export)
+    export.with_suffix(".pkl").unlink()
+    assert main(["export", str(export)]) == 0
+    assert load_model(export.with_suffix(".pkl"), trust_pickle=True).vocab == CLASSES
+
+
+def test_a_card_whose_protocol_is_no_text_is_evaluated(export, digits, capsys):
+    card_with(protocol=5, vocab=[str(i) for i in range(10)], recipe={"data": "digits"})(export)
+    assert main(["evaluate", str(export)]) == 0
+    assert "accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", ""])
+def test_a_folder_is_no_export(name, capsys):
+    assert main(["predict", name, "x.png"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_home_of_nobody_is_not_there(capsys):
+    assert main(["predict", "~nobody_of_this_name/net", "x.png"]) == 2
+    assert "no export ~nobody_of_this_name/net" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- pickles
@@ -315,3 +427,12 @@ def test_a_trust_list_of_other_bytes_costs_no_run(tmp_path, digits):
     trust_list().write_bytes(b"\xff\n")
     assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}"]) == 0
     assert load_model(tmp_path / "sprint-digits.pkl").vocab == [str(i) for i in range(10)]
+
+
+def test_a_pickle_that_never_ends_is_not_read(tmp_path, capsys):
+    (tmp_path / "x.pkl").symlink_to("/dev/zero")
+    (tmp_path / "y.pkl").touch()
+    os.truncate(tmp_path / "y.pkl", 2**40)
+    for name in ("x", "y"):
+        assert main(["predict", str(tmp_path / f"{name}.pkl"), "x.png", "--trust-pickle"]) == 2
+        assert "cannot be read" in capsys.readouterr().err

@@ -168,6 +168,14 @@ def test_several_and_bad_ones_are_answered_by_name(client):
     assert "2 pictures could not be read" in answer.text
 
 
+def test_no_answer_is_shown_that_is_no_number(folder):
+    net = load_export(folder / "net")
+    with torch.no_grad():
+        net.model.head.fc.weight.fill_(3e38)
+    answer = post(TestClient(create_app(net, "net", folder), base_url=HOST), ("one.png", picture()))
+    assert answer.status_code == 422 and "answers that are no numbers" in answer.text and "nan" not in answer.text
+
+
 def test_a_bad_one_alone_is_422_and_none_400(client):
     assert post(client, ("no.png", b"no picture")).status_code == 422
     assert post(client, ("", b"")).status_code == 400

@@ -23,6 +23,8 @@ VIEW = 64
 
 # From where the net hardly looked to where it looked most: dark to light, so that it reads without colours too.
 RAMP = np.array([[68, 20, 120], [204, 65, 90], [250, 150, 40], [255, 240, 130]], np.float32)
+NO_NUMBER = "gives answers that are no numbers: the weights of this net are too large to count with"
+
 OPAQUE = 0.62  # of the strongest place; the picture still shows through
 
 
@@ -59,7 +61,8 @@ class Looker:
         if good:
             squares = np.stack([found[i].square for i in good])
             for i, *said in zip(good, *self.ask(squares), strict=True):
-                found[i] = Seen(found[i].name, None, found[i].square, *said)
+                told = all(np.isfinite(p).all() for p in said)
+                found[i] = Seen(found[i].name, None, found[i].square, *said) if told else Seen(found[i].name, NO_NUMBER)
         return found
 
     @staticmethod
