@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 from cifar_fast.bench import BENCHMARKS, DEFAULT
+from cifar_fast.files import spelled
 from cifar_fast.options import parse
 from cifar_fast.verbosity import NORMAL, QUIET, VERBOSE, quiet, set_level, verbose
 
@@ -151,7 +152,7 @@ def recipe(args) -> int:
 
 
 def copy(args) -> int:
-    from cifar_fast.files import spelled, write_new
+    from cifar_fast.files import write_new
     from cifar_fast.recipe import recipe_path
 
     target, text = spelled(args.file), recipe_path(args.name).read_text("utf-8")
@@ -199,7 +200,7 @@ def lr_find(args) -> int:
 
     resolved, _ = resolve(args.name, args.changes)
     found = find(prepare(resolved), args.start, args.end, args.steps)
-    folder = Path(resolved.exports).expanduser() / resolved.name
+    folder = spelled(resolved.exports) / resolved.name
     plots.save(plots.lr_find(found), folder / "lr_find.png")
     write_text(folder / "lr_find.json", json.dumps(found, indent=1) + "\n")
     for name, at in found["suggestions"].items():
@@ -222,28 +223,29 @@ def export(args) -> int:
 
 
 def trust_file(args) -> int:
+    from cifar_fast.data.errors import printable
     from cifar_fast.trust import trust, trust_list
 
-    path = Path(args.file).expanduser()
-    if not path.is_file():
-        raise Refused(f"no file {path}")
-    print(f"{trust(path)}  {path}\nnow in {trust_list()}: predict, serve and evaluate open this very content when "
-          f"it is named")
+    path = spelled(args.file)
+    if not os.path.isfile(path):
+        raise Refused(f"no file {printable(path)}")
+    print(f"{trust(path)}  {printable(path)}\nnow in {trust_list()}: predict, serve and evaluate open this very "
+          f"content when it is named")
     return 0
 
 
 def predict(args) -> int:
-    from cifar_fast.data.errors import printable
+    from cifar_fast.data.errors import encodable, printable
     from cifar_fast.device import choose_device
     from cifar_fast.inference import find_pictures, load_model, predict_files
 
     if args.topk < 1:
         raise Refused(f"--topk {args.topk}: at least 1")
     exported = load_model(args.export, choose_device(), args.trust_pickle)
-    paths, missing = find_pictures(args.paths)
-    vocab, rows, bad = exported.vocab, [], 0
-    for pattern in missing:
-        print(f"cifar_fast: {pattern}: no picture there", file=sys.stderr)
+    paths, missing, closed = find_pictures(args.paths)
+    vocab, rows, bad = exported.vocab, [], len(closed)
+    for told in [*closed, *(f"{printable(pattern)}: no picture there" for pattern in missing)]:
+        print(f"cifar_fast: {told}", file=sys.stderr)
     top = min(args.topk, len(vocab))
     for path, probs, reason in predict_files(exported, paths, args.tta, progress=sys.stderr.isatty() and not quiet()):
         if reason:
@@ -251,7 +253,7 @@ def predict(args) -> int:
             print(f"cifar_fast: {reason}", file=sys.stderr)
             continue
         best = probs.argsort()[::-1][:top]
-        rows.append({"file": str(path), "prediction": vocab[best[0]], "probs": [float(p) for p in probs]})
+        rows.append({"file": encodable(path), "prediction": vocab[best[0]], "probs": [float(p) for p in probs]})
         if not args.json:
             print(f"{printable(path)}  " + "  ".join(f"{vocab[i]} {probs[i]:.1%}" for i in best))
     if args.json:
@@ -274,7 +276,7 @@ def write_csv(path: str, vocab: list[str], rows: list[dict]) -> None:
 
     frame = pd.DataFrame([[r["file"], r["prediction"], *r["probs"]] for r in rows],
                          columns=["file", "prediction", *vocab])
-    write_text(Path(path).expanduser(), frame.to_csv(index=False))
+    write_text(spelled(path), frame.to_csv(index=False))
 
 
 def serve(args) -> int:
@@ -285,13 +287,14 @@ def serve(args) -> int:
         from cifar_fast.inference import load_model
 
         exported = load_model(args.export, choose_device(), args.trust_pickle)
-        path = Path(args.export).expanduser()
+        path = spelled(args.export)
         name = path.stem if path.suffix in (".pkl", ".json", ".safetensors") else path.name
         run(exported, name, path.parent, sock, args.host, args.verbose, args.open)
     return 0
 
 
 def evaluate(args) -> int:
+    from cifar_fast.data.errors import printable
     from cifar_fast.data.sources import load_source
     from cifar_fast.device import choose_device
     from cifar_fast.evaluation import scores, scores_text
@@ -311,10 +314,10 @@ def evaluate(args) -> int:
                       f"data=digits or data=FOLDER")
     source = load_source(data, seed=seed)
     if list(source.vocab) != exported.vocab:
-        raise Refused(f"data={data} has the classes {', '.join(source.vocab)}; {args.export} was trained on "
+        raise Refused(f"data={printable(data)} has the classes {', '.join(source.vocab)}; {args.export} was trained on "
                       f"{', '.join(exported.vocab)}")
     if source.test is None:
-        raise Refused(f"data={data} has no test/ or valid/ folder to evaluate on")
+        raise Refused(f"data={printable(data)} has no test/ or valid/ folder to evaluate on")
     result = scores(exported.predict(source.test.images), source.test.labels, source.vocab)
     mirrored = exported.predict(source.test.images, tta=True)
     result["accuracy_tta"] = float((mirrored.argmax(1) == source.test.labels).mean())
@@ -323,7 +326,7 @@ def evaluate(args) -> int:
         print(json.dumps(result, indent=1))
     else:
         print(scores_text(result, source.vocab))
-        if exported.card.get("protocol", "").startswith("selected on test") and not args.changes:
+        if str(exported.card.get("protocol", "")).startswith("selected on test") and not args.changes:
             print("this net's epoch was selected on these very pictures, as its authors did")
         print(f"accuracy {result['accuracy']:.2%}, TTA (image and mirror) {result['accuracy_tta']:.2%}")
     return 0
@@ -333,7 +336,7 @@ def results(args) -> int:
     from cifar_fast import results
     from cifar_fast.files import write_text
 
-    path = Path(args.file).expanduser()
+    path = spelled(args.file)
     if args.curves:
         for made in results.redraw(path.parent):
             print(f"drew {made}")
@@ -341,7 +344,7 @@ def results(args) -> int:
     rows, facts = results.read(path), results.facts()
     lines = results.summarize(rows, {name: fact["recipe_id"] for name, fact in facts.items()})
     if args.readme:
-        readme = Path(args.readme).expanduser()
+        readme = spelled(args.readme)
         text = readme.read_text("utf-8")
         write_text(readme, results.replace_block(text, results.markdown(lines, facts), str(readme)))
         print(f"{readme}: the table of {len(facts)} recipes stands between its markers")
@@ -357,7 +360,7 @@ def report(args) -> int:
     from cifar_fast.report import rebuild
     from cifar_fast.train import draw_fed
 
-    stem = Path(args.name if "/" in args.name or os.sep in args.name else f"exports/{args.name}").expanduser()
+    stem = spelled(args.name if "/" in args.name or os.sep in args.name else f"exports/{args.name}")
     begun = unchanged(read_card(stem))
     if begun and not (stem / "augmented.png").is_file():
         draw_fed(begun, stem / "augmented.png")
@@ -383,11 +386,11 @@ def compare(args) -> int:
 
     if args.recipes:
         return compare_recipes(args)
-    exports = Path(args.exports).expanduser()
+    exports = spelled(args.exports)
     runs = compare.find_runs(args.runs, exports)
     lines = compare.lines_of_runs(runs) if runs else compare.lines_of_recipes(exports / "results.csv")
     rows = compare.ordered(compare.table(lines), args.sort or (None if runs else "accuracy"), args.reverse)
-    path = Path(args.plot).expanduser() if args.plot else (runs[0].stem.parent if runs else exports) / "compare.png"
+    path = spelled(args.plot) if args.plot else (runs[0].stem.parent if runs else exports) / "compare.png"
     floor = None if runs else compare.FLOOR
     if args.json or args.csv:
         if args.csv:

@@ -6,6 +6,7 @@ import glob
 import io
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -211,27 +212,60 @@ def rebuild_pickle(stem: str | Path) -> Path:
 # ---------------------------------------------------------------- pictures
 
 
-def find_pictures(patterns: Iterable[str]) -> tuple[list[Path], list[str]]:
-    "Files for paths, folders (searched below) and globs, in a stable order; and the patterns that matched nothing."
-    found, missing = [], []
+def find_pictures(patterns: Iterable[str]) -> tuple[list[Path], list[str], list[str]]:
+    """Files for paths, folders (searched below) and globs, in a stable order; patterns that matched nothing; and what
+    could not be looked at, each with the reason. None of them costs the others.
+    """
+    found, missing, closed = [], [], []
     for pattern in patterns:
-        path = Path(pattern).expanduser()
-        if path.is_dir():
-            here = [p for p in _below(path) if p.suffix.lower() in EXTENSIONS]
-        elif path.exists():
-            here = [path]
-        else:
-            here = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(p)]
+        here, reasons = _matching(pattern)
         found += here
-        if not here:
+        closed += reasons
+        if not here and not reasons:
             missing.append(pattern)
-    return list(dict.fromkeys(found)), missing
+    return list(dict.fromkeys(found)), missing, closed
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for root, dirs, names in os.walk(folder):  # does not follow links, so loops end
-        dirs[:] = sorted(d for d in dirs if not d.startswith("."))
-        yield from (Path(root, n) for n in sorted(names) if not n.startswith("."))
+def _matching(pattern: str) -> tuple[list[Path], list[str]]:
+    path, reasons = spelled(pattern), []
+    if not pattern:  # an empty variable of a script, which a path would take for this folder
+        return [], []
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            return [p for p in _below(path, reasons) if p.suffix.lower() in EXTENSIONS], reasons
+        return [path], reasons
+    except (OSError, ValueError) as e:  # a glob is no file either
+        here = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(p)]
+        if not here and not isinstance(e, FileNotFoundError | NotADirectoryError):
+            reasons.append(f"{printable(pattern)}: {getattr(e, 'strerror', None) or e}")
+        return here, reasons
+
+
+def _below(folder: Path, reasons: list[str]) -> Iterator[Path]:
+    "Files at any depth; links to folders are not followed, so loops end. What cannot be listed is told in `reasons`."
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            with os.scandir(current) as entries:
+                here = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        except OSError as e:
+            reasons.append(f"{printable(current)}: cannot be listed ({e.strerror})")
+            continue
+        folders = []
+        for entry in here:
+            if not _is_folder(entry):
+                yield Path(entry.path)
+            elif not entry.is_symlink():
+                folders.append(Path(entry.path))
+        waiting += reversed(folders)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def predict_files(exported: Exported, paths: list[Path], tta: bool = False, bs: int = 500, progress: bool = False):

@@ -1,5 +1,7 @@
 """Over two hundred odd and broken pictures through the commands: each good one is predicted, each bad one named."""
 
+import csv
+import errno
 import json
 import os
 import subprocess
@@ -8,12 +10,12 @@ from collections import Counter
 
 import pytest
 import torch
-from odd_pictures import BAD, EITHER, GOOD, make
+from odd_pictures import BAD, EITHER, GOOD, encoded, make, noise
 
 from cifar_fast.archs import create_arch
 from cifar_fast.cli import main
-from cifar_fast.data.errors import printable
-from cifar_fast.inference import save_export
+from cifar_fast.data.errors import encodable, printable
+from cifar_fast.inference import find_pictures, save_export
 
 if not hasattr(os, "mkfifo"):
     pytest.skip("links and pipes of a POSIX system are among them", allow_module_level=True)
@@ -82,3 +84,129 @@ def test_training_leaves_the_bad_ones_out(corpus, tmp_path, capsys):
     no_files = 2 * 2  # a pipe and a device in each class are passed over
     assert card["data"]["skipped"] + card["data"]["train"] + card["data"]["test"] == 2 * len(fates) - no_files
     assert f"left out {card['data']['skipped']} unreadable pictures" in err
+
+
+# ---------------------------------------------------------------- arguments
+
+ODD = {  # what stands for a picture on the command line, and what is said of it
+    "a name of 300 letters": ("x" * 300 + ".png", "File name too long"),
+    "a path of 5,000 letters": ("x/" * 2500 + "x.png", "File name too long"),
+    "below a file": ("good.png/x.png", "no picture there"),
+    "a home of nobody": ("~nobody_of_this_name/x.png", "no picture there"),
+    "a link to itself": ("loop.png", "Too many levels of symbolic links"),
+    "a link to nothing": ("dangling.png", "no picture there"),
+    "nothing": ("nothing.png", "no picture there"),
+    "no text": ("", "no picture there"),
+    "a glob of nothing": ("nothing*.png", "no picture there"),
+    "half a glob": ("[", "no picture there"),
+    "a name of two lines": ("two\nlines.png", "no picture there"),
+    "an escape": ("\x1b[31m.png", "no picture there"),
+    "a name of other bytes": (os.fsdecode(b"\xff.png"), "no picture there"),
+    "a folder of that name": ("folder.png", "no picture there"),
+    "a pipe": ("pipe.png", "is not a regular file"),
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.png").write_bytes(encoded(noise()))
+    (tmp_path / "folder.png").mkdir()
+    os.symlink("loop.png", "loop.png")
+    os.symlink("gone", "dangling.png")
+    os.mkfifo("pipe.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_one_argument_costs_no_other(export, place, capsys, name):
+    argument, told = ODD[name]
+    assert main(["predict", str(export), argument, "good.png"]) == 1
+    out, err = capsys.readouterr()
+    said, total = err.splitlines()
+    assert out.startswith("good.png  ") and len(out.splitlines()) == 1
+    assert said.startswith(f"cifar_fast: {printable(argument)}: ") and said.endswith(told)
+    assert total.startswith("cifar_fast: 1 predicted, ")
+
+
+@pytest.fixture
+def locked(place, monkeypatch):
+    "A folder that may not be entered, as this process may be allowed everything."
+    (place / "closed").mkdir()
+    (place / "closed" / "in.png").write_bytes(encoded(noise()))
+    stat, scandir = os.stat, os.scandir
+
+    def refusing(call):
+        def guarded(path, *args, **kw):
+            if "closed" in os.fspath(path) and (call is scandir or "in.png" in os.fspath(path)):
+                raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+            return call(path, *args, **kw)
+        return guarded
+
+    monkeypatch.setattr(os, "stat", refusing(stat))
+    monkeypatch.setattr(os, "scandir", refusing(scandir))
+    return place
+
+
+@pytest.mark.parametrize("argument, told", [
+    ("closed/in.png", "closed/in.png: Permission denied"),
+    ("closed", "closed: cannot be listed (Permission denied)"),
+    (".", "closed: cannot be listed (Permission denied)"),
+])
+def test_what_may_not_be_read_is_named(export, locked, capsys, argument, told):
+    assert main(["predict", str(export), argument, "good.png"]) == 1
+    out, err = capsys.readouterr()
+    assert "good.png  " in out and f"cifar_fast: {told}" in err.splitlines() and "0 not found" in err
+
+
+def test_a_tree_deeper_than_pythons_stack_is_searched(place):
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    (place / "good.png").rename("deep.png")
+    try:
+        found, missing, closed = find_pictures([str(place)])
+    finally:
+        os.unlink("deep.png")
+        for _ in range(1500):  # shutil.rmtree, and with it pytest, would give up
+            os.chdir("..")
+            os.rmdir("d")
+    assert "deep.png" in {path.name for path in found} and not missing and not closed
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.png", b"two\nlines.png", b"\x1b[31m.png", "Zoë 猫.png".encode()])
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_a_picture_of_any_name_is_shown(export, place, capfdbinary, name, form):
+    os.rename("good.png", name)
+    argument = os.fsdecode(name)
+    more = {"table": [], "csv": ["--csv", "out.csv"], "json": ["--json"]}[form]
+    assert main(["predict", str(export), argument, *more]) == 0
+    out = capfdbinary.readouterr().out.decode()
+    if form == "table":
+        assert out.startswith(f"{printable(argument)}  ") and len(out.splitlines()) == 1
+    elif form == "json":
+        assert [row["file"] for row in json.loads(out)] == [encodable(argument)]
+    else:
+        with open("out.csv", encoding="utf-8", newline="") as f:
+            assert [row["file"] for row in csv.DictReader(f)] == [encodable(argument)]
+
+
+CLASS_NAMES = [b"cl\xff", b"two\nlines", b"\x1b[31mred", "a\u00a0b".encode(), b"-dash", b"x" * 255,
+               b"\xff" * 255, "猫".encode(), b"a,b", b'quote"', b"%s {}"]
+
+
+def test_classes_of_any_name_are_trained_and_predicted(tmp_path, capsys):
+    for i, name in enumerate(CLASS_NAMES):
+        folder = os.fsencode(tmp_path / "own") + b"/" + name
+        os.makedirs(folder)
+        for j in range(5):
+            with open(folder + b"/%d.png" % j, "wb") as f:
+                f.write(encoded(noise(seed=5 * i + j)))
+    assert main(["recipe", "sprint", f"data={tmp_path / 'own'}", "epochs=1", "bs=16", f"exports={tmp_path}"]) == 0
+    stem = str(tmp_path / "sprint-own")
+    vocab = json.loads((tmp_path / "sprint-own.json").read_text("utf-8"))["vocab"]
+    assert sorted(vocab) == sorted(printable(os.fsdecode(name)) for name in CLASS_NAMES)
+    for command in (["predict", stem, str(tmp_path / "own"), "--csv", str(tmp_path / "x.csv")], ["evaluate", stem],
+                    ["export", stem], ["predict", f"{stem}.pkl", str(tmp_path / "own"), "--json"]):
+        assert main(command) == 0, command
+    assert "\x1b" not in capsys.readouterr().out
