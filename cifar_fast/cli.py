@@ -371,6 +371,33 @@ def report(args) -> int:
     return 0
 
 
+def pictures(args) -> int:
+    from cifar_fast import compare
+    from cifar_fast.modelfiles import ExportError
+    from cifar_fast.predictions import PredictionsError
+    from cifar_fast.report import redraw
+
+    exports, drawn, failed = Path(args.exports).expanduser(), 0, 0
+    for stem in sorted(path.with_suffix("") for path in exports.glob("*.json")):
+        try:
+            made, left = redraw(stem)
+        except (ExportError, PredictionsError, ValueError) as e:  # ValueError: a net of a recipe file of one's own
+            failed += 1
+            print(f"cifar_fast: left out: {e}", file=sys.stderr)
+            continue
+        drawn += len(made)
+        print(f"{stem}: drew {', '.join(path.name for path in made)}"
+              + (f"\n  left as it was: {'; '.join(left)}" if left else ""), flush=True)
+    if (table := exports / "results.csv").is_file():
+        rows = compare.ordered(compare.table(compare.lines_of_recipes(table)), "accuracy", False)
+        compare.draw(rows, exports / "compare.png", compare.FLOOR)
+        print(f"{exports}: drew compare.png")
+        drawn += 1
+    if not drawn:
+        raise Refused(f"{exports} holds no run to draw; python -m cifar_fast recipe final leaves one")
+    return 1 if failed else 0
+
+
 def unchanged(card: dict):
     "The project's recipe that a run's card describes, where it still is the same; else None."
     from cifar_fast.recipe import describe, list_recipes, load_recipe
@@ -466,6 +493,7 @@ COMMANDS = {"recipes": recipes,
             "evaluate": evaluate,
             "results": results,
             "report": report,
+            "pictures": pictures,
             "compare": compare,
             "doctor": doctor,
             "bench": bench, "completion": completion}

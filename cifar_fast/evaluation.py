@@ -10,7 +10,11 @@ def scores(probs: np.ndarray, labels: np.ndarray, vocab) -> dict:
 
     probs (N, C), labels (N,). All accuracies are shares of 1; a class without pictures has None.
     """
-    pred = probs.argmax(1)
+    return counted(probs.argmax(1), labels, vocab)
+
+
+def counted(pred: np.ndarray, labels: np.ndarray, vocab) -> dict:
+    "The same from predicted classes (N,)."
     confusion = np.zeros((len(vocab), len(vocab)), int)
     np.add.at(confusion, (labels, pred), 1)
     totals = confusion.sum(1)

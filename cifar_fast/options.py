@@ -45,6 +45,7 @@ EXAMPLES = {
     "evaluate": ("evaluate exports/final", "evaluate exports/final data=my/pictures"),
     "results": ("results", "results --readme", "results --curves"),
     "report": ("report final",),
+    "pictures": ("pictures", "pictures elsewhere/exports"),
     "compare": ("compare", "compare --sort seconds --csv", "compare final sprint", "compare --recipes final sprint"),
     "doctor": ("doctor",),
     "bench": ("bench step", "bench --json > bench.json", "bench scale"),
@@ -178,6 +179,9 @@ def parser(handlers: Mapping[str, Callable], prog: str = "python -m cifar_fast")
 
     p = command("report", "rebuild report.html, its figures and the model card of a run")
     p.add_argument("name", help="exports/NAME, or NAME alone")
+
+    p = command("pictures", "redraw the figures of all runs, from the small files that they left")
+    p.add_argument("exports", nargs="?", default="exports", metavar="DIR", help="default: %(default)s")
 
     p = command("compare", "runs beside each other, and two of them picture by picture; or two recipes")
     p.add_argument("runs", nargs="*", metavar="RUN",

@@ -11,7 +11,7 @@ from cifar_fast import plots
 from cifar_fast.archs import create_arch
 from cifar_fast.constraints import Audit, audit, layer_rows
 from cifar_fast.data.sources import Source, load_source
-from cifar_fast.evaluation import scores
+from cifar_fast.evaluation import counted
 from cifar_fast.files import write_text
 from cifar_fast.inference import load_export
 from cifar_fast.modelfiles import ExportError, read_card
@@ -19,8 +19,15 @@ from cifar_fast.predictions import NAME, Predictions, PredictionsError
 from cifar_fast.report import figures
 from cifar_fast.report.modelcard import model_card
 from cifar_fast.report.page import page
+from cifar_fast.results import draw_published
 
 LEFT = ("report.html", "README.md")
+
+ELSEWHERE = {  # figures that `redraw` leaves as they are: who draws them
+    "mistakes.png": "shows pictures of the dataset: report draws it",
+    "augmented.png": "drawn while it trains",
+    "learning_rate.png": "drawn while it trains, of every step",
+}
 
 
 def report(
@@ -33,13 +40,20 @@ def report(
     missing: list[str] = (),  # what is not there, and why
 ) -> list[Path]:
     "Draw the figures of a finished run into its folder, then report.html and the model card; returns all of these."
-    made, title = [], f"{card.get('name', stem.name)}, {said.on if said else 'not measured'}"
     found = found or audit(create_arch(card["arch"], len(card["vocab"])))
-    rows = layer_rows(found)
-    drawn = {"layers.png": figures.layers(rows, f"{card['arch']}: {found.profile.params:,} parameters, receptive field "
-                                                f"{found.profile.receptive_field} px")}
+    made = draw(stem, card, said, images, found)
+    write_text(stem / "report.html", page(card, stem, history, layer_rows(found), missing))
+    write_text(stem / "README.md", model_card(card))
+    return [*made, *(stem / name for name in LEFT)]
+
+
+def draw(stem: Path, card: dict, said: Predictions | None, images: np.ndarray | None, found: Audit) -> list[Path]:
+    "The figures of the net and of what it predicted, as `report` takes them; returns those that were made."
+    made, title = [], f"{card.get('name', stem.name)}, {said.on if said else 'not measured'}"
+    drawn = {"layers.png": figures.layers(layer_rows(found), f"{card['arch']}: {found.profile.params:,} parameters, "
+                                                             f"receptive field {found.profile.receptive_field} px")}
     if said:
-        drawn["classes.png"] = figures.classes(scores(said.probabilities, said.labels, said.vocab)["per_class"], title)
+        drawn["classes.png"] = figures.classes(measured(said)["per_class"], title)
         drawn["calibration.png"] = figures.calibration(said, title)
         if images is not None:
             drawn["mistakes.png"] = figures.mistakes(said, images, title)
@@ -49,9 +63,12 @@ def report(
             continue
         plots.save(fig, stem / name)
         made.append(stem / name)
-    write_text(stem / "report.html", page(card, stem, history, rows, missing))
-    write_text(stem / "README.md", model_card(card))
-    return [*made, *(stem / name for name in LEFT)]
+    return made
+
+
+def measured(said: Predictions) -> dict:
+    "From the classes themselves: two probabilities that are one in float16 would name another."
+    return counted(said.predicted, said.labels, said.vocab)
 
 
 def pictures_of(said: Predictions, source: Source) -> np.ndarray:
@@ -67,16 +84,8 @@ def pictures_of(said: Predictions, source: Source) -> np.ndarray:
 def rebuild(stem: Path) -> tuple[list[Path], list[str]]:
     "The same of a run that is on disk: what was made, and what could not be, with the reason. Raises ExportError."
     card, missing = read_card(stem), []
-    history = None
-    if (stem / "history.csv").is_file():
-        try:
-            history = pd.read_csv(stem / "history.csv")
-            on = "test (selected on test)" if card.get("protocol", "").startswith("selected on test") else "held-out"
-            plots.save(plots.history(history, title=card.get("name", stem.name), valid_name=on), stem / "history.png")
-        except (ValueError, KeyError) as e:
-            raise ExportError(f"{stem / 'history.csv'} does not tell a run ({e}); the report needs it whole or not at "
-                              f"all") from None
-    else:
+    history = draw_curves(stem, card)
+    if history is None:
         missing.append(f"curves (no {stem / 'history.csv'})")
     said, images = None, None
     try:
@@ -90,12 +99,56 @@ def rebuild(stem: Path) -> tuple[list[Path], list[str]]:
         else:
             missing.append("classes and calibration (no predictions)")
     if said:
-        counts = scores(said.probabilities, said.labels, said.vocab)["confusion"]
-        plots.save(plots.confusion(counts, said.vocab, f"{card.get('name', stem.name)}, {said.on}"),
-                   stem / "confusion.png")
+        draw_confusion(stem, card, measured(said)["confusion"])
     if not (stem / "augmented.png").is_file():
         missing.append("what the net was fed (drawn while it trains)")
     return report(stem, card, history, said, images, missing=missing), missing
+
+
+def redraw(stem: Path) -> tuple[list[Path], list[str]]:
+    """The figures of a run that need nothing but its .json, history.csv and predictions.npz, as the run drew them.
+
+    No dataset is opened, and none downloaded. Returns what was made, and what was not, with the reason. Raises
+    ExportError, PredictionsError.
+    """
+    card, made, left = read_card(stem), [], []
+    history, told = draw_curves(stem, card), card.get("recipe")
+    if history is None:
+        left.append("history.png (no history.csv)")
+    else:
+        made.append(stem / "history.png")
+        if isinstance(told, dict) and (path := draw_published(stem, card.get("name", stem.name), told, history)):
+            made.append(path)
+    said = Predictions.load(stem / NAME) if (stem / NAME).is_file() else None
+    if said is None:
+        left.append(f"classes.png, calibration.png (no {NAME})")
+    found = measured(said) if said else card.get("test") or card.get("held_out") or {}
+    if counts := found.get("confusion"):
+        made.append(draw_confusion(stem, card, counts))
+    made += draw(stem, card, said, None, audit(create_arch(card["arch"], len(card["vocab"]))))
+    left += [f"{name} ({why})" for name, why in ELSEWHERE.items() if (stem / name).is_file()]
+    return made, left
+
+
+def draw_curves(stem: Path, card: dict) -> pd.DataFrame | None:
+    "Leave history.png; returns the history, None where the run has none. Raises ExportError."
+    if not (stem / "history.csv").is_file():
+        return None
+    on = "test (selected on test)" if card.get("protocol", "").startswith("selected on test") else "held-out"
+    try:
+        history = pd.read_csv(stem / "history.csv")
+        plots.save(plots.history(history, title=card.get("name", stem.name), valid_name=on), stem / "history.png")
+    except (ValueError, KeyError) as e:
+        raise ExportError(f"{stem / 'history.csv'} does not tell a run ({e}); the report needs it whole or not at "
+                          f"all") from None
+    return history
+
+
+def draw_confusion(stem: Path, card: dict, counts: list[list[int]]) -> Path:
+    on = card.get("on") or ("test" if card.get("test") else "held-out")  # the first cards had no such word
+    path = stem / "confusion.png"
+    plots.save(plots.confusion(counts, card["vocab"], f"{card.get('name', stem.name)}, {on}"), path)
+    return path
 
 
 def same_source(card: dict) -> Source:
