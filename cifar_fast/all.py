@@ -9,11 +9,12 @@ import albumentations as A
 import timm
 
 import cifar_fast.archs  # noqa: F401  (registers the architectures with timm)
+from cifar_fast import plots
 from cifar_fast.callbacks.ema import ema
 from cifar_fast.callbacks.mix import mixing
 from cifar_fast.callbacks.resize import progressive
 from cifar_fast.callbacks.schedule import cosine, cyclic, one_cycle_torch, plateau, step, warmup_cosine
-from cifar_fast.constraints import Budget, audit
+from cifar_fast.constraints import Budget, audit, audit_table, layer_table
 from cifar_fast.data.block import SeededDL, data_block, make_dls, test_dl
 from cifar_fast.data.sources import load_source, read_picture
 from cifar_fast.data.transforms import AlbumentationsTransform
@@ -21,14 +22,16 @@ from cifar_fast.fits import flat, flat_cos, one_cycle
 from cifar_fast.inference import load_export, load_model, rebuild_pickle
 from cifar_fast.learner import cifar_learner
 from cifar_fast.losses import MixedLabels, cross_entropy, focal
+from cifar_fast.lrfind import find as lr_find
 from cifar_fast.optimizers import adam, adamw, muon, sgd
 from cifar_fast.recipe import PUBLISHED_STATS, Recipe, list_recipes, load_recipe, override
-from cifar_fast.train import train
+from cifar_fast.train import prepare, train
 
 __all__ = [
-    "A", "AlbumentationsTransform", "Budget", "MixedLabels", "PUBLISHED_STATS", "Recipe", "SeededDL",
-    "adam", "adamw", "audit", "cifar_learner", "cosine", "cross_entropy", "cyclic", "data_block", "ema", "flat",
-    "flat_cos", "focal", "list_recipes", "load_export", "load_model", "load_recipe", "load_source", "make_dls",
-    "mixing", "muon", "one_cycle", "one_cycle_torch", "override", "partial", "plateau", "progressive", "read_picture",
-    "rebuild_pickle", "sgd", "step", "test_dl", "timm", "train", "warmup_cosine",
+    "A", "AlbumentationsTransform", "Budget", "MixedLabels", "PUBLISHED_STATS", "Recipe", "SeededDL", "adam",
+    "adamw", "audit", "audit_table", "cifar_learner", "cosine", "cross_entropy", "cyclic", "data_block", "ema",
+    "flat", "flat_cos", "focal", "layer_table", "list_recipes", "load_export", "load_model", "load_recipe",
+    "load_source", "lr_find", "make_dls", "mixing", "muon", "one_cycle", "one_cycle_torch", "override", "partial",
+    "plateau", "plots", "prepare", "progressive", "read_picture", "rebuild_pickle", "sgd", "step", "test_dl",
+    "timm", "train", "warmup_cosine",
 ]

@@ -9,7 +9,7 @@ import torch
 from fastai.torch_core import TensorCategory, TensorImage
 from fasttransform import Transform
 
-from cifar_fast.all import PUBLISHED_STATS, A, data_block, make_dls, test_dl
+from cifar_fast.all import PUBLISHED_STATS, A, cifar_learner, data_block, make_dls, test_dl
 from cifar_fast.data.arrays import Arrays
 from cifar_fast.data.block import split_rows
 
@@ -210,6 +210,30 @@ def test_the_test_set_is_no_part_of_training(digits):
     published = make_dls(digits, protocol="published")
     assert [int(i) for i in published.train_ds.items] == list(range(1438))
     assert [int(i) for i in published.valid_ds.items] == list(range(1438, 1797))
+
+
+def test_fastai_shows_a_batch_the_same_picture_and_the_surest_mistakes(digits, monkeypatch):
+    from fastai.vision.all import ClassificationInterpretation  # all of it: how pictures are shown is told there
+    from matplotlib import pyplot as plt
+
+    drawn = []
+    monkeypatch.setattr(plt.Axes, "imshow", lambda ax, image, *args, **kw: drawn.append(np.asarray(image)))
+    dls = make_dls(digits, augment=AUGMENT, valid=0.1, bs=64)
+    dls.show_batch(max_n=4)
+    dls.show_batch(max_n=4, unique=True)
+    batch, same = drawn[:4], drawn[4:]
+    assert len(same) == 4 and all(image.shape == (32, 32, 3) for image in drawn)
+    assert not np.array_equal(same[0], same[1])  # one picture, augmented each time
+    bright = [np.asarray(images, float).mean(axis=(1, 2, 3)) for images in (batch, same)]
+    assert np.ptp(bright[1]) < np.ptp(bright[0])
+    learn = cifar_learner(dls, "cifar_sprint")
+    with learn.no_bar():
+        found = ClassificationInterpretation.from_learner(learn)
+        found.plot_top_losses(5)
+    assert len(drawn) == 13
+    losses, places, rows = found.top_losses(3, items=True)
+    assert [int(dls.valid_ds.items[i]) for i in places] == [int(i) for i in rows] and losses[0] >= losses[2]
+    plt.close("all")
 
 
 def test_a_block_survives_pickling(small):

@@ -27,6 +27,11 @@ class SeededDL(TfmdDL):
         self.seed, self.next_epoch, self.epoch = seed, 0, 0
         self.next_skipped = self.skipped = 0  # batches left out at the start of the next pass, and of this one
 
+    @property
+    def items(self) -> list:
+        "What fastai's Interpretation looks items up in, several at once: an array it would take for a single item."
+        return list(self.dataset.items)
+
     def set_epoch(self, epoch: int) -> None:
         self.next_epoch = epoch
 
