@@ -68,7 +68,8 @@ def test_every_docstring_says_source_and_command(name):
     assert "Source" in doc and f"python -m cifar_fast recipe {name}" in doc
 
 
-def test_the_listing_shows_those_lines(capsys):
+def test_the_listing_shows_those_lines(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)  # a terminal is as wide as it is
     from cifar_fast.cli import main
 
     assert main(["recipes"]) == 0
