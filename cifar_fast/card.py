@@ -168,7 +168,9 @@ def summary(card: dict, stem: Path) -> str:
     weights, json_file, pkl = files_of(stem)
     lines.append(f"left: {weights}, {json_file.name}, {pkl.name}, plots and history in {stem}/, "
                  f"a row in {stem.parent / 'results.csv'}")
-    lines.append(f"next: python -m cifar_fast predict {stem} PICTURE…")
+    if (page := stem / "report.html").is_file():
+        lines.append(f"open: {page}")
+    lines.append(f"next: python -m cifar_fast predict {stem} PICTURE…, or serve {stem}")
     return "\n".join(lines)
 
 

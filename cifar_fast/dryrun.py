@@ -55,12 +55,17 @@ def preview(
     if each_epoch:
         cbs.append(_EachEpoch(each_epoch))
     with rng_restored():
-        learn = Learner(dls, nn.Linear(1, 1), loss_func=nn.functional.mse_loss, opt_func=recipe.opt, metrics=metrics)
+        learn = Learner(dls, nn.Linear(1, 1), loss_func=still, opt_func=recipe.opt, metrics=metrics)
         learn.recorder.train_metrics = True
         learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__ == "ProgressCallback"])
         learn.logger = lambda *_: None
         recipe.fit(learn, len(accuracies) if accuracies else recipe.epochs, recipe.lr, cbs)
     return cbs[0].steps
+
+
+def still(predicted: torch.Tensor, _) -> torch.Tensor:
+    "A loss that moves no weight: a rate of any size ends well."
+    return (predicted * 0).sum()
 
 
 class _EachEpoch(Callback):

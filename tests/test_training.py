@@ -228,7 +228,7 @@ def test_keep_best_restores_the_best_epoch(digits, tmp_path, averaged):
     assert equal(load_file(tmp_path / "best.safetensors"), averages[best])
     if averaged:
         assert equal(state(done.cbs[EMA].average.module), averages[best])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.safetensors", "history.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["augmented.png", "best.safetensors", "history.csv"]
 
 
 @pytest.mark.parametrize("patience, epochs", [(1, 3), (2, 6), (3, 8)])

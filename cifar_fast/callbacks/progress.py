@@ -61,7 +61,7 @@ class Progress(Callback):
             self.began = now  # the first step may compile: it says nothing about the others
         else:
             self.steps += 1
-        if now - self.looked < EVERY[self.mode]:
+        if now - self.looked < EVERY[self.mode] or self.iter + 1 == self.n_iter:  # the epoch's own line comes next
             return
         self.looked = now
         if self.bar is not None:

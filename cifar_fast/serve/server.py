@@ -68,3 +68,4 @@ def run(exported, name: str, folder: Path, sock: socket.socket, host: str, verbo
     if browser:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     uvicorn.Server(config).run(sockets=[sock])
+    raise KeyboardInterrupt  # nothing else ends it; asyncio swallows the one that uvicorn raises again, now and then
