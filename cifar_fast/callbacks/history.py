@@ -68,7 +68,8 @@ class History(Callback):
         hyper = self.opt.hypers[-1]
         if not grown(self.recorder) < EXPLODED:  # nan is not less than anything
             raise Diverged(f"the loss became {float(self.loss.detach()):.4g} in epoch {self.epoch + 1}, step "
-                           f"{self.iter + 1}, at a learning rate of {hyper['lr']:.2g}; try a lower one (lr=…), or clip=1")
+                           f"{self.iter + 1}, at a learning rate of {hyper['lr']:.2g}; try a lower one (lr=…), or "
+                           f"clip=1")
         self.images += len(self.x)
         self.steps.append((hyper["lr"], hyper.get("mom")))
 
