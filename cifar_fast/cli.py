@@ -417,7 +417,9 @@ def compare(args) -> int:
     runs = compare.find_runs(args.runs, exports)
     lines = compare.lines_of_runs(runs) if runs else compare.lines_of_recipes(exports / "results.csv")
     rows = compare.ordered(compare.table(lines), args.sort or (None if runs else "accuracy"), args.reverse)
-    path = spelled(args.plot) if args.plot else (runs[0].stem.parent if runs else exports) / "compare.png"
+    # The figure of all keeps its name to itself: README and the page show it.
+    name = "-".join(["compare", *(run.stem.name for run in runs)])[:200]
+    path = spelled(args.plot) if args.plot else (runs[0].stem.parent if runs else exports) / f"{name}.png"
     floor = None if runs else compare.FLOOR
     if args.json or args.csv:
         if args.csv:

@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser):
         words = [a for action in self._actions for a in (*action.option_strings, *(action.choices or ()))]
         unknown = message.partition("unrecognized arguments: ")[2].split() or (
             [message.split("'")[1]] if "invalid choice" in message else [])
-        super().error(message + "".join(nearest(word, words) for word in unknown))
+        super().error(message + "".join(nearest(word, words) for word in unknown if word not in words))
 
 
 def nearest(word: str, words) -> str:
@@ -81,7 +81,7 @@ def parse(argv: list[str] | None, handlers: Mapping[str, Callable]) -> argparse.
     if rest and hasattr(args, "changes") and all("=" in r and not r.startswith("-") for r in rest):
         args.changes += rest
     elif rest:
-        args.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        getattr(args, "parser", top).error(f"unrecognized arguments: {' '.join(rest)}")
     if not hasattr(args, "run"):
         top.print_help()
         return None
@@ -190,7 +190,8 @@ def parser(handlers: Mapping[str, Callable], prog: str = "python -m cifar_fast")
                    help="the values in which two recipes differ (names, or files ending in .py)")
     p.add_argument("--sort", metavar="COLUMN", help="a column of --csv; accuracies come greatest first")
     p.add_argument("--reverse", action="store_true", help="the other way round")
-    p.add_argument("--plot", metavar="FILE", help="where the figure goes (default: compare.png beside the runs)")
+    p.add_argument("--plot", metavar="FILE", help="where the figure goes (default: compare.png, of named runs "
+                                                   "compare-RUN-RUN.png beside them)")
     p.add_argument("--exports", default="exports", metavar="DIR", help="where runs are kept (default: %(default)s)")
     shape = p.add_mutually_exclusive_group()
     shape.add_argument("--csv", action="store_true", help="print the table as CSV; a figure only with --plot")
@@ -204,7 +205,7 @@ def parser(handlers: Mapping[str, Callable], prog: str = "python -m cifar_fast")
                    help=f"{', '.join(BENCHMARKS)}; default {', '.join(DEFAULT)}")
     p.add_argument("--rounds", type=int, default=5, help="how often each side is measured, in turns (default 5)")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    p = command("completion", "print a script that completes commands and recipes in your shell")
+    p = command("completion", "print a script that completes commands and recipes of `cifar_fast` in your shell")
     p.add_argument("shell", choices=SHELLS)
     return top
 
@@ -222,6 +223,6 @@ def completion(handlers: Mapping[str, Callable], shell: str) -> str:
         for action in command._actions:
             if action.choices is None and action.dest in known:
                 action.choices = known[action.dest]
-            elif action.dest in ("export", "paths", "file", "csv", "plot", "runs"):
+            elif action.nargs != 0 and action.dest in ("export", "paths", "file", "csv", "plot", "runs"):
                 action.complete = shtab.FILE
     return shtab.complete(top, shell=shell)

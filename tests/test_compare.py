@@ -194,7 +194,9 @@ def test_two_runs_on_the_command_line(exports, capsys):
     assert "alone right on     50" in out and "both right on 850, neither on 100" in out
     assert "difference +5.00 points" in out and "final is better by 3." in out
     assert "final: 90.00 % over 1 seed" in out and "sprint: 84.90 ± 0.14 % over 2 seeds" in out
-    assert "nothing on other seeds" in out.replace("\n", " ") and (exports / "compare.png").stat().st_size > 20_000
+    assert "nothing on other seeds" in out.replace("\n", " ")
+    assert (exports / "compare-final-sprint.png").stat().st_size > 20_000
+    assert not (exports / "compare.png").exists()  # that of all runs is left alone
     assert main(["compare", "sprint", "sprint-43"]) == 0
     out = capsys.readouterr().out
     assert "within noise" in out and "Both are runs of one recipe" in out

@@ -41,7 +41,7 @@ def test_every_command_has_examples():
 @pytest.mark.parametrize("typed, meant", [
     (["recipee", "final"], "recipe"), (["evalute", "x"], "evaluate"), (["recipe", "final", "--resme"], "--resume"),
     (["predict", "x", "y", "--topp", "3"], "--topk"), (["recipe", "final", "--log", "jsn"], "json"),
-    (["completion", "bsh"], "bash")])
+    (["completion", "bsh"], "bash"), (["--versoin"], "--version")])
 def test_what_may_have_been_meant(capsys, typed, meant):
     code, _, err = told(capsys, *typed)
     assert code == 2 and f"did you mean {meant}?" in err

@@ -79,7 +79,8 @@ figcaption { margin-top: .35rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--dim); font-weight: 600; } th:first-child, td:first-child, .words td, .words th { text-align: left; }
-.words td { white-space: normal; overflow-wrap: anywhere; } .ok { color: var(--good); } .broken { color: var(--bad); }
+.words td:nth-child(2) code { white-space: normal; overflow-wrap: anywhere; }
+.ok { color: var(--good); } .broken { color: var(--bad); }
 pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .8rem; }
 code { font: .88em ui-monospace, monospace; } footer { margin: 3rem auto 2.5rem; }
 """
