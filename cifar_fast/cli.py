@@ -211,12 +211,16 @@ def lr_find(args) -> int:
     return 0
 
 
+def in_exports(name: str) -> str:
+    "A run's path: a name alone is one in exports/."
+    return name if os.sep in name or "/" in name else f"exports/{name}"
+
+
 def export(args) -> int:
     from cifar_fast.inference import rebuild_pickle
     from cifar_fast.trust import trust
 
-    name = args.name if os.sep in args.name or "/" in args.name else f"exports/{args.name}"
-    made = rebuild_pickle(name)
+    made = rebuild_pickle(in_exports(args.name))
     trust(made)
     print(f"made {made}")
     return 0
@@ -360,7 +364,7 @@ def report(args) -> int:
     from cifar_fast.report import rebuild
     from cifar_fast.train import draw_fed
 
-    stem = spelled(args.name if "/" in args.name or os.sep in args.name else f"exports/{args.name}")
+    stem = spelled(in_exports(args.name))
     begun = unchanged(read_card(stem))
     if begun and not (stem / "augmented.png").is_file():
         draw_fed(begun, stem / "augmented.png")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from cifar_fast import __version__
 from cifar_fast.bench import BENCHMARKS, DEFAULT
+from cifar_fast.recipe import nearest
 
 EPILOG = """examples:
   python -m cifar_fast recipe final data=digits epochs=8  # no download
@@ -64,13 +65,6 @@ class Parser(argparse.ArgumentParser):
         unknown = message.partition("unrecognized arguments: ")[2].split() or (
             [message.split("'")[1]] if "invalid choice" in message else [])
         super().error(message + "".join(nearest(word, words) for word in unknown if word not in words))
-
-
-def nearest(word: str, words) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(word, [str(w) for w in words], 1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def parse(argv: list[str] | None, handlers: Mapping[str, Callable]) -> argparse.Namespace | None:

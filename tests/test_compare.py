@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rows import made
 from scipy.stats import binomtest
 
 from cifar_fast import plots
@@ -74,14 +75,6 @@ def exports(tmp_path, monkeypatch):
     leave(folder, "sprint", wrong=150, recipe="sprint")
     leave(folder, "sprint-43", wrong=152, recipe="sprint", seed=43)
     return folder
-
-
-def made(**values):
-    "A line of a summary, of a row made up."
-    usual = {"recipe": "final", "recipe_id": "aaaaaaaa", "seed": "42", "epochs": "24", "accuracy": "0.9", "on": "test",
-             "seconds": "100", "parameters": "192642", "multiply_adds": "21911760", "data": "cifar10",
-             "device": "cpu (x86_64)", "date": "2026-11-21", "commit": "0123456789ab"}
-    return {**dict.fromkeys(COLUMNS, ""), **usual, **{k: str(v) for k, v in values.items()}}
 
 
 def rows_of(*rows):

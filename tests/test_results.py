@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rows import made
 
 from cifar_fast import plots
 from cifar_fast.card import seconds_to
@@ -41,14 +42,6 @@ FACTS = {"final": {"line": "ours", "stated": {}, "recipe_id": "aaaaaaaa"},
          "net": {"line": "a | net", "recipe_id": "bbbbbbbb",
                  "stated": {"parameters": 199_368, "receptive_field": 44, "accuracy": 87.02, "epochs": 50}}}
 IDS = {name: fact["recipe_id"] for name, fact in FACTS.items()}
-
-
-def made(**values):
-    "A made-up row of text, as `read` gives it."
-    usual = {"recipe": "final", "recipe_id": "aaaaaaaa", "seed": "42", "epochs": "24", "accuracy": "0.9", "on": "test",
-             "seconds": "100", "parameters": "192642", "receptive_field": "65", "device": "cpu (x86_64)",
-             "precision": "fp32", "date": "2026-11-21", "commit": "0123456789ab"}
-    return {**dict.fromkeys(COLUMNS, ""), **usual, **{k: str(v) for k, v in values.items()}}
 
 
 def lines(*rows):

@@ -70,9 +70,9 @@ def no_rename():
 
 
 @contextmanager
-def no_flush():
+def no_flush(number=errno.EIO, says="the disk is gone"):
     def refuse(fd):
-        raise OSError(errno.EIO, "the disk is gone")
+        raise OSError(number, says)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files.os, "fsync", refuse)
@@ -226,16 +226,6 @@ def untrained(tmp_path):
     return tmp_path / "net"
 
 
-@contextmanager
-def full():
-    def refuse(fd):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files.os, "fsync", refuse)
-        yield
-
-
 @pytest.mark.parametrize("args, named", [
     (["predict", "net", "picture.png", "--csv", "out.csv"], "out.csv"),
     (["export", "./net"], "net.pkl"),
@@ -246,7 +236,7 @@ def test_a_command_on_a_full_disk_says_where_and_what_next(untrained, digits, tm
                                                            named):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (32, 32)).save("picture.png")
-    with full():
+    with no_flush(errno.ENOSPC, "No space left on device"):
         assert main(args) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"{named} cannot be written (No space left on device): make room" in said
