@@ -309,3 +309,11 @@ def test_published_png_stands_beside_histories_of_cifar10(tmp_path, capsys):
     (folder / "recipe.json").write_text(json.dumps(told))
     assert main(["results", str(tmp_path / "results.csv"), "--curves"]) == 0
     assert (folder / "published.png").stat().st_size > 10_000 and "published.png" in capsys.readouterr().out
+
+
+def test_a_run_named_after_its_seed_is_its_recipe_s(capsys):
+    "Of a former state of the recipe it makes no line of its own."
+    rows = pd.DataFrame([made(recipe="sprint-43", seed="43", recipe_id="old"), made(recipe="sprint", recipe_id="new"),
+                         made(recipe="mine-7", seed="7", recipe_id="x")])
+    found = summarize(rows, {"sprint": "new"})
+    assert list(found["recipe"]) == ["sprint", "mine-7"] and list(found["n"]) == [1, 1]

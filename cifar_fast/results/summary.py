@@ -32,6 +32,10 @@ def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
     """
     rows = rows.reindex(columns=list(dict.fromkeys([*rows.columns, *COLUMNS])), fill_value="")
     rows = rows.assign(**{figure: pd.to_numeric(rows[figure]).astype(float) for figure in FIGURES})
+    # A run named after its seed (sprint-43) is one of its recipe's, of a former state of it too.
+    named = [name.removesuffix(f"-{seed}") if name.removesuffix(f"-{seed}") in ids else name
+             for name, seed in zip(rows["recipe"], rows["seed"], strict=True)]
+    rows["recipe"] = pd.Series(named, index=rows.index, dtype=str)
     # Rows without an id, made by hand, are one experiment where they were started with the same words.
     rows["experiment"] = rows["recipe_id"].where(rows["recipe_id"] != "", rows["recipe"] + " " + rows["settings"])
     lines = []
