@@ -35,6 +35,18 @@ def users_cache_for_real_data(request, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def plain(tmp_path_factory, digits):
+    "The exports of the run that is broken off, killed and resumed elsewhere, with nobody to disturb it."
+    from kills import RUN
+
+    from cifar_fast.cli import main
+
+    exports = tmp_path_factory.mktemp("plain")
+    assert main([*RUN, f"exports={exports}"]) == 0
+    return exports
+
+
+@pytest.fixture(scope="session")
 def digits(cache):
     "scikit-learn's digits as a `Source`: 1,438 + 359 real pictures, 32×32 RGB, ten classes."
     from cifar_fast.data.sources import load_source

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from breaking import at, resume
 from kills import NAME, RUN, bytes_that_differ, harness, history, strays, weights
 
 from cifar_fast import runs
@@ -24,14 +25,6 @@ STEPS = 8  # an epoch of RUN
 
 class Broken(BaseException):
     "What breaks a run off, as nothing in it expects."
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory, digits):
-    "The run that nobody disturbed."
-    exports = tmp_path_factory.mktemp("plain")
-    assert main([*RUN, f"exports={exports}"]) == 0
-    return exports
 
 
 @pytest.fixture
@@ -52,10 +45,6 @@ def broken(tmp_path, monkeypatch, digits):
                 main([*RUN, f"exports={tmp_path}", *changes])
         return tmp_path
     return run
-
-
-def resume(exports, *more):
-    return main([*RUN, f"exports={exports}", "--resume", *more])
 
 
 @pytest.mark.parametrize("saves, where", [
@@ -111,19 +100,6 @@ def test_a_second_signal_stops_at_once(tmp_path, monkeypatch, digits):
     at(monkeypatch, 5, twice)
     assert main([*RUN, "checkpoint_minutes=0", f"exports={tmp_path}"]) == 130
     assert not (tmp_path / NAME / "running" / "checkpoint.pt").exists()
-
-
-def at(monkeypatch, step, call):
-    "Call something while the given step is being made."
-    from cifar_fast.callbacks.ema import EMA
-
-    after_step = EMA.after_step
-
-    def watched(self):
-        after_step(self)
-        if self.updates == step:
-            call()
-    monkeypatch.setattr(EMA, "after_step", watched)
 
 
 # ---------------------------------------------------------------- what is asked and refused
@@ -421,129 +397,3 @@ def test_a_row_is_added_once_whatever_the_date(tmp_path):
     add({**row, "seed": 2}, table, tmp_path / "row.csv", once=True)
     add(row, table, tmp_path / "row.csv")
     assert list(pd.read_csv(table)["seed"]) == [1, 2, 1]
-
-
-# ---------------------------------------------------------------- failures that explain themselves
-
-
-@pytest.mark.parametrize("error, told", [
-    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"), "bs=128: CUDA out of memory.*Try bs=64"),
-    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
-     "Try bs=64"),
-    (MemoryError(), "MemoryError. Try bs=64"),
-    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "Try workers=0")])
-def test_an_error_of_a_library_is_told_with_what_to_try(tmp_path, monkeypatch, capsys, digits, error, told):
-    import re
-
-    from cifar_fast.losses import MixedCrossEntropy
-
-    call, made = MixedCrossEntropy.__call__, []
-
-    def fail(self, *args):
-        made.append(1)
-        if len(made) == 5:
-            raise error
-        return call(self, *args)
-
-    monkeypatch.setattr(MixedCrossEntropy, "__call__", fail)
-    assert main([*RUN, f"exports={tmp_path}"]) == 2
-    err = capsys.readouterr().err
-    assert re.search(told, err) and "--resume" in err and "Traceback" not in err
-
-
-@pytest.mark.parametrize("command", [
-    ["recipe", "final", "data=digits", "--dry-run"], ["lr_find", "final", "data=digits"],
-    ["recipe", "final", "data=digits", "lr=find"]])
-def test_no_command_answers_with_a_traceback(tmp_path, monkeypatch, capsys, digits, command):
-    from cifar_fast.losses import MixedCrossEntropy
-
-    def fail(self, *args):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
-
-    monkeypatch.setattr(MixedCrossEntropy, "__call__", fail)
-    typed = [*command[:3], f"exports={tmp_path}", *command[3:]]
-    assert main(typed) == 2
-    assert "cifar_fast: out of memory" in capsys.readouterr().err
-
-
-def test_a_signal_while_it_exports_is_told_and_the_run_can_go_on(plain, tmp_path, monkeypatch, capsys, digits):
-    from cifar_fast import train
-
-    def killed(*args):
-        os.kill(os.getpid(), signal.SIGTERM)
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "save_export", killed)
-        assert main([*RUN, f"exports={tmp_path}"]) == 143
-    err = capsys.readouterr().err
-    assert "keeps the whole training" in err and "--resume" in err
-    assert resume(tmp_path) == 0
-    assert bytes_that_differ(weights(plain), weights(tmp_path)) == 0
-
-
-def test_a_worker_that_is_killed_is_told(tmp_path, monkeypatch, capsys, digits):
-    import multiprocessing
-
-    at(monkeypatch, 2, lambda: [p.kill() for p in multiprocessing.active_children()])
-    assert main([*RUN, "workers=1", f"exports={tmp_path}"]) == 2
-    err = capsys.readouterr().err
-    assert "a process that augments pictures died" in err and "workers=0" in err
-
-
-def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, monkeypatch, capsys, digits):
-    def spoil():
-        raise Diverged("the loss became nan")
-
-    from cifar_fast.callbacks.history import Diverged
-    at(monkeypatch, 5, spoil)
-    assert main([*RUN, f"exports={tmp_path}"]) == 2
-    assert "last good checkpoint is kept" in capsys.readouterr().err
-    monkeypatch.undo()
-    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (0, 4)
-    assert resume(tmp_path, "lr=0.01", "--allow-changes") == 0
-    rates = pd.read_csv(tmp_path / NAME / "history.csv")["lr"]
-    plain_rates = one_cycle_rates(0.01)
-    assert rates.iloc[-1] == pytest.approx(plain_rates[-1])
-
-
-def one_cycle_rates(lr):
-    "The rate of each step of RUN."
-    from fastai.callback.schedule import combined_cos
-
-    from cifar_fast.recipe import load_recipe
-
-    fit = load_recipe("final").fit.keywords
-    at_share = combined_cos(fit["pct_start"], lr / fit["div"], lr, lr / fit["div_final"])
-    return [float(at_share(i / (2 * STEPS))) for i in range(2 * STEPS)]
-
-
-WILD = ["recipe", "final", "data=digits", "bs=512", "opt=sgd", "fit=flat", "mix=none", "ema=none", "clip=0", "tta=0",
-        "report=no"]
-
-
-def test_a_loss_that_explodes_spoils_no_checkpoint(tmp_path, monkeypatch, capsys, digits):
-    "The former checkpoint stays, and the run goes on from it at a lower rate."
-    from cifar_fast.callbacks.seeding import Seeding
-
-    before_train = Seeding.before_train
-
-    def wild(self):
-        before_train(self)
-        if self.epoch == 1:
-            for group in self.opt.opt.param_groups:
-                group["lr"] = 1e6
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Seeding, "before_train", wild)
-        assert main([*WILD, "epochs=6", "lr=0.01", f"exports={tmp_path}"]) == 2
-    err = capsys.readouterr().err
-    assert "cifar_fast: the loss became" in err and "learning rate of 1e+06" in err and "Exception occ" not in err
-    assert "last good checkpoint is kept" in err
-    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (1, 0)
-    assert main([*WILD, "epochs=6", "lr=0.001", f"exports={tmp_path}", "--resume", "--allow-changes"]) == 0
-    assert (tmp_path / f"{NAME}.safetensors").exists()
-
-
-def test_a_net_that_answers_no_numbers_is_no_result(tmp_path, capsys, digits):
-    assert main([*WILD, "bs=1024", "epochs=1", "lr=1e38", f"exports={tmp_path}"]) == 2
-    assert "nothing was exported" in capsys.readouterr().err
-    assert not (tmp_path / f"{NAME}.safetensors").exists() and not (tmp_path / "results.csv").exists()

@@ -1,0 +1,156 @@
+"""Failures that explain themselves: what a library's error means, what is kept, how to go on."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from breaking import at, resume
+from kills import NAME, RUN, bytes_that_differ, weights
+
+from cifar_fast.callbacks.checkpoint import load
+from cifar_fast.cli import main
+
+STEPS = 8  # an epoch of RUN
+
+
+@pytest.mark.parametrize("error, told", [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"), "bs=128: CUDA out of memory.*Try bs=64"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+     "Try bs=64"),
+    (MemoryError(), "MemoryError. Try bs=64"),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "Try workers=0")])
+def test_an_error_of_a_library_is_told_with_what_to_try(tmp_path, monkeypatch, capsys, digits, error, told):
+    from cifar_fast.losses import MixedCrossEntropy
+
+    call, made = MixedCrossEntropy.__call__, []
+
+    def fail(self, *args):
+        made.append(1)
+        if len(made) == 5:
+            raise error
+        return call(self, *args)
+
+    monkeypatch.setattr(MixedCrossEntropy, "__call__", fail)
+    assert main([*RUN, f"exports={tmp_path}"]) == 2
+    err = capsys.readouterr().err
+    assert re.search(told, err) and "--resume" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", [
+    ["recipe", "final", "data=digits", "--dry-run"], ["lr_find", "final", "data=digits"],
+    ["recipe", "final", "data=digits", "lr=find"]])
+def test_no_command_answers_with_a_traceback(tmp_path, monkeypatch, capsys, digits, command):
+    from cifar_fast.losses import MixedCrossEntropy
+
+    def fail(self, *args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+
+    monkeypatch.setattr(MixedCrossEntropy, "__call__", fail)
+    typed = [*command[:3], f"exports={tmp_path}", *command[3:]]
+    assert main(typed) == 2
+    assert "cifar_fast: out of memory" in capsys.readouterr().err
+
+
+def test_a_signal_while_it_exports_is_told_and_the_run_can_go_on(plain, tmp_path, monkeypatch, capsys, digits):
+    from cifar_fast import train
+
+    def killed(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_export", killed)
+        assert main([*RUN, f"exports={tmp_path}"]) == 143
+    err = capsys.readouterr().err
+    assert "keeps the whole training" in err and "--resume" in err
+    assert resume(tmp_path) == 0
+    assert bytes_that_differ(weights(plain), weights(tmp_path)) == 0
+
+
+KILLER = """
+import multiprocessing, sys
+from cifar_fast.callbacks.ema import EMA
+from cifar_fast.cli import main
+
+after_step = EMA.after_step
+
+def watched(self):
+    after_step(self)
+    if self.updates == 2:
+        for process in multiprocessing.active_children():
+            process.kill()
+
+EMA.after_step = watched
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_worker_that_is_killed_is_told(tmp_path, digits):
+    "In a process of its own: torch's handler of a dead child raises wherever the process happens to be."
+    found = subprocess.run([sys.executable, "-c", KILLER, *RUN, "workers=1", f"exports={tmp_path}"],
+                           capture_output=True, text=True)
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+    assert "a process that augments pictures died" in found.stderr and "workers=0" in found.stderr
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, monkeypatch, capsys, digits):
+    def spoil():
+        raise Diverged("the loss became nan")
+
+    from cifar_fast.callbacks.history import Diverged
+    at(monkeypatch, 5, spoil)
+    assert main([*RUN, f"exports={tmp_path}"]) == 2
+    assert "last good checkpoint is kept" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (0, 4)
+    assert resume(tmp_path, "lr=0.01", "--allow-changes") == 0
+    rates = pd.read_csv(tmp_path / NAME / "history.csv")["lr"]
+    plain_rates = one_cycle_rates(0.01)
+    assert rates.iloc[-1] == pytest.approx(plain_rates[-1])
+
+
+def one_cycle_rates(lr):
+    "The rate of each step of RUN."
+    from fastai.callback.schedule import combined_cos
+
+    from cifar_fast.recipe import load_recipe
+
+    fit = load_recipe("final").fit.keywords
+    at_share = combined_cos(fit["pct_start"], lr / fit["div"], lr, lr / fit["div_final"])
+    return [float(at_share(i / (2 * STEPS))) for i in range(2 * STEPS)]
+
+
+WILD = ["recipe", "final", "data=digits", "bs=512", "opt=sgd", "fit=flat", "mix=none", "ema=none", "clip=0", "tta=0",
+        "report=no"]
+
+
+def test_a_loss_that_explodes_spoils_no_checkpoint(tmp_path, monkeypatch, capsys, digits):
+    "The former checkpoint stays, and the run goes on from it at a lower rate."
+    from cifar_fast.callbacks.seeding import Seeding
+
+    before_train = Seeding.before_train
+
+    def wild(self):
+        before_train(self)
+        if self.epoch == 1:
+            for group in self.opt.opt.param_groups:
+                group["lr"] = 1e6
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Seeding, "before_train", wild)
+        assert main([*WILD, "epochs=6", "lr=0.01", f"exports={tmp_path}"]) == 2
+    err = capsys.readouterr().err
+    assert "cifar_fast: the loss became" in err and "learning rate of 1e+06" in err and "Exception occ" not in err
+    assert "last good checkpoint is kept" in err
+    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (1, 0)
+    assert main([*WILD, "epochs=6", "lr=0.001", f"exports={tmp_path}", "--resume", "--allow-changes"]) == 0
+    assert (tmp_path / f"{NAME}.safetensors").exists()
+
+
+def test_a_net_that_answers_no_numbers_is_no_result(tmp_path, capsys, digits):
+    assert main([*WILD, "bs=1024", "epochs=1", "lr=1e38", f"exports={tmp_path}"]) == 2
+    assert "nothing was exported" in capsys.readouterr().err
+    assert not (tmp_path / f"{NAME}.safetensors").exists() and not (tmp_path / "results.csv").exists()
