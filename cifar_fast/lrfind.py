@@ -15,6 +15,9 @@ from fastai.callback.training import GradientClip
 from cifar_fast.callbacks.precision import precision_cbs
 from cifar_fast.seeds import rng_restored
 
+FEWEST = 30
+"Steps of a search: `suggestions` leaves out the first tenth and the last five, `slide` looks 15 back."
+
 SUGGESTIONS = {"valley": valley, "slide": slide, "minimum": minimum, "steep": steep}
 
 
@@ -25,8 +28,8 @@ def find(run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = 100) -> 
     with its augmentation, mixing and clipping, for they change which rate is right.
     """
     learn = run.learn
-    if num_it < 30:
-        raise ValueError(f"num_it={num_it}: fewer than 30 steps say nothing")
+    if num_it < FEWEST:
+        raise ValueError(f"num_it={num_it}: fewer than {FEWEST} steps say nothing")
     r = run.recipe
     cbs = [*precision_cbs(run.precision, r.channels_last), *([r.mix()] if r.mix else []),
            *([GradientClip(r.clip)] if r.clip else [])]

@@ -21,6 +21,7 @@ from safetensors.torch import load
 from cifar_fast.archs import create_arch
 from cifar_fast.data.errors import printable
 from cifar_fast.files import read_regular, regular, spelled, whole
+from cifar_fast.spelling import nearest
 
 FORMAT = 1
 "The layout of the .json; a file of another layout is refused."
@@ -61,9 +62,9 @@ def read_card(stem: str | Path) -> dict:
     try:
         card = json.loads(read_regular(path, CARD_BYTES))
     except FileNotFoundError:
-        near = sorted(str(p.with_suffix("")) for p in path.parent.glob("*.json"))
-        raise ExportError(f"no export {path.with_suffix('')} (no file {path}); "
-                          + (f"there are {', '.join(near)}" if near else
+        there = sorted(p.stem for p in path.parent.glob("*.json"))
+        raise ExportError(f"no export {path.with_suffix('')}{nearest(path.stem, there)}: there is no {path}; "
+                          + (f"there are {', '.join(str(path.parent / n) for n in there)}" if there else
                              "python -m cifar_fast recipe NAME makes one, recipes lists the names")) from None
     except (ValueError, OSError, RecursionError, MemoryError) as e:
         raise ExportError(f"{path} cannot be read: {short(e)}; train again or restore the file") from None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from cifar_fast import __version__
 from cifar_fast.bench import BENCHMARKS, DEFAULT
-from cifar_fast.recipe import nearest
+from cifar_fast.spelling import nearest
 
 EPILOG = """examples:
   python -m cifar_fast recipe final data=digits epochs=8  # no download
@@ -73,7 +73,7 @@ def parse(argv: list[str] | None, handlers: Mapping[str, Callable]) -> argparse.
     args, rest = top.parse_known_args(argv)
     # argparse takes no positional arguments behind an option where the list before it was already open.
     if rest and hasattr(args, "changes") and all("=" in r and not r.startswith("-") for r in rest):
-        args.changes += rest
+        args.changes = [*args.changes, *rest]
     elif rest:
         getattr(args, "parser", top).error(f"unrecognized arguments: {' '.join(rest)}")
     if not hasattr(args, "run"):
@@ -105,7 +105,7 @@ def parser(handlers: Mapping[str, Callable], prog: str = "python -m cifar_fast")
 
     p = command("recipe", "train a recipe: audit, fit, evaluate once on test, export")
     p.add_argument("name", help="a recipe's name, or a path to a recipe file ending in .py")
-    p.add_argument("changes", nargs="*", metavar="key=value",
+    p.add_argument("changes", nargs="*", default=[], metavar="key=value",
                    help="e.g. epochs=30 data=digits lr=find fit.pct_start=0.2 sched=step sched.gamma=0.1")
     p.add_argument("--log", choices=("auto", "bars", "lines", "json", "quiet"), default="auto",
                    help="bars, plain lines every ten seconds, or one JSON object an epoch on stdout (default auto: "
@@ -128,7 +128,7 @@ def parser(handlers: Mapping[str, Callable], prog: str = "python -m cifar_fast")
 
     p = command("lr_find", "find a learning rate for a recipe")
     p.add_argument("name")
-    p.add_argument("changes", nargs="*", metavar="key=value")
+    p.add_argument("changes", nargs="*", default=[], metavar="key=value")
     p.add_argument("--start", type=float, default=1e-6, help="first learning rate (default 1e-6)")
     p.add_argument("--end", type=float, default=10, help="last learning rate (default 10)")
     p.add_argument("--steps", type=int, default=100, help="how many (default 100)")
@@ -158,7 +158,7 @@ def parser(handlers: Mapping[str, Callable], prog: str = "python -m cifar_fast")
     p = command("evaluate", "accuracy, per class and confusion matrix, on the test set")
     p.add_argument("export", help="exports/NAME (.safetensors + .json), or a trusted .pkl")
     p.add_argument("--trust-pickle", action="store_true", help="open a .pkl, and run its code, this once")
-    p.add_argument("changes", nargs="*", metavar="data=…", help="another dataset with the same classes")
+    p.add_argument("changes", nargs="*", default=[], metavar="data=…", help="another dataset with the same classes")
     p.add_argument("--json", action="store_true")
 
     p = command("results", "what the recipes gave, from the row that every run adds to results.csv")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -17,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cifar_fast.files import spelled
+from cifar_fast.spelling import nearest
 
 PUBLISHED_STATS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 "Mean and std that all five published systems normalise with (their std is not the pixels' 0.247, 0.243, 0.262)."
@@ -177,12 +177,6 @@ def elsewhere(recipe: Recipe, data: str) -> Recipe:
 
 
 # ---------------------------------------------------------------- changing recipes
-
-
-def nearest(word: str, words) -> str:
-    "The word that may have been meant, in brackets; empty where none is near."
-    close = difflib.get_close_matches(word, list(words), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def override(recipe: Recipe, changes: list[str]) -> Recipe:

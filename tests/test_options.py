@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from cifar_fast.cli import COMMANDS, main
+from cifar_fast.cli import main
+from cifar_fast.commands import COMMANDS
 from cifar_fast.options import EXAMPLES, completion, parse
 
 
@@ -45,6 +46,16 @@ def test_every_command_has_examples():
 def test_what_may_have_been_meant(capsys, typed, meant):
     code, _, err = told(capsys, *typed)
     assert code == 2 and f"did you mean {meant}?" in err
+
+
+def test_only_what_is_required_is_called_so(capsys):
+    code, _, err = told(capsys, "recipe")
+    assert code == 2 and err.endswith("the following arguments are required: name\n")
+
+
+def test_changes_behind_an_option_are_of_one_call_alone():
+    assert parse(["recipe", "final", "--resume", "epochs=3"], COMMANDS).changes == ["epochs=3"]
+    assert parse(["recipe", "final"], COMMANDS).changes == []
 
 
 def test_the_version(capsys):

@@ -376,7 +376,7 @@ def test_descriptions_are_plain():
 FLOORS = (
     # helpers: no sibling
     {"seeds", "files", "losses", "optimizers", "fits", "device", "machine", "evaluation", "terminal", "signals",
-     "labels", "verbosity"},
+     "labels", "verbosity", "spelling"},
     {"data", "archs", "constraints", "callbacks", "plots", "predictions", "recipe"},  # the leaves: helpers alone
     {"learner", "modelfiles"},
     {"trust"},
@@ -387,6 +387,7 @@ FLOORS = (
     {"dryrun", "doctor", "serve"},
     {"bench"},
     {"all", "options"},  # tables of contents
+    {"commands"},
     {"cli"},
     {"__main__"},
 )

@@ -5,6 +5,8 @@ import sys
 import timm
 from timm.models import is_model, model_entrypoint
 
+from cifar_fast.spelling import nearest
+
 from .final import cifar_final
 from .mobile import cifar_mobile
 from .net import cifar_net
@@ -29,8 +31,9 @@ def published(arch: str) -> dict | None:
 def require_arch(arch: str) -> None:
     "Raises ValueError that names the architectures of this project where `arch` is none that timm knows."
     if not is_model(arch):
-        raise ValueError(f"no architecture is called {arch!r}; there are {', '.join(timm.list_models('cifar_*'))}, "
-                         f"and what else timm.list_models() knows")
+        known = timm.list_models()
+        raise ValueError(f"no architecture is called {arch!r}{nearest(arch, known)}; there are "
+                         f"{', '.join(timm.list_models('cifar_*'))}, and what else timm.list_models() knows")
 
 
 def create_arch(arch: str, num_classes: int):

@@ -10,9 +10,9 @@ import pandas as pd
 
 from cifar_fast.modelfiles import files_of, read_card
 from cifar_fast.predictions import NAME, Predictions
-from cifar_fast.recipe import nearest
 from cifar_fast.results import facts, read, recipe_id, row, summarize
 from cifar_fast.results.store import FIGURES
+from cifar_fast.spelling import nearest
 
 
 class CompareError(Exception):
