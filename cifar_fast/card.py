@@ -111,6 +111,12 @@ def held_out_items(run: Run) -> np.ndarray:
     return np.array([int(i) for i in run.learn.dls.valid_ds.items])
 
 
+def aim(card: dict) -> float | None:
+    "The accuracy that a run's curves are held against: its own target, on CIFAR-10 else the 85 % of the mission."
+    told = card.get("recipe") or {}
+    return told.get("target") or (0.85 if (card.get("data") or {}).get("name") == "cifar10" else None)
+
+
 def seconds_to(target: float, frame: pd.DataFrame) -> float | None:
     "Seconds of training until validation accuracy first reached `target`; None where it did not, or none was taken."
     column = watched(frame.columns)
@@ -172,6 +178,14 @@ def summary(card: dict, stem: Path) -> str:
         lines.append(f"open: {page}")
     lines.append(f"next: python -m cifar_fast predict {stem} PICTURE…, or serve {stem}")
     return "\n".join(lines)
+
+
+def last_record(card: dict, stem: Path) -> dict:
+    "What a run came to, for a program: the object that follows those of the epochs."
+    found = card["test"] or card["held_out"] or {}
+    figures = {k: v for k, v in found.items() if k.startswith("accuracy") or k == "n"}
+    return {"done": True, "export": str(stem), "on": card["on"], "protocol": card["protocol"], **figures,
+            "best_epoch": card["best_epoch"], "seconds": card["seconds"]}
 
 
 def scored(card: dict) -> str:

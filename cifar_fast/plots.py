@@ -28,9 +28,9 @@ def save(fig: Figure, path: str | Path) -> None:
 
 
 def history(frame: pd.DataFrame, title: str = "", target: float | None = 0.85, valid_name: str = "held-out") -> Figure:
-    "Loss, accuracy (with the target as a red dashed line) and learning rate by epoch."
-    fig, (left, middle, right) = figure(3, width=4.4)
-    for ax, what in ((left, "loss"), (middle, "accuracy")):
+    "Loss and accuracy (with the target as a red dashed line) by epoch."
+    fig, (left, right) = figure(2, width=4.8)
+    for ax, what in ((left, "loss"), (right, "accuracy")):
         scale = 100 if what == "accuracy" else 1
         for column, label, colour in ((f"train_{what}", "train", BLUE), (f"valid_{what}", valid_name, ORANGE),
                                       (f"valid_ema_{what}", f"{valid_name}, EMA", GREEN)):
@@ -40,12 +40,9 @@ def history(frame: pd.DataFrame, title: str = "", target: float | None = 0.85, v
         ax.set(xlabel="epoch", ylabel="accuracy (%)" if scale == 100 else "loss (cross-entropy)")
         ax.grid(alpha=0.3)
     if target:
-        middle.axhline(target * 100, color="red", ls="--", lw=1, label=f"{target:.0%}")
+        right.axhline(target * 100, color="red", ls="--", lw=1, label=f"{target:.0%}")
     left.legend()
-    middle.legend()
-    right.plot(frame["epoch"], frame["lr"], color=VERMILION, marker="o" if len(frame) < 3 else None)
-    right.set(xlabel="epoch", ylabel="learning rate of the last step")
-    right.grid(alpha=0.3)
+    right.legend()
     fig.suptitle(title)
     return fig
 
@@ -80,7 +77,8 @@ def learning_rate(steps: list[tuple[float, float | None]]) -> Figure:
     lr, mom = zip(*steps, strict=True)
     fig, axes = figure(2 if mom[0] is not None else 1)
     axes = np.atleast_1d(axes)
-    for ax, values, label in zip(axes, (lr, mom), ("learning rate", "momentum (Adam: beta1)"), strict=False):
+    labels = ("learning rate", "momentum (beta1 where AdamW steps)")
+    for ax, values, label in zip(axes, (lr, mom), labels, strict=False):
         ax.plot(values, color=VERMILION, lw=1)
         ax.set(xlabel="step (batch)", ylabel=label)
         ax.grid(alpha=0.3)
@@ -140,7 +138,7 @@ def sheet(rows: list[tuple[str, list[np.ndarray], list[str]]], columns: int = 8,
 
 
 KINDS = {  # of points: legend, colour, marker, filled
-    "ours": ("ours (mean ± standard deviation over seeds)", BLUE, "o", True),
+    "ours": ("ours", BLUE, "o", True),
     "published": ("systems under the same rules, stated by their authors, selected on test", VERMILION, "s", False),
     "public": ("public nets under other rules, stated by others", GREEN, "^", False),
 }
@@ -160,6 +158,8 @@ def tradeoffs(points: pd.DataFrame, title: str = "", stated: tuple[str, float] |
     for ax, (cost, unit, label, scale) in zip(axes, costs, strict=True):
         for kind, (legend, colour, marker, filled) in KINDS.items():
             own = points[(points["kind"] == kind) & points[cost].notna()]
+            if (points["std"][points["kind"] == kind] > 0).any():
+                legend += " (mean ± standard deviation over seeds)"
             if (points["kind"] == kind).any():
                 ax.plot(own[cost] / unit, own["accuracy"], marker, color=colour, ms=7, label=legend, zorder=3,
                         mfc=colour if filled else "white")

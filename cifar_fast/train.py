@@ -27,7 +27,7 @@ from cifar_fast.callbacks.precision import choose_precision, precision_cbs
 from cifar_fast.callbacks.progress import Progress, words
 from cifar_fast.callbacks.sheet import Sheet
 from cifar_fast.callbacks.stopping import KeepBest, Patience, Target
-from cifar_fast.card import device_name, finished, git_commit, scored, summary, valid_name
+from cifar_fast.card import aim, device_name, finished, git_commit, last_record, scored, summary, valid_name
 from cifar_fast.constraints import Audit, Budget, audit
 from cifar_fast.data.block import make_dls
 from cifar_fast.data.sources import Source, load_source
@@ -164,6 +164,8 @@ def train(
         card = begin(recipe, find_lr, resume, allow_changes, given, progress)
     if progress.mode == "quiet":
         print(scored(card))
+    elif progress.mode == "json":
+        print(json.dumps(last_record(card, stem_of(recipe))))
     return card
 
 
@@ -248,8 +250,8 @@ def leave(run: Run, folder: RunFolder, card: dict, said: Predictions | None, his
     except (OSError, ValueError) as e:
         warnings.warn(f"{pickle} could not be added to your list of trusted pickles ({e})", stacklevel=2)
     folder.publish()
-    plots.save(plots.history(history.frame(), title=recipe.name, target=0.85, valid_name=valid_name(recipe)),
-               stem / "history.png")
+    plots.save(plots.history(history.frame(), title=recipe.name, target=aim(card),
+                             valid_name=valid_name(recipe)), stem / "history.png")
     plots.save(plots.learning_rate(history.steps), stem / "learning_rate.png")
     if found := card["test"] or card["held_out"]:
         title = f"{recipe.name}, {card['on']}"
@@ -258,7 +260,7 @@ def leave(run: Run, folder: RunFolder, card: dict, said: Predictions | None, his
     if recipe.report:
         leave_report(run, stem, card, said, history)
     if card["epochs"] > 1:
-        print(f"\n{epochs_drawn(history.frame())}\n")
+        print(f"\n{epochs_drawn(history.frame(), aim(card))}\n")
     print(summary(card, stem))
 
 

@@ -308,6 +308,7 @@ def test_what_others_state_is_hollow_and_stands_where_it_is_known():
         assert flat_lines[":"].get_ydata()[0] == 90.5
     assert [ax.get_xscale() for ax in fig.axes] == ["linear", "log", "log"]
     legend = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert "ours" in legend  # one run, no spread
     assert any("stated by others" in text for text in legend) and any("90.5 %" in text for text in legend)
 
 

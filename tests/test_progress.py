@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from cifar_fast.callbacks import progress
 from cifar_fast.callbacks.progress import Progress, choose_mode, duration, heading, line
+from cifar_fast.card import aim
 from cifar_fast.cli import main
+from cifar_fast.terminal import epochs_drawn, whole_ticks
 
 ROW = {"epoch": 3, "train_loss": 1.2345, "train_accuracy": 0.5, "valid_loss": 12.5, "valid_accuracy": 1.0,
        "valid_ema_accuracy": 0.987, "lr": 0.00123, "momentum": 0.9, "seconds": 1234.5, "images_per_second": 12345}
@@ -46,8 +49,11 @@ def run(tmp_path, capsys, *args):
 
 def test_json_is_an_object_an_epoch_and_nothing_else_on_stdout(tmp_path, capsys):
     code, out, err = run(tmp_path, capsys, "--log", "json")
-    rows = [json.loads(text) for text in out.splitlines()]
+    *rows, last = [json.loads(text) for text in out.splitlines()]
     assert code == 0 and [r["epoch"] for r in rows] == [1, 2] and {r["epochs"] for r in rows} == {2}
+    card = json.loads((tmp_path / "mobile-digits.json").read_text())
+    assert last["done"] and last["accuracy"] == card["test"]["accuracy"] and last["on"] == card["on"]
+    assert last["export"] == str(tmp_path / "mobile-digits") and last["best_epoch"] == card["best_epoch"]
     assert {"train_loss", "valid_accuracy", "lr", "images_per_second", "best"} <= rows[0].keys() and rows[0]["best"]
     assert "test accuracy" in err and "next:" in err  # the words are still there
 
@@ -59,13 +65,30 @@ def test_quiet_leaves_the_result(tmp_path, capsys):
 
 def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(progress.EVERY, "lines", 0)
-    code, out, _ = run(tmp_path, capsys)
+    code, out, _ = run(tmp_path, capsys, "target=0.999")
     assert re.search(r"epoch 1/2, batch 2/3: loss \d\.\d{3}, acc \d+\.\d%, lr 0\.01, \d+ img/s, \d+ s left", out)
     assert out.count("v.acc") == 1 and len(re.findall(r"^ +[12]/2 ", out, re.M)) == 2 and "\r" not in out
     best = [text for text in out.splitlines() if text.endswith(" *")]
     assert best and best[0].startswith("   1/2")
-    assert "accuracy (%)" in out and "- 85%" in out  # drawn at the end
+    starred = int(best[-1].split("/")[0])
+    assert re.search(rf"^\* the best so far: in the end epoch {starred}, \d+\.\d\d%$", out, re.M)
+    assert "accuracy (%)" in out and "- 100%" in out  # drawn at the end, with this run's own target
     assert max(map(len, out.split("accuracy (%)")[0].splitlines()[1:])) <= 80
+
+
+@pytest.mark.parametrize("data, target, line", [("cifar10", 0, 0.85), ("digits", 0, None), ("cifar10", 0.9, 0.9),
+                                                ("mine", 0.7, 0.7)])
+def test_curves_are_held_against_what_was_aimed_at(data, target, line):
+    assert aim({"data": {"name": data}, "recipe": {"target": target}}) == line
+
+
+@pytest.mark.parametrize("count, ticks", [(1, [1]), (2, [1, 2]), (8, [*range(1, 9)]),
+                                          (40, [1, 7, 12, 18, 23, 29, 34, 40])])
+def test_epochs_are_counted_in_whole_ones(count, ticks):
+    assert whole_ticks(range(1, count + 1)) == ticks
+    frame = pd.DataFrame({"epoch": range(1, count + 1), "train_accuracy": [i / count for i in range(count)]})
+    below = epochs_drawn(frame).splitlines()[-2]
+    assert [int(tick) for tick in below.split()] == ticks
 
 
 def test_verbose_says_what_was_resolved_and_where_an_error_comes_from(tmp_path, capsys):

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from cifar_fast.cli import main
+from cifar_fast.commands.showing import unchanged
 from cifar_fast.modelfiles import read_card
 from cifar_fast.predictions import Predictions
+from cifar_fast.recipe import describe, load_recipe
 from cifar_fast.report import calibration_error, figures, model_card, page
 from cifar_fast.report.calibration import bins
 
@@ -76,7 +78,8 @@ def test_the_report_is_one_whole_file_that_loads_nothing(left):
 def test_the_report_says_what_the_card_says(left):
     card, words = read_card(left / NAME), " ".join(Reading((left / NAME / "report.html").read_text("utf-8")).words)
     for said in (f"{card['test']['accuracy']:.2%}", f"{card['test']['accuracy_tta']:.2%}",
-                 f"{card['audit']['params']:,}", card["versions"]["torch"], "mixing(mixup=0.5", "kept", "stem.conv"):
+                 f"{card['audit']['params']:,}", card["versions"]["torch"], "mixing(mixup=0.5", "kept", "stem.conv",
+                 "at most 199,999", "at least 45"):
         assert said in words, said
 
 
@@ -119,11 +122,27 @@ def test_it_is_rebuilt_from_what_is_on_disk(left, tmp_path, capsys):
     capsys.readouterr()
     assert main(["report", str(folder)]) == 0
     assert (folder / "report.html").read_text("utf-8") == before
+    assert {"history.png", "confusion.png", "report.html"} <= set(re.findall(r"[\w.]+", capsys.readouterr().out))
     (folder / "predictions.npz").unlink()
     assert main(["report", str(folder)]) == 0  # predicts again
     made = Predictions.load(folder / "predictions.npz")
     kept = Predictions.load(left / NAME / "predictions.npz")
     assert (made.predicted == kept.predicted).all() and made.pictures == kept.pictures
+
+
+def test_the_sheet_of_a_run_is_drawn_again_with_its_own_seed(left):
+    card = read_card(left / NAME)
+    told = describe(load_recipe("final"))
+    assert unchanged({**card, "name": "final", "recipe": {**told, "seed": 7}}).seed == 7
+    assert unchanged({**card, "name": "final", "recipe": {**told, "seed": 7, "bs": 3}}) is None
+
+
+def test_a_wide_figure_can_be_moved_on_a_phone(left, tmp_path):
+    Image.new("RGB", (700, 300)).save(tmp_path / "history.png")
+    Image.new("RGB", (300, 300)).save(tmp_path / "confusion.png")
+    text = page(read_card(left / NAME), tmp_path, None, None)
+    assert [attrs.get("class") for tag, attrs in Reading(text).tags if tag == "figure"] == [None] * 2
+    assert text.count('class="across"') == 1 and text.index('class="across"') < text.index("epoch; red dashes")
 
 
 def test_what_cannot_be_rebuilt_is_said(left, tmp_path, capsys):

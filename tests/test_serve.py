@@ -17,10 +17,12 @@ from pathlib import Path
 
 import httpx2
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
 from PIL import Image
+from rows import made as made_row
 from serving import served
 from starlette.testclient import TestClient
 
@@ -188,7 +190,7 @@ def test_a_bad_one_alone_is_422_and_none_400(client):
 
 def test_pixels_are_counted_before_decoding(client):
     answer = post(client, ("large.png", bomb(9_000)), ("larger.png", bomb(30_000)))
-    assert answer.status_code == 422 and "9000 x 9000 pixels" in answer.text and "900000000 pixels" in answer.text
+    assert answer.status_code == 422 and "9000 x 9000 pixels" in answer.text and "too many pixels" in answer.text
     assert ".." not in answer.text
 
 
@@ -302,6 +304,17 @@ def test_the_comparison_is_shown_where_it_is(client, folder):
     assert client.get("/compare.png").status_code == 404
     Image.new("RGB", (8, 8)).save(folder / "compare.png")
     assert "/compare.png" in client.get("/compare").text and client.get("/compare.png").status_code == 200
+
+
+def test_the_comparison_is_a_table_too(client, folder):
+    rows = [made_row(), made_row(recipe="<b>mine</b>", recipe_id="b", accuracy="0.95", parameters="1234")]
+    pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
+    text = client.get("/compare").text
+    assert text.index("95.00") < text.index("90.00") and "192,642" in text and "image and mirror" in text
+    assert "<b>" not in text and '<th scope="col">accuracy %</th>' in text
+    (folder / "results.csv").write_text("no,such\n1,2\n")
+    answer = client.get("/compare")
+    assert answer.status_code == 200 and "could not be made" in answer.text and str(folder) not in answer.text
 
 
 def test_a_report_may_run_nothing_and_fetch_nothing(client):

@@ -86,6 +86,13 @@ class Progress(Callback):
                 print(heading(row), file=self.out, flush=True)
             print(line(row, self.n_epoch) + (" *" if is_best else ""), file=self.out, flush=True)
 
+    def after_fit(self):
+        rows = [row for row in self.learn.history.rows if self.column in row]
+        if self.headed and len(rows) > 1:
+            best = max(rows, key=lambda row: row[self.column])  # the first of equal ones, as marked
+            print(f"* the best so far: in the end epoch {best['epoch']}, {best[self.column]:.2%}", file=self.out,
+                  flush=True)
+
     def undo(self):
         if self.bar is not None:
             self.bar.close()

@@ -4,12 +4,13 @@ from .diff import recipe_differences
 from .paired import Pair, newcombe, pair
 from .points import FLOOR, PUBLIC, UNPLACED, draw, figure_points, published_points
 from .runs import CompareError, Run, find_runs, lines_of_recipes, lines_of_runs
-from .table import ordered, records, table, table_csv, table_text
+from .table import HEAD, notes, ordered, records, table, table_cells, table_csv, table_text
 from .words import differences_text, pair_text
 
 __all__ = [
     "CompareError", "Run", "find_runs", "lines_of_runs", "lines_of_recipes",  # what is compared
     "table", "ordered", "table_text", "table_csv", "records",  # a line each
+    "HEAD", "table_cells", "notes",  # for another table than the terminal's
     "Pair", "pair", "newcombe", "pair_text",  # two runs, picture by picture
     "PUBLIC", "UNPLACED", "FLOOR", "published_points", "figure_points", "draw",  # what the figure shows
     "recipe_differences", "differences_text",  # two recipes, value by value

@@ -7,9 +7,9 @@ import textwrap
 
 import pandas as pd
 
-from cifar_fast.recipe import nearest
 from cifar_fast.results.summary import selected
 from cifar_fast.results.terminal import percent, remark, whole
+from cifar_fast.spelling import nearest
 
 from .runs import CompareError
 
@@ -76,17 +76,22 @@ HEAD = ("run", "accuracy %", "TTA %", "n", "epochs", "parameters", "mult-adds", 
 
 def table_text(rows: pd.DataFrame) -> str:
     "At most 80 characters wide, with notes below where a figure needs a word."
-    cells = [HEAD, *(cells_of(line) for _, line in rows.iterrows())]
+    cells = [HEAD, *((shortened(name), *figures) for name, *figures in table_cells(rows))]
     widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
     text = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
             for row in cells]
     return "\n".join([*text, "", *(textwrap.fill(note, WIDTH, subsequent_indent="   ") for note in notes(rows))])
 
 
+def table_cells(rows: pd.DataFrame) -> list[tuple[str, ...]]:
+    "The words under HEAD, a tuple a row."
+    return [cells_of(line) for _, line in rows.iterrows()]
+
+
 def cells_of(line) -> tuple[str, ...]:
     star = "*" if selected(line) else ""
     adds = "–" if pd.isna(line["multiply_adds"]) else f"{line['multiply_adds'] / 1e6:.1f}M"
-    return (shortened(line["run"]), percent(line, "accuracy") + star, percent(line, "tta"), str(line["n"]),
+    return (line["run"], percent(line, "accuracy") + star, percent(line, "tta"), str(line["n"]),
             whole(line["epochs"]), whole(line["parameters"]), adds, whole(line["seconds"]))
 
 

@@ -13,12 +13,12 @@ from .graph import Profile, profile
 from .params import count_params, weights
 from .probe import receptive_field_probe
 from .tables import audit_table, layer_rows, layer_table
-from .verdicts import RULES, STANDARD, Audit, Budget, Verdict, audit
+from .verdicts import RULES, STANDARD, Audit, Budget, Verdict, audit, bound
 
 __all__ = [
     "weights", "count_params",  # what counts as a parameter
     "profile", "Layer", "Profile",  # what one picture executes, and the receptive field by the rule
     "receptive_field_probe",  # the receptive field, measured
-    "Budget", "STANDARD", "RULES", "Verdict", "Audit", "audit",  # what is asked, and whether it is kept
+    "Budget", "STANDARD", "RULES", "Verdict", "bound", "Audit", "audit",  # what is asked, and whether it is kept
     "audit_table", "layer_table", "layer_rows",  # all of it as text, or cell by cell
 ]

@@ -28,6 +28,11 @@ class Budget:
 STANDARD = Budget()
 
 
+def bound(rule: str) -> str:
+    "How the number that a rule requires is meant."
+    return "at most" if rule in _AT_MOST else "at least"
+
+
 @dataclass(frozen=True)
 class Verdict:
     "One rule: what it asks, what was found."
@@ -40,8 +45,7 @@ class Verdict:
     def __str__(self) -> str:
         if self.rule == "global_average_pooling":
             return f"{self.rule}: {'there is one' if self.found else 'there is none'}"
-        bound = "at most" if self.rule in _AT_MOST else "at least"
-        return f"{self.rule}: {self.found:,}, {bound} {self.required:,}"
+        return f"{self.rule}: {self.found:,}, {bound(self.rule)} {self.required:,}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,6 +141,8 @@ def _name(source) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its own text is the address of a Python object
         return "is not a picture in a format known here"
+    if isinstance(error, Image.DecompressionBombError):  # its own text speaks to whoever wrote the program
+        return f"has too many pixels; from 1 to {MAX_PIXELS:,} are allowed"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return printable(error) or type(error).__name__

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cifar_fast import plots
 from cifar_fast.archs import create_arch
+from cifar_fast.card import aim
 from cifar_fast.constraints import Audit, audit, layer_rows
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.evaluation import counted
@@ -98,11 +99,12 @@ def rebuild(stem: Path) -> tuple[list[Path], list[str]]:
             said = Predictions.load(stem / NAME)
         else:
             missing.append("classes and calibration (no predictions)")
+    drawn = [stem / "history.png"] if history is not None else []
     if said:
-        draw_confusion(stem, card, measured(said)["confusion"])
+        drawn.append(draw_confusion(stem, card, measured(said)["confusion"]))
     if not (stem / "augmented.png").is_file():
         missing.append("what the net was fed (drawn while it trains)")
-    return report(stem, card, history, said, images, missing=missing), missing
+    return [*drawn, *report(stem, card, history, said, images, missing=missing)], missing
 
 
 def redraw(stem: Path) -> tuple[list[Path], list[str]]:
@@ -137,7 +139,10 @@ def draw_curves(stem: Path, card: dict) -> pd.DataFrame | None:
     on = "test (selected on test)" if card.get("protocol", "").startswith("selected on test") else "held-out"
     try:
         history = pd.read_csv(stem / "history.csv")
-        plots.save(plots.history(history, title=card.get("name", stem.name), valid_name=on), stem / "history.png")
+        if lacking := {"epoch", "train_loss", "train_accuracy"} - set(history):
+            raise KeyError(f"no column {', '.join(sorted(lacking))}")
+        plots.save(plots.history(history, title=card.get("name", stem.name), target=aim(card), valid_name=on),
+                   stem / "history.png")
     except (ValueError, KeyError) as e:
         raise ExportError(f"{stem / 'history.csv'} does not tell a run ({e}); the report needs it whole or not at "
                           f"all") from None

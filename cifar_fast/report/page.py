@@ -41,9 +41,12 @@ from fastcore.xml import (
     Tr,
     to_xml,
 )
+from PIL import Image
+
+from cifar_fast.constraints import bound
 
 FIGURES = {  # file → heading of its section, what it shows
-    "history.png": ("Curves", "Loss and accuracy by epoch; red dashes mark 85 %."),
+    "history.png": ("Curves", "Loss and accuracy by epoch; red dashes mark the target."),
     "learning_rate.png": ("Curves", "Learning rate and momentum over the steps."),
     "lr_find.png": ("Curves", "The learning-rate search before the run."),
     "published.png": ("Curves", "The published record beside this run."),
@@ -76,6 +79,7 @@ dt { color: var(--dim); font-size: .8rem; } dd { margin: 0; font-size: 1.35rem; 
 figure { margin: 0 0 1.2rem; } figure img { display: block; max-width: 100%; height: auto; background: #fff;
   border: 1px solid var(--line); border-radius: .6rem; padding: .5rem; }
 figcaption { margin-top: .35rem; }
+@media (max-width: 44rem) { .across { overflow-x: auto; } .across img { max-width: none; width: 44rem; } }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--dim); font-weight: 600; } th:first-child, td:first-child, .words td, .words th { text-align: left; }
@@ -142,10 +146,17 @@ def figures(folder: Path, history: pd.DataFrame | None) -> list[tuple[str, list[
         if heading and (folder / name).is_file():
             code = base64.b64encode((folder / name).read_bytes()).decode()
             picture = Img(src=f"data:image/png;base64,{code}", alt=says)
-            found.setdefault(heading, []).append(Figure(picture, Figcaption(says)))
+            across = {"cls": "across", "tabindex": "0"} if is_wide(folder / name) else {}
+            found.setdefault(heading, []).append(Figure(Div(picture, **across), Figcaption(says)))
     if history is not None and len(history):
         found.setdefault("Curves", []).append(epochs_table(history))
     return list(found.items())
+
+
+def is_wide(path: Path) -> bool:
+    "Whether a PNG is so wide that a phone, which shows it whole, would leave nothing to read."
+    with Image.open(path) as image:
+        return image.width > 1.5 * image.height
 
 
 def epochs_table(history: pd.DataFrame) -> FT:
@@ -162,7 +173,7 @@ def audited(card: dict, layers: list[list[str]] | None) -> tuple[str, list[FT]] 
     for v in audit.get("verdicts", []):
         kept = Span("kept", cls="ok") if v["ok"] else Span(
             f"waived: {waived[v['rule']]}" if v["rule"] in waived else "broken", cls="broken")
-        rows.append([v["rule"].replace("_", " "), shown(v["required"]), shown(v["found"]), kept])
+        rows.append([v["rule"].replace("_", " "), asked(v), shown(v["found"]), kept])
     parts = [table(rows, words=True)] if len(rows) > 1 else []
     if layers:
         parts += [P("Layers in the order they run; RF is the receptive field in pixels, by the rule.", cls="dim"),
@@ -208,6 +219,12 @@ def told(value) -> str:
     if isinstance(value, list):
         return ", ".join(map(told, value)) or "–"
     return "–" if value is None else str(value)
+
+
+def asked(verdict: dict) -> str:
+    "`at most 199,999`; a rule that asks for one thing is a yes."
+    told = shown(verdict["required"])
+    return told if isinstance(verdict["required"], bool) else f"{bound(verdict['rule'])} {told}"
 
 
 def shown(value) -> str:

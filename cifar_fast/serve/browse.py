@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cifar_fast import compare
 from cifar_fast.data.errors import printable
 from cifar_fast.modelfiles import ExportError, read_card
 
-REPORT, COMPARISON = "report.html", "compare.png"
+REPORT, COMPARISON, ROWS = "report.html", "compare.png", "results.csv"
 FIGURES = {
-    "history.png": "Loss, accuracy and learning rate by epoch",
+    "history.png": "Loss and accuracy by epoch",
     "learning_rate.png": "Learning rate and momentum by step",
     "confusion.png": "Confusion matrix",
     "published.png": "Published and measured accuracy by epoch",
@@ -72,6 +73,18 @@ def left(folder: Path, run: Run, name: str) -> Path | None:
 
 def comparison(folder: Path) -> Path | None:
     return existing(folder, folder / COMPARISON)
+
+
+def compared(folder: Path) -> tuple[list[tuple[str, ...]], list[str]] | None:
+    """Heading and cells of the table of all runs, and the notes below it; None where no run left a row.
+
+    Raises ResultsError, CompareError.
+    """
+    path = existing(folder, folder / ROWS)
+    if path is None:
+        return None
+    rows = compare.ordered(compare.table(compare.lines_of_recipes(path)), "accuracy")
+    return [compare.HEAD, *compare.table_cells(rows)], compare.notes(rows)
 
 
 def existing(folder: Path, path: Path) -> Path | None:
