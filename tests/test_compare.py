@@ -232,6 +232,7 @@ def test_a_run_is_a_name_a_stem_or_a_file(exports, tmp_path):
     (["worded"], "accuracy is 'good', which is no number"),
     (["--recipes", "final", "sprnt"], "did you mean sprint"),
     (["final", "--recipes", "final", "sprint"], "--recipes"),
+    (["--plot", "x.svg"], "ending in .png"),
 ])
 def test_bad_input_is_refused_with_the_next_step(args, named, exports, capsys):
     leave(exports, "unpredicted", rows=False)

@@ -23,8 +23,11 @@ from cifar_fast.results import (
     START,
     ResultsError,
     add,
+    block,
+    by_epochs,
     changes,
     draw_published,
+    epochs_markdown,
     facts,
     markdown,
     published_curve,
@@ -231,6 +234,21 @@ def test_readmes_table():
     assert "| – | – | – | not run | – |" in markdown(lines(REPRODUCED), FACTS)
 
 
+def test_what_epochs_give():
+    def run(epochs, **changes):
+        recipe = replace(load_recipe("final"), epochs=epochs)
+        return made(recipe=f"final-{epochs}", recipe_id=recipe_id(describe(recipe)), epochs=epochs) | changes
+
+    rows = pd.DataFrame([run(60, accuracy="0.92", accuracy_tta="0.93"), run(15, seed="1"), run(15, accuracy="0.91"),
+                         made(epochs="15"), run(30, recipe_id="bbbbbbbb")])
+    found = by_epochs(rows, "final")
+    assert list(found["recipe"]) == ["15", "60"] and list(found["n"]) == [2, 1]
+    assert epochs_markdown("final", found).splitlines()[2:] == [
+        "| 15 | 90.50 ± 0.71 | – | 2 | 100 s, cpu (x86_64), fp32, 2026-11-21 |",
+        "| 60 | 92.00 | 93.00 | 1 | 100 s, cpu (x86_64), fp32, 2026-11-21 |"]
+    assert epochs_markdown("final", found[:1]) == ""
+
+
 def test_a_block_is_replaced_between_its_markers_alone():
     text = f"before\n{START}\nold\n{END}\nafter\n"
     assert replace_block(text, "| new |") == f"before\n{START}\n| new |\n{END}\nafter\n"
@@ -241,11 +259,8 @@ def test_a_block_is_replaced_between_its_markers_alone():
 
 def test_readme_says_what_the_committed_rows_say():
     "After a run or a change of a recipe: python -m cifar_fast results --readme."
-    told = facts()
-    rows = read(ROOT / "exports" / "results.csv")
-    table = markdown(summarize(rows, {n: f["recipe_id"] for n, f in told.items()}), told)
     text = (ROOT / "README.md").read_text("utf-8")
-    assert replace_block(text, table) == text
+    assert replace_block(text, block(read(ROOT / "exports" / "results.csv"), facts())) == text
 
 
 def test_the_command(tmp_path, capsys):

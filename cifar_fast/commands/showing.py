@@ -26,7 +26,7 @@ def results(args) -> int:
     if args.readme:
         readme = spelled(args.readme)
         text = readme.read_text("utf-8")
-        write_text(readme, results.replace_block(text, results.markdown(lines, facts), str(readme)))
+        write_text(readme, results.replace_block(text, results.block(rows, facts), str(readme)))
         print(f"{readme}: the table of {len(facts)} recipes stands between its markers")
     elif args.json:
         print(lines.to_json(orient="records", indent=1, force_ascii=False))
@@ -96,6 +96,8 @@ def compare(args) -> int:
 
     if args.recipes:
         return compare_recipes(args)
+    if args.plot and spelled(args.plot).suffix != ".png":
+        raise Refused(f"--plot {args.plot}: the figure is a PNG; give it a name ending in .png")
     exports = spelled(args.exports)
     runs = compare.find_runs(args.runs, exports)
     lines = compare.lines_of_runs(runs) if runs else compare.lines_of_recipes(exports / "results.csv")

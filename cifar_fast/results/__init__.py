@@ -5,16 +5,16 @@ Runs of the same recipe that differ in nothing but the seed (and in what does no
 """
 
 from .curves import draw_published, published_curve, redraw
-from .markdown import END, START, markdown, replace_block
+from .markdown import END, START, block, epochs_markdown, markdown, replace_block
 from .rows import changes, recipe_id, row
 from .store import COLUMNS, ResultsError, add, read
-from .summary import facts, summarize
+from .summary import by_epochs, facts, summarize
 from .terminal import terminal
 
 __all__ = [
     "row", "recipe_id", "changes",  # of a run's card and recipe
     "COLUMNS", "ResultsError", "read", "add",  # the file
-    "summarize", "facts",  # one line a recipe; what is known of the recipes without a run
-    "terminal", "markdown", "replace_block", "START", "END",  # tables for people
+    "summarize", "by_epochs", "facts",  # one line a recipe; what is known of the recipes without a run
+    "terminal", "markdown", "epochs_markdown", "block", "replace_block", "START", "END",  # tables for people
     "published_curve", "draw_published", "redraw",  # figures against the published records
 ]

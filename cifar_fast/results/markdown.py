@@ -5,11 +5,17 @@ from __future__ import annotations
 import pandas as pd
 
 from .store import ResultsError
-from .summary import selected
+from .summary import by_epochs, selected, summarize
 from .terminal import averaging_matters, percent, whole
 
 START, END = "<!-- results: python -m cifar_fast results --readme -->", "<!-- /results -->"
 HEAD = ("recipe", "net in a line", "parameters", "RF", "stated by its authors", "here", "training")
+
+
+def block(rows: pd.DataFrame, facts: dict[str, dict]) -> str:
+    "What stands between README's markers: a line a recipe, and what `epochs=` gives `final`."
+    lines = summarize(rows, {name: fact["recipe_id"] for name, fact in facts.items()})
+    return "\n\n".join(filter(None, [markdown(lines, facts), epochs_markdown("final", by_epochs(rows, "final"))]))
 
 
 def markdown(lines: pd.DataFrame, facts: dict[str, dict]) -> str:
@@ -22,6 +28,16 @@ def markdown(lines: pd.DataFrame, facts: dict[str, dict]) -> str:
                      beside(line["receptive_field"], stated.get("receptive_field")), claim(stated), here(line),
                      training(line)))
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+
+
+def epochs_markdown(name: str, lines: pd.DataFrame) -> str:
+    "What a recipe gives in other numbers of epochs, a line each; empty where there is but one."
+    if len(lines) < 2:
+        return ""
+    rows = [(f"`recipe {name} epochs=`", "plain %", "TTA %", "n", "training"), ["---"] * 5]
+    rows += [(line["recipe"], percent(line, "accuracy", " ± "), percent(line, "accuracy_tta", " ± "), str(line["n"]),
+              training(line)) for _, line in lines.iterrows()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def beside(true: float, stated: int | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from cifar_fast.recipe import describe, list_recipes, load_recipe
@@ -45,6 +47,15 @@ def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
     others = rows[~rows["recipe"].isin(ids) & ~rows["recipe_id"].isin(ids.values())]
     lines += [line(name, latest(others, name), current=None) for name in dict.fromkeys(others["recipe"])]
     return pd.DataFrame(lines, columns=list(line("", rows.iloc[:0], None)))
+
+
+def by_epochs(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    "A line, as `summarize` makes them, for each number of epochs that a recipe of the project was run for as it is."
+    recipe = load_recipe(name)
+    counts = sorted({int(n) for n in rows["epochs"] if str(n).isdigit()})
+    ids = {str(n): recipe_id(describe(replace(recipe, epochs=n))) for n in counts}
+    lines = summarize(rows[rows["recipe_id"].isin(ids.values())], ids)
+    return lines[lines["current"].eq(True)]
 
 
 def latest(rows: pd.DataFrame, name: str) -> pd.DataFrame:
