@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 from cifar_fast.commands import COMMANDS
+from cifar_fast.data.errors import printable
 from cifar_fast.options import parse
 from cifar_fast.verbosity import NORMAL, QUIET, VERBOSE, set_level
 
@@ -49,18 +50,21 @@ def words(e: Exception) -> str:
     "What an error says, with the next step where the system's own text knows none."
     if not (isinstance(e, OSError) and e.errno and e.filename):
         return str(e)
+    name = printable(e.filename2 or e.filename)  # of a rename the target: the other one is a temporary file of ours
     if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{e.filename} cannot be written ({e.strerror}): make room, or choose another place"
-    return f"{e.filename}: {e.strerror}; {NEXT.get(e.errno, 'check the name, or choose another place')}"
+        return f"{name} cannot be written ({e.strerror}): make room, or choose another place"
+    return f"{name}: {e.strerror}" + (f"; {NEXT[e.errno]}" if e.errno in NEXT else "")
 
 
 NEXT = {
     errno.ENOENT: "check the name, and that its folder is there",
-    errno.EACCES: "change its permissions, or choose another place",
-    errno.EPERM: "change its permissions, or choose another place",
+    errno.ENOTDIR: "check the name",
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "choose another name",
     errno.ENAMETOOLONG: "choose a shorter name",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or choose another place"),
 }
-"What to do about an error of the system."
+"What to do about an error of the system, where that follows from it."
 
 
 def refusal(e: Exception) -> bool:

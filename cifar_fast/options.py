@@ -108,8 +108,8 @@ def parser(handlers: Mapping[str, Callable], prog: str = "python -m cifar_fast")
     p.add_argument("changes", nargs="*", default=[], metavar="key=value",
                    help="e.g. epochs=30 data=digits lr=find fit.pct_start=0.2 sched=step sched.gamma=0.1")
     p.add_argument("--log", choices=("auto", "bars", "lines", "json", "quiet"), default="auto",
-                   help="bars, plain lines every ten seconds, or one JSON object an epoch on stdout (default auto: "
-                        "bars on a terminal, lines elsewhere)")
+                   help="bars, plain lines every ten seconds, or JSON lines on stdout: one an epoch, then one of the "
+                        "result (default auto: bars on a terminal, lines elsewhere)")
     p.add_argument("--dry-run", action="store_true", help="show recipe, audit, shapes and schedule; time three steps")
     again = p.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue the run of this recipe that stopped")
@@ -184,7 +184,7 @@ def parser(handlers: Mapping[str, Callable], prog: str = "python -m cifar_fast")
                    help="the values in which two recipes differ (names, or files ending in .py)")
     p.add_argument("--sort", metavar="COLUMN", help="a column of --csv; accuracies come greatest first")
     p.add_argument("--reverse", action="store_true", help="the other way round")
-    p.add_argument("--plot", metavar="FILE", help="where the figure goes (default: compare.png, of named runs "
+    p.add_argument("--plot", metavar="FILE", help="where the figure goes, a .png (default: compare.png, of named runs "
                                                    "compare-RUN-RUN.png beside them)")
     p.add_argument("--exports", default="exports", metavar="DIR", help="where runs are kept (default: %(default)s)")
     shape = p.add_mutually_exclusive_group()

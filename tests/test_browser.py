@@ -5,9 +5,11 @@ import shutil
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from rows import made
 from serving import served
 
 selenium = pytest.importorskip("selenium", reason="needs selenium: pip install -e '.[dev]'")
@@ -44,6 +46,8 @@ def address(tmp_path_factory):
     (folder / "net").mkdir()
     Image.new("RGB", (900, 300), "white").save(folder / "net" / "history.png")
     Image.new("RGB", (1200, 600), "white").save(folder / "compare.png")
+    rows = [made(), made(recipe=f"a-recipe-with-{'long-' * 10}name", recipe_id="b")]
+    pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
     (folder / "net" / "report.html").write_text(
         "<!doctype html><html lang=en><title>Report</title><style>p { color: rgb(1, 2, 3) }</style><p id=p>Report</p>"
         "<script>document.getElementById('p').textContent = 'a script ran'</script>")

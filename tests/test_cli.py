@@ -1,5 +1,6 @@
 """The commands, end to end on digits: train, export, load in a fresh process, predict, evaluate."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -10,8 +11,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cifar_fast.cli import main
+from cifar_fast.cli import main, words
 from cifar_fast.recipe import list_recipes
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "exports" / "results.csv"
 
 
 def fresh(*args, **kw):
@@ -252,11 +256,14 @@ def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, di
     (["audit", "cifar_finale"], "did you mean cifar_final"),
     (["recipe", "final", "data=digits", "arch=resnet81"], "did you mean resnet18"),
     (["copy", "final", "nowhere/mine.py"], "nowhere/mine.py: No such file or directory; check the name"),
-    (["results", "nowhere.csv", "--readme", "nowhere.md"], "nowhere"),
+    (["results", str(RESULTS), "--readme", "nowhere.md"], "nowhere.md: No such file or directory; check the name"),
+    (["results", "nowhere.csv", "--readme", "nowhere.md"], "no nowhere.csv yet"),
+    (["copy", "final", "no\x1b[2J\nwhere/mine.py"], "no\\x1b[2J\\nwhere/mine.py: No such file"),
     (["trust", str(Path(__file__))], "is no .pkl"),
     (["lr_find", "final", "--steps", "29"], "--steps 29: fewer than 30"),
     (["lr_find", "final", "--start", "5", "--end", "1"], "--start 5 --end 1"),
     (["lr_find", "final", "--start", "nan"], "--start nan"),
+    (["lr_find", "final", "--end", "inf"], "finite"),
     (["results"], "python -m cifar_fast recipe final"),
     (["results", "elsewhere/results.csv", "--curves"], "recipe netv2"),
 ])
@@ -266,6 +273,21 @@ def test_bad_input_is_refused_with_the_next_step(args, named, capsys, digits, tm
     err = capsys.readouterr().err
     assert named in err and err.count("\n") == 1, err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error, said", [
+    (FileNotFoundError(errno.ENOENT, "No such file", "a\nb"), "a\\nb: No such file; check the name"),
+    (IsADirectoryError(errno.EISDIR, "Is a directory", "x/.out.1.part", None, "x/out"), "x/out: Is a directory; name"),
+    (OSError(errno.EIO, "Input/output error", b"disk"), "disk: Input/output error"),
+    (OSError("it is no regular file"), "it is no regular file")])
+def test_an_error_of_the_system_names_what_was_asked_for(error, said):
+    assert words(error).startswith(said) and "\n" not in words(error)
+
+
+def test_a_run_that_is_nearly_named(trained, capsys):
+    for command in (["report", str(trained)[:-1]], ["predict", str(trained)[:-1], "x.png"]):
+        assert main(command) == 2
+        assert f"no export {str(trained)[:-1]} (did you mean final-digits?)" in capsys.readouterr().err
 
 
 def test_no_command_shows_the_help(capsys):

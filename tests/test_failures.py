@@ -91,7 +91,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_worker_that_is_killed_is_told(tmp_path, digits):
     "In a process of its own: torch's handler of a dead child raises wherever the process happens to be."
     found = subprocess.run([sys.executable, "-c", KILLER, *RUN, "workers=1", f"exports={tmp_path}"],
-                           capture_output=True, text=True)
+                           capture_output=True, text=True, timeout=300)
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert "a process that augments pictures died" in found.stderr and "workers=0" in found.stderr
 

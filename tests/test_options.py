@@ -53,11 +53,6 @@ def test_only_what_is_required_is_called_so(capsys):
     assert code == 2 and err.endswith("the following arguments are required: name\n")
 
 
-def test_changes_behind_an_option_are_of_one_call_alone():
-    assert parse(["recipe", "final", "--resume", "epochs=3"], COMMANDS).changes == ["epochs=3"]
-    assert parse(["recipe", "final"], COMMANDS).changes == []
-
-
 def test_the_version(capsys):
     from cifar_fast import __version__
 

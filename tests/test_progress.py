@@ -4,6 +4,7 @@ import pty
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -77,7 +78,7 @@ def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("data, target, line", [("cifar10", 0, 0.85), ("digits", 0, None), ("cifar10", 0.9, 0.9),
-                                                ("mine", 0.7, 0.7)])
+                                                ("mine", 0.7, 0.7), ("cifar10", "0.9", 0.85), ("digits", True, None)])
 def test_curves_are_held_against_what_was_aimed_at(data, target, line):
     assert aim({"data": {"name": data}, "recipe": {"target": target}}) == line
 
@@ -118,6 +119,31 @@ def test_a_bar_on_a_terminal(tmp_path):
     assert child.wait() == 0
     assert re.search(r"epoch 1/1 +\d+%\|.*\| \d+/12, loss \d\.\d{3}, acc .*, lr 0\.01", text)
     assert "\n   1/1 " in text.replace("\r", "") or "   1/1 " in text
+
+
+@pytest.mark.parametrize("rows, said", [
+    ([{"epoch": 1, "valid_accuracy": 0.5}], "epoch 1, 50.00%"),
+    ([{"epoch": 1, "valid_accuracy": 0.5}, {"epoch": 2, "valid_accuracy": 0.5}], "epoch 1, 50.00%"),
+    ([{"epoch": 1}, {"epoch": 2, "valid_accuracy": 0.4}], "epoch 2, 40.00%"),  # resumed with another column
+    ([{"epoch": 1}, {"epoch": 2}], None)])
+def test_the_star_is_explained_where_one_stands(capsys, rows, said):
+    p = Progress("lines")
+    p.column, shown = "valid_accuracy", []
+    p.learn = SimpleNamespace(history=SimpleNamespace(rows=shown), n_epoch=2)
+    for row in rows:
+        shown.append(row)
+        p.after_epoch()
+    p.after_fit()
+    out = capsys.readouterr().out
+    assert (f"* the best so far: in the end {said}" in out) if said else "*" not in out
+
+
+@pytest.mark.parametrize("args, on", [(["valid=100"], "held-out"), ([], "test")])
+def test_json_ends_with_the_result_whatever_it_was_measured_on(tmp_path, capsys, args, on):
+    assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=512", "tta=0", "report=no", "--log", "json",
+                 f"exports={tmp_path}", *args]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["on"] == on and 0 <= last["accuracy"] <= 1 and last["n"] == (100 if args else 359)
 
 
 def test_a_stopped_run_leaves_no_bar():

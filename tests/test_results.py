@@ -247,6 +247,7 @@ def test_what_epochs_give():
         "| 15 | 90.50 ± 0.71 | – | 2 | 100 s, cpu (x86_64), fp32, 2026-11-21 |",
         "| 60 | 92.00 | 93.00 | 1 | 100 s, cpu (x86_64), fp32, 2026-11-21 |"]
     assert epochs_markdown("final", found[:1]) == ""
+    assert by_epochs(pd.DataFrame([{"recipe": "final", "accuracy": "0.9"}]), "final").empty  # a table made by hand
 
 
 def test_a_block_is_replaced_between_its_markers_alone():

@@ -1,6 +1,7 @@
 """The server without a browser: what it answers, what it refuses, and that no file of the machine is behind it."""
 
 import asyncio
+import html
 import io
 import json
 import os
@@ -259,9 +260,22 @@ def test_the_comparison_is_a_table_too(client, folder):
     text = client.get("/compare").text
     assert text.index("95.00") < text.index("90.00") and "192,642" in text and "image and mirror" in text
     assert "<b>" not in text and '<th scope="col">accuracy %</th>' in text
-    (folder / "results.csv").write_text("no,such\n1,2\n")
+
+
+@pytest.mark.parametrize("text, told", [
+    (b"no,such\n1,2\n", "results.csv: its first line"), (b"recipe,accuracy\n", "results.csv holds no run yet"),
+    (b"recipe,accuracy\nfinal,1_000\n", "is no number"), (b"recipe\n\xff\n", "cannot be read as CSV"),
+    (None, "results.csv: No such file")])
+def test_a_table_that_cannot_be_made_says_why_and_not_where(folder, monkeypatch, text, told):
+    monkeypatch.chdir(folder.parent)  # as a user names it: exports/net
+    here = folder.relative_to(folder.parent)
+    client = TestClient(create_app(load_export(here / "net"), "net", here), base_url=HOST)
+    (folder / "results.csv").write_bytes(text or b"")
+    if text is None:
+        monkeypatch.setattr("cifar_fast.serve.browse._compared", lambda *a: open(here / "gone"))
     answer = client.get("/compare")
-    assert answer.status_code == 200 and "could not be made" in answer.text and str(folder) not in answer.text
+    assert answer.status_code == 200 and "could not be made" in answer.text and told in html.unescape(answer.text)
+    assert str(folder.parent) not in answer.text
 
 
 def test_a_report_may_run_nothing_and_fetch_nothing(client):
@@ -288,6 +302,9 @@ def test_links_that_lead_out_are_not_followed(client, folder, tmp_path):
     (folder / "net" / "confusion.png").symlink_to(tmp_path / "secret.png")
     (folder / "compare.png").symlink_to(tmp_path / "secret.png")
     (folder / "evil.json").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "rows.csv").write_text("recipe,accuracy\nSECRET,0.5\n")
+    (folder / "results.csv").symlink_to(tmp_path / "rows.csv")
+    assert "SECRET" not in client.get("/compare").text
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "report.html").write_text("SECRET")
     (folder / "other").symlink_to(tmp_path / "outside")

@@ -41,7 +41,7 @@ class Progress(Callback):
 
     def __init__(self, mode: str = "auto"):
         self.mode, self.out = choose_mode(mode), sys.stdout  # as it is now: a run may send others' words elsewhere
-        self.bar = self.headed = None
+        self.bar = self.headed = self.starred = None
 
     def before_fit(self):
         self.column = watched([*map(str, self.recorder.metric_names)])
@@ -77,18 +77,19 @@ class Progress(Callback):
     def after_epoch(self):
         self.undo()
         *former, row = self.learn.history.rows
-        is_best = self.column in row and all(row[self.column] > other[self.column] for other in former)
+        is_best = self.column in row and all(row[self.column] > other.get(self.column, -1) for other in former)
         if self.mode == "json":
             print(json.dumps({**row, "epochs": self.n_epoch, "best": is_best}), file=self.out, flush=True)
         elif self.mode != "quiet":
             if not self.headed:
                 self.headed = True
                 print(heading(row), file=self.out, flush=True)
+            self.starred = self.starred or is_best
             print(line(row, self.n_epoch) + (" *" if is_best else ""), file=self.out, flush=True)
 
     def after_fit(self):
         rows = [row for row in self.learn.history.rows if self.column in row]
-        if self.headed and len(rows) > 1:
+        if self.starred:
             best = max(rows, key=lambda row: row[self.column])  # the first of equal ones, as marked
             print(f"* the best so far: in the end epoch {best['epoch']}, {best[self.column]:.2%}", file=self.out,
                   flush=True)

@@ -5,7 +5,6 @@ torch and fastai are imported inside them, never at the top: `--help` and a slip
 
 from .checks import bench, completion, doctor
 from .models import evaluate, export, predict, serve, trust_file
-from .refused import Refused
 from .showing import compare, pictures, report, results
 from .training import audit, copy, lr_find, recipe, recipes
 
@@ -15,4 +14,4 @@ COMMANDS = {"recipes": recipes, "recipe": recipe, "copy": copy, "audit": audit, 
             "doctor": doctor, "bench": bench, "completion": completion}
 "Name → what it runs, in the order of --help."
 
-__all__ = ["COMMANDS", "Refused"]
+__all__ = ["COMMANDS"]

@@ -9,7 +9,7 @@ import sys
 from cifar_fast.bench import BENCHMARKS, DEFAULT
 from cifar_fast.spelling import nearest
 
-from .refused import Refused
+from .shared import Refused
 
 
 def doctor(args) -> int:

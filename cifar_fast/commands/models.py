@@ -9,7 +9,7 @@ import sys
 from cifar_fast.files import spelled
 from cifar_fast.verbosity import quiet
 
-from .refused import Refused, in_exports
+from .shared import Refused, in_exports
 
 
 def export(args) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cifar_fast.files import spelled
 
-from .refused import Refused, in_exports
+from .shared import Refused, in_exports
 
 
 def results(args) -> int:
@@ -27,7 +27,7 @@ def results(args) -> int:
         readme = spelled(args.readme)
         text = readme.read_text("utf-8")
         write_text(readme, results.replace_block(text, results.block(rows, facts), str(readme)))
-        print(f"{readme}: the table of {len(facts)} recipes stands between its markers")
+        print(f"{readme}: the table of {len(facts)} recipes stands between the markers")
     elif args.json:
         print(lines.to_json(orient="records", indent=1, force_ascii=False))
     else:

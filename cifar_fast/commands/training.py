@@ -11,7 +11,7 @@ import textwrap
 from cifar_fast.files import spelled
 from cifar_fast.verbosity import quiet, verbose
 
-from .refused import Refused
+from .shared import Refused
 
 
 def recipes(args) -> int:
@@ -99,7 +99,7 @@ def audit(args) -> int:
     from cifar_fast.archs import create_arch, published
     from cifar_fast.constraints import audit as audit_model
     from cifar_fast.constraints import audit_table, layer_table
-    
+
     names = args.arch or timm.list_models("cifar_*")
     found = {n: audit_model(create_arch(n, 10)) for n in names}
     if args.json:
@@ -120,6 +120,8 @@ def audit(args) -> int:
 
 
 def lr_find(args) -> int:
+    if not 0 < args.start < args.end < math.inf:
+        raise Refused(f"--start {args.start:g} --end {args.end:g}: two finite rates above 0, the smaller one first")
     from cifar_fast import plots
     from cifar_fast.files import write_text
     from cifar_fast.lrfind import FEWEST, find
@@ -127,8 +129,6 @@ def lr_find(args) -> int:
 
     if args.steps < FEWEST:
         raise Refused(f"--steps {args.steps}: fewer than {FEWEST} say nothing")
-    if not 0 < args.start < args.end < math.inf:
-        raise Refused(f"--start {args.start:g} --end {args.end:g}: two rates above 0, the first the smaller one")
     resolved, _ = resolve(args.name, args.changes)
     found = find(prepare(resolved), args.start, args.end, args.steps)
     folder = spelled(resolved.exports) / resolved.name

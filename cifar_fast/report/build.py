@@ -140,7 +140,7 @@ def draw_curves(stem: Path, card: dict) -> pd.DataFrame | None:
     try:
         history = pd.read_csv(stem / "history.csv")
         if lacking := {"epoch", "train_loss", "train_accuracy"} - set(history):
-            raise KeyError(f"no column {', '.join(sorted(lacking))}")
+            raise ValueError(f"no column {', '.join(sorted(lacking))}")
         plots.save(plots.history(history, title=card.get("name", stem.name), target=aim(card), valid_name=on),
                    stem / "history.png")
     except (ValueError, KeyError) as e:

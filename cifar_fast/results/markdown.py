@@ -1,4 +1,4 @@
-"""README's table, and putting it between its markers."""
+"""README's tables, and putting them between their markers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def markdown(lines: pd.DataFrame, facts: dict[str, dict]) -> str:
         rows.append((f"`{line['recipe']}`", fact["line"], beside(line["parameters"], stated.get("parameters")),
                      beside(line["receptive_field"], stated.get("receptive_field")), claim(stated), here(line),
                      training(line)))
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+    return piped(rows)
 
 
 def epochs_markdown(name: str, lines: pd.DataFrame) -> str:
@@ -37,7 +37,11 @@ def epochs_markdown(name: str, lines: pd.DataFrame) -> str:
     rows = [(f"`recipe {name} epochs=`", "plain %", "TTA %", "n", "training"), ["---"] * 5]
     rows += [(line["recipe"], percent(line, "accuracy", " ± "), percent(line, "accuracy_tta", " ± "), str(line["n"]),
               training(line)) for _, line in lines.iterrows()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return piped(rows)
+
+
+def piped(rows: list[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
 
 
 def beside(true: float, stated: int | None) -> str:

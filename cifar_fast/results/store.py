@@ -79,6 +79,8 @@ def holds(rows: pd.DataFrame, line: pd.DataFrame) -> bool:
 
 
 def is_number(value: str) -> bool:
+    if "_" in value:  # 1_000 is a number to Python, and none to pandas
+        return False
     try:
         float(value)
     except ValueError:

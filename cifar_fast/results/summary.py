@@ -32,7 +32,7 @@ def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
 
     A recipe's experiment is the one of its id, whatever its runs were named; without such a run its latest one.
     """
-    rows = rows.reindex(columns=list(dict.fromkeys([*rows.columns, *COLUMNS])), fill_value="")
+    rows = completed(rows)
     rows = rows.assign(**{figure: pd.to_numeric(rows[figure]).astype(float) for figure in FIGURES})
     # A run named after its seed (sprint-43) is one of its recipe's, of a former state of it too.
     named = [name.removesuffix(f"-{seed}") if name.removesuffix(f"-{seed}") in ids else name
@@ -49,9 +49,14 @@ def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=list(line("", rows.iloc[:0], None)))
 
 
+def completed(rows: pd.DataFrame) -> pd.DataFrame:
+    "With every column, '' in those that a table made by hand or long ago has not."
+    return rows.reindex(columns=list(dict.fromkeys([*rows.columns, *COLUMNS])), fill_value="")
+
+
 def by_epochs(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     "A line, as `summarize` makes them, for each number of epochs that a recipe of the project was run for as it is."
-    recipe = load_recipe(name)
+    recipe, rows = load_recipe(name), completed(rows)
     counts = sorted({int(n) for n in rows["epochs"] if str(n).isdigit()})
     ids = {str(n): recipe_id(describe(replace(recipe, epochs=n))) for n in counts}
     lines = summarize(rows[rows["recipe_id"].isin(ids.values())], ids)

@@ -19,10 +19,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
-from cifar_fast.compare import CompareError
 from cifar_fast.data.errors import printable
 from cifar_fast.inference import Exported
-from cifar_fast.results import ResultsError
 
 from . import browse, guard, page, page_predict, page_runs, upload
 from .looking import Looker
@@ -93,11 +91,7 @@ def create_app(
         return run
 
     def compare(request: Request) -> Response:
-        try:
-            found, problem = browse.compared(folder), None
-        except (ResultsError, CompareError) as e:
-            found, problem = None, str(e).replace(f"{folder}/", "")  # a reader elsewhere need not know the folder
-        return html("Compare", *page_runs.compare(found, browse.comparison(folder) is not None, problem))
+        return html("Compare", *page_runs.compare(browse.compared(folder), browse.comparison(folder) is not None))
 
     def comparison(request: Request) -> Response:
         path = browse.comparison(folder)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cifar_fast import compare
 from cifar_fast.data.errors import printable
 from cifar_fast.modelfiles import ExportError, read_card
 
@@ -75,16 +76,39 @@ def comparison(folder: Path) -> Path | None:
     return existing(folder, folder / COMPARISON)
 
 
-def compared(folder: Path) -> tuple[list[tuple[str, ...]], list[str]] | None:
-    """Heading and cells of the table of all runs, and the notes below it; None where no run left a row.
+@dataclass(frozen=True)
+class Compared:
+    "The table of all runs; `problem` says why it could not be made."
 
-    Raises ResultsError, CompareError.
-    """
+    cells: tuple[tuple[str, ...], ...] = ()  # the heading first
+    notes: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def compared(folder: Path) -> Compared:
+    "What the rows in results.csv say; empty where there is no such file."
     path = existing(folder, folder / ROWS)
     if path is None:
-        return None
-    rows = compare.ordered(compare.table(compare.lines_of_recipes(path)), "accuracy")
-    return [compare.HEAD, *compare.table_cells(rows)], compare.notes(rows)
+        return Compared()
+    try:
+        facts = path.stat()
+        return _compared(path, facts.st_mtime_ns, facts.st_size)
+    except OSError as e:
+        return Compared(problem=f"{ROWS}: {e.strerror}")
+
+
+@lru_cache(maxsize=4)
+def _compared(path: Path, *state: int) -> Compared:
+    "`compared` while the file stays in one state. The first call reads all recipes, and with them imports fastai."
+    from cifar_fast.compare import HEAD, CompareError, lines_of_recipes, notes, ordered, table, table_cells
+    from cifar_fast.recipe import RecipeError
+    from cifar_fast.results import ResultsError
+
+    try:
+        rows = ordered(table(lines_of_recipes(path)), "accuracy")
+    except (ResultsError, CompareError, RecipeError) as e:
+        return Compared(problem=str(e).replace(f"{path.parent}{os.sep}", ""))  # nobody elsewhere need know the folder
+    return Compared((HEAD, *table_cells(rows)), tuple(notes(rows)))
 
 
 def existing(folder: Path, path: Path) -> Path | None:

@@ -9,7 +9,7 @@ from fasthtml import components as h
 
 from cifar_fast.data.errors import printable
 
-from .browse import COMPARISON, FIGURES, Run
+from .browse import COMPARISON, FIGURES, Compared, Run
 from .page import accuracy
 
 
@@ -59,21 +59,20 @@ def run_page(run: Run, figures: list[str], report: bool):
     )
 
 
-def compare(found: tuple[list[tuple[str, ...]], list[str]] | None, drawn: bool, problem: str | None):
-    "`found`: cells with their heading and notes; `problem`: why the runs could not be read."
+def compare(found: Compared, drawn: bool):
     parts = [h.H1("Compare")]
-    if problem:
-        parts.append(h.Div(h.P(h.Strong("The table could not be made. "), printable(problem)), cls="card bad"))
-    if found:
-        (head, *body), notes = found
+    if found.problem:
+        parts.append(h.Div(h.P(h.Strong("The table could not be made. "), printable(found.problem)), cls="card bad"))
+    if found.cells:
+        head, *body = found.cells
         lines = h.Table(h.Thead(h.Tr(*(h.Th(name, scope="col") for name in head))),
                         h.Tbody(*(h.Tr(h.Th(printable(name), scope="row"), *(h.Td(cell) for cell in figures))
                                   for name, *figures in body)), cls="rows")
         parts.append(h.Div(h.Div(lines, cls="across", tabindex="0", role="region", aria_label="All runs"),
-                           *(h.P(printable(note), cls="quiet") for note in notes), cls="card"))
+                           *(h.P(printable(note), cls="quiet") for note in found.notes), cls="card"))
     if drawn:
         parts.append(figure(f"/{COMPARISON}", "Accuracy against what it costs"))
-    elif not problem:
+    elif not found.problem:
         parts.append(h.P("There is no figure yet; ", h.Code("python -m cifar_fast compare"),
                          " draws the runs beside each other."))
     return parts
