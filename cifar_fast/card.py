@@ -111,12 +111,10 @@ def held_out_items(run: Run) -> np.ndarray:
     return np.array([int(i) for i in run.learn.dls.valid_ds.items])
 
 
-def aim(card: dict) -> float | None:
-    "The accuracy that a run's curves are held against: its own target, on CIFAR-10 else the 85 % of the mission."
+def aim(card: dict) -> float:
+    "The accuracy that a run's curves are held against: its own target, else the 85 % that all here set out for."
     target = (card.get("recipe") or {}).get("target")
-    if type(target) in (int, float) and 0 < target <= 1:  # a card may be anybody's
-        return target
-    return 0.85 if (card.get("data") or {}).get("name") == "cifar10" else None
+    return target if type(target) in (int, float) and 0 < target <= 1 else 0.85  # a card may be anybody's
 
 
 def seconds_to(target: float, frame: pd.DataFrame) -> float | None:

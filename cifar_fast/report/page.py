@@ -46,7 +46,7 @@ from fastcore.xml import (
 from cifar_fast.constraints import bound
 
 FIGURES = {  # file → heading of its section, what it shows
-    "history.png": ("Curves", "Loss and accuracy by epoch; red dashes mark the target, where there is one."),
+    "history.png": ("Curves", "Loss and accuracy by epoch; red dashes mark the target."),
     "learning_rate.png": ("Curves", "Learning rate and momentum over the steps."),
     "lr_find.png": ("Curves", "The learning-rate search before the run."),
     "published.png": ("Curves", "The published record beside this run."),
