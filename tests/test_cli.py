@@ -213,6 +213,14 @@ def test_recipes_lists_all_without_importing_torch():
     assert "argparse" in imported and not imported & {"torch", "fastai", "numpy", "pandas"}
 
 
+@pytest.mark.parametrize("command", ["recipe", "lr_find", "copy"])
+def test_a_slip_is_answered_without_importing_torch(command):
+    done = fresh("-X", "importtime", "-m", "cifar_fast", command, "finale", *(["x.py"] if command == "copy" else []))
+    assert done.returncode == 2 and "did you mean final" in done.stderr
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported and not imported & {"torch", "fastai", "numpy", "pandas"}
+
+
 def test_audit_says_what_is_broken_and_strict_fails(capsys):
     assert main(["audit"]) == 0
     out = capsys.readouterr().out

@@ -40,8 +40,10 @@ def resolve(name: str, changes: list[str], whole: bool = True):
 
 
 def recipe(args) -> int:
+    from cifar_fast.recipe import describe, recipe_path
+
+    recipe_path(args.name)  # a name that is none is answered before seconds of imports
     from cifar_fast.dryrun import dry_run
-    from cifar_fast.recipe import describe
     from cifar_fast.runs import Interrupted, given_for
     from cifar_fast.train import train
 
@@ -122,6 +124,9 @@ def audit(args) -> int:
 def lr_find(args) -> int:
     if not 0 < args.start < args.end < math.inf:
         raise Refused(f"--start {args.start:g} --end {args.end:g}: two finite rates above 0, the smaller one first")
+    from cifar_fast.recipe import recipe_path
+
+    recipe_path(args.name)
     from cifar_fast import plots
     from cifar_fast.files import write_text
     from cifar_fast.lrfind import FEWEST, find
