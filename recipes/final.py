@@ -16,8 +16,9 @@ without mixing and averaging unless said otherwise, two AVX2 cores.
     early epochs at lower resolution           none                                             87.7  88.4
                                                24×24 for 40 % of 6 epochs (the same work)       87.4  87.8
 
-In 40 epochs it learns 96.9 % of its augmented training pictures, so what costs a little in 5 epochs is kept: light
-mixing. More of it does not pay within this time. On 22,500 training pictures, 24 epochs without averaging, one core:
+In 40 epochs it learns 96.9 % of its augmented training pictures (in 60 97.8 %, which gave 0.1 on test), so what costs a
+little in 5 epochs is kept: light mixing. More of it does not pay within this time. On 22,500 training pictures,
+24 epochs without averaging, one core:
 
     regularisation                             light mixing, learns 95.0 %                      88.6  89.8
                                                and Cutout of 10 pixels, learns 89.0 %           87.7  88.9
