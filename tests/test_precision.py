@@ -1,0 +1,104 @@
+"""Precision and device: what is chosen where, that it trains, and that nothing of it stays behind."""
+
+
+import numpy as np
+import pytest
+import torch
+from fastai.callback.core import CancelTrainException
+from tiny import MIXED, tiny
+from torch import nn
+from toys import Watch, equal, state
+
+from cifar_fast.callbacks.precision import choose_precision
+from cifar_fast.device import choose_device
+from cifar_fast.recipe import RecipeError
+from cifar_fast.train import fit, prepare
+
+
+@pytest.mark.parametrize("kind, bf16, chosen", [
+    ("cuda", True, "bf16"), ("cuda", False, "fp16"), ("mps", True, "fp32"), ("cpu", True, "bf16"),
+    ("cpu", False, "fp32"),
+])
+def test_automatic_precision(monkeypatch, kind, bf16, chosen):
+    # No such device is needed for the choice: what is asked about it is answered here.
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
+    monkeypatch.setattr("cifar_fast.callbacks.precision.cpu_has_bf16", lambda: bf16)
+    assert choose_precision("auto", torch.device(kind)) == chosen
+    for asked in ("fp32", "bf16"):
+        assert choose_precision(asked, torch.device(kind)) == asked
+
+
+def test_fp16_is_refused_on_a_cpu(digits):
+    assert choose_precision("fp16", torch.device("cuda")) == "fp16"
+    with pytest.raises(ValueError, match="fp16 does not train on a CPU.*bf16 or fp32"):
+        choose_precision("fp16", torch.device("cpu"))
+    with pytest.raises(RecipeError, match="fp16 does not train on a CPU"):
+        prepare(tiny("precision=fp16"))
+
+
+def test_bf16_on_a_cpu(digits):
+    seen, inside, losses = set(), set(), []
+
+    def look(learn):
+        seen.add((learn.pred.dtype, torch.is_autocast_enabled("cpu"), learn.training))
+
+    def few(learn):  # three batches are enough: depthwise convolutions in bf16 are slow on most CPUs
+        losses.append(float(learn.loss))
+        if learn.training and learn.train_iter == 3:
+            raise CancelTrainException
+
+    run = prepare(tiny("epochs=1", "precision=bf16", "valid=10"))
+    conv = next(m for m in run.learn.model.modules() if isinstance(m, nn.Conv2d))
+    conv.register_forward_hook(lambda module, args, output: inside.add(output.dtype))
+    before = state(run.learn.model)
+    run.learn.add_cbs([Watch(20, after_pred=look), Watch(99, after_batch=few)])
+    fit(run)
+    assert torch.bfloat16 in inside  # the net runs in bf16, the loss and the weights are fp32
+    assert seen == {(torch.float32, True, True), (torch.float32, True, False)}
+    assert len(losses) == 4 and np.isfinite(losses).all()
+    assert not equal(before, state(run.learn.model)) and not torch.is_autocast_enabled("cpu")
+    assert {p.dtype for p in run.learn.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("event", ["after_pred", "after_batch"])
+def test_an_interrupted_run_leaves_nothing_behind(digits, error, event):
+    run = prepare(tiny("precision=bf16", "clip=1", "patience=1", *MIXED))
+    callbacks, logger = list(run.learn.cbs), run.learn.logger
+
+    def break_off(learn):
+        assert event != "after_pred" or torch.is_autocast_enabled("cpu")
+        if learn.train_iter == 2:
+            raise error("in the middle of a batch")
+
+    watch = Watch(15, **{event: break_off})
+    run.learn.add_cb(watch)
+    with pytest.raises(error):
+        fit(run)
+    run.learn.remove_cb(watch)
+    assert not torch.is_autocast_enabled("cpu")
+    assert {type(cb) for cb in run.learn.cbs} == {type(cb) for cb in callbacks}
+    assert run.learn.logger is logger and run.learn.loss_func.reduction == "mean"
+
+
+def test_devices_that_are_not_here(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    for name in ("cuda", "cuda:0", "mps", "meta", "xpu"):
+        with pytest.raises(ValueError, match=f"device={name}: this machine has no such device.*device=auto"):
+            choose_device(name)
+    for name in ("gpu", "", "cuda:x", "cpu,cuda"):
+        with pytest.raises(ValueError, match="expected auto, cpu, cuda, cuda:1 … or mps"):
+            choose_device(name)
+
+
+def test_devices_that_are_here(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device().type == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device().type == "cuda" and choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match="device=cuda:2"):
+        choose_device("cuda:2")
