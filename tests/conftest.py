@@ -46,6 +46,14 @@ def plain(tmp_path_factory, digits):
     return exports
 
 
+@pytest.fixture(scope="module")
+def base(digits):
+    "The short run that others are held against."
+    from tiny import MIXED, tiny, trained
+
+    return trained(tiny(*MIXED))
+
+
 @pytest.fixture(scope="session")
 def digits(cache):
     "scikit-learn's digits as a `Source`: 1,438 + 359 real pictures, 32×32 RGB, ten classes."

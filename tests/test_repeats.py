@@ -17,11 +17,6 @@ from cifar_fast.seeds import derive, rng_restored, seed_everything
 from cifar_fast.train import fit, prepare
 
 
-@pytest.fixture(scope="module")
-def base(digits):
-    return trained(tiny(*MIXED))
-
-
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(base):
     torch.manual_seed(99)  # what went before does not matter
     again = trained(tiny(*MIXED))
