@@ -24,8 +24,9 @@ from cifar_fast.learner import cifar_learner
 from cifar_fast.losses import MixedLabels, cross_entropy, focal
 from cifar_fast.lrfind import find as lr_find
 from cifar_fast.optimizers import adam, adamw, muon, sgd
+from cifar_fast.prepare import prepare
 from cifar_fast.recipe import PUBLISHED_STATS, Recipe, list_recipes, load_recipe, override
-from cifar_fast.train import prepare, train
+from cifar_fast.train import train
 
 __all__ = [
     "A", "AlbumentationsTransform", "Budget", "MixedLabels", "PUBLISHED_STATS", "Recipe", "SeededDL", "adam",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,15 +15,14 @@ from cifar_fast.callbacks.ema import EMA
 from cifar_fast.callbacks.history import Diverged, History
 from cifar_fast.callbacks.stopping import watched
 from cifar_fast.data.block import test_dl
+from cifar_fast.device import device_name
 from cifar_fast.evaluation import scores
 from cifar_fast.inference import probabilities
 from cifar_fast.machine import versions
 from cifar_fast.modelfiles import files_of
 from cifar_fast.predictions import Predictions
-from cifar_fast.recipe import Recipe, describe, recipes_dir
-
-if TYPE_CHECKING:
-    from cifar_fast.train import Run
+from cifar_fast.prepare import Run
+from cifar_fast.recipe import Recipe, describe
 
 
 def valid_name(recipe: Recipe) -> str:
@@ -145,25 +142,6 @@ def measure(model, dl, labels, vocab, tta: bool) -> tuple[dict, np.ndarray]:
     if tta:
         found["accuracy_tta"] = float((mirrored.argmax(1) == labels).mean())
     return found, plain
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
-
-
-def git_commit() -> str | None:
-    "The commit of the checkout this package runs from, with + where files differ from it; None outside of one."
-    def git(*args: str) -> str:
-        return subprocess.run(["git", "-C", str(Path(__file__).parent), *args], capture_output=True, text=True,
-                              check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "train.py")  # not the repository of somebody who installed us inside it
-        commit = git("rev-parse", "--short=12", "HEAD")
-        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", str(recipes_dir()))
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+" if dirty else "")
 
 
 def summary(card: dict, stem: Path) -> str:

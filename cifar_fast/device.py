@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 
@@ -21,3 +23,7 @@ def choose_device(device: str = "auto") -> torch.device:
         raise ValueError(f"device={device}: this machine has no such device that torch {torch.__version__} can use; "
                          f"device=auto takes what is here")
     return chosen
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"

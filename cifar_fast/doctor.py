@@ -21,8 +21,8 @@ from cifar_fast.data.tree import scan_tree
 from cifar_fast.device import choose_device
 from cifar_fast.inference import load_export, save_export
 from cifar_fast.machine import hardware, versions
+from cifar_fast.prepare import Run, fit, prepare
 from cifar_fast.recipe import load_recipe, override
-from cifar_fast.train import Run, fit, prepare
 from cifar_fast.trust import trust_list, trusted_sums
 
 

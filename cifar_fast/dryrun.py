@@ -13,10 +13,10 @@ from torch import nn
 
 from cifar_fast.callbacks.history import History
 from cifar_fast.constraints import audit_table
+from cifar_fast.prepare import Run, fit, prepare
 from cifar_fast.recipe import Recipe, describe
 from cifar_fast.seeds import rng_restored
 from cifar_fast.terminal import curve
-from cifar_fast.train import Run, fit, prepare
 
 
 class _Fed(Metric):

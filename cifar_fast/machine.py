@@ -1,9 +1,10 @@
-"""What a figure was measured on: the machine, and the versions of what ran."""
+"""What a figure was measured on: the machine, the versions of what ran, and the commit."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,3 +50,18 @@ def gpu_name() -> str | None:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return "Apple GPU" if torch.backends.mps.is_available() else None
+
+
+def git_commit(recipes: Path) -> str | None:
+    "The commit of the checkout this package and its recipes are of, with + where files differ; None outside of one."
+    def git(*args: str) -> str:
+        return subprocess.run(["git", "-C", str(Path(__file__).parent), *args], capture_output=True, text=True,
+                              check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "train.py")  # not the repository of somebody who installed us inside it
+        commit = git("rev-parse", "--short=12", "HEAD")
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", str(recipes))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if dirty else "")

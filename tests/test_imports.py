@@ -16,7 +16,7 @@ FLOORS = (
      "labels", "verbosity", "spelling"},
     {"data", "archs", "constraints", "callbacks", "plots", "predictions", "recipe"},  # the leaves: helpers alone
     {"learner", "modelfiles"},
-    {"trust"},
+    {"trust", "prepare"},
     {"inference"},
     {"card", "lrfind", "results", "runs"},
     {"failures", "compare", "report"},

@@ -11,8 +11,8 @@ from toys import Watch, equal, state
 
 from cifar_fast.callbacks.precision import choose_precision
 from cifar_fast.device import choose_device
+from cifar_fast.prepare import fit, prepare
 from cifar_fast.recipe import RecipeError
-from cifar_fast.train import fit, prepare
 
 
 @pytest.mark.parametrize("kind, bf16, chosen", [

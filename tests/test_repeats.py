@@ -13,8 +13,8 @@ from toys import Watch, equal, state
 from cifar_fast.callbacks.ema import EMA
 from cifar_fast.callbacks.history import History
 from cifar_fast.lrfind import find
+from cifar_fast.prepare import fit, prepare
 from cifar_fast.seeds import derive, rng_restored, seed_everything
-from cifar_fast.train import fit, prepare
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(base):

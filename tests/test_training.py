@@ -12,7 +12,7 @@ from cifar_fast.callbacks.ema import EMA, ema
 from cifar_fast.callbacks.stopping import KeepBest, Patience, Target
 from cifar_fast.card import finished
 from cifar_fast.constraints import Budget
-from cifar_fast.train import BudgetError, prepare
+from cifar_fast.prepare import BudgetError, prepare
 
 
 def test_the_average_follows_its_definition(digits):

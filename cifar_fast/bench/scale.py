@@ -19,7 +19,7 @@ import torch
 from cifar_fast.bench.startup import fresh
 from cifar_fast.bench.timing import Side, alternate, compare, note, seconds
 from cifar_fast.bench.workload import BareLoop, forever, prepared
-from cifar_fast.train import Run
+from cifar_fast.prepare import Run
 
 RECIPE = "final"
 PICTURES = (12_500, 25_000, 50_000)

@@ -18,7 +18,7 @@ import torch
 from cifar_fast.bench.timing import Bar, Side, alternate, compare, note, rate, seconds
 from cifar_fast.bench.workload import BareLoop, batches, forever, plain, prepared, steps_of
 from cifar_fast.callbacks.compiling import why_not
-from cifar_fast.train import Run
+from cifar_fast.prepare import Run
 
 RECIPE = "final"
 BAR = Bar(must=0.95, goal=1.0)

@@ -11,8 +11,8 @@ import torch
 from cifar_fast.bench.made_up import MEAN, STD, random_pictures
 from cifar_fast.data.download import CLASSES
 from cifar_fast.data.sources import Arrays, Source
+from cifar_fast.prepare import Run, prepare
 from cifar_fast.recipe import Recipe, load_recipe
-from cifar_fast.train import Run, prepare
 
 PICTURES = 50_000
 "As many as CIFAR-10 has: a recipe decides by them, for one, whether compiling pays."

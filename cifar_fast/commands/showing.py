@@ -37,8 +37,8 @@ def results(args) -> int:
 
 def report(args) -> int:
     from cifar_fast.modelfiles import read_card
+    from cifar_fast.prepare import draw_fed
     from cifar_fast.report import rebuild
-    from cifar_fast.train import draw_fed
 
     stem = spelled(in_exports(args.name))
     begun = unchanged(read_card(stem))

@@ -130,7 +130,7 @@ def lr_find(args) -> int:
     from cifar_fast import plots
     from cifar_fast.files import write_text
     from cifar_fast.lrfind import FEWEST, find
-    from cifar_fast.train import prepare
+    from cifar_fast.prepare import prepare
 
     if args.steps < FEWEST:
         raise Refused(f"--steps {args.steps}: fewer than {FEWEST} say nothing")
