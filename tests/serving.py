@@ -1,11 +1,33 @@
-"""A server in a thread, for tests that need a real one."""
+"""What asks a server in the tests, and a real one in a thread for those that need it."""
 
+import io
 import threading
 from contextlib import contextmanager
 
+import numpy as np
 import uvicorn
+from PIL import Image
 
 from cifar_fast.serve.server import listen
+
+VOCAB = [f"class {i}" for i in range(9)] + ["<b>last</b>"]
+CARD = {"arch": "cifar_sprint", "vocab": VOCAB, "normalize": {"mean": [0.5] * 3, "std": [0.25] * 3},
+        "data": {"name": "made up", "fingerprint": ""}, "test": {"accuracy": 0.9138, "accuracy_tta": 0.923},
+        "audit": {"params": 122_730}, "date": "2026-11-21"}
+HOST = "http://127.0.0.1:8000"
+XSS = "<img src=x onerror=alert(1)>.png"
+
+
+def picture(kind="png", size=(60, 40)) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def post(client, *files, part=True, **kw):
+    given = [("pictures", (name, content, "image/png")) for name, content in files]
+    return client.post("/predict", files=given, headers={"X-Part": "1"} if part else {}, **kw)
 
 
 @contextmanager

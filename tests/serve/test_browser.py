@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from rows import made
-from serving import served
+from serving import XSS, served
 
 selenium = pytest.importorskip("selenium", reason="needs selenium: pip install -e '.[dev]'")
 from selenium import webdriver  # noqa: E402
@@ -23,7 +23,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver on the PATH")
 
-XSS = "<img src=x onerror=alert(1)>.png"
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-first-run", "--window-size=1200,900")
 PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
@@ -261,7 +260,7 @@ def test_a_request_that_is_too_large_is_answered_although_it_was_still_being_sen
         f.truncate(20 * 2**20)
     give(browser, *[pictures / "large.png"] * 8)
     browser.find_element(By.CSS_SELECTOR, "#form button").click()
-    WebDriverWait(browser, 20).until(lambda d: "128 MB together" in d.find_element(By.TAG_NAME, "main").text)
+    WebDriverWait(browser, 60).until(lambda d: "128 MB together" in d.find_element(By.TAG_NAME, "main").text)
     assert all(" 413 " in e["message"] for e in browser.get_log("browser"))  # the browser's own line
 
 
