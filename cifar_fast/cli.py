@@ -21,20 +21,44 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     set_level(QUIET if args.quiet else VERBOSE if args.verbose else NORMAL)
     quiet_warnings(args.verbose)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks costs no answer
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return args.run(args) or 0
+        code = args.run(args) or 0
+        flush()
+        return code
     except KeyboardInterrupt as e:
         print("\ninterrupted", file=sys.stderr)
         return 128 + getattr(e, "signum", 2)  # as a shell reports a signal: 130 is SIGINT, 143 SIGTERM
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_output()
         return 141  # as a shell reports SIGPIPE
     except Exception as e:
         told = e if refusal(e) else in_words(e)
         if args.verbose or not told:
             raise
         print(f"cifar_fast: {words(told)}", file=sys.stderr)
+        try:
+            flush()
+        except OSError:
+            leave_output()
         return 2
+
+
+def flush() -> None:
+    "Now, where a full disk or a reader that has gone can be told, and not when Python ends. Raises OSError."
+    try:
+        print(end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, "the output") from None
+
+
+def leave_output() -> None:
+    "What is still in the buffer goes nowhere, or Python would fail with it once more at its end."
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def in_words(e: Exception) -> Exception | None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 TEMPORARY = ".part"
@@ -16,8 +16,18 @@ TEMPORARY = ".part"
 
 @contextmanager
 def written(path: str | Path):
-    "A temporary path beside `path`; renamed over it when the block ends well, removed when it does not."
+    """A temporary path beside `path`; renamed over it when the block ends well, removed when it does not.
+
+    A link stays one: the file that it leads to is replaced. A device or pipe, /dev/stdout say, is written into.
+    """
     path = Path(path)
+    if is_stream(path):
+        with tempfile.TemporaryDirectory() as folder, naming(path):
+            yield (tmp := Path(folder) / "whole")
+            with open(path, "wb") as out:
+                out.write(tmp.read_bytes())
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
         fd, tmp = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
@@ -30,6 +40,36 @@ def written(path: str | Path):
             os.replace(tmp, path)
         except BaseException:
             Path(tmp).unlink(missing_ok=True)
+            raise
+
+
+def is_stream(path: Path) -> bool:
+    "Whether this is no file that could be replaced: a device, a pipe, or what /dev/stdout leads to."
+    return path.exists() and (path.parts[:2] == ("/", "dev") or not (path.is_file() or path.is_dir()))
+
+
+@contextmanager
+def restored(*paths: Path):
+    "Files that belong together: where the block fails each is what it was before."
+    former = {}
+    with ExitStack() as links:
+        for path in paths:
+            if path.is_file():
+                former[path] = path.with_name(f".{path.name}.former{TEMPORARY}")
+                former[path].unlink(missing_ok=True)
+                links.callback(former[path].unlink, missing_ok=True)
+                try:
+                    os.link(path, former[path])
+                except OSError:  # a file system without hard links
+                    shutil.copy2(path, former[path])
+        try:
+            yield
+        except BaseException:
+            for path in paths:
+                if path not in former:
+                    path.is_file() and path.unlink()
+                elif not path.is_file() or not os.path.samefile(path, former[path]):
+                    os.replace(former[path], path)
             raise
 
 

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from safetensors.torch import save
 from cifar_fast.archs import create_arch
 from cifar_fast.data.errors import printable
 from cifar_fast.data.pictures import EXTENSIONS, PictureError, read_picture
-from cifar_fast.files import read_regular, spelled, written
+from cifar_fast.files import read_regular, restored, spelled, written
 from cifar_fast.modelfiles import (
     FORMAT,
     MODEL_BYTES,
@@ -96,11 +97,13 @@ def save_export(
 ) -> None:
     """Write the files of an export: all of them beside their targets first, so that a full disk leaves the former ones.
 
-    The .json comes last: it says that the rest is there.
+    The .json comes last: it says that the rest is there. Where one of them cannot be renamed the others take their
+    former names again.
     """
     weights, json_file, pkl = files_of(stem)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    with written(json_file) as tmp_json, ExitStack() as others:  # an ExitStack renames in the opposite order
+    # What is entered last is renamed first.
+    with restored(weights, pkl, json_file), written(json_file) as tmp_json, ExitStack() as others:
         tmp_pkl = others.enter_context(written(pkl)) if pickle else None
         tmp = others.enter_context(written(weights))
         tmp.write_bytes(save(state, metadata={"format": "pt", "arch": card["arch"]}))
@@ -235,10 +238,30 @@ def _matching(pattern: str) -> tuple[list[Path], list[str]]:
             return [p for p in _below(path, reasons) if p.suffix.lower() in EXTENSIONS], reasons
         return [path], reasons
     except (OSError, ValueError) as e:  # a glob is no file either
-        here = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(p)]
+        here = _globbed(path, reasons)
         if not here and not isinstance(e, FileNotFoundError | NotADirectoryError):
             reasons.append(f"{printable(pattern)}: {getattr(e, 'strerror', None) or e}")
         return here, reasons
+
+
+def _globbed(pattern: Path, reasons: list[str]) -> list[Path]:
+    "Files that match a glob. `**` follows no links to folders: with two that lead in circles glob's own never ends."
+    parts = pattern.parts
+    if "**" not in parts:
+        return [Path(p) for p in sorted(glob.glob(str(pattern))) if os.path.isfile(p)]
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    return [p for p in (_below(root, reasons) if root.is_dir() else ())
+            if _matches(p.relative_to(root).parts, parts[fixed:]) and p.is_file()]
+
+
+def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    "Whether the parts of a path match those of a glob, in which ** stands for any number of folders."
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return any(_matches(names[i:], pattern[1:]) for i in range(len(names) + 1))
+    return bool(names) and fnmatch(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
 
 
 def _below(folder: Path, reasons: list[str]) -> Iterator[Path]:

@@ -103,6 +103,20 @@ def problems(card: dict):
         yield "recipe must say which data (a name or path) and seed (0 to 2**32 - 1) it was trained with"
 
 
+TOLD = {"name": str, "protocol": str, "on": str | None, **dict.fromkeys(
+    ("test", "held_out", "audit", "last_epoch", "best_epoch", "seconds"), dict | None)}
+"What a card tells of its run, where it does: nothing that a prediction needs."
+
+
+def read_told(stem: str | Path) -> dict:
+    "`read_card`, for those who show what a run tells of itself as well. Raises ExportError."
+    card = read_card(stem)
+    if odd := [key for key, kind in TOLD.items() if key in card and not isinstance(card[key], kind)]:
+        raise ExportError(f"{files_of(stem)[1]}: {odd[0]} is {shown(card[odd[0]])}, which tells nothing of a run; "
+                          f"restore the file, or train again")
+    return card
+
+
 def is_path(value: Any) -> bool:
     "Whether this is text that a file system could be asked for."
     try:

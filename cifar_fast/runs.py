@@ -7,7 +7,9 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +106,10 @@ def stem_of(recipe: Recipe) -> Path:
 
 def where(checkpoint: dict) -> str:
     "How far a run had come, in words."
-    epoch, batch = checkpoint["position"]
-    done = f"after epoch {epoch}" if not batch else f"in epoch {epoch + 1}, after {batch} batches"
-    return f"{done} of {checkpoint['about']['recipe']['epochs']}"
+    (epoch, batch), epochs = checkpoint["position"], checkpoint["about"]["recipe"]["epochs"]
+    if (epoch, batch) == (epochs, 0):
+        return "after its last epoch"  # which is an earlier one where it had reached its target
+    return f"{f'in epoch {epoch + 1}, after {batch} batches' if batch else f'after epoch {epoch}'} of {epochs}"
 
 
 def identity(recipe: Recipe, data: str, machine: dict, commit: str | None) -> dict[str, Any]:
@@ -118,13 +121,26 @@ def identity(recipe: Recipe, data: str, machine: dict, commit: str | None) -> di
 
 def own_code(recipe: Recipe) -> dict[str, str]:
     "Names and SHA-256 of the files that hold a recipe's own functions and net: what `describe` cannot see inside."
-    calls = [getattr(recipe, f.name) for f in fields(recipe)]
-    modules = {getattr(getattr(c, "func", c), "__module__", None) for c in calls if callable(c)}
-    modules.add(timm.model_entrypoint(recipe.arch).__module__)
+    modules = {timm.model_entrypoint(recipe.arch).__module__, *modules_of(*(getattr(recipe, f.name)
+                                                                           for f in fields(recipe)))}
     files = {getattr(sys.modules.get(m), "__file__", None) for m in modules if m}
     ours, libraries = Path(__file__).parent, Path(torch.__file__).parent.parent  # they have a commit and versions
     return {Path(f).name: hashlib.sha256(Path(f).read_bytes()).hexdigest()[:16] for f in sorted(filter(None, files))
             if not Path(f).is_relative_to(ours) and not Path(f).is_relative_to(libraries)}
+
+
+def modules_of(*values: Any) -> Iterator[str]:
+    "Names of the modules that define the functions and objects in a recipe's values, however deep."
+    for value in values:
+        if isinstance(value, partial):
+            yield from modules_of(value.func, *value.args, *value.keywords.values())
+        elif isinstance(value, Mapping):
+            yield from modules_of(*value.values())
+        elif isinstance(value, list | tuple):
+            yield from modules_of(*value)
+        else:
+            yield (value if hasattr(value, "__qualname__") else type(value)).__module__
+            yield from modules_of(*getattr(value, "transforms", ()))  # of Albumentations: OneOf, Sequential …
 
 
 def differences(then: dict, now: dict) -> list[str]:

@@ -173,7 +173,8 @@ def what_is_kept(folder: RunFolder, about: dict, why: BaseException, trained: bo
     if not folder.checkpoint.exists():
         return f"{kept}; no checkpoint had been written yet"
     if isinstance(why, Diverged):  # the same rate would end the same way, bit for bit
-        return f"{kept}; its last good checkpoint is kept\ngo on at a lower rate: {command(about)} --allow-changes lr=…"
+        return (f"{kept}; its last good checkpoint is kept\ngo on at a lower rate: {command(about)} --allow-changes "
+                f"lr=…; where that ends alike, --restart")
     return f"{kept}\ngo on with: {command(about)}"
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -296,6 +297,22 @@ def test_a_run_that_is_nearly_named(trained, capsys):
     for command in (["report", str(trained)[:-1]], ["predict", str(trained)[:-1], "x.png"]):
         assert main(command) == 2
         assert f"no export {str(trained)[:-1]} (did you mean final-digits?)" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a disk that is full")
+def test_output_that_cannot_be_written_is_told():
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        found = subprocess.run([sys.executable, "-m", "cifar_fast", "recipes"], stdout=full, stderr=subprocess.PIPE,
+                               text=True, env=buffered)
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+    assert "the output cannot be written (No space left on device)" in found.stderr
+    read, write = os.pipe()
+    os.close(read)
+    found = subprocess.run([sys.executable, "-m", "cifar_fast", "recipes"], stdout=write, stderr=subprocess.PIPE,
+                           text=True, env=buffered)
+    os.close(write)
+    assert (found.returncode, found.stderr) == (141, "")
 
 
 def test_no_command_shows_the_help(capsys):

@@ -96,6 +96,35 @@ def test_a_worker_that_is_killed_is_told(tmp_path, digits):
     assert "a process that augments pictures died" in found.stderr and "workers=0" in found.stderr
 
 
+GROUP = """
+import os, signal, sys
+from cifar_fast.callbacks.ema import EMA
+from cifar_fast.cli import main
+
+after_step = EMA.after_step
+
+def watched(self):
+    after_step(self)
+    if self.updates == 3:
+        if not os.fork():
+            os.killpg(os.getpgrp(), signal.SIGTERM)
+            os._exit(0)
+
+EMA.after_step = watched
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_to_the_whole_group_saves_too(plain, tmp_path, digits):
+    "As systemd, timeout and batch systems send it: to the processes that augment as well."
+    found = subprocess.run([sys.executable, "-c", GROUP, *RUN, "workers=2", f"exports={tmp_path}"],
+                           capture_output=True, text=True, timeout=300, start_new_session=True)
+    assert found.returncode == 143 and "died" not in found.stderr, found.stderr
+    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (0, 3)
+    assert resume(tmp_path) == 0
+    assert bytes_that_differ(weights(plain), weights(tmp_path)) == 0
+
+
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, monkeypatch, capsys, digits):
     def spoil():
         raise Diverged("the loss became nan")
@@ -127,8 +156,8 @@ WILD = ["recipe", "final", "data=digits", "bs=512", "opt=sgd", "fit=flat", "mix=
         "report=no"]
 
 
-def test_a_loss_that_explodes_spoils_no_checkpoint(tmp_path, monkeypatch, capsys, digits):
-    "The former checkpoint stays, and the run goes on from it at a lower rate."
+def explodes(monkeypatch, stopped=False):
+    "A rate far too high from the second epoch on; `stopped` presses Ctrl-C in its first step."
     from cifar_fast.callbacks.seeding import Seeding
 
     before_train = Seeding.before_train
@@ -138,9 +167,25 @@ def test_a_loss_that_explodes_spoils_no_checkpoint(tmp_path, monkeypatch, capsys
         if self.epoch == 1:
             for group in self.opt.opt.param_groups:
                 group["lr"] = 1e6
+            if stopped:
+                os.kill(os.getpid(), signal.SIGINT)
 
+    monkeypatch.setattr(Seeding, "before_train", wild)
+
+
+def test_ctrl_c_while_the_loss_explodes_spoils_no_checkpoint(tmp_path, monkeypatch, capsys, digits):
     with monkeypatch.context() as patch:
-        patch.setattr(Seeding, "before_train", wild)
+        explodes(patch, stopped=True)
+        assert main([*WILD, "epochs=6", "lr=0.01", f"exports={tmp_path}"]) == 130
+    assert "not saved over the checkpoint from before" in capsys.readouterr().err
+    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (1, 0)
+    assert main([*WILD, "epochs=6", "lr=0.01", f"exports={tmp_path}", "--resume"]) == 0
+
+
+def test_a_loss_that_explodes_spoils_no_checkpoint(tmp_path, monkeypatch, capsys, digits):
+    "The former checkpoint stays, and the run goes on from it at a lower rate."
+    with monkeypatch.context() as patch:
+        explodes(patch)
         assert main([*WILD, "epochs=6", "lr=0.01", f"exports={tmp_path}"]) == 2
     err = capsys.readouterr().err
     assert "cifar_fast: the loss became" in err and "learning rate of 1e+06" in err and "Exception occ" not in err

@@ -2,11 +2,15 @@
 
 import csv
 import errno
+import glob
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -189,6 +193,34 @@ def test_a_picture_of_any_name_is_shown(export, place, capfdbinary, name, form):
     else:
         with open("out.csv", encoding="utf-8", newline="") as f:
             assert [row["file"] for row in csv.DictReader(f)] == [encodable(argument)]
+
+
+def test_globs_end_where_links_lead_in_circles(place):
+    os.makedirs("a/b")
+    shutil.copy("good.png", "a/b/deep.png")
+    for name in ("one", "two"):
+        os.symlink(".", f"a/{name}")
+    found, missing, closed = find_pictures(["a/**/*.png", "a/**", "none/**/*.png"])
+    assert found == [Path("a/b/deep.png")] and missing == ["none/**/*.png"] and not closed
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/*.png", "a/**/c/*", "*/**/x.*", "a/**/**/y.png", "**/b/**",
+                                     "a/*/[xy].png"])
+def test_globs_find_what_glob_finds(tmp_path, monkeypatch, pattern):
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.png", "a/x.png", "a/y.jpg", "a/b/x.png", "a/b/c/y.png", "b/c/d/x.PNG", ".h/x.png", "a/.x.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    expected = {Path(p) for p in glob.glob(pattern, recursive=True) if os.path.isfile(p)}
+    assert set(find_pictures([pattern])[0]) == expected and expected
+
+
+def test_an_encoding_that_lacks_a_name_costs_no_answer(export, place, monkeypatch):
+    os.rename("good.png", "Zoë 猫.png")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    assert main(["predict", str(export), "Zoë 猫.png"]) == 0
+    assert out.buffer.getvalue().startswith(rb"Zo\xeb \u732b.png  ")
 
 
 CLASS_NAMES = [b"cl\xff", b"two\nlines", b"\x1b[31mred", "a\u00a0b".encode(), b"-dash", b"x" * 255,

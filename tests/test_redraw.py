@@ -69,8 +69,14 @@ def test_a_run_of_which_little_is_there_is_drawn_as_far_as_it_goes(exports, caps
     assert "drew confusion.png, layers.png" in out and f"calibration.png (no {NAME})" in out and "no history" in out
 
 
-def test_a_broken_run_is_named_and_the_others_are_drawn(exports, capsys):
-    (exports / "broken.json").write_text("{")
+@pytest.mark.parametrize("odd", [None, {"protocol": 5}, {"test": 5}, {"name": []}, {"on": {}}, {"audit": "none"}])
+def test_a_broken_run_is_named_and_the_others_are_drawn(exports, capsys, odd):
+    card = json.loads((exports / "final.json").read_text())
+    (exports / "broken.json").write_text(json.dumps(card | odd) if odd else "{")
+    if odd:
+        shutil.copytree(exports / "final", exports / "broken")
+        assert main(["report", str(exports / "broken")]) == 2
+        assert f"broken.json: {next(iter(odd))} is " in capsys.readouterr().err
     assert main(["pictures", str(exports)]) == 1
     out, err = capsys.readouterr()
     assert "broken.json" in err and "final: drew" in out

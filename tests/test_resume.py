@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,13 @@ import torch
 from breaking import at, resume
 from kills import NAME, RUN, bytes_that_differ, harness, history, strays, weights
 
-from cifar_fast import runs
+from cifar_fast import runs, train
 from cifar_fast.callbacks import checkpoint, schedule
 from cifar_fast.callbacks.checkpoint import Checkpoint, CheckpointError, load, rng_state, set_rng_state
 from cifar_fast.cli import main
 from cifar_fast.optimizers import sgd
+from cifar_fast.prepare import prepare
+from cifar_fast.recipe import load_recipe
 from cifar_fast.runs import RunError, RunFolder, differences
 
 STEPS = 8  # an epoch of RUN
@@ -49,7 +52,8 @@ def broken(tmp_path, monkeypatch, digits):
 
 @pytest.mark.parametrize("saves, where", [
     (5, "in epoch 1, after 5 batches of 2"), (STEPS, "in epoch 1, after 8 batches"),
-    (STEPS + 1, "after epoch 1 of 2"), (2 * STEPS, "in epoch 2, after 7 batches"), (2 * STEPS + 2, "after epoch 2")])
+    (STEPS + 1, "after epoch 1 of 2"), (2 * STEPS, "in epoch 2, after 7 batches"),
+    (2 * STEPS + 2, "after its last epoch")])
 def test_it_goes_on_to_the_same_weights_and_history(plain, broken, capsys, saves, where):
     exports = broken(saves)
     assert "go on with: python -m cifar_fast recipe final data=digits" in capsys.readouterr().err
@@ -226,6 +230,50 @@ def test_another_library_is_told(broken, monkeypatch, capsys):
     assert f"versions.torch: {VERSIONS['torch']} then, 1.0 now" in capsys.readouterr().err
 
 
+def test_another_machine_is_told(broken, monkeypatch, capsys):
+    exports = broken(5)
+    monkeypatch.setattr(train, "machine", lambda run: {"device": "cuda", "threads": 1})
+    assert resume(exports) == 2
+    assert "machine.device: cpu" in capsys.readouterr().err
+
+
+def test_other_pictures_are_told(broken, monkeypatch, capsys):
+    exports = broken(5)
+
+    def prepared(recipe):
+        run = prepare(recipe)
+        return replace(run, source=replace(run.source, fingerprint="other"))
+
+    monkeypatch.setattr(train, "prepare", prepared)
+    assert resume(exports) == 2
+    assert ", other now" in capsys.readouterr().err
+
+
+OWN = """
+from cifar_fast.all import *
+
+class Noise(A.ImageOnlyTransform):
+    def apply(self, img, **params):
+        return img // {}
+
+def rate(*, scale):
+    return scale
+
+recipe = Recipe(arch="cifar_sprint", epochs=1, augment=({},), opt=partial(muon, {}), fit=one_cycle, loss=cross_entropy)
+"""
+
+
+@pytest.mark.parametrize("augment, opt", [("Noise()", ""), ("A.OneOf([A.HorizontalFlip(), Noise()])", ""),
+                                          ("A.HorizontalFlip()", "steps=partial(rate, scale=2)")])
+def test_own_code_is_found_however_deep(tmp_path, augment, opt):
+    found = []
+    for divisor in (2, 3):
+        (tmp_path / "mine.py").write_text(OWN.format(divisor, augment, opt))
+        found.append(runs.own_code(load_recipe(str(tmp_path / "mine.py"))))
+    assert set(found[0]) == set(found[1]) == {"mine.py"} and found[0] != found[1]
+    assert runs.own_code(load_recipe("final")) == runs.own_code(load_recipe("mobile")) == {}
+
+
 VERSIONS = runs.versions()
 
 
@@ -296,6 +344,19 @@ def test_a_checkpoint_that_lacks_something_is_named(broken, capsys):
     capsys.readouterr()
     assert resume(exports) == 2
     assert "is no whole checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spoilt", [
+    {"about": 5}, {"about": {}}, {"position": "ab"}, {"position": (0, -1)}, {"rng": {}}, {"optimizer": {}},
+    {"model": {}}, {"recorder": 7}, {"callbacks": {"ema": None}}, {"epoch": None}])
+def test_a_checkpoint_of_nonsense_is_named(broken, capsys, spoilt):
+    exports = broken(3)
+    path = exports / NAME / "running" / "checkpoint.pt"
+    torch.save(load(path) | spoilt, path)
+    capsys.readouterr()
+    assert resume(exports) == 2
+    err = capsys.readouterr().err
+    assert "checkpoint.pt" in err and "--restart" in err and "Traceback" not in err
 
 
 # ---------------------------------------------------------------- pieces of the state
@@ -375,10 +436,11 @@ def test_every_rng_goes_on():
 
 
 def test_a_patient_run_counts_on(broken, capsys):
-    "Waiting is remembered: with target and patience the run stops where it would have."
-    exports = broken(STEPS + 1, "patience=1", "lr=1e-9")
-    assert resume(exports, "patience=1", "lr=1e-9") == 0
-    assert len(history(exports)) == 2
+    "Waiting is remembered: the run stops where it would have, after the third epoch without a better one."
+    lazy = ("epochs=9", "patience=3", "lr=1e-9", "ema=none")
+    exports = broken(2 * (STEPS + 1), *lazy)
+    assert resume(exports, *lazy) == 0
+    assert len(history(exports)) == 4
 
 
 def test_a_run_error_lists_no_traceback(tmp_path, capsys, digits):

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -116,6 +117,48 @@ def test_the_former_file_survives(tmp_path, writer, fault):
     assert {p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")} == set(before)
 
 
+@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("former", [True, False])
+def test_an_export_is_one_whichever_rename_fails(tmp_path, monkeypatch, nth, former):
+    if former:
+        export(tmp_path, 1)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    replace, made = os.replace, []
+
+    def refuse(source, target):
+        made.append(target)
+        if len(made) == nth:
+            raise PermissionError(errno.EACCES, "renaming is refused", str(target))
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+        patch.setattr(files.os, "replace", refuse)
+        export(tmp_path, 2)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    export(tmp_path, 2)
+    assert load_export(tmp_path / "net").card["version"] == 2 and len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_export_beside_a_folder_of_its_name_leaves_the_former_one(tmp_path):
+    export(tmp_path, 1)
+    (tmp_path / "net.pkl").unlink()
+    (tmp_path / "net.pkl").mkdir()
+    with pytest.raises(IsADirectoryError):
+        export(tmp_path, 2)
+    assert load_export(tmp_path / "net").card["version"] == 1 and len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_link_stays_one_and_a_pipe_is_written_into(tmp_path):
+    (tmp_path / "link").symlink_to("kept")
+    files.write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "kept").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "pipe").read_text)
+        files.write_text(tmp_path / "pipe", "through")
+        assert read.result(10) == "through" and (tmp_path / "pipe").is_fifo()
+
+
 def test_a_new_file_that_fails_is_not_there(tmp_path):
     for fault in FAULTS.values():
         with fault(), pytest.raises((OSError, RuntimeError)):
@@ -185,7 +228,24 @@ def test_a_run_whose_export_fails_has_not_to_train_again(tmp_path, monkeypatch, 
     monkeypatch.undo()
     assert main([*RUN, f"exports={tmp_path}", "--resume"]) == 0
     out = capsys.readouterr().out
-    assert "goes on after epoch 2 of 2" in out and "epoch   1/2" not in out and not strays(tmp_path)
+    assert "goes on after its last epoch" in out and "epoch   1/2" not in out and not strays(tmp_path)
+
+
+def test_a_run_that_stopped_early_and_whose_export_fails_has_not_to_train_again(tmp_path, monkeypatch, capsys, digits):
+    from cifar_fast import train
+
+    def full(*args, **kw):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
+
+    early = [*RUN, "epochs=6", "target=0.01", "checkpoint_epochs=0", "checkpoint_minutes=0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_export", full)
+        assert main([*early, f"exports={tmp_path}"]) == 2
+    assert "keeps the whole training" in capsys.readouterr().err
+    assert main([*early, f"exports={tmp_path}", "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert "goes on after its last epoch" in out and "1/6" not in out and not strays(tmp_path)
+    assert len(pd.read_csv(tmp_path / NAME / "history.csv")) == 1
 
 
 def test_a_run_whose_row_cannot_be_added_is_complete(tmp_path, monkeypatch, capsys, digits):

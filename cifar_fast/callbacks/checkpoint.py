@@ -8,8 +8,11 @@ read with `weights_only=True`: it cannot run code.
 from __future__ import annotations
 
 import io
+import math
 import random
+import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import torch
 from fastai.callback.core import Callback
 
 from cifar_fast.callbacks.history import grown
+from cifar_fast.callbacks.told import Told
 from cifar_fast.files import written
 
 FORMAT = 2
@@ -26,12 +30,15 @@ FORMAT = 2
 WORSE = 10
 "A loss so many times its first value is not saved over a better one."
 
+LONGER = 100
+"Nor are weights so many times as long as those that the net was made with: a step too far shows there at once."
+
 SAVED = ("about", "position", "spent", "resumes", "batches", "model", "optimizer", "callbacks", "recorder",
          "train_iter", "rng", "epoch")
 "What a file of this format holds."
 
 
-class CheckpointError(Exception):
+class CheckpointError(Told):
     "A checkpoint that cannot be continued; the message names the file and the next step."
 
 
@@ -53,11 +60,14 @@ class Checkpoint(Callback):
         self.resumes = start["resumes"] + 1 if start else 0
         self.stop = None  # set from outside: an exception to raise once the step is done and saved
         self.done = False  # set from outside: the fit has ended
+        self.fresh = math.inf  # length of the weights that the net was made with
 
     def before_fit(self):
-        self.last = time.monotonic()
+        self.last, self.fresh = time.monotonic(), length(self.learn.model)
         if self.start:
-            for line in restore_run(self.learn, self.start, self.changed()):
+            with named(self.path):
+                begun = restore_run(self.learn, self.start, self.changed())
+            for line in begun:
                 print(f"  {line}", flush=True)
             epoch, batch = self.start["position"]
             if self.start["batches"] != len(self.dls.train):
@@ -66,7 +76,8 @@ class Checkpoint(Callback):
 
     def before_train(self):
         if self.start and self.begins[1] and self.epoch == self.begins[0]:
-            restore_epoch(self.learn, self.start)
+            with named(self.path):
+                restore_epoch(self.learn, self.start)
 
     def changed(self) -> bool:
         "Whether the run goes on with another recipe than it was begun with."
@@ -82,9 +93,16 @@ class Checkpoint(Callback):
         if self.stop or self.epoch + 1 == self.n_epoch or (self.epochs and (self.epoch + 1) % self.epochs == 0):
             self.save(self.epoch + 1, 0)
 
+    def after_cancel_fit(self):
+        self.save(self.n_epoch, 0)  # stopped early, before `after_epoch` came here: no epoch is left
+
     def save(self, epoch: int, batch: int) -> None:
         "Where `batch` batches of `epoch` are done. A run that goes astray leaves the former checkpoint as it is."
-        if not self.stop and astray(self.learn):
+        if astray(self.learn, LONGER * self.fresh):
+            if self.stop:
+                print("the loss has left its bounds: this is not saved over the checkpoint from before",
+                      file=sys.stderr, flush=True)
+                raise self.stop
             return
         content = io.BytesIO()  # torch's own writer says of a full disk that "file write failed"
         torch.save(plain({
@@ -100,6 +118,16 @@ class Checkpoint(Callback):
     def seconds(self) -> float:
         "Since the run began, without the time that it lay still."
         return self.spent + time.monotonic() - self.began
+
+
+@contextmanager
+def named(path: Path):
+    "Whatever the parts of a checkpoint meet that do not fit the run is a CheckpointError."
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as e:
+        raise CheckpointError(f"{path} does not fit this run ({type(e).__name__}: {' '.join(str(e).split())[:100]}); "
+                              f"--restart begins it anew") from e
 
 
 def load(path: Path) -> dict:
@@ -118,7 +146,20 @@ def load(path: Path) -> dict:
     if missing := [key for key in SAVED if key not in found]:
         raise CheckpointError(f"{path} is no whole checkpoint: it lacks {', '.join(missing)}; --restart begins the run "
                               f"anew")
+    if not sound(found):
+        raise CheckpointError(f"{path} is no checkpoint of a run: what it says of itself cannot be; --restart begins "
+                              f"the run anew")
     return found
+
+
+def sound(found: dict) -> bool:
+    "Whether the parts that are read before the run is built are what they should be."
+    about, position = found["about"], found["position"]
+    return (isinstance(about, dict) and {"lr", "typed"} <= about.keys()
+            and all(isinstance(about.get(k), dict) for k in ("recipe", "machine", "versions"))
+            and isinstance(given := about.get("given"), list) and all(isinstance(g, str) for g in given)
+            and {"arch", "lr", "opt", "epochs"} <= about["recipe"].keys()
+            and isinstance(position, tuple) and len(position) == 2 and all(type(n) is int and n >= 0 for n in position))
 
 
 # ---------------------------------------------------------------- what a run consists of
@@ -162,9 +203,14 @@ def groups(opt) -> list[dict]:
     return opt.opt.param_groups
 
 
-def astray(learn) -> bool:
-    "Whether the loss has left its bounds or a weight is no number: what is saved now could only end badly."
-    return not grown(learn.recorder) < WORSE or not all(bool(torch.isfinite(p).all()) for p in learn.model.parameters())
+def astray(learn, longest: float) -> bool:
+    "Whether loss or weights have left their bounds, or are no numbers: what is saved now could only end badly."
+    return not (grown(learn.recorder) < WORSE and length(learn.model) < longest)
+
+
+def length(model) -> float:
+    "Of all weights as one vector; infinite or nan where one of them is."
+    return float(torch.stack([p.detach().float().norm() for p in model.parameters()]).norm())
 
 
 def epoch_state(learn) -> dict[str, Any]:

@@ -9,21 +9,15 @@ from pathlib import Path
 import pandas as pd
 from fastai.callback.core import Callback
 
+from cifar_fast.callbacks.told import Told
 from cifar_fast.files import write_text
 
 EXPLODED = 1000
 "A loss so many times its first value (or 1, if that is less) comes back no more; cross-entropy begins near log C."
 
 
-class Diverged(Exception):
+class Diverged(Told):
     "The loss is no number any more, or beyond all bounds; the message says where, at which rate, and what to try."
-
-    def __init__(self, message: str):
-        super().__init__(message)
-        self.message = message
-
-    def __str__(self):  # fastai puts words of its own into `args`
-        return self.message
 
 
 def grown(recorder) -> float:

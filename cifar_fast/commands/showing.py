@@ -36,12 +36,12 @@ def results(args) -> int:
 
 
 def report(args) -> int:
-    from cifar_fast.modelfiles import read_card
+    from cifar_fast.modelfiles import read_told
     from cifar_fast.prepare import draw_fed
     from cifar_fast.report import rebuild
 
     stem = spelled(in_exports(args.name))
-    begun = unchanged(read_card(stem))
+    begun = unchanged(read_told(stem))
     if begun and not (stem / "augmented.png").is_file():
         draw_fed(begun, stem / "augmented.png")
     made, missing = rebuild(stem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import torch
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
@@ -60,6 +62,12 @@ class SeededDL(TfmdDL):
             for aug in augs:
                 aug.seed(derive(self.seed, self.epoch, self.skipped + k * self.num_workers + self.offs))
             yield self.direct_batch(rows) if self.is_direct else self.do_batch([self.do_item(i) for i in rows])
+
+    def wif(self):
+        """In a worker, at its start. A SIGTERM that is sent to a whole group of processes leaves it the first time, so
+        that the run can finish its step; the second one, or the run's own, ends it.
+        """
+        signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
     @property
     def is_direct(self) -> bool:

@@ -15,7 +15,7 @@ from cifar_fast.data.sources import Source, load_source
 from cifar_fast.evaluation import counted
 from cifar_fast.files import write_text
 from cifar_fast.inference import load_export
-from cifar_fast.modelfiles import ExportError, read_card
+from cifar_fast.modelfiles import ExportError, read_told
 from cifar_fast.predictions import NAME, Predictions, PredictionsError
 from cifar_fast.report import figures
 from cifar_fast.report.modelcard import model_card
@@ -84,7 +84,7 @@ def pictures_of(said: Predictions, source: Source) -> np.ndarray:
 
 def rebuild(stem: Path) -> tuple[list[Path], list[str]]:
     "The same of a run that is on disk: what was made, and what could not be, with the reason. Raises ExportError."
-    card, missing = read_card(stem), []
+    card, missing = read_told(stem), []
     history = draw_curves(stem, card)
     if history is None:
         missing.append(f"curves (no {stem / 'history.csv'})")
@@ -113,7 +113,7 @@ def redraw(stem: Path) -> tuple[list[Path], list[str]]:
     No dataset is opened, and none downloaded. Returns what was made, and what was not, with the reason. Raises
     ExportError, PredictionsError.
     """
-    card, made, left = read_card(stem), [], []
+    card, made, left = read_told(stem), [], []
     history, told = draw_curves(stem, card), card.get("recipe")
     if history is None:
         left.append("history.png (no history.csv)")
