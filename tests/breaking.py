@@ -4,6 +4,8 @@ from kills import RUN
 
 from cifar_fast.cli import main
 
+STEPS = 8  # an epoch of RUN
+
 
 def resume(exports, *more):
     return main([*RUN, f"exports={exports}", "--resume", *more])
@@ -20,3 +22,7 @@ def at(monkeypatch, step, call):
         if self.updates == step:
             call()
     monkeypatch.setattr(EMA, "after_step", watched)
+
+
+class Broken(BaseException):
+    "What breaks a run off, as nothing in it expects."

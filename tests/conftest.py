@@ -46,6 +46,32 @@ def plain(tmp_path_factory, digits):
     return exports
 
 
+@pytest.fixture
+def broken(tmp_path, monkeypatch, digits):
+    "Breaks a run off after so many checkpoints, one a step and one an epoch; returns its exports."
+    from breaking import Broken
+    from kills import RUN
+
+    from cifar_fast.callbacks.checkpoint import Checkpoint
+    from cifar_fast.cli import main
+
+    def run(saves, *changes):
+        save, made = Checkpoint.save, []
+
+        def breaking(self, epoch, batch):
+            save(self, epoch, batch)
+            made.append((epoch, batch))
+            if len(made) == saves:
+                raise Broken
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoint, "save", breaking)
+            with pytest.raises(Broken):
+                main([*RUN, f"exports={tmp_path}", *changes])
+        return tmp_path
+    return run
+
+
 @pytest.fixture(scope="module")
 def base(digits):
     "The short run that others are held against."

@@ -9,13 +9,11 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from breaking import at, resume
+from breaking import STEPS, at, resume
 from kills import NAME, RUN, bytes_that_differ, weights
 
 from cifar_fast.callbacks.checkpoint import load
 from cifar_fast.cli import main
-
-STEPS = 8  # an epoch of RUN
 
 
 @pytest.mark.parametrize("error, told", [

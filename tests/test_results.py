@@ -333,3 +333,15 @@ def test_a_run_named_after_its_seed_is_its_recipe_s(capsys):
                          made(recipe="mine-7", seed="7", recipe_id="x")])
     found = summarize(rows, {"sprint": "new"})
     assert list(found["recipe"]) == ["sprint", "mine-7"] and list(found["n"]) == [1, 1]
+
+
+def test_a_row_is_added_once_whatever_the_date(tmp_path):
+    from cifar_fast.results.store import add
+
+    table, row = tmp_path / "results.csv", {"recipe": "a", "seed": 1, "accuracy": None, "date": "2026-01-01"}
+    add(row, table, tmp_path / "row.csv")
+    add({**row, "date": "2026-01-02"}, table, tmp_path / "row.csv", once=True)
+    assert len(pd.read_csv(table)) == 1
+    add({**row, "seed": 2}, table, tmp_path / "row.csv", once=True)
+    add(row, table, tmp_path / "row.csv")
+    assert list(pd.read_csv(table)["seed"]) == [1, 2, 1]

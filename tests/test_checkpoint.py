@@ -1,0 +1,137 @@
+"""The file of a stopped run: no code, named where it is broken, and each piece of the state that it holds."""
+
+import os
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from breaking import resume
+from kills import NAME
+
+from cifar_fast.callbacks import checkpoint, schedule
+from cifar_fast.callbacks.checkpoint import CheckpointError, load, rng_state, set_rng_state
+from cifar_fast.optimizers import sgd
+
+
+class Payload:
+    def __reduce__(self):
+        return Path.touch, (Path(os.environ["CIFAR_FAST_TEST_PAYLOAD"]),)
+
+
+def test_a_checkpoint_runs_no_code_and_a_broken_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CIFAR_FAST_TEST_PAYLOAD", str(tmp_path / "executed"))
+    path = tmp_path / "checkpoint.pt"
+    whole = {"format": checkpoint.FORMAT, "payload": Payload()}
+    torch.save(whole, path)
+    with pytest.raises(CheckpointError, match="broken.*--restart"):
+        load(path)
+    assert not (tmp_path / "executed").exists()
+    torch.save({"format": 99}, path)
+    with pytest.raises(CheckpointError, match="format 99"):
+        load(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt.*--restart"):
+        load(path)
+
+
+def test_a_checkpoint_that_lacks_something_is_named(broken, capsys):
+    exports = broken(1)
+    path = exports / NAME / "running" / "checkpoint.pt"
+    whole = load(path)
+    assert {"format", *checkpoint.SAVED} == whole.keys()
+    for key in checkpoint.SAVED:
+        torch.save({k: v for k, v in whole.items() if k != key}, path)
+        with pytest.raises(CheckpointError, match=rf"checkpoint\.pt is no whole checkpoint: it lacks {key}; --restart"):
+            load(path)
+    capsys.readouterr()
+    assert resume(exports) == 2
+    assert "is no whole checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spoilt", [
+    {"about": 5}, {"about": {}}, {"position": "ab"}, {"position": (0, -1)}, {"rng": {}}, {"optimizer": {}},
+    {"model": {}}, {"recorder": 7}, {"callbacks": {"ema": None}}, {"epoch": None}])
+def test_a_checkpoint_of_nonsense_is_named(broken, capsys, spoilt):
+    exports = broken(3)
+    path = exports / NAME / "running" / "checkpoint.pt"
+    torch.save(load(path) | spoilt, path)
+    capsys.readouterr()
+    assert resume(exports) == 2
+    err = capsys.readouterr().err
+    assert "checkpoint.pt" in err and "--restart" in err and "Traceback" not in err
+
+
+SCHEDULES = {
+    "plateau": dict(patience=0), "step": dict(step_size=2, gamma=0.5), "cosine": {}, "warmup_cosine": dict(warmup=1),
+    "cyclic": dict(step_size_up=3, step_size_down=2), "one_cycle_torch": dict(max_lr=0.3)}
+
+
+def test_all_schedules_are_tried():
+    assert set(SCHEDULES) == set(schedule.__all__)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_of_a_changed_recipe_catches_up(name):
+    "It stands where it would, had it been there from the start."
+    whole = Scheduled(name)
+    whole.steps(23)
+    late = Scheduled(name)
+    late.cb.learn.recorder.values = [[1 / 4], [1 / 8]]  # what Scheduled shows after an epoch
+    late.cb.catch_up(2, 1, 4)
+    late.done = 9
+    late.steps(14)
+    assert late.rates == pytest.approx(whole.rates[9:])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_goes_on(name, tmp_path):
+    whole = Scheduled(name)
+    whole.steps(23)
+    first = Scheduled(name)
+    first.steps(9)
+    torch.save({"sched": checkpoint.plain(first.cb.saved()), "opt": first.opt.state_dict()}, tmp_path / "x.pt")
+    second, saved = Scheduled(name), torch.load(tmp_path / "x.pt", weights_only=True)
+    second.opt.load_state_dict(saved["opt"])
+    second.cb.restore(saved["sched"])
+    second.done = 9
+    second.steps(14)
+    assert first.rates + second.rates == whole.rates and len(set(whole.rates)) > 2
+
+
+class Scheduled:
+    "A schedule over six epochs of four steps, alone with its optimizer; accuracy falls, so that a plateau acts."
+
+    def __init__(self, name):
+        self.cb, weight = getattr(schedule, name)(**SCHEDULES[name]), torch.nn.Parameter(torch.zeros(1))
+        weight.grad = torch.zeros(1)
+        self.opt = sgd([weight], lr=0.1)
+        recorder = SimpleNamespace(metric_names=["epoch", "valid_accuracy"], values=[])
+        self.cb.learn = SimpleNamespace(opt=self.opt, n_epoch=6, dls=SimpleNamespace(train=range(4)), training=True,
+                                        recorder=recorder)
+        self.cb.before_fit()
+        self.rates, self.done = [], 0
+
+    def steps(self, count):
+        for _ in range(count):
+            self.rates.append(self.opt.hypers[-1]["lr"])
+            self.opt.step()
+            self.cb.after_batch()
+            self.done += 1
+            if self.done % 4 == 0:
+                self.cb.learn.recorder.values = [[1 / self.done]]
+                self.cb.after_epoch()
+
+
+def test_every_rng_goes_on():
+    saved = rng_state()
+
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    first = draw()
+    assert draw() != first
+    set_rng_state(saved)
+    assert draw() == first

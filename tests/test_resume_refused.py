@@ -1,0 +1,225 @@
+"""What a run that stopped asks before it goes on, and what it refuses: each difference is told."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from breaking import Broken, resume
+from kills import NAME, RUN, bytes_that_differ, history, strays, weights
+
+from cifar_fast import runs, train
+from cifar_fast.callbacks.checkpoint import Checkpoint
+from cifar_fast.cli import main
+from cifar_fast.prepare import prepare
+from cifar_fast.recipe import load_recipe
+from cifar_fast.runs import RunError, RunFolder, differences
+
+
+def test_the_same_command_again_offers_to_go_on(broken, capsys):
+    exports = broken(5)
+    kept = (exports / NAME / "running" / "checkpoint.pt").read_bytes()
+    capsys.readouterr()
+    assert main([*RUN, f"exports={exports}"]) == 2
+    err = capsys.readouterr().err
+    assert "stopped in epoch 1" in err and "--resume" in err and "--restart" in err
+    assert (exports / NAME / "running" / "checkpoint.pt").read_bytes() == kept
+
+
+@pytest.mark.parametrize("answer, code", [("", 0), ("n", 2), (EOFError, 2)])
+def test_on_a_terminal_it_asks(plain, broken, monkeypatch, capsys, answer, code):
+    exports = broken(5)
+    capsys.readouterr()
+
+    def asked(prompt):
+        if answer is EOFError:
+            raise EOFError
+        return answer
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", asked)
+    assert main([*RUN, f"exports={exports}"]) == code
+    assert capsys.readouterr().err.count("is kept in") == 1
+    assert (exports / f"{NAME}.json").exists() == (code == 0)
+
+
+def test_what_was_typed_for_the_run_need_not_be_typed_again(broken, plain):
+    exports = broken(5)
+    assert main(["recipe", "final", "data=digits", f"exports={exports}", "--resume"]) == 0
+    assert bytes_that_differ(weights(plain), weights(exports)) == 0
+
+
+def test_restart_throws_the_stopped_run_away(broken, capsys):
+    exports = broken(5)
+    assert main([*RUN, f"exports={exports}", "--restart", "epochs=1"]) == 0
+    assert "goes on" not in capsys.readouterr().out and not strays(exports)
+
+
+def test_nothing_to_resume(tmp_path, capsys, digits):
+    assert resume(tmp_path) == 2
+    assert "leave out --resume" in capsys.readouterr().err
+
+
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew(plain, tmp_path, capsys):
+    (tmp_path / NAME / "running").mkdir(parents=True)
+    assert resume(tmp_path) == 0
+    assert "begins anew" in capsys.readouterr().out
+    assert bytes_that_differ(weights(plain), weights(tmp_path)) == 0
+
+
+def test_a_changed_recipe_is_refused_or_allowed_by_name(broken, capsys):
+    exports = broken(5)
+    assert resume(exports, "lr=0.01") == 2
+    err = capsys.readouterr().err
+    assert "recipe.lr: 0.05 then, 0.01 now" in err and "--allow-changes" in err
+    assert resume(exports, "lr=0.01", "--allow-changes") == 0
+    assert "recipe.lr: 0.05 then, 0.01 now" in capsys.readouterr().out
+
+
+def test_a_changed_rate_holds_where_nothing_sets_it_anew(broken):
+    "The saved optimizer and scheduler hold the old one."
+    exports = broken(5, "fit=flat")
+    assert resume(exports, "lr=0.001", "--allow-changes") == 0
+    assert list(history(exports)["lr"]) == [0.001, 0.001]
+    assert pd.read_csv(exports / "results.csv")["settings"].str.contains("lr=0.001").all()
+
+
+@pytest.mark.parametrize("then, now, begins", [
+    ([], ["patience=2"], "patience"), (["select=last"], ["select=best"], "keep_best"),
+    (["fit=flat"], ["sched=step"], None), (["fit=flat", "sched=step"], ["sched=cosine"], None),
+    (["ema=none"], ["ema=ema"], "ema"), ([], ["ema=none"], None), ([], ["bs=64"], None), ([], ["epochs=3"], None)])
+def test_a_part_that_the_run_had_not_begins_where_it_goes_on(broken, capsys, then, now, begins):
+    exports = broken(5, *then)
+    capsys.readouterr()
+    code, (out, err) = resume(exports, *now, "--allow-changes"), capsys.readouterr()
+    assert code == 0, err
+    assert "goes on in epoch 1, after 5 batches" in out
+    assert begins is None or f"{begins} begins here: the run had none" in out
+
+
+def test_another_optimizer_cannot_take_over(broken, capsys):
+    exports = broken(5)
+    assert resume(exports, "opt=adamw", "lr=0.001", "--allow-changes") == 2
+    assert "optimises with muon, whose state adamw cannot take over: --restart" in capsys.readouterr().err
+
+
+def test_an_edited_function_of_a_recipe_file_is_told(tmp_path, monkeypatch, capsys, digits):
+    mine = tmp_path / "mine.py"
+    text = Path("recipes/mobile.py").read_text().replace("\nrecipe =", '''
+def own_loss(*, smoothing: float = 0.1):
+    return cross_entropy(label_smoothing=smoothing)
+
+recipe =''').replace("partial(cross_entropy)", "partial(own_loss)")
+    mine.write_text(text)
+    typed = ["recipe", str(mine), "data=digits", "epochs=2", "bs=512", "tta=0", "report=no",
+             f"exports={tmp_path / 'exports'}"]
+    save = Checkpoint.save
+
+    def breaking(self, *where):
+        save(self, *where)
+        raise Broken
+
+    with monkeypatch.context() as patch, pytest.raises(Broken):
+        patch.setattr(Checkpoint, "save", breaking)
+        main(typed)
+    mine.write_text(text.replace("smoothing: float = 0.1", "smoothing: float = 0.9"))
+    capsys.readouterr()
+    assert main([*typed, "--resume"]) == 2
+    assert "code.mine.py" in capsys.readouterr().err
+    mine.write_text(text)
+    assert main([*typed, "--resume"]) == 0
+
+
+def test_another_library_is_told(broken, monkeypatch, capsys):
+    exports = broken(5)
+    monkeypatch.setattr(runs, "versions", lambda: {**VERSIONS, "torch": "1.0"})
+    assert resume(exports) == 2
+    assert f"versions.torch: {VERSIONS['torch']} then, 1.0 now" in capsys.readouterr().err
+
+
+def test_another_machine_is_told(broken, monkeypatch, capsys):
+    exports = broken(5)
+    monkeypatch.setattr(train, "machine", lambda run: {"device": "cuda", "threads": 1})
+    assert resume(exports) == 2
+    assert "machine.device: cpu" in capsys.readouterr().err
+
+
+def test_other_pictures_are_told(broken, monkeypatch, capsys):
+    exports = broken(5)
+
+    def prepared(recipe):
+        run = prepare(recipe)
+        return replace(run, source=replace(run.source, fingerprint="other"))
+
+    monkeypatch.setattr(train, "prepare", prepared)
+    assert resume(exports) == 2
+    assert ", other now" in capsys.readouterr().err
+
+
+OWN = """
+from cifar_fast.all import *
+
+class Noise(A.ImageOnlyTransform):
+    def apply(self, img, **params):
+        return img // {}
+
+def rate(*, scale):
+    return scale
+
+recipe = Recipe(arch="cifar_sprint", epochs=1, augment=({},), opt=partial(muon, {}), fit=one_cycle, loss=cross_entropy)
+"""
+
+
+@pytest.mark.parametrize("augment, opt", [("Noise()", ""), ("A.OneOf([A.HorizontalFlip(), Noise()])", ""),
+                                          ("A.HorizontalFlip()", "steps=partial(rate, scale=2)")])
+def test_own_code_is_found_however_deep(tmp_path, augment, opt):
+    found = []
+    for divisor in (2, 3):
+        (tmp_path / "mine.py").write_text(OWN.format(divisor, augment, opt))
+        found.append(runs.own_code(load_recipe(str(tmp_path / "mine.py"))))
+    assert set(found[0]) == set(found[1]) == {"mine.py"} and found[0] != found[1]
+    assert runs.own_code(load_recipe("final")) == runs.own_code(load_recipe("mobile")) == {}
+
+
+VERSIONS = runs.versions()
+
+
+@pytest.mark.parametrize("changed, told", [
+    ({"data": "b"}, ["data: a then, b now"]),
+    ({"machine": {"threads": 2}}, ["machine.threads: 1 then, 2 now"]),
+    ({"recipe": {"lr": 1, "ema": {"call": "x"}}}, ["recipe.ema: None then, not there now",
+                                                   "recipe.ema.call: not there then, x now"]),
+    ({"commit": None}, ["commit: c then, None now"]), ({"lr": 9}, [])])
+def test_differences(changed, told):
+    then = {"recipe": {"lr": 1, "ema": None}, "data": "a", "machine": {"threads": 1}, "versions": {}, "commit": "c",
+            "lr": 3}
+    assert differences(then, then | changed) == told
+
+
+def test_another_run_of_the_name_is_told_and_neither_is_harmed(tmp_path, capsys, digits):
+    with RunFolder(tmp_path / NAME) as folder:
+        folder.begin(keep=False)
+        (folder.working / "history.csv").write_text("mine")
+        assert main([*RUN, f"exports={tmp_path}"]) == 2
+        assert "another run of final-digits is working" in capsys.readouterr().err
+        assert (folder.working / "history.csv").read_text() == "mine"
+    with RunFolder(tmp_path / NAME):
+        "It can be held again once it was released."
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    stray = [tmp_path / ".a.json.x1.part", tmp_path / "a" / ".history.csv.y2.part",
+             tmp_path / "a" / "running" / ".checkpoint.pt.z.part"]
+    others = [tmp_path / ".a-digits.json.x1.part", tmp_path / "a" / "history.csv", tmp_path / "a" / ".hidden"]
+    for path in [*stray, *others]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with RunFolder(tmp_path / "a"):
+        assert not any(p.exists() for p in stray) and all(p.exists() for p in others)
+
+
+def test_a_run_error_lists_no_traceback(tmp_path, capsys, digits):
+    assert main([*RUN, f"exports={tmp_path}", "--allow-changes"]) == 2
+    assert capsys.readouterr().err == "cifar_fast: --allow-changes belongs to --resume\n"
+    assert issubclass(RunError, Exception)
