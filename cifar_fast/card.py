@@ -178,7 +178,7 @@ def scored(card: dict) -> str:
     if found:
         tta = f", TTA (image and mirror) {found['accuracy_tta']:.2%}" if "accuracy_tta" in found else ""
         raw = f", without EMA {found['accuracy_without_ema']:.2%}" if "accuracy_without_ema" in found else ""
-        best = " of the best epoch" if card["protocol"].startswith("selected on test") else ""
+        best = " of the best epoch" if card["recipe"]["select"] == "best" else ""
         lines.append(f"{on} accuracy{best} {found['accuracy']:.2%}{tta}{raw}  ({found['n']:,} pictures, {took})")
     else:
         lines.append(f"no accuracy: the dataset has no test pictures and valid=0 holds none out ({took})")

@@ -10,7 +10,7 @@ from toys import Watch, equal, state, toy
 
 from cifar_fast.callbacks.ema import EMA, ema
 from cifar_fast.callbacks.stopping import KeepBest, Patience, Target
-from cifar_fast.card import finished
+from cifar_fast.card import finished, scored
 from cifar_fast.constraints import Budget
 from cifar_fast.prepare import BudgetError, prepare
 
@@ -145,3 +145,13 @@ def test_a_rule_is_waived_by_name_and_with_a_reason(digits):
 def test_an_architecture_that_there_is_not(digits):
     with pytest.raises(ValueError, match="no architecture is called 'cifar_nope'.*; there are cifar_final"):
         prepare(tiny("arch=cifar_nope"))
+
+
+@pytest.mark.parametrize("select, said", [
+    ("best", "test accuracy of the best epoch 80.00%"), ("last", "test accuracy 80.00%")])
+def test_what_was_selected_is_said(select, said):
+    card = {"protocol": "selected on test, as published", "recipe": {"select": select}, "seconds": {"training": 1},
+            "last_epoch": {"valid_accuracy": 0.8}, "best_epoch": {"accuracy": 0.9, "epoch": 3}, "held_out": None,
+            "test": {"n": 10, "accuracy": 0.8}}
+    last, measured = scored(card).splitlines()
+    assert last == "last epoch 80.00%, best 90.00% (epoch 3, selected on test)" and measured.startswith(said)
