@@ -67,7 +67,8 @@ def restored(*paths: Path):
         except BaseException:
             for path in paths:
                 if path not in former:
-                    path.is_file() and path.unlink()
+                    if path.is_file():
+                        path.unlink()
                 elif not path.is_file() or not os.path.samefile(path, former[path]):
                     os.replace(former[path], path)
             raise

@@ -1,8 +1,6 @@
 """The file of a stopped run: no code, named where it is broken, and each piece of the state that it holds."""
 
-import os
 import random
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,15 +8,11 @@ import pytest
 import torch
 from breaking import resume
 from kills import NAME
+from strangers import Payload
 
 from cifar_fast.callbacks import checkpoint, schedule
 from cifar_fast.callbacks.checkpoint import CheckpointError, load, rng_state, set_rng_state
 from cifar_fast.optimizers import sgd
-
-
-class Payload:
-    def __reduce__(self):
-        return Path.touch, (Path(os.environ["CIFAR_FAST_TEST_PAYLOAD"]),)
 
 
 def test_a_checkpoint_runs_no_code_and_a_broken_one_is_named(tmp_path, monkeypatch):

@@ -1,0 +1,35 @@
+"""A good export, copies of it to spoil, and where a payload would leave its trace."""
+
+import shutil
+
+import pytest
+import torch
+from strangers import CARD
+
+from cifar_fast.archs import create_arch
+from cifar_fast.inference import save_export
+
+
+@pytest.fixture(autouse=True)
+def executed(tmp_path, monkeypatch):
+    "Where a payload would leave its trace; no test but those that say so may find it."
+    trace = tmp_path / "executed"
+    monkeypatch.setenv("CIFAR_FAST_TEST_PAYLOAD", str(trace))
+    monkeypatch.setenv("CIFAR_FAST_TRUST", str(tmp_path / "settings" / "trusted"))
+    return trace
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    torch.manual_seed(0)
+    stem = tmp_path_factory.mktemp("good") / "good"
+    save_export(stem, create_arch("cifar_sprint", 10), CARD)
+    return stem
+
+
+@pytest.fixture
+def export(good, tmp_path):
+    "A copy to spoil."
+    for path in good.parent.iterdir():
+        shutil.copy(path, tmp_path / path.name)
+    return tmp_path / "good"
