@@ -14,6 +14,7 @@ from serving import XSS, served
 
 selenium = pytest.importorskip("selenium", reason="needs selenium: pip install -e '.[dev]'")
 from selenium import webdriver  # noqa: E402
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -112,9 +113,14 @@ def give(driver, *files) -> None:
     driver.find_element(By.ID, "pictures").send_keys("\n".join(map(str, files)))
 
 
+def waiting(driver, seconds: float) -> WebDriverWait:
+    "What was found may be gone before it is read, while another page takes the place of this one: look again then."
+    return WebDriverWait(driver, seconds, ignored_exceptions=[StaleElementReferenceException])
+
+
 def cards(driver, count: int) -> list:
     "The cards once there are `count`, and the page is done."
-    wait = WebDriverWait(driver, 20)
+    wait = waiting(driver, 60)
     wait.until(lambda d: len(d.find_elements(By.CSS_SELECTOR, "#results .card")) == count)
     wait.until(lambda d: "busy" not in d.find_element(By.ID, "status").get_attribute("class"))
     return driver.find_elements(By.CSS_SELECTOR, "#results .card")
@@ -212,7 +218,7 @@ def test_keyboard_alone(browser, pictures):
         assert float(at.value_of_css_property("outline-width").removesuffix("px")) >= 2
         if met[-1] == "pictures":
             press(browser, Keys.SPACE)
-            WebDriverWait(browser, 10).until(
+            waiting(browser, 10).until(
                 lambda d: any(e["method"] == "Page.fileChooserOpened" for e in events(d)))
         if met[-1] == "cam":
             press(browser, Keys.SPACE)
@@ -245,7 +251,7 @@ def test_without_scripts_the_form_works_too(browser, pictures, address):
     browser.get(address)
     give(browser, pictures / "one.png", pictures / "huge.png")
     browser.find_element(By.CSS_SELECTOR, "#form button").click()
-    WebDriverWait(browser, 20).until(lambda d: len(d.find_elements(By.CSS_SELECTOR, "#results .card")) == 2)
+    waiting(browser, 60).until(lambda d: len(d.find_elements(By.CSS_SELECTOR, "#results .card")) == 2)
     assert "larger than 20 MB" in browser.find_element(By.CSS_SELECTOR, ".card.bad").text
     looked = browser.find_element(By.CLASS_NAME, "looked")
     browser.find_element(By.ID, "cam").click()
@@ -260,7 +266,7 @@ def test_a_request_that_is_too_large_is_answered_although_it_was_still_being_sen
         f.truncate(20 * 2**20)
     give(browser, *[pictures / "large.png"] * 8)
     browser.find_element(By.CSS_SELECTOR, "#form button").click()
-    WebDriverWait(browser, 60).until(lambda d: "128 MB together" in d.find_element(By.TAG_NAME, "main").text)
+    waiting(browser, 60).until(lambda d: "128 MB together" in d.find_element(By.TAG_NAME, "main").text)
     assert all(" 413 " in e["message"] for e in browser.get_log("browser"))  # the browser's own line
 
 
@@ -283,5 +289,5 @@ def test_a_server_that_has_gone_is_told(browser, pictures):
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/predict"]})
     give(browser, pictures / "one.png")
     status = browser.find_element(By.ID, "status")
-    WebDriverWait(browser, 10).until(lambda d: "did not answer" in status.text)
+    waiting(browser, 10).until(lambda d: "did not answer" in status.text)
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
