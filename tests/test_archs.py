@@ -22,8 +22,8 @@ def count(model):
     return sum(p.numel() for p in model.parameters())
 
 
-def test_all_seven_are_registered():
-    assert set(ARCHS) == {*EXACT, "cifar_final", "cifar_sprint"}
+def test_all_are_registered():
+    assert set(ARCHS) == {*EXACT, "cifar_final", "cifar_mirror", "cifar_sprint"}
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -139,7 +139,7 @@ def test_widths_and_depths_are_arguments():
     assert timm.create_model("cifar_sprint", widths=(8, 12, 16), depths=(1, 0)).num_features == 16
 
 
-@pytest.mark.parametrize("name", ["cifar_netv2", "cifar_strided", "cifar_mobile", "cifar_final"])
+@pytest.mark.parametrize("name", ["cifar_netv2", "cifar_strided", "cifar_mobile", "cifar_final", "cifar_mirror"])
 @pytest.mark.parametrize("form", ["string", "callable"])
 def test_fastai_vision_learner(name, form):
     pytest.importorskip("fastai")

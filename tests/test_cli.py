@@ -63,7 +63,7 @@ def test_a_run_leaves_its_plots_and_history_and_no_stray_file(trained):
     assert len(pd.read_csv(trained / "history.csv")) == 8
     for name in ("history.png", "learning_rate.png", "confusion.png"):
         assert Image.open(trained / name).size[0] > 300
-    assert json.loads((trained / "recipe.json").read_text())["arch"] == "cifar_final"
+    assert json.loads((trained / "recipe.json").read_text())["arch"] == "cifar_mirror"
     assert not (trained / "published.png").exists()  # nobody published a curve of it
     everything = {p.name for p in trained.parent.rglob("*")}
     assert not [n for n in everything if n.startswith(".") and n != ".lock"]  # what keeps two runs apart
@@ -169,7 +169,7 @@ def test_a_damaged_export_is_refused_by_name(trained, tmp_path, capsys, damage):
     elif damage == "cut weights":
         weights.write_bytes(weights.read_bytes()[:1000])
     else:
-        json_file.write_text(json_file.read_text().replace('"arch": "cifar_final"', '"arch": "cifar_mobile"'))
+        json_file.write_text(json_file.read_text().replace('"arch": "cifar_mirror"', '"arch": "cifar_mobile"'))
     assert main(["predict", str(tmp_path / "x"), str(tmp_path)]) == 2
     assert "x." in capsys.readouterr().err
 

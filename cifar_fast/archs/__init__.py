@@ -8,6 +8,7 @@ from timm.models import is_model, model_entrypoint
 from cifar_fast.spelling import nearest
 
 from .final import cifar_final
+from .mirror import cifar_mirror
 from .mobile import cifar_mobile
 from .net import cifar_net
 from .netv2 import cifar_netv2
@@ -16,8 +17,8 @@ from .sprint import cifar_sprint
 from .strided import cifar_strided
 
 __all__ = [
-    "cifar_final", "cifar_mobile", "cifar_net", "cifar_netv2", "cifar_optimized200k", "cifar_sprint",
-    "cifar_strided", "create_arch", "published", "require_arch",
+    "cifar_final", "cifar_mirror", "cifar_mobile", "cifar_net", "cifar_netv2", "cifar_optimized200k",
+    "cifar_sprint", "cifar_strided", "create_arch", "published", "require_arch",
 ]
 
 

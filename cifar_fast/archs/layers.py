@@ -1,5 +1,7 @@
 """What the architectures share: a base class that behaves as timm users expect, and a few blocks."""
 
+from collections.abc import Callable
+
 from timm.layers import ClassifierHead, get_act_layer, get_padding
 from timm.models import build_model_with_cfg
 from torch import Tensor, nn
@@ -137,9 +139,14 @@ class Residual(nn.Module):
         return self.act(self.body(x) + self.shortcut(x))
 
 
-def dense_block(width: int, dilation: int = 1, act_layer: str = "relu") -> Residual:
+def dense_block(
+    width: int,
+    dilation: int = 1,
+    act_layer: str = "relu",
+    unit: Callable[..., nn.Module] = conv_bn_act,  # or another that takes what `conv_bn_act` does
+) -> Residual:
     "Two dense 3×3 convolutions with a shortcut; the second one may be dilated."
     return Residual(nn.Sequential(
-        conv_bn_act(width, width, act_layer=act_layer),
-        conv_bn_act(width, width, dilation=dilation, act_layer=""),
+        unit(width, width, act_layer=act_layer),
+        unit(width, width, dilation=dilation, act_layer=""),
     ), act_layer)

@@ -9,6 +9,9 @@ from cifar_fast.archs import create_arch
 from cifar_fast.data.download import CLASSES
 from cifar_fast.inference import Exported
 
+FLAGSHIP = "cifar_mirror"
+"The net of recipe final."
+
 MEAN, STD = (0.5,) * 3, (0.29,) * 3
 "Of the pictures' channels, in 0..1."
 
@@ -18,7 +21,7 @@ def random_pictures(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
 
 
-def untrained(device: torch.device, arch: str = "cifar_final") -> Exported:
+def untrained(device: torch.device, arch: str = FLAGSHIP) -> Exported:
     "What an export of this architecture would open as."
     card = {"arch": arch, "vocab": list(CLASSES), "normalize": {"mean": list(MEAN), "std": list(STD)},
             "data": {"name": "random", "fingerprint": ""}}

@@ -13,7 +13,7 @@ import timm
 import torch
 
 import cifar_fast.archs  # noqa: F401  (registers the architectures with timm)
-from cifar_fast.bench.made_up import random_pictures
+from cifar_fast.bench.made_up import FLAGSHIP, random_pictures
 from cifar_fast.device import choose_device
 
 STEPS = 3
@@ -23,13 +23,13 @@ def peak_mb(
     pictures: int,  # decoded ones that are held
     side: int,  # of the net's input, pixels
     batch: int,
-    widths: tuple[int, ...],  # of cifar_final
+    widths: tuple[int, ...],  # of the flagship
 ) -> float | None:
     "Megabytes (10^6 bytes) at the peak; None where neither CUDA nor Linux tells."
     device = choose_device()
     before = resident("VmRSS")
     images = random_pictures(pictures)
-    net = timm.create_model("cifar_final", num_classes=10, widths=tuple(widths)).to(device)
+    net = timm.create_model(FLAGSHIP, num_classes=10, widths=tuple(widths)).to(device)
     opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     y = torch.arange(batch, device=device) % 10
     for _ in range(STEPS):

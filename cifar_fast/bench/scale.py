@@ -1,6 +1,6 @@
 """scale: what an epoch costs as pictures, resolution and parameters grow, three sizes of each, and what limits it.
 
-Eager bare steps of cifar_final in the recipe's precision and memory format, and for the number of pictures its data
+Eager bare steps of the flagship in the recipe's precision and memory format, and for the number of pictures its data
 path too. A few batches are timed and extrapolated to an epoch of the recipe's batch size. Peak memory is that of a
 fresh process for each size.
 """
@@ -16,6 +16,7 @@ from statistics import median
 import timm
 import torch
 
+from cifar_fast.bench.made_up import FLAGSHIP
 from cifar_fast.bench.startup import fresh
 from cifar_fast.bench.timing import Side, alternate, compare, note, seconds
 from cifar_fast.bench.workload import BareLoop, forever, prepared
@@ -24,7 +25,7 @@ from cifar_fast.prepare import Run
 RECIPE = "final"
 PICTURES = (12_500, 25_000, 50_000)
 SIDES = (32, 48, 64)  # pixels
-WIDTHS = ((8, 24, 36), (16, 48, 72), (32, 96, 144))  # of cifar_final: stem, 16×16, 8×8
+WIDTHS = ((8, 24, 52), (16, 48, 104), (32, 96, 208))  # channels: stem, 16×16, 8×8
 OWN = 1  # which of the widths is the recipe's own
 STEPS = 2  # batches in one turn
 
@@ -79,7 +80,7 @@ def parameters_axis(run: Run, rounds: int) -> list[dict]:
 
 
 def bare(run: Run, widths: tuple[int, ...]) -> BareLoop:
-    net = timm.create_model("cifar_final", num_classes=10, widths=widths).to(run.device)
+    net = timm.create_model(FLAGSHIP, num_classes=10, widths=widths).to(run.device)
     return BareLoop(net, run.recipe, run.precision, run.recipe.channels_last)
 
 
