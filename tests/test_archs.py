@@ -1,6 +1,7 @@
 """Every registered architecture, found by walking timm's registry."""
 
 import copy
+import re
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cifar_fast import archs
+from cifar_fast.recipe import load_recipe, override
 
 ARCHS = timm.list_models("cifar_*")
 EXACT = {
@@ -97,8 +99,12 @@ def test_state_dict_round_trip(name, tmp_path):
 
 @pytest.mark.parametrize("name", ARCHS)
 def test_pretrained_says_what_to_do_instead(name):
-    with pytest.raises(RuntimeError, match=f"recipe {name.removeprefix('cifar_')}"):
+    "And the recipe that it names is one of this net."
+    with pytest.raises(RuntimeError) as told:
         timm.create_model(name, pretrained=True)
+    recipe, *changes = re.search(r"cifar_fast recipe (.+?)\)", str(told.value))[1].split()
+    assert override(load_recipe(recipe), changes).arch == name
+    assert f"exports/{recipe}.safetensors" in str(told.value)
 
 
 def test_published_claims():

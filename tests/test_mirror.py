@@ -15,7 +15,7 @@ def mirrored(x):
 
 @pytest.mark.parametrize("kwargs", [
     dict(), dict(kernel_size=1), dict(dilation=2), dict(kernel_size=4, stride=2), dict(kernel_size=2, stride=2),
-    dict(depthwise=True), dict(depthwise=True, dilation=2), dict(kernel_size=5),
+    dict(groups=8), dict(groups=8, dilation=2), dict(kernel_size=5),
 ], ids=str)
 def test_a_convolution_commutes_with_mirroring(kwargs):
     torch.manual_seed(0)
@@ -34,31 +34,44 @@ def test_the_first_one_takes_pictures():
     assert torch.allclose(conv(x.flip(-1)), mirrored(conv(x)), atol=1e-12)
 
 
-def test_an_odd_kernel_at_stride_2_does_not_commute_as_its_docstring_says():
+@pytest.mark.parametrize("kwargs, told", [
+    (dict(out_channels=7), "8 → 7 channels"), (dict(in_channels=7), "7 → 8 channels"),
+    (dict(groups=2), "in 2 groups"), (dict(groups=8, lift=True), "in 8 groups"),
+    (dict(stride=2), "kernel of 3 with dilation 1 at stride 2"),
+    (dict(kernel_size=4, stride=2, dilation=2), "kernel of 4 with dilation 2 at stride 2"),
+], ids=str)
+def test_what_would_not_commute_is_refused(kwargs, told):
+    with pytest.raises(ValueError, match=told):
+        MirrorConv2d(**{"in_channels": 8, "out_channels": 8, **kwargs})
+
+
+def spread(norm):
+    "Scales and shifts that are no longer those it was made with."
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_batch_norm_is_that_of_both_halves_together(memory):
+    "As torch's own on the pictures of p and those of q as one batch, gradients and running statistics too."
     torch.manual_seed(0)
-    conv, x = MirrorConv2d(4, 4, 3, stride=2), torch.randn(1, 4, 8, 8)
-    assert not torch.allclose(conv(mirrored(x)), mirrored(conv(x)), atol=1e-3)
-
-
-@pytest.mark.parametrize("channels", [(8, 7), (7, 8)])
-def test_channels_that_have_no_halves_are_refused(channels):
-    with pytest.raises(ValueError, match=f"{channels[0]} → {channels[1]}"):
-        MirrorConv2d(*channels)
-
-
-def test_batch_norm_keeps_one_statistic_for_both_halves():
-    torch.manual_seed(0)
-    norm, plain = MirrorBatchNorm2d(4, momentum=1.0), nn.BatchNorm2d(4, momentum=1.0)
-    x = torch.randn(64, 4, 5, 5) * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None] + 1
-    assert torch.allclose(norm(x), plain(x), atol=1e-5)  # in training each half is normalised by its own
-    assert norm.running_mean.shape == norm.weight.shape == (2,)
-    assert torch.allclose(norm.running_mean, plain.running_mean.view(2, 2).mean(0))
-    assert torch.allclose(norm.running_var, plain.running_var.view(2, 2).mean(0))
-    assert norm.num_batches_tracked == 1
-    before = norm.running_mean.clone()
+    norm, plain = MirrorBatchNorm2d(6).double(), nn.BatchNorm2d(3).double()
+    spread(norm)
+    plain.load_state_dict(norm.state_dict())
+    for step in range(3):
+        x = torch.randn(8, 6, 5, 4, dtype=torch.float64) * (step + 1) + torch.arange(6)[:, None, None]
+        x = x.to(memory_format=memory).requires_grad_()
+        both = torch.cat([x[:, :3], x[:, 3:]])
+        out, expected = norm(x), plain(both)
+        assert torch.allclose(out, torch.cat([expected[:8], expected[8:]], 1))
+        assert out.is_contiguous(memory_format=memory)
+        slopes = [torch.autograd.grad(y.pow(3).sum(), [x, m.weight])
+                  for y, m in ((out, norm), (expected, plain))]
+        assert all(torch.allclose(*pair) for pair in zip(*slopes, strict=True))
+    assert all(torch.equal(v, plain.state_dict()[k]) or torch.allclose(v, plain.state_dict()[k])
+               for k, v in norm.state_dict().items())
     norm.eval()
     assert torch.allclose(norm(mirrored(x)), mirrored(norm(x)))
-    assert torch.equal(norm.running_mean, before)
 
 
 def test_what_is_folded_is_mirrored_and_no_more():
@@ -72,13 +85,44 @@ def test_the_net_answers_the_same_for_a_mirrored_picture(size):
     torch.manual_seed(0)
     net = timm.create_model("cifar_mirror").double().train()
     x = torch.randn(16, 3, size, size, dtype=torch.float64)
-    for _ in range(3):  # running statistics that are no longer those it was made with
+    for norm in (m for m in net.modules() if isinstance(m, MirrorBatchNorm2d)):
+        spread(norm)
+    for _ in range(3):  # running statistics too
         net(x + torch.randn(()))
     net.eval()
     with torch.no_grad():
         out = net(x)
         assert torch.allclose(net(x.flip(-1)), out, atol=1e-10)
         assert out.std(0).min() > 1e-4  # and not the same for every picture
+
+
+def test_the_flagship_is_this_net():
+    "The figures in its docstring, and what the benchmarks call the flagship."
+    from cifar_fast.bench.made_up import FLAGSHIP
+    from cifar_fast.bench.scale import OWN, WIDTHS
+    from cifar_fast.constraints import audit
+    from cifar_fast.recipe import load_recipe
+
+    assert load_recipe("final").arch == FLAGSHIP == "cifar_mirror"
+    net = timm.create_model(FLAGSHIP)
+    found = audit(net)
+    assert (found.profile.params, round(found.profile.macs / 1e6), found.receptive_field_probe) == (183_318, 34, 68)
+    assert not found.failures()
+    own = timm.create_model(FLAGSHIP, widths=WIDTHS[OWN])
+    assert [p.shape for p in own.parameters()] == [p.shape for p in net.parameters()]
+
+
+def test_one_step_is_the_same_compiled():
+    torch.manual_seed(0)
+    nets = [timm.create_model("cifar_mirror", widths=(8, 12, 16), depths=(0, 1, 1)) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    nets[1].compile(backend="aot_eager")
+    x = torch.randn(4, 3, 32, 32)
+    for net in nets:
+        net.train()(x).square().sum().backward()
+    (eager, slopes), (compiled, same) = ((n.state_dict(), [p.grad for p in n.parameters()]) for n in nets)
+    assert all(torch.allclose(v, compiled[k], atol=1e-6) for k, v in eager.items())
+    assert all(torch.allclose(g, h, atol=1e-4) for g, h in zip(slopes, same, strict=True))
 
 
 def test_blocks_keep_the_shape():

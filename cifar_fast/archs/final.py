@@ -1,4 +1,4 @@
-"""Our own network, which obeys every rule: made for a CPU, where few large dense convolutions are fast."""
+"""The flagship before `cifar_mirror`, of plain convolutions: made for a CPU, where few large dense ones are fast."""
 
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
@@ -47,4 +47,4 @@ default_cfgs = generate_default_cfgs({
 def cifar_final(pretrained: bool = False, **kwargs) -> CifarFinal:
     "192,642 parameters, 22 million multiply-adds, receptive field 65."
     model_args = dict(widths=(16, 48, 72), depths=(1, 1, 3))
-    return create(CifarFinal, "cifar_final", pretrained, **dict(model_args, **kwargs))
+    return create(CifarFinal, "cifar_final", pretrained, recipe="final arch=cifar_final", **dict(model_args, **kwargs))

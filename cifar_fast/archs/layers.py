@@ -71,18 +71,25 @@ def create(
     model_cls: type[CifarNet],
     name: str,  # registered name, `cifar_…`
     pretrained: bool = False,  # only with weights of your own: RuntimeError otherwise
+    *,
+    recipe: str | None = None,  # what trains it; default the recipe of the same name
     **kwargs,  # timm's (`pretrained_cfg_overlay`, …) and the constructor's
 ) -> CifarNet:
     "Build a registered architecture the way timm does."
     own_weights = kwargs.get("pretrained_cfg") or kwargs.get("pretrained_cfg_overlay")
     if pretrained and not own_weights:
-        recipe = name.removeprefix("cifar_")
+        recipe = recipe or name.removeprefix("cifar_")
         raise RuntimeError(
             f"no pretrained weights are published for {name!r}. Use pretrained=False and train it "
             f"(python -m cifar_fast recipe {recipe}), or load an export of yours: pretrained=True, "
-            f"pretrained_cfg_overlay=dict(file='exports/{recipe}.safetensors')"
+            f"pretrained_cfg_overlay=dict(file='exports/{recipe.split()[0]}.safetensors')"
         )
     return build_model_with_cfg(model_cls, name, pretrained, **kwargs)
+
+
+def activation(name: str) -> nn.Module:
+    "By timm's name; in place for ReLU alone, since others need their input for the gradient and would copy it."
+    return get_act_layer(name)(inplace=name == "relu")
 
 
 def conv_bn_act(
@@ -105,7 +112,7 @@ def conv_bn_act(
     layers.add_module("conv", conv)
     layers.add_module("bn", nn.BatchNorm2d(out_chs))
     if act_layer:
-        layers.add_module("act", get_act_layer(act_layer)(inplace=True))
+        layers.add_module("act", activation(act_layer))
     if drop is not None:
         layers.add_module("drop", drop)
     return layers
@@ -133,7 +140,7 @@ class Residual(nn.Module):
         super().__init__()
         self.body = body
         self.shortcut = nn.Identity() if shortcut is None else shortcut
-        self.act = get_act_layer(act_layer)(inplace=True)
+        self.act = activation(act_layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.body(x) + self.shortcut(x))
@@ -143,7 +150,7 @@ def dense_block(
     width: int,
     dilation: int = 1,
     act_layer: str = "relu",
-    unit: Callable[..., nn.Module] = conv_bn_act,  # or another that takes what `conv_bn_act` does
+    unit: Callable[..., nn.Module] = conv_bn_act,  # or another of (in_chs, out_chs, dilation=, act_layer=)
 ) -> Residual:
     "Two dense 3×3 convolutions with a shortcut; the second one may be dilated."
     return Residual(nn.Sequential(

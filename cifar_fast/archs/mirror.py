@@ -14,7 +14,8 @@ class CifarMirror(CifarNet):
 
     3×3 stem at 32×32 → dense residual blocks at 16×16 → dilated, then separable residual blocks at 8×8 → the mean of
     both halves of the channels, which is all that the head sees. What the halves save is spent on width. Between the
-    stages stand 4×4 kernels, since odd ones at stride 2 do not commute with mirroring.
+    stages stand 4×4 kernels, since odd ones at stride 2 do not commute with mirroring. Exact for pictures whose width
+    is a multiple of four.
     """
 
     def __init__(
@@ -51,4 +52,4 @@ default_cfgs = generate_default_cfgs({
 def cifar_mirror(pretrained: bool = False, **kwargs) -> CifarMirror:
     "183,318 parameters, 34 million multiply-adds, receptive field 68."
     model_args = dict(widths=(16, 48, 104), depths=(1, 1, 3))
-    return create(CifarMirror, "cifar_mirror", pretrained, **dict(model_args, **kwargs))
+    return create(CifarMirror, "cifar_mirror", pretrained, recipe="final", **dict(model_args, **kwargs))

@@ -6,72 +6,66 @@ so under a budget of parameters its net may do twice the work, and nothing has t
 idea is that of group-equivariant convolutions (Cohen and Welling, 2016) for the group of two, left and right.
 """
 
-import math
-
 import torch
-import torch.nn.functional as F
-from timm.layers import get_act_layer
+from timm.layers import get_padding
 from torch import Tensor, nn
 
-from .layers import Residual
+from .layers import Residual, activation
 
 
-class MirrorConv2d(nn.Module):
-    """A convolution (N, in_chs, H, W) → (N, out_chs, h, w) that commutes with mirroring; no bias.
+class MirrorConv2d(nn.Conv2d):
+    """A convolution (N, in, H, W) → (N, out, h, w) that commutes with mirroring. Half of its kernels are weights.
 
-    The kernels of the second half are those of the first, mirrored, with the input's halves swapped. At stride 2 that
-    is exact for even kernels on maps of even width: an odd one reads every second column counted from the left.
+    The kernels of the second half are those of the first, mirrored, with the input's halves swapped; the size is kept
+    at stride 1 by odd kernels. At stride 2 only even kernels, on maps of even width, lie centred on what they read:
+    ValueError for others, and for channels that have no halves.
     """
 
     def __init__(
         self,
-        in_chs: int,
-        out_chs: int,  # both halves together: even
+        in_channels: int,
+        out_channels: int,  # both halves together
         kernel_size: int = 3,
         stride: int = 1,
         dilation: int = 1,
-        depthwise: bool = False,  # each channel for itself
+        groups: int = 1,  # or in_channels = out_channels: depthwise
         lift: bool = False,  # the input is a picture, whose channels are no halves
     ):
-        super().__init__()
-        if out_chs % 2 or (in_chs % 2 and not lift):
-            raise ValueError(f"mirrored layers have two halves: {in_chs} → {out_chs} channels cannot be split")
-        self.stride, self.dilation, self.lift = stride, dilation, lift
-        self.groups = in_chs if depthwise else 1
-        self.padding = (dilation * (kernel_size - 1) + (kernel_size % 2 == 1)) // 2 if kernel_size > 1 else 0
-        self.weight = nn.Parameter(torch.empty(out_chs // 2, 1 if depthwise else in_chs, kernel_size, kernel_size))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Conv2d does
+        whole = lift and groups == 1
+        if out_channels % 2 or (in_channels % 2 and not whole) or groups not in (1, in_channels) or lift != whole:
+            raise ValueError(f"mirrored layers have two halves: {in_channels} → {out_channels} channels "
+                             f"in {groups} groups cannot be split into them")
+        if stride > 1 and (kernel_size % 2 or dilation > 1):
+            raise ValueError(f"a kernel of {kernel_size} with dilation {dilation} at stride {stride} does not commute "
+                             f"with mirroring; take an even one without dilation")
+        padding = get_padding(kernel_size, dilation=dilation)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+        self.lift = lift
+        self.weight = nn.Parameter(self.weight.detach()[:out_channels // 2].clone())
 
     def kernels(self) -> Tensor:
-        "All of them, (out_chs, in_chs or 1, k, k)."
+        "All of them, (out, in / groups, k, k)."
         swapped = self.weight
         if self.groups == 1 and not self.lift:
-            swapped = swapped.roll(swapped.shape[1] // 2, 1)
+            swapped = swapped.roll(self.in_channels // 2, 1)
         return torch.cat([self.weight, swapped.flip(-1)])
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.kernels(), None, self.stride, self.padding, self.dilation, self.groups)
-
-    def extra_repr(self) -> str:
-        return f"{tuple(self.weight.shape)}, stride={self.stride}, dilation={self.dilation}, groups={self.groups}"
+        return self._conv_forward(x, self.kernels(), None)
 
 
 class MirrorBatchNorm2d(nn.BatchNorm2d):
-    "Batch norm of (N, C, H, W) with C / 2 scales, shifts and running statistics, the same for both halves."
+    "Batch norm of (N, C, H, W) whose C / 2 statistics, scales and shifts are those of both halves together."
 
-    def __init__(self, num_features: int, **kwargs):
-        super().__init__(num_features // 2, **kwargs)
+    def __init__(self, num_channels: int, **kwargs):
+        super().__init__(num_channels // 2, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, var, weight, bias = (torch.cat([t, t]) for t in (self.running_mean, self.running_var,
-                                                               self.weight, self.bias))
-        out = F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
-        if self.training:
-            with torch.no_grad():  # a batch holds a picture or its mirror image: each half sees its own statistics
-                self.running_mean.copy_(mean.unflatten(0, (2, -1)).mean(0))
-                self.running_var.copy_(var.unflatten(0, (2, -1)).mean(0))
-                self.num_batches_tracked += 1
-        return out
+        n, c, h, w = x.shape
+        if x.is_contiguous():  # q as more pictures, and in channels_last as more columns: both are views
+            return super().forward(x.view(2 * n, c // 2, h, w)).view(x.shape)
+        both = x.permute(0, 2, 3, 1).reshape(n, h, 2 * w, c // 2).permute(0, 3, 1, 2)
+        return super().forward(both).permute(0, 2, 3, 1).reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
 class MirrorFold(nn.Module):
@@ -87,13 +81,13 @@ def mirror_conv(in_chs: int, out_chs: int, kernel_size: int = 3, act_layer: str 
     layers.add_module("conv", MirrorConv2d(in_chs, out_chs, kernel_size, **kwargs))
     layers.add_module("bn", MirrorBatchNorm2d(out_chs))
     if act_layer:
-        layers.add_module("act", get_act_layer(act_layer)(inplace=True))
+        layers.add_module("act", activation(act_layer))
     return layers
 
 
 def mirror_separable(width: int, act_layer: str = "relu") -> Residual:
     "Depthwise 3×3 → pointwise 1×1 → batch norm, with a shortcut."
     return Residual(nn.Sequential(
-        MirrorConv2d(width, width, depthwise=True),
+        MirrorConv2d(width, width, groups=width),
         mirror_conv(width, width, 1, act_layer=""),
     ), act_layer)

@@ -19,7 +19,7 @@ def choose_compile(compile: str, device: torch.device, steps: int, net: nn.Modul
 
     'auto' compiles long runs on a GPU, on a CPU those of mostly depthwise nets alone. Images/s there, eager and
     compiled, in the better memory format (two AVX2 cores, batches of 128, medians of 12 steps): mobile 517 and 761,
-    optimized200k 382 and 727; but final 716 and 727, netv2 327 and 241, strided 151 and 134.
+    optimized200k 382 and 727; but cifar_final 716 and 727, netv2 327 and 241, strided 151 and 134.
     """
     pays = steps >= PAYS_FROM and (device.type != "cpu" or mostly_depthwise(net))
     if compile == "off" or (compile == "auto" and not pays):
