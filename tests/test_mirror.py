@@ -37,6 +37,7 @@ def test_the_first_one_takes_pictures():
 @pytest.mark.parametrize("kwargs, told", [
     (dict(out_channels=7), "8 → 7 channels"), (dict(in_channels=7), "7 → 8 channels"),
     (dict(groups=2), "in 2 groups"), (dict(groups=8, lift=True), "in 8 groups"),
+    (dict(groups=8, out_channels=16), "8 → 16 channels in 8 groups"),
     (dict(stride=2), "kernel of 3 with dilation 1 at stride 2"),
     (dict(kernel_size=4, stride=2, dilation=2), "kernel of 4 with dilation 2 at stride 2"),
 ], ids=str)

@@ -28,11 +28,12 @@ class MirrorConv2d(nn.Conv2d):
         kernel_size: int = 3,
         stride: int = 1,
         dilation: int = 1,
-        groups: int = 1,  # or in_channels = out_channels: depthwise
+        groups: int = 1,  # or as many as in_channels and out_channels: depthwise
         lift: bool = False,  # the input is a picture, whose channels are no halves
     ):
-        whole = lift and groups == 1
-        if out_channels % 2 or (in_channels % 2 and not whole) or groups not in (1, in_channels) or lift != whole:
+        depthwise = groups > 1
+        halves = not out_channels % 2 and (lift or not in_channels % 2)
+        if not halves or (depthwise and (lift or not groups == in_channels == out_channels)):
             raise ValueError(f"mirrored layers have two halves: {in_channels} → {out_channels} channels "
                              f"in {groups} groups cannot be split into them")
         if stride > 1 and (kernel_size % 2 or dilation > 1):
@@ -46,7 +47,7 @@ class MirrorConv2d(nn.Conv2d):
     def kernels(self) -> Tensor:
         "All of them, (out, in / groups, k, k)."
         swapped = self.weight
-        if self.groups == 1 and not self.lift:
+        if self.groups == 1 and not self.lift:  # a depthwise kernel reads one channel, a picture has no halves
             swapped = swapped.roll(self.in_channels // 2, 1)
         return torch.cat([self.weight, swapped.flip(-1)])
 
