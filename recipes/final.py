@@ -12,7 +12,12 @@ What each idea gave: one run each on 45,000 training pictures, measured on the o
 
     net                                        mirrored, SiLU: this one                         90.1  90.1
                                                mirrored, ReLU, 5 % faster                       89.6  89.6
-@@MORE@@
+                                               plain, ReLU: cifar_final, two thirds of the work 88.4  89.6
+    mixing, here in 14 epochs                  CutMix 0.4, MixUp 0.1, up to 90 % of the run     91.3  91.3
+
+With the light mixing of below it learns 99.3 % of its augmented training pictures in 28 epochs: the last line, which
+learns 94.8 %, is where to go on.
+
 The net before it, cifar_final, of plain convolutions (22 million multiply-adds instead of 34), 5 epochs without mixing
 and averaging, two cores:
 
@@ -26,7 +31,7 @@ and averaging, two cores:
     early epochs at lower resolution           none                                             87.7  88.4
                                                24×24 for 40 % of 6 epochs (the same work)       87.4  87.8
 
-24 epochs on 22,500 training pictures, without averaging, one core:
+The same net, 24 epochs on 22,500 training pictures, without averaging, one core:
 
     regularisation                             light mixing, learns 95.0 %                      88.6  89.8
                                                and Cutout of 10 pixels, learns 89.0 %           87.7  88.9
