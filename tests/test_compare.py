@@ -304,8 +304,8 @@ def recipe_file(tmp_path, name, body):
 
 def test_recipes_differ_in_dotted_values():
     found = recipe_differences("final", "sprint")
-    assert found["epochs"] == {"final": 28, "sprint": 8} and found["augment.PadIfNeeded.min_height"]["sprint"] == 36
-    assert found["mix.cutmix"] == {"final": 0.1} and found["resize"] == {"final": None, "sprint": "progressive"}
+    assert found["epochs"] == {"final": 80, "sprint": 8} and found["augment.PadIfNeeded.min_height"]["sprint"] == 36
+    assert found["mix.cutmix"] == {"final": 0.4} and found["resize"] == {"final": None, "sprint": "progressive"}
     assert not {"name", "bs", "lr", "fit.pct_start", "augment", "waive"} & set(found)
     assert recipe_differences("final", "final") == {}
     waived = recipe_differences("final", "strided")
@@ -333,7 +333,7 @@ def test_recipes_on_the_command_line(capsys):
     assert main(["compare", "--recipes", "final", "final"]) == 0
     assert capsys.readouterr().out == "no difference\n"
     assert main(["compare", "--recipes", "final", "sprint", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["epochs"] == {"final": 28, "sprint": 8}
+    assert json.loads(capsys.readouterr().out)["epochs"] == {"final": 80, "sprint": 8}
 
 
 def test_flat():

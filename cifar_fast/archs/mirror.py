@@ -24,7 +24,7 @@ class CifarMirror(CifarNet):
         in_chans: int = 3,
         drop_rate: float = 0.0,  # before the classifier
         widths: tuple[int, int, int] = (16, 48, 104),  # channels at 32×32, 16×16 and 8×8, both halves together
-        depths: tuple[int, int, int] = (1, 1, 3),  # residual blocks: dense, dilated, separable
+        depths: tuple[int, int, int] = (2, 1, 2),  # residual blocks: dense, dilated, separable
         act_layer: str = "silu",
     ):
         stem, w1, w2 = widths
@@ -50,6 +50,6 @@ default_cfgs = generate_default_cfgs({
 
 @register_model
 def cifar_mirror(pretrained: bool = False, **kwargs) -> CifarMirror:
-    "183,318 parameters, 34 million multiply-adds, receptive field 68."
-    model_args = dict(widths=(16, 48, 104), depths=(1, 1, 3))
+    "198,170 parameters, 44 million multiply-adds, receptive field 68."
+    model_args = dict(widths=(16, 48, 104), depths=(2, 1, 2))
     return create(CifarMirror, "cifar_mirror", pretrained, recipe="final", **dict(model_args, **kwargs))

@@ -73,7 +73,10 @@ class MirrorFold(nn.Module):
     "(N, C, H, W) → (N, C / 2, H, W): the mean of both halves, which mirroring the picture mirrors and no more."
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (2, -1)).mean(1)
+        if x.is_contiguous():
+            return x.unflatten(1, (2, -1)).mean(1)
+        # Channels stay last in the gradient too, which on a CPU all residual blocks before would else read across.
+        return x.permute(0, 2, 3, 1).unflatten(-1, (2, -1)).mean(-2).permute(0, 3, 1, 2)
 
 
 def mirror_conv(in_chs: int, out_chs: int, kernel_size: int = 3, act_layer: str = "relu", **kwargs) -> nn.Sequential:
