@@ -305,7 +305,7 @@ def recipe_file(tmp_path, name, body):
 def test_recipes_differ_in_dotted_values():
     found = recipe_differences("final", "sprint")
     assert found["epochs"] == {"final": 80, "sprint": 8} and found["augment.PadIfNeeded.min_height"]["sprint"] == 36
-    assert found["mix.cutmix"] == {"final": 0.4} and found["resize"] == {"final": None, "sprint": "progressive"}
+    assert found["mix.cutmix"] == {"final": 0.5} and found["resize"] == {"final": None, "sprint": "progressive"}
     assert not {"name", "bs", "lr", "fit.pct_start", "augment", "waive"} & set(found)
     assert recipe_differences("final", "final") == {}
     waived = recipe_differences("final", "strided")
