@@ -1,4 +1,4 @@
-"""85 % in about three minutes on two CPU cores; a small net, Muon and eight epochs.
+"""85 % in one to four minutes on two CPU cores; a small net, Muon and eight epochs.
 
 Source   ours
 Expect   README's table

@@ -6,7 +6,7 @@ import pandas as pd
 
 from .store import ResultsError
 from .summary import by_epochs, selected, summarize
-from .terminal import averaging_matters, percent, whole
+from .terminal import averaging_matters, percent, spent, whole
 
 START, END = "<!-- results: python -m cifar_fast results --readme -->", "<!-- /results -->"
 HEAD = ("recipe", "net in a line", "parameters", "RF", "stated by its authors", "here", "training")
@@ -79,7 +79,7 @@ def training(line) -> str:
     if not line["n"]:
         return "–"
     reached = "" if pd.isna(line["seconds_to_85"]) else f" (85 % after {whole(line['seconds_to_85'])} s)"
-    return f"{whole(line['seconds'])} s{reached}, {line['device']}, {line['precision']}, {line['date']}"
+    return f"{spent(line)} s{reached}, {line['device']}, {line['precision']}, {line['date']}"
 
 
 def replace_block(text: str, table: str, name: str = "README.md") -> str:

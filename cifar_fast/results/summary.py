@@ -82,6 +82,8 @@ def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
         found[figure] = runs[figure].mean(skipna=False)
         if figure in SCATTERED:
             found[f"{figure}_std"] = runs[figure].std(ddof=1, skipna=False)
+    # Seeds may have run on machines of different speed: no run took a mean of their seconds.
+    found["seconds_min"], found["seconds_max"] = runs["seconds"].min(skipna=False), runs["seconds"].max(skipna=False)
     found["device"] = ", ".join(dict.fromkeys(runs["device"]))
     return {**found, **{k: last.get(k) for k in LATEST}}
 

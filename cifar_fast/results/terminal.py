@@ -34,7 +34,7 @@ def cells(line) -> tuple[str, ...]:
         first, beside = percent(line, "last_accuracy"), f"{percent(line, 'best_accuracy')}*"
     else:
         first, beside = percent(line, "accuracy"), percent(line, "accuracy_tta")
-    return (name, first, str(line["n"]), beside, whole(line["epochs"]), whole(line["seconds"]),
+    return (name, first, str(line["n"]), beside, whole(line["epochs"]), spent(line),
             whole(line["seconds_to_85"]), short(line["device"]), line["date"][2:], line["commit"][:7])
 
 
@@ -64,6 +64,12 @@ def percent(line, figure: str, sign: str = "±") -> str:
 
 def whole(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:,.0f}"
+
+
+def spent(line) -> str:
+    "Seconds of training: their mean, or their range where one run took over half as long again as another."
+    least, most = line["seconds_min"], line["seconds_max"]
+    return f"{whole(least)}–{whole(most)}" if most > 1.5 * least else whole(line["seconds"])
 
 
 def short(device: str) -> str:
