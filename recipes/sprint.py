@@ -36,8 +36,8 @@ One run differs from the next by more than most of these do: three seeds each (4
        SiLU for ReLU, a seed alone             38                                85.7  86.3   5.9, 10 % slower
 
 The first three do not differ: 8 with 60 % stayed. exports/results.csv has seeds 42 to 44 of 8 epochs and 38 pixels
-(85.10 % on test) and 45 to 47 of 9 (84.85 %). 36 pixels came from the split; seeds 48 to 53 were run after that, the last three
-on faster cores (AVX-512), 64 to 66 s each.
+(85.10 % on test) and 45 to 47 of 9 (84.85 %). 36 pixels came from the split; seeds 48 to 53 were run
+after that, the last three on faster cores (AVX-512), 64 to 66 s each.
 """
 
 from cifar_fast.all import *
