@@ -233,6 +233,9 @@ def test_readmes_table():
                         "100 s (85 % after 1,234 s), NVIDIA GeForce RTX 4090 Laptop GPU, fp32, 2026-11-21 |")
     slow = lines(made(seed=1), made(seed=2, seconds=151))  # on another machine, say: a mean is no run's
     assert "| 100–151 s, cpu" in markdown(slow, FACTS) and " 100–151 " in terminal(slow)
+    for threads, told in (("1", ", 1 thread,"), ("2", ", 2 threads,")):
+        assert f"cpu (x86_64){told} fp32" in markdown(lines(made(seed=1, threads=threads)), FACTS)
+    assert "thread" not in markdown(lines(made(threads="16", device="NVIDIA H100")), FACTS)
     assert "| – | – | – | not run | – |" in markdown(lines(REPRODUCED), FACTS)
 
 

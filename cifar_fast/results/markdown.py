@@ -79,7 +79,14 @@ def training(line) -> str:
     if not line["n"]:
         return "–"
     reached = "" if pd.isna(line["seconds_to_85"]) else f" (85 % after {whole(line['seconds_to_85'])} s)"
-    return f"{spent(line)} s{reached}, {line['device']}, {line['precision']}, {line['date']}"
+    return f"{spent(line)} s{reached}, {line['device']}{threads(line)}, {line['precision']}, {line['date']}"
+
+
+def threads(line) -> str:
+    "On how many threads of a CPU, where the row says so: seconds mean nothing without it."
+    if not (line["threads"] and line["device"].startswith("cpu")):
+        return ""
+    return f", {line['threads']} thread{'' if line['threads'] == '1' else 's'}"
 
 
 def replace_block(text: str, table: str, name: str = "README.md") -> str:

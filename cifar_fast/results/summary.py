@@ -11,7 +11,7 @@ from cifar_fast.recipe import describe, list_recipes, load_recipe
 from .rows import recipe_id
 from .store import COLUMNS, FIGURES, SCATTERED
 
-LATEST = ("settings", "on", "data", "precision", "date", "commit")
+LATEST = ("settings", "on", "data", "threads", "precision", "date", "commit")
 
 
 def facts() -> dict[str, dict]:
