@@ -47,6 +47,13 @@ def test_the_average_is_measured_and_exported(base):
     assert 0 <= card["held_out"]["accuracy_without_ema"] <= 1 and sum(card["mixed"].values()) == 16
 
 
+def test_no_tensor_stays_of_a_step(base):
+    "One a step, between the tensors that come and go, made a long run's memory grow."
+    recorder = base.run.learn.recorder
+    assert len(recorder.losses) == 16 and {type(x) for x in recorder.losses} == {float}
+    assert recorder.losses[-1] == float(recorder.smooth_loss.value)
+
+
 @pytest.mark.parametrize("decay", [0, 1, -0.5, 2])
 def test_a_decay_that_is_none(decay):
     with pytest.raises(ValueError, match=f"ema.decay={decay}"):

@@ -238,14 +238,14 @@ def saving(learn) -> list[Callback]:
 
 def recorded(recorder) -> dict[str, Any]:
     smooth = recorder.smooth_loss
-    losses = torch.stack([x.as_subclass(torch.Tensor) for x in recorder.losses]) if recorder.losses else None
+    losses = torch.tensor([float(x) for x in recorder.losses]) if recorder.losses else None
     return {"lrs": recorder.lrs, "iters": recorder.iters, "losses": losses,
             "values": [list(v) for v in recorder.values], "count": smooth.count, "val": smooth.val}
 
 
 def record_again(recorder, state: dict) -> None:
     recorder.lrs, recorder.iters = list(state["lrs"]), list(state["iters"])
-    recorder.losses = [] if state["losses"] is None else list(state["losses"].unbind())
+    recorder.losses = [] if state["losses"] is None else state["losses"].tolist()
     recorder.values = [list(v) for v in state["values"]]
     recorder.smooth_loss.count, recorder.smooth_loss.val = state["count"], state["val"]
 
