@@ -14,10 +14,14 @@ differences below half a point may be chance. 14 epochs, averaged weights:
     up to 90 % of the run                      three dense, two separable, widths 16, 48, 96    91.5  91.5
                                                one dense, three separable, widths 24, 64, 96    91.4  91.4
                                                one dense, three separable                       91.3  91.3
-    mixing, on the first net                   CutMix 0.7 instead                               90.6  90.6
+    mixing, on the first net                   none: learns 97.7 % of them                      91.3  91.3
+                                               CutMix 0.7 instead: learns 93.2 %                90.6  90.6
+    averaging, on the first net                none: the last weights as they are               91.8  91.8
 
-CutMix 0.5 is a guess from there: with 0.4 that net learns 95.0 % of its augmented training pictures in 14 epochs, with
-0.7 93.2 %, and a longer run learns more. 8 epochs with a tenth CutMix and 0.05 MixUp, up to 80 % of the run:
+CutMix 0.5 instead of 0.4 was chosen for a longer run, which learns more: 99.6 % of its augmented training pictures in
+80 epochs (93.8 % on test) against 95.0 % in those 14. No split was asked at that length.
+
+8 epochs with a tenth CutMix and 0.05 MixUp, up to 80 % of the run:
 
     net, one dense block, three separable      mirrored, SiLU                                   90.1  90.1
                                                mirrored, ReLU, 5 % faster                       89.6  89.6
