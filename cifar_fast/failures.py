@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
+import time
 
 import torch
 
@@ -28,7 +30,27 @@ def explained(e: BaseException, recipe: Recipe | None = None) -> RunError | None
         return RunError(f"{where} cannot be written ({why}): make room, or choose another place (exports=DIR). What "
                         f"stood there before is whole")
     died = isinstance(e, RuntimeError) and "DataLoader worker" in text
-    if died or (recipe and recipe.workers and isinstance(e, ConnectionError | EOFError)):  # cut off in mid-sentence
+    if died or is_cut_off(e, recipe):
         return RunError(f"a process that augments pictures died ({text[:150]}): it was killed, or ran out of memory. "
                         f"Try workers=0: the images are the same for any number")
     return None
+
+
+def is_cut_off(e: BaseException, recipe: Recipe | None) -> bool:
+    "Whether a process that augments pictures fell silent in mid-sentence."
+    return bool(recipe and recipe.workers and isinstance(e, ConnectionError | EOFError))
+
+
+def wait_for_the_dead(workers: int, seconds: float = 5) -> None:
+    """Until one of so many processes, which fell silent, has ended; for so many seconds at most.
+
+    Its pipe breaks before its end is signalled, and torch answers that signal with a RuntimeError wherever this process
+    then is: in the middle of telling what happened, or of Python's own end. Here it does no harm.
+    """
+    end = time.monotonic() + seconds
+    try:
+        while len(multiprocessing.active_children()) >= workers and time.monotonic() < end:
+            time.sleep(0.02)
+    except RuntimeError as e:
+        if "DataLoader worker" not in str(e):
+            raise

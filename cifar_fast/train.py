@@ -17,7 +17,7 @@ from cifar_fast.callbacks.history import Diverged, History
 from cifar_fast.callbacks.progress import Progress, words
 from cifar_fast.card import aim, finished, last_record, scored, summary, valid_name
 from cifar_fast.device import device_name
-from cifar_fast.failures import explained
+from cifar_fast.failures import explained, is_cut_off, wait_for_the_dead
 from cifar_fast.files import write_text
 from cifar_fast.inference import save_export
 from cifar_fast.machine import cpu_name
@@ -109,6 +109,8 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
                 said.save(running / predictions.NAME)
             leave(run, folder, card, said, next(cb for cb in cbs if isinstance(cb, History)))
     except BaseException as e:
+        if is_cut_off(e, recipe):
+            wait_for_the_dead(recipe.workers)
         print(f"\n{what_is_kept(folder, about, e, checkpoint.done)}", file=sys.stderr)
         if told := explained(e, recipe):
             raise told from e

@@ -1,10 +1,12 @@
 """Failures that explain themselves: what a library's error means, what is kept, how to go on."""
 
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from kills import NAME, RUN, bytes_that_differ, weights
 
 from cifar_fast.callbacks.checkpoint import load
 from cifar_fast.cli import main
+from cifar_fast.failures import wait_for_the_dead
 
 
 @pytest.mark.parametrize("error, told", [
@@ -92,6 +95,43 @@ def test_a_worker_that_is_killed_is_told(tmp_path, digits):
                            capture_output=True, text=True, timeout=300)
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert "a process that augments pictures died" in found.stderr and "workers=0" in found.stderr
+
+
+def linger_and_die(pipe):
+    pipe.close()  # what it had to say breaks off before its end is signalled
+    time.sleep(0.3)
+    os._exit(1)
+
+
+def test_the_end_of_a_worker_that_fell_silent_is_waited_for():
+    "Or torch's handler raises in the middle of telling it: seen once in twelve runs on a busy machine."
+    def torchs(signum, frame):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    before = signal.signal(signal.SIGCHLD, torchs)
+    try:
+        ours, its = multiprocessing.Pipe()
+        child = multiprocessing.get_context("fork").Process(target=linger_and_die, args=(its,))
+        child.start()
+        its.close()
+        with pytest.raises(EOFError):
+            ours.recv()
+        wait_for_the_dead(1, seconds=60)
+        assert child.exitcode == 1
+        child.join()  # nothing is raised any more
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_one_that_lives_on_is_not_waited_for_long():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    try:
+        wait_for_the_dead(1, seconds=0.1)
+        assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()
 
 
 GROUP = """
