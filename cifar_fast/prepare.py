@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from cifar_fast.callbacks.progress import Progress
 from cifar_fast.callbacks.sheet import Sheet
 from cifar_fast.callbacks.stopping import KeepBest, Patience, Target
 from cifar_fast.constraints import Audit, Budget, audit
-from cifar_fast.data.block import make_dls
+from cifar_fast.data.block import choose_workers, make_dls
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.device import choose_device
 from cifar_fast.learner import cifar_learner
@@ -58,6 +58,7 @@ def prepare(
     check(recipe)
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
+    recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment))
     require_arch(recipe.arch)
     source = source or load_source(recipe.data, seed=recipe.seed, bad=recipe.bad)
     seed_everything(recipe.seed)

@@ -54,7 +54,7 @@ class Recipe:
     select: str = _choice("last", "best", default="last")  # which epoch's weights are kept
     bs: int = 128
     drop_last: bool = True  # leave out the last, smaller batch of an epoch (fastai's default)
-    workers: int = 0  # processes that augment; the images are the same for any number
+    workers: int | None = None  # processes that augment, `auto` (None): what helps here; the images are always the same
     lr: float = 1e-3  # peak learning rate; `lr=find` on the command line takes lr_find's valley
     opt: Callable = _from("cifar_fast.optimizers")
     fit: Callable = _from("cifar_fast.fits")
@@ -223,13 +223,16 @@ def _scalar(name: str, kind: str, text: str, choices=None) -> Any:
         if text.lower() not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
             raise RecipeError(f"{name}={text}: expected true or false")
         return text.lower() in ("true", "1", "yes", "on")
+    if "None" in kind and text.lower() in ("auto", "none"):
+        return None
     try:
         number = float(text)
-        if kind == "int" and number != int(number):
+        if kind.startswith("int") and number != int(number):
             raise ValueError
     except (ValueError, OverflowError):
-        raise RecipeError(f"{name}={text}: expected {'a whole number' if kind == 'int' else 'a number'}") from None
-    return int(number) if kind == "int" else number
+        raise RecipeError(f"{name}={text}: expected {'a whole number' if kind.startswith('int') else 'a number'}"
+                          f"{' or auto' if 'None' in kind else ''}") from None
+    return int(number) if kind.startswith("int") else number
 
 
 def choices(module: str) -> dict[str, Callable]:
@@ -299,7 +302,7 @@ def check(recipe: Recipe) -> None:
     r = recipe
     for key, least in (("epochs", 1), ("bs", 1), ("workers", 0), ("clip", 0), ("patience", 0), ("valid", 0),
                        ("checkpoint_epochs", 0), ("checkpoint_minutes", 0)):
-        if not least <= getattr(r, key) < float("inf"):  # catches nan as well
+        if not least <= (getattr(r, key) or 0) < float("inf"):  # catches nan as well
             raise RecipeError(f"{key}={getattr(r, key)}: must be a number of at least {least}")
     if not 0 < r.lr < float("inf"):
         raise RecipeError(f"lr={r.lr}: must be a number above 0")

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
 from cifar_fast.all import A, AlbumentationsTransform
 from cifar_fast.data.batched import batched
@@ -24,6 +25,18 @@ def drawn_by_albumentations(pipeline, count):
 def drawn_by_twin(pipeline, count):
     pictures = np.broadcast_to(PICTURE, (count, *PICTURE.shape))
     return Counter(p.tobytes() for p in batched(pipeline)(pictures, np.random.default_rng(2)))
+
+
+@pytest.mark.parametrize("border", [0, 1, 2, 4], ids=["black", "repeated", "mirrored with its edge", "mirrored"])
+@pytest.mark.parametrize("to", [6, 10, 11])  # none, even, more below than above
+@pytest.mark.parametrize("rest", [(), (A.HorizontalFlip(p=0.5),), (A.RandomCrop(8, 8), A.HorizontalFlip(p=0.5)),
+                                  (A.RandomCrop(6, 8),)], ids=lambda rest: "+".join(type(t).__name__ for t in rest))
+def test_gathered_pictures_are_the_very_ones_that_are_copied(border, to, rest):
+    pictures = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    items, twin = [3, 19, 0, 3, 7, 11, 3], batched((pad(to, border_mode=border), *rest))
+    copied = twin(pictures[items], np.random.default_rng(4))
+    gathered = twin.gather(torch.from_numpy(pictures), items, np.random.default_rng(4))
+    assert gathered.dtype == torch.uint8 and np.array_equal(gathered.numpy(), copied)
 
 
 @pytest.mark.parametrize("border", [0, 1, 2, 4], ids=["black", "repeated", "mirrored with its edge", "mirrored"])

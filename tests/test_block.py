@@ -9,9 +9,9 @@ import torch
 from fastai.torch_core import TensorCategory, TensorImage
 from fasttransform import Transform
 
-from cifar_fast.all import PUBLISHED_STATS, A, cifar_learner, data_block, make_dls, test_dl
+from cifar_fast.all import PUBLISHED_STATS, A, AlbumentationsTransform, cifar_learner, data_block, make_dls, test_dl
 from cifar_fast.data.arrays import Arrays
-from cifar_fast.data.block import split_rows
+from cifar_fast.data.block import SeededDL, choose_workers, split_rows
 
 AUGMENT = (
     A.PadIfNeeded(min_height=40, min_width=40, border_mode=0, fill=0),
@@ -155,6 +155,42 @@ def test_a_direct_batch_is_what_fastai_gives(small, split):
     assert direct[0].dtype == torch.uint8 and direct[0].shape == (5, 3, 32, 32)
     first, second = direct[0][2], direct[0][3]  # one picture twice
     assert torch.equal(first, second) is (split == "valid")
+
+
+@pytest.mark.parametrize("augment", [AUGMENT, ()], ids=["pad, crop, flip", "nothing"])
+def test_pictures_kept_on_a_device_give_the_same_batches(small, monkeypatch, augment):
+    plain = make_dls(small, augment=augment, valid=40, bs=16, seed=3)
+    kept = make_dls(small, augment=augment, valid=40, bs=16, seed=3)
+    expected = [*epochs(plain, 2), list(plain.valid), list(test_dl(plain, small))]
+    # A CPU stands in for the GPU: what is tested is the way, not the place.
+    monkeypatch.setattr(SeededDL, "keeps_on_device", lambda self, nbytes: True)
+    monkeypatch.setattr(AlbumentationsTransform, "apply_all", None)
+    found = [*epochs(kept, 2), list(kept.valid), list(test_dl(kept, small))]
+    assert all(same(one, other) for one, other in zip(expected, found, strict=True))
+    reader = kept.train.dataset.tls[0].tfms.fs[0]
+    assert reader is kept.valid.dataset.tls[0].tfms.fs[0] and reader.kept[1].nbytes == reader.nbytes
+    assert pickle.loads(pickle.dumps(reader)).kept is None  # no export and no process takes them along
+
+
+def test_what_a_device_keeps(small):
+    dl = make_dls(small, augment=AUGMENT, bs=16, device=torch.device("cpu")).train
+    assert not dl.keeps_on_device(1)
+    dl.device = torch.device("meta")
+    assert dl.keeps_on_device(2**30) and not dl.keeps_on_device(2**30 + 1)
+    helped = make_dls(small, augment=AUGMENT, bs=16, workers=1).train
+    helped.device = torch.device("meta")
+    assert not helped.keeps_on_device(1)
+
+
+def test_processes_help_where_a_gpu_would_wait_for_pictures(monkeypatch):
+    cuda, cpu, slow = torch.device("cuda"), torch.device("cpu"), (*AUGMENT, A.RandomBrightnessContrast())
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(6), raising=False)
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: "fork")
+    assert choose_workers(None, cuda, slow) == 6
+    assert choose_workers(None, cpu, slow) == choose_workers(None, cuda, AUGMENT) == choose_workers(None, cuda, ()) == 0
+    assert choose_workers(0, cuda, slow) == 0 and choose_workers(3, cpu, AUGMENT) == 3
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: "spawn")
+    assert choose_workers(None, cuda, slow) == 0
 
 
 def test_a_block_with_another_step_goes_fastais_way(small):

@@ -94,7 +94,8 @@ def test_reproductions_alone_select_on_test(name):
     ("channels_last=0", "channels_last", False), ("channels_last=YES", "channels_last", True),
     ("precision=bf16", "precision", "bf16"), ("select=best", "select", "best"), ("compile=auto", "compile", "auto"),
     ("bad=refuse", "bad", "refuse"), ("protocol=published", "protocol", "published"), ("mix=none", "mix", None),
-    ("ema=None", "ema", None), ("resize=none", "resize", None), ("device=cuda:1", "device", "cuda:1"),
+    ("workers=2", "workers", 2), ("workers=auto", "workers", None), ("ema=None", "ema", None),
+    ("resize=none", "resize", None), ("device=cuda:1", "device", "cuda:1"),
 ])
 def test_scalars(change, key, value):
     recipe = sprint(change)
@@ -152,6 +153,7 @@ def test_every_choice_of_every_callable_can_be_given():
     ("nothing.like=it", "no setting is called 'nothing'; there are arch"),
     ("__class__=x", "no setting is called '__class__'"),
     ("epochs=three", "epochs=three: expected a whole number"),
+    ("workers=many", "workers=many: expected a whole number or auto"),
     ("epochs=2.5", "epochs=2.5: expected a whole number"),
     ("epochs=nan", "epochs=nan: expected a whole number"),
     ("epochs=inf", "epochs=inf: expected a whole number"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,9 +16,13 @@ from fastai.torch_core import TensorCategory, TensorImage
 from fastcore.basics import chunked
 from fasttransform import Transform
 
+from cifar_fast.data.batched import batched
 from cifar_fast.data.sources import Source
 from cifar_fast.data.transforms import AlbumentationsTransform, ReadPicture
 from cifar_fast.seeds import derive
+
+ON_DEVICE = 2**30
+"Bytes of pictures, a third of a million of them, that a GPU is asked to hold; CIFAR-10 has 184 million bytes."
 
 
 class SeededDL(TfmdDL):
@@ -78,6 +85,11 @@ class SeededDL(TfmdDL):
                 and not self.before_batch.fs
                 and len(tls[0].items) > 0 and isinstance(tls[0].items[0], int | np.integer))
 
+    def keeps_on_device(self, nbytes: int) -> bool:
+        "Whether so many bytes of pictures lie on a GPU for good, which then makes its batches itself."
+        alone = not self.fake_l.num_workers  # self.num_workers is 1 where there is none
+        return alone and self.device is not None and torch.device(self.device).type != "cpu" and nbytes <= ON_DEVICE
+
     def direct_batch(self, rows):
         """What `do_item` and `do_batch` give, without fastai's dispatch and tensors for each single item.
 
@@ -87,10 +99,13 @@ class SeededDL(TfmdDL):
         """
         images, labels = self.dataset.tls
         aug = next(t for t in self.after_item.fs if isinstance(t, AlbumentationsTransform))
-        items = [images.items[i] for i in rows]
-        pictures = aug.apply_all(images.tfms.fs[0].take(items), images.tfms.split_idx)
+        items, reader, split = [images.items[i] for i in rows], images.tfms.fs[0], images.tfms.split_idx
+        if self.keeps_on_device(reader.nbytes) and aug.can_gather(split):
+            pictures = aug.gather(reader.on(self.device), items, split)
+        else:
+            pictures = torch.from_numpy(aug.apply_all(reader.take(items), split))
         # (B, H, W, 3) seen as (B, 3, H, W) is what torch calls channels_last: no copy.
-        x = TensorImage(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+        x = TensorImage(pictures.permute(0, 3, 1, 2))
         return x, TensorCategory(torch.from_numpy(labels.tfms.fs[0].take(items)))
 
 
@@ -167,6 +182,19 @@ def split_rows(source: Source, valid: float, protocol: str, seed: int) -> tuple[
     except ValueError as e:
         raise ValueError(f"valid={valid:g} cannot be held out of {source.name}: {e}; use valid=0") from None
     return np.sort(train), np.sort(held)
+
+
+def choose_workers(workers: int | None, device: torch.device, augment: Sequence) -> int:
+    """Processes that augment where `workers` is None, else `workers`.
+
+    None on a CPU, whose cores are worth more in the steps, and none where a GPU makes the batches itself; beside other
+    GPUs one a core, up to 8. Processes that cannot be forked would import torch and fastai in each epoch.
+    """
+    if workers is not None:
+        return workers
+    if device.type != "cuda" or not augment or batched(augment) or multiprocessing.get_start_method() != "fork":
+        return 0
+    return min(len(os.sched_getaffinity(0)), 8)
 
 
 def make_dls(

@@ -7,6 +7,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks th
 
 import albumentations
 import numpy as np
+import torch
 from fastai.data.transforms import ToTensor
 from fastai.torch_core import TensorImage
 from fasttransform import ItemTransform, Transform
@@ -23,8 +24,6 @@ class Picture(np.ndarray):
 @ToTensor
 def encodes(self, o: Picture):
     "HWC uint8 → CHW uint8 `TensorImage`, without a copy."
-    import torch
-
     return TensorImage(torch.from_numpy(np.ascontiguousarray(o)).permute(2, 0, 1))
 
 
@@ -33,6 +32,8 @@ class ReadPicture(Transform):
 
     # A DataBlock infers from this which inputs `learn.predict` may be given.
     input_types = (int, np.integer, str, os.PathLike, bytes, np.ndarray, object)
+
+    kept = None  # on a device: its name, and all pictures
 
     def __init__(self, *parts):  # uint8 arrays (N, 32, 32, 3), as if they were one after the other
         super().__init__()
@@ -57,7 +58,7 @@ class ReadPicture(Transform):
         # (A slice of one keeps its file's offset, so it goes as it is.)
         named = [(p.filename, p.dtype.str, p.shape, p.offset)
                  if isinstance(p, np.memmap) and isinstance(p.base, mmap.mmap) else p for p in self.parts]
-        return {**self.__dict__, "parts": named}
+        return {**self.__dict__, "parts": named, "kept": None}
 
     def __setstate__(self, state):
         # Where the file is gone, as for a Learner that was exported elsewhere, pictures can still be read.
@@ -69,6 +70,16 @@ class ReadPicture(Transform):
         "The pictures of row numbers as one array (N, 32, 32, 3) uint8, a copy."
         first = np.asarray(self.parts[0])  # without np.memmap's own indexing, which costs more than the copy
         return first[rows] if max(rows) < len(first) else np.stack([self.row(i) for i in rows])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        "All pictures on `device`, (N, 32, 32, 3) uint8: brought there once, for as long as this object lives."
+        if self.kept is None or self.kept[0] != device:
+            self.kept = device, torch.cat([torch.from_numpy(np.array(part)).to(device) for part in self.parts])
+        return self.kept[1]
 
 
 class AlbumentationsTransform(ItemTransform):
@@ -101,6 +112,16 @@ class AlbumentationsTransform(ItemTransform):
         if self.twin and not split_idx:
             return self.twin(images, self.rng)
         return np.stack([self.apply(image, split_idx) for image in images])
+
+    def can_gather(self, split_idx: int | None) -> bool:
+        "Whether `gather` serves this split: a pipeline with a twin, or an empty one."
+        return not self.valid.transforms if split_idx else bool(self.twin or not self.train.transforms)
+
+    def gather(self, store: torch.Tensor, items: list[int], split_idx: int | None) -> torch.Tensor:
+        "What `apply_all` gives for the pictures `items` of `store` (N, H, W, 3) uint8, made on its device."
+        if self.twin and not split_idx:
+            return self.twin.gather(store, items, self.rng)
+        return store[torch.tensor(items, device=store.device)]
 
     def decode(self, x, **kwargs):
         return x
