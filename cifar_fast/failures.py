@@ -37,8 +37,9 @@ def explained(e: BaseException, recipe: Recipe | None = None) -> RunError | None
 
 
 def is_cut_off(e: BaseException, recipe: Recipe | None) -> bool:
-    "Whether a process that augments pictures fell silent in mid-sentence."
-    return bool(recipe and recipe.workers and isinstance(e, ConnectionError | EOFError))
+    "Whether a process that augments pictures fell silent in mid-sentence; a broken pipe is a reader's of our output."
+    return (bool(recipe and recipe.workers) and isinstance(e, ConnectionError | EOFError)
+            and not isinstance(e, BrokenPipeError))
 
 
 def wait_for_the_dead(workers: int, seconds: float = 5) -> None:

@@ -19,6 +19,7 @@ def _flat(params) -> list[torch.Tensor]:
 
 
 def _wrapped(make, params, decay_norms, weight_decay, **kw):
+    at_least_0("weight_decay", weight_decay)
     flat = _flat(params)
     if decay_norms:
         groups = [{"params": flat, "weight_decay": weight_decay}]
@@ -26,6 +27,11 @@ def _wrapped(make, params, decay_norms, weight_decay, **kw):
         groups = [{"params": [p for p in flat if p.ndim > 1], "weight_decay": weight_decay},
                   {"params": [p for p in flat if p.ndim <= 1], "weight_decay": 0.0}]
     return OptimWrapper(opt=make([g for g in groups if g["params"]], **kw))
+
+
+def at_least_0(name: str, value: float) -> None:
+    if not 0 <= value < float("inf"):  # torch looks at its defaults alone, not at a group's own
+        raise ValueError(f"{name}={value}: expected a number of at least 0")
 
 
 def sgd(params, lr: float, *, momentum: float = 0.9, weight_decay: float = 0.0, nesterov: bool = False,
@@ -75,7 +81,8 @@ class Muon(torch.optim.Optimizer):
                 if "momentum_buffer" not in self.state[p]:
                     self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
             grads, buffers = [p.grad for p in params], [self.state[p]["momentum_buffer"] for p in params]
-            # All weights of a group in one call, as torch's own optimizers do it: on a GPU small calls cost the most.
+            # All weights of a group in one call, as torch's own optimizers do it (but for Newton–Schulz): on a GPU
+            # small calls cost the most.
             if decay and not group["dense"]:
                 grads = torch._foreach_add(grads, params, alpha=decay)
             torch._foreach_mul_(buffers, mom)
@@ -105,8 +112,14 @@ def muon(params, lr: float, *, momentum: float = 0.9, weight_decay: float = 0.01
     """Muon at `lr` for convolutions that mix channels, SGD (Nesterov) at `lr`·`sgd_scale` for everything else.
 
     `weight_decay` is decoupled; `sgd_decay` is L2, on the SGD weights of more than one dimension. `steps` of
-    Newton–Schulz an update.
+    Newton–Schulz an update. Raises ValueError for values out of range.
     """
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum={momentum}: expected a number from 0 to below 1")
+    if steps < 1:
+        raise ValueError(f"steps={steps}: expected at least 1, 5 are usual")
+    for name, value in (("weight_decay", weight_decay), ("sgd_scale", sgd_scale), ("sgd_decay", sgd_decay)):
+        at_least_0(name, value)
     flat = _flat(params)
     rest = [p for p in flat if not is_dense(p)]
     groups = [

@@ -58,9 +58,10 @@ def prepare(
     check(recipe)
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
-    recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment))
     require_arch(recipe.arch)
     source = source or load_source(recipe.data, seed=recipe.seed, bad=recipe.bad)
+    nbytes = sum(part.images.nbytes for part in (source.train, source.test) if part)
+    recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     seed_everything(recipe.seed)
     dls = make_dls(source, augment=recipe.augment, stats=recipe.stats, valid=recipe.valid, protocol=recipe.protocol,
                    bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers, seed=recipe.seed, device=device)

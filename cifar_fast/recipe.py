@@ -338,5 +338,11 @@ def check(recipe: Recipe) -> None:
                 make()
         except (ValueError, TypeError) as e:
             raise RecipeError(f"{key}: {e}") from None
+    from torch import nn, zeros
+
+    try:
+        r.opt([nn.Parameter(zeros(2, 2, 1, 1))], lr=r.lr)
+    except (ValueError, TypeError) as e:
+        raise RecipeError(f"opt: {e}") from None
     if r.precision == "fp16" and r.device == "cpu":
         raise RecipeError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")

@@ -185,12 +185,13 @@ def test_what_a_device_keeps(small):
 def test_processes_help_where_a_gpu_would_wait_for_pictures(monkeypatch):
     cuda, cpu, slow = torch.device("cuda"), torch.device("cpu"), (*AUGMENT, A.RandomBrightnessContrast())
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(6), raising=False)
-    monkeypatch.setattr("multiprocessing.get_start_method", lambda: "fork")
-    assert choose_workers(None, cuda, slow) == 6
-    assert choose_workers(None, cpu, slow) == choose_workers(None, cuda, AUGMENT) == choose_workers(None, cuda, ()) == 0
-    assert choose_workers(0, cuda, slow) == 0 and choose_workers(3, cpu, AUGMENT) == 3
-    monkeypatch.setattr("multiprocessing.get_start_method", lambda: "spawn")
-    assert choose_workers(None, cuda, slow) == 0
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: "fork")
+    assert choose_workers(None, cuda, slow, 1) == 6
+    assert choose_workers(None, cuda, AUGMENT, 2**30 + 1) == 6  # too many to lie on the GPU
+    assert [choose_workers(None, *rest, 1) for rest in ((cpu, slow), (cuda, AUGMENT), (cuda, ()))] == [0, 0, 0]
+    assert choose_workers(0, cuda, slow, 1) == 0 and choose_workers(3, cpu, AUGMENT, 1) == 3
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: "spawn")
+    assert choose_workers(None, cuda, slow, 1) == 0
 
 
 def test_a_block_with_another_step_goes_fastais_way(small):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from strangers import CARD
 
 from cifar_fast.cli import main, words
 from cifar_fast.recipe import list_recipes
@@ -135,13 +136,23 @@ def test_predict_takes_folders_and_globs_names_the_bad_one_and_goes_on(trained, 
     assert "no picture there" in capsys.readouterr().err
 
 
-def test_predict_as_json_and_with_tta(trained, pictures, capsys):
-    "The flagship's net answers the same for the mirror image, so TTA adds nothing to it."
-    assert main(["predict", str(trained), str(pictures / "0.png"), "--json", "--topk", "10"]) == 0
-    plain = json.loads(capsys.readouterr().out)[0]["probabilities"]
+def probabilities(capsys, *command) -> dict:
+    assert main(["predict", *map(str, command), "--json", "--topk", "10"]) == 0
+    return json.loads(capsys.readouterr().out)[0]["probabilities"]
+
+
+def test_predict_as_json_and_with_tta(trained, pictures, tmp_path, capsys):
+    "The flagship's net answers the same for the mirror image, so TTA adds nothing to it; to another's answer it does."
+    from cifar_fast.archs import create_arch
+    from cifar_fast.inference import save_export
+
+    plain = probabilities(capsys, trained, pictures / "0.png")
     assert sum(plain.values()) == pytest.approx(1, abs=1e-4)
-    assert main(["predict", str(trained), str(pictures / "0.png"), "--json", "--tta", "--topk", "10"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["probabilities"] == pytest.approx(plain, abs=1e-4)
+    assert probabilities(capsys, trained, pictures / "0.png", "--tta") == pytest.approx(plain, abs=1e-4)
+    other = tmp_path / "other"
+    save_export(other, create_arch("cifar_sprint", 10), CARD, pickle=False)
+    plain = probabilities(capsys, other, pictures / "0.png")
+    assert probabilities(capsys, other, pictures / "0.png", "--tta") != pytest.approx(plain, abs=1e-4)
 
 
 def test_tta_is_the_mean_of_the_picture_and_its_mirror():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -16,7 +17,8 @@ from kills import NAME, RUN, bytes_that_differ, weights
 
 from cifar_fast.callbacks.checkpoint import load
 from cifar_fast.cli import main
-from cifar_fast.failures import wait_for_the_dead
+from cifar_fast.failures import is_cut_off, wait_for_the_dead
+from cifar_fast.recipe import load_recipe
 
 
 @pytest.mark.parametrize("error, told", [
@@ -132,6 +134,13 @@ def test_one_that_lives_on_is_not_waited_for_long():
     finally:
         child.kill()
         child.join()
+
+
+@pytest.mark.parametrize("e, silent", [(ConnectionResetError(104, "reset by peer"), True), (EOFError(), True),
+                                       (BrokenPipeError(32, "Broken pipe"), False), (OSError(5, "other"), False)])
+def test_a_reader_of_the_output_that_has_gone_is_no_worker(e, silent):
+    recipe = load_recipe("sprint")
+    assert is_cut_off(e, replace(recipe, workers=2)) is silent and not is_cut_off(e, replace(recipe, workers=0))
 
 
 GROUP = """

@@ -40,6 +40,7 @@ def test_the_first_one_takes_pictures():
     (dict(groups=8, out_channels=16), "8 → 16 channels in 8 groups"),
     (dict(stride=2), "kernel of 3 with dilation 1 at stride 2"),
     (dict(kernel_size=4, stride=2, dilation=2), "kernel of 4 with dilation 2 at stride 2"),
+    (dict(kernel_size=4, stride=4), "kernel of 4 with dilation 1 at stride 4"),
 ], ids=str)
 def test_what_would_not_commute_is_refused(kwargs, told):
     with pytest.raises(ValueError, match=told):

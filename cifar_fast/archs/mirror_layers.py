@@ -17,8 +17,9 @@ class MirrorConv2d(nn.Conv2d):
     """A convolution (N, in, H, W) → (N, out, h, w) that commutes with mirroring. Half of its kernels are weights.
 
     The kernels of the second half are those of the first, mirrored, with the input's halves swapped; the size is kept
-    at stride 1 by odd kernels. At stride 2 only even kernels, on maps of even width, lie centred on what they read:
-    ValueError for others, and for channels that have no halves.
+    at stride 1 by odd kernels. At stride 2 only even kernels, on maps of even width, lie centred on what they read. The
+    width is not checked: pictures of 32 pixels have such maps throughout. ValueError for other kernels and strides, and
+    for channels that have no halves.
     """
 
     def __init__(
@@ -36,9 +37,9 @@ class MirrorConv2d(nn.Conv2d):
         if not halves or (depthwise and (lift or not groups == in_channels == out_channels)):
             raise ValueError(f"mirrored layers have two halves: {in_channels} → {out_channels} channels "
                              f"in {groups} groups cannot be split into them")
-        if stride > 1 and (kernel_size % 2 or dilation > 1):
+        if stride not in (1, 2) or stride == 2 and (kernel_size % 2 or dilation > 1):
             raise ValueError(f"a kernel of {kernel_size} with dilation {dilation} at stride {stride} does not commute "
-                             f"with mirroring; take an even one without dilation")
+                             f"with mirroring; take stride 1, or 2 with an even kernel without dilation")
         padding = get_padding(kernel_size, dilation=dilation)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
         self.lift = lift

@@ -184,15 +184,18 @@ def split_rows(source: Source, valid: float, protocol: str, seed: int) -> tuple[
     return np.sort(train), np.sort(held)
 
 
-def choose_workers(workers: int | None, device: torch.device, augment: Sequence) -> int:
+def choose_workers(workers: int | None, device: torch.device, augment: Sequence, nbytes: int) -> int:
     """Processes that augment where `workers` is None, else `workers`.
 
     None on a CPU, whose cores are worth more in the steps, and none where a GPU makes the batches itself; beside other
-    GPUs one a core, up to 8. Processes that cannot be forked would import torch and fastai in each epoch.
+    GPUs, and for `nbytes` of pictures that are too many to lie there, one a core, up to 8. Processes that cannot be
+    forked would import torch and fastai in each epoch.
     """
     if workers is not None:
         return workers
-    if device.type != "cuda" or not augment or batched(augment) or multiprocessing.get_start_method() != "fork":
+    gathered = nbytes <= ON_DEVICE and (not augment or batched(augment))
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    if device.type != "cuda" or gathered or method != "fork":
         return 0
     return min(len(os.sched_getaffinity(0)), 8)
 
@@ -217,8 +220,9 @@ def make_dls(
                          f"to train on; use bs={max(1, len(train) // 8)}, or drop_last=false")
     block = data_block(source, train, held, augment, stats)
     items = np.arange(len(source.train) + (len(source.test) if source.test else 0))
-    return block.dataloaders(items, bs=bs, val_bs=500, drop_last=drop_last, num_workers=workers, seed=seed,
-                             device=device)
+    # Pictures to validate on are as they are: nothing for processes to do.
+    return block.dataloaders(items, bs=bs, val_bs=500, drop_last=drop_last, seed=seed, device=device,
+                             dl_kwargs=[{"num_workers": workers}, {"num_workers": 0}])
 
 
 def test_dl(dls: DataLoaders, source: Source, workers: int = 0):

@@ -79,7 +79,12 @@ def training(line) -> str:
     if not line["n"]:
         return "–"
     reached = "" if pd.isna(line["seconds_to_85"]) else f" (85 % after {whole(line['seconds_to_85'])} s)"
-    return f"{spent(line)} s{reached}, {line['device']}{threads(line)}, {line['precision']}, {line['date']}"
+    return f"{spent(line)} s{reached}, {line['device']}{threads(line)}, {line['precision']}, {dates(line)}"
+
+
+def dates(line) -> str:
+    "The day of the runs, or the first and the last one."
+    return line["date"] if line["since"] == line["date"] else f"{line['since']} to {line['date']}"
 
 
 def threads(line) -> str:

@@ -11,7 +11,7 @@ from cifar_fast.recipe import describe, list_recipes, load_recipe
 from .rows import recipe_id
 from .store import COLUMNS, FIGURES, SCATTERED
 
-LATEST = ("settings", "on", "data", "threads", "precision", "date", "commit")
+LATEST = ("settings", "on", "data", "date", "commit")
 
 
 def facts() -> dict[str, dict]:
@@ -84,8 +84,8 @@ def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
             found[f"{figure}_std"] = runs[figure].std(ddof=1, skipna=False)
     # Seeds may have run on machines of different speed: no run took a mean of their seconds.
     found["seconds_min"], found["seconds_max"] = runs["seconds"].min(skipna=False), runs["seconds"].max(skipna=False)
-    found["device"] = ", ".join(dict.fromkeys(runs["device"]))
-    return {**found, **{k: last.get(k) for k in LATEST}}
+    together = {k: ", ".join(dict.fromkeys(v for v in runs[k] if v)) for k in ("device", "threads", "precision")}
+    return {**found, **{k: last.get(k) for k in LATEST}, **together, "since": runs["date"].min()}
 
 
 def selected(line) -> bool:
