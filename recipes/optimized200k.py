@@ -1,7 +1,7 @@
 """OptimizedCIFAR10Net200K: residual depthwise-separable blocks, MixUp, CutMix and RICAP; published 87.42 %.
 
 Source   a published CIFAR-10 project under the 200,000-parameter rules, reproduced from its own description
-Expect   its claims contradict each other (87.42 % "by epoch 2", peak 84.08 % in training): see what a run gives
+Expect   87.4 % on test in 55 epochs (its claims contradict each other: 87.42 % "by epoch 2", peak 84.08 %)
 Run      python -m cifar_fast recipe optimized200k
 
 Stated: architecture, SGD (momentum 0.9, lr 0.05, decay 1e-4), batch 128, cosine with warm-up, label smoothing 0.1,
@@ -10,6 +10,9 @@ probabilities of the augmentations. Not stated and chosen here: the seed (42); a
 tenth of the rate, then a cosine to 0, both stepped once a batch; patience 20; Beta
 parameters 0.2 (MixUp), 1.0 (CutMix), 0.3 (RICAP), those of the papers; limits of the augmentations as in `net`,
 mirrored borders. It has no dilated convolution, so that rule is waived by name.
+
+One run with epochs=55 channels_last=True compile=off, in fp32 on one core: 87.45 % by the averaged weights in the last
+epoch, which was the best one on test too; 87.37 % by the weights themselves, and 59.7 % on the mixed training pictures.
 """
 
 from cifar_fast.all import *
