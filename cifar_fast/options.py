@@ -10,12 +10,12 @@ from cifar_fast.bench import BENCHMARKS, DEFAULT
 from cifar_fast.spelling import nearest
 
 EPILOG = """examples:
-  python -m cifar_fast recipe final data=digits epochs=8  # no download
-  python -m cifar_fast recipe final                       # CIFAR-10
-  python -m cifar_fast recipe final --dry-run epochs=60   # look first
-  python -m cifar_fast predict exports/final cat.png      # use it
-  python -m cifar_fast serve exports/final                # in the browser
-  python -m cifar_fast COMMAND --help                     # examples of each
+  python -m cifar_fast recipe final data=digits epochs=20  # no download
+  python -m cifar_fast recipe final                        # CIFAR-10
+  python -m cifar_fast recipe final --dry-run epochs=60    # look first
+  python -m cifar_fast predict exports/final cat.png       # use it
+  python -m cifar_fast serve exports/final                 # in the browser
+  python -m cifar_fast COMMAND --help                      # examples of each
 
 environment:
   CIFAR_FAST_DATA   an image tree of CIFAR-10 to use instead of the download
@@ -32,7 +32,7 @@ exit codes:
 
 EXAMPLES = {
     "recipes": ("recipes",),
-    "recipe": ("recipe sprint", "recipe final data=digits epochs=8", "recipe final epochs=60 mix.cutmix=0.3 valid=5000",
+    "recipe": ("recipe sprint", "recipe final data=digits epochs=20", "recipe final epochs=60 mix.cutmix=0.3 valid=5000",
                "recipe final lr=find", "recipe final --dry-run epochs=60", "recipe final --resume",
                "recipe mine.py --log json > epochs.jsonl"),
     "copy": ("copy final mine.py",),
