@@ -32,8 +32,9 @@ exit codes:
 
 EXAMPLES = {
     "recipes": ("recipes",),
-    "recipe": ("recipe sprint", "recipe final data=digits epochs=20", "recipe final epochs=60 mix.cutmix=0.3 valid=5000",
-               "recipe final lr=find", "recipe final --dry-run epochs=60", "recipe final --resume",
+    "recipe": ("recipe sprint", "recipe final data=digits epochs=20",
+               "recipe final epochs=60 mix.cutmix=0.3 valid=5000", "recipe final lr=find",
+               "recipe final --dry-run epochs=60", "recipe final --resume",
                "recipe mine.py --log json > epochs.jsonl"),
     "copy": ("copy final mine.py",),
     "audit": ("audit", "audit cifar_final", "audit resnet18 --strict"),
