@@ -9,10 +9,10 @@ an epoch: that gives its 50 published rates), all augmentations but what follows
 (42); the rate of Dropout2d (see the architecture); p of the coarse dropout (0.5, the library's default). The hole is
 filled with 0: its "mean" of 0.49 on a 0..255 picture.
 
-The hole is stated as 16x16. Albumentations 2.x ignores the names that 1.x had for that size and cuts one or two holes of
-10 to 20 % of the side; its borders are black where those of 1.x are mirrored. Which of the two they ran, they do not
-say. Both readings began in bf16, one run each, holes and borders changed together; the recipe keeps the one that comes
-closer to the published curve. Accuracy on train and on test in %, the last line from a run stopped after three epochs:
+The hole is stated as 16x16. Albumentations 2.x ignores the names that 1.x had for that size and cuts one or two holes
+of 10 to 20 % of the side; its borders are black where those of 1.x are mirrored. Which of the two they ran, they do
+not say. Both readings began in bf16, one run each, holes and borders changed together; the recipe keeps the one that
+comes closer to the published curve. Accuracy on train and on test in %, the last line from a run stopped after three:
 
     epoch                                            1            2            3            4            5            6
     published                              24.9   36.7  37.1   46.6  45.2   51.4  50.9   60.1  55.2   64.4  58.2   66.7
