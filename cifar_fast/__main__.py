@@ -1,5 +1,5 @@
 import sys
 
-from cifar_fast.cli import main
+from cifar_fast.cli.main import main
 
 sys.exit(main())

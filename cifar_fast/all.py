@@ -2,37 +2,37 @@
 
 from functools import partial
 
-import cifar_fast.seeds  # noqa: F401  (first: it keeps albumentations from asking for updates at its import)
+import cifar_fast.utils.seeds  # noqa: F401  (first: it keeps albumentations from asking for updates at its import)
 
 # isort: split
 import albumentations as A
 import timm
 
-import cifar_fast.archs  # noqa: F401  (registers the architectures with timm)
-from cifar_fast import plots
-from cifar_fast.callbacks.ema import ema
-from cifar_fast.callbacks.mix import mixing
-from cifar_fast.callbacks.resize import progressive
-from cifar_fast.callbacks.schedule import cosine, cyclic, one_cycle_torch, plateau, step, warmup_cosine
-from cifar_fast.constraints import Budget, audit, audit_table, layer_table
+import cifar_fast.models  # noqa: F401  (registers the architectures with timm)
+from cifar_fast.audit import Budget, audit, audit_table, layer_table
 from cifar_fast.data.block import SeededDL, data_block, make_dls, test_dl
-from cifar_fast.data.sources import load_source, read_picture
+from cifar_fast.data.sources import load_source, read_image
 from cifar_fast.data.transforms import AlbumentationsTransform
-from cifar_fast.fits import flat, flat_cos, one_cycle
-from cifar_fast.inference import load_export, load_model, rebuild_pickle
-from cifar_fast.learner import cifar_learner
-from cifar_fast.losses import MixedLabels, cross_entropy, focal
-from cifar_fast.lrfind import find as lr_find
-from cifar_fast.optimizers import adam, adamw, muon, sgd
-from cifar_fast.prepare import prepare
+from cifar_fast.export.predictor import load_export, load_model, rebuild_pickle
 from cifar_fast.recipe import PUBLISHED_STATS, Recipe, list_recipes, load_recipe, override
-from cifar_fast.train import train
+from cifar_fast.reporting import plots
+from cifar_fast.runs.run import train
+from cifar_fast.training.callbacks.ema import ema
+from cifar_fast.training.callbacks.mix import mixing
+from cifar_fast.training.callbacks.resize import progressive
+from cifar_fast.training.fits import flat, flat_cos, one_cycle
+from cifar_fast.training.learner import cifar_learner
+from cifar_fast.training.losses import MixedLabels, cross_entropy, focal
+from cifar_fast.training.lr_finder import find as lr_find
+from cifar_fast.training.optimizers import adam, adamw, muon, sgd
+from cifar_fast.training.prepare import prepare
+from cifar_fast.training.schedules import cosine, cyclic, one_cycle_torch, plateau, step, warmup_cosine
 
 __all__ = [
     "A", "AlbumentationsTransform", "Budget", "MixedLabels", "PUBLISHED_STATS", "Recipe", "SeededDL", "adam",
     "adamw", "audit", "audit_table", "cifar_learner", "cosine", "cross_entropy", "cyclic", "data_block", "ema",
     "flat", "flat_cos", "focal", "layer_table", "list_recipes", "load_export", "load_model", "load_recipe",
     "load_source", "lr_find", "make_dls", "mixing", "muon", "one_cycle", "one_cycle_torch", "override", "partial",
-    "plateau", "plots", "prepare", "progressive", "read_picture", "rebuild_pickle", "sgd", "step", "test_dl",
+    "plateau", "plots", "prepare", "progressive", "read_image", "rebuild_pickle", "sgd", "step", "test_dl",
     "timm", "train", "warmup_cosine",
 ]

@@ -4,10 +4,10 @@ Source   ours
 Expect   README's table
 Run      python -m cifar_fast recipe final        (epochs= is the one thing to turn)
 
-Its net answers the same for a picture and its mirror image, so plain accuracy and TTA are one figure. Where left and
+Its net answers the same for an image and its mirror image, so plain accuracy and TTA are one figure. Where left and
 right mean something (letters, arrows), take another: arch=cifar_final, with augment of your own.
 
-What each idea gave: one run each on 45,000 training pictures, measured on the other 5,000 (plain, TTA), one core each;
+What each idea gave: one run each on 45,000 training images, measured on the other 5,000 (plain, TTA), one core each;
 differences below half a point may be chance. 14 epochs, averaged weights:
 
     net, with CutMix 0.4 and MixUp 0.1         two dense blocks, two separable: this one        91.8  91.8
@@ -18,7 +18,7 @@ differences below half a point may be chance. 14 epochs, averaged weights:
                                                CutMix 0.7 instead: learns 93.2 %                90.6  90.6
     averaging, on the first net                none: the last weights as they are               91.8  91.8
 
-CutMix 0.5 instead of 0.4 was chosen for a longer run, which learns more: 99.6 % of its augmented training pictures in
+CutMix 0.5 instead of 0.4 was chosen for a longer run, which learns more: 99.6 % of its augmented training images in
 80 epochs (93.8 % on test) against 95.0 % in those 14. No split was asked at that length. 200 epochs learn 99.9 % and
 have 93.9 %: who trains that long wants more mixing, or another augmentation, than this.
 
@@ -28,7 +28,7 @@ have 93.9 %: who trains that long wants more mixing, or another augmentation, th
                                                mirrored, ReLU, 5 % faster                       89.6  89.6
                                                plain, ReLU: cifar_final, two thirds of the work 88.4  89.6
 
-That light mixing was too light: in 28 epochs on all pictures the first of these learned 99.3 % of them, 91.7 % on test.
+That light mixing was too light: in 28 epochs on all images the first of these learned 99.3 % of them, 91.7 % on test.
 
 The net before it, cifar_final, of plain convolutions (22 million multiply-adds instead of 44), 5 epochs without mixing
 and averaging, two cores:
@@ -43,7 +43,7 @@ and averaging, two cores:
     early epochs at lower resolution           none                                             87.7  88.4
                                                24×24 for 40 % of 6 epochs (the same work)       87.4  87.8
 
-The same net, 24 epochs on 22,500 training pictures, without averaging, one core:
+The same net, 24 epochs on 22,500 training images, without averaging, one core:
 
     regularisation                             light mixing, learns 95.0 %                      88.6  89.8
                                                and Cutout of 10 pixels, learns 89.0 %           87.7  88.9
@@ -61,7 +61,7 @@ from cifar_fast.all import *
 recipe = Recipe(
     arch="cifar_mirror",
     epochs=80,
-    valid=0,  # trains on all 50,000 pictures; the last weights meet the test set once
+    valid=0,  # trains on all 50,000 images; the last weights meet the test set once
     bs=256,
     augment=(
         A.PadIfNeeded(min_height=40, min_width=40, border_mode=4),

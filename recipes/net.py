@@ -7,7 +7,7 @@ Run      python -m cifar_fast recipe net          (about 200 million multiply-ad
 Stated: architecture, AdamW (decay 1e-4), batch 64, patience 10, the cyclic schedule (stepped once a batch, 781 batches
 an epoch: that gives its 50 published rates), all augmentations but what follows. Not stated and chosen here: the seed
 (42); the rate of Dropout2d (see the architecture); p of the coarse dropout (0.5, the library's default). The hole is
-filled with 0: its "mean" of 0.49 on a 0..255 picture.
+filled with 0: its "mean" of 0.49 on a 0..255 image.
 
 The hole is stated as 16x16. Albumentations 2.x ignores the names that 1.x had for that size and cuts one or two holes
 of 10 to 20 % of the side; its borders are black where those of 1.x are mirrored. Which of the two they ran, they do

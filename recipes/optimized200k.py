@@ -12,7 +12,7 @@ parameters 0.2 (MixUp), 1.0 (CutMix), 0.3 (RICAP), those of the papers; limits o
 mirrored borders. It has no dilated convolution, so that rule is waived by name.
 
 One run with epochs=55 channels_last=True compile=off, in fp32 on one core: 87.45 % by the averaged weights in the last
-epoch, which was the best one on test too; 87.37 % by the weights themselves, and 59.7 % on the mixed training pictures.
+epoch, which was the best one on test too; 87.37 % by the weights themselves, and 59.7 % on the mixed training images.
 """
 
 from cifar_fast.all import *

@@ -4,7 +4,7 @@ Source   ours
 Expect   README's table
 Run      python -m cifar_fast recipe sprint
 
-What each idea gave: one run each on 45,000 training pictures, measured on the other 5,000 (plain, TTA), two AVX2 cores
+What each idea gave: one run each on 45,000 training images, measured on the other 5,000 (plain, TTA), two AVX2 cores
 shared with other work, 133 to 156 s of training, after nearly the same number of multiply-adds (images × those of the
 net), which is what a CPU pays for.
 

@@ -2,7 +2,7 @@
 
 from kills import RUN
 
-from cifar_fast.cli import main
+from cifar_fast.cli.main import main
 
 STEPS = 8  # an epoch of RUN
 
@@ -13,7 +13,7 @@ def resume(exports, *more):
 
 def at(monkeypatch, step, call):
     "Call something while the given step is being made."
-    from cifar_fast.callbacks.ema import EMA
+    from cifar_fast.training.callbacks.ema import EMA
 
     after_step = EMA.after_step
 

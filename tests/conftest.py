@@ -39,7 +39,7 @@ def plain(tmp_path_factory, digits):
     "The exports of the run that is broken off, killed and resumed elsewhere, with nobody to disturb it."
     from kills import RUN
 
-    from cifar_fast.cli import main
+    from cifar_fast.cli.main import main
 
     exports = tmp_path_factory.mktemp("plain")
     assert main([*RUN, f"exports={exports}"]) == 0
@@ -52,8 +52,8 @@ def broken(tmp_path, monkeypatch, digits):
     from breaking import Broken
     from kills import RUN
 
-    from cifar_fast.callbacks.checkpoint import Checkpoint
-    from cifar_fast.cli import main
+    from cifar_fast.cli.main import main
+    from cifar_fast.training.callbacks.checkpoint import Checkpoint
 
     def run(saves, *changes):
         save, made = Checkpoint.save, []
@@ -82,7 +82,7 @@ def base(digits):
 
 @pytest.fixture(scope="session")
 def digits(cache):
-    "scikit-learn's digits as a `Source`: 1,438 + 359 real pictures, 32×32 RGB, ten classes."
+    "scikit-learn's digits as a `Source`: 1,438 + 359 real images, 32×32 RGB, ten classes."
     from cifar_fast.data.sources import load_source
 
     return load_source("digits", cache=cache)

@@ -24,10 +24,10 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from cifar_fast import files
-from cifar_fast.cli import main as cifar_fast
-from cifar_fast.dryrun import dry_run  # noqa: F401  (fastai and all that a run imports)
-from cifar_fast.files import TEMPORARY
+from cifar_fast.cli.main import main as cifar_fast
+from cifar_fast.runs.dryrun import dry_run  # noqa: F401  (fastai and all that a run imports)
+from cifar_fast.utils import files
+from cifar_fast.utils.files import TEMPORARY
 
 RUN = ["recipe", "final", "data=digits", "arch=cifar_sprint", "epochs=2", "bs=128", "valid=0.2", "select=best",
        "checkpoint_minutes=0.00001", "report=no"]

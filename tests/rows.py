@@ -1,6 +1,6 @@
 """A made-up row of results.csv, for tests that need no run."""
 
-from cifar_fast.results import COLUMNS
+from cifar_fast.reporting.results import COLUMNS
 
 
 def made(**values):

@@ -18,7 +18,7 @@ HOST = "http://127.0.0.1:8000"
 XSS = "<img src=x onerror=alert(1)>.png"
 
 
-def picture(kind="png", size=(60, 40)) -> bytes:
+def image(kind="png", size=(60, 40)) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
@@ -26,7 +26,7 @@ def picture(kind="png", size=(60, 40)) -> bytes:
 
 
 def post(client, *files, part=True, **kw):
-    given = [("pictures", (name, content, "image/png")) for name, content in files]
+    given = [("images", (name, content, "image/png")) for name, content in files]
     return client.post("/predict", files=given, headers={"X-Part": "1"} if part else {}, **kw)
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cifar_fast import archs
+from cifar_fast import models as archs
 from cifar_fast.recipe import load_recipe, override
 
 ARCHS = timm.list_models("cifar_*")

@@ -1,4 +1,4 @@
-"""The batched twin of pad, crop and flip: exactly the pictures that Albumentations can make, each as often."""
+"""The batched twin of pad, crop and flip: exactly the images that Albumentations can make, each as often."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ import torch
 from cifar_fast.all import A, AlbumentationsTransform
 from cifar_fast.data.batched import batched
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
 
 
 def pad(to=10, **kw):
@@ -19,23 +19,23 @@ def pad(to=10, **kw):
 def drawn_by_albumentations(pipeline, count):
     compose = A.Compose(list(pipeline))
     compose.set_random_seed(1)
-    return Counter(compose(image=PICTURE)["image"].tobytes() for _ in range(count))
+    return Counter(compose(image=IMAGE)["image"].tobytes() for _ in range(count))
 
 
 def drawn_by_twin(pipeline, count):
-    pictures = np.broadcast_to(PICTURE, (count, *PICTURE.shape))
-    return Counter(p.tobytes() for p in batched(pipeline)(pictures, np.random.default_rng(2)))
+    images = np.broadcast_to(IMAGE, (count, *IMAGE.shape))
+    return Counter(p.tobytes() for p in batched(pipeline)(images, np.random.default_rng(2)))
 
 
 @pytest.mark.parametrize("border", [0, 1, 2, 4], ids=["black", "repeated", "mirrored with its edge", "mirrored"])
 @pytest.mark.parametrize("to", [6, 10, 11])  # none, even, more below than above
 @pytest.mark.parametrize("rest", [(), (A.HorizontalFlip(p=0.5),), (A.RandomCrop(8, 8), A.HorizontalFlip(p=0.5)),
                                   (A.RandomCrop(6, 8),)], ids=lambda rest: "+".join(type(t).__name__ for t in rest))
-def test_gathered_pictures_are_the_very_ones_that_are_copied(border, to, rest):
-    pictures = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+def test_gathered_images_are_the_very_ones_that_are_copied(border, to, rest):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
     items, twin = [3, 19, 0, 3, 7, 11, 3], batched((pad(to, border_mode=border), *rest))
-    copied = twin(pictures[items], np.random.default_rng(4))
-    gathered = twin.gather(torch.from_numpy(pictures), items, np.random.default_rng(4))
+    copied = twin(images[items], np.random.default_rng(4))
+    gathered = twin.gather(torch.from_numpy(images), items, np.random.default_rng(4))
     assert gathered.dtype == torch.uint8 and np.array_equal(gathered.numpy(), copied)
 
 
@@ -47,7 +47,7 @@ def test_gathered_pictures_are_the_very_ones_that_are_copied(border, to, rest):
     ((A.HorizontalFlip(p=0.5),), 2),
     ((), 1),
 ])
-def test_the_same_pictures_as_often(border, rest, possible):
+def test_the_same_images_as_often(border, rest, possible):
     pipeline, count = (pad(border_mode=border), *rest), 200 * possible
     theirs, ours = (draw(pipeline, count) for draw in (drawn_by_albumentations, drawn_by_twin))
     assert len(theirs) == possible and theirs.keys() == ours.keys()
@@ -68,9 +68,9 @@ def test_other_sizes(pipeline, possible):
 
 
 @pytest.mark.parametrize("p", [0.0, 0.2, 1.0])
-def test_the_share_of_mirrored_pictures(p):
+def test_the_share_of_mirrored_images(p):
     drawn = drawn_by_twin((A.HorizontalFlip(p=p),), 4000)
-    assert drawn[PICTURE[:, ::-1].tobytes()] / 4000 == pytest.approx(p, abs=4.5 * (p * (1 - p) / 4000) ** 0.5)
+    assert drawn[IMAGE[:, ::-1].tobytes()] / 4000 == pytest.approx(p, abs=4.5 * (p * (1 - p) / 4000) ** 0.5)
 
 
 def test_row_offset_column_offset_and_mirror_are_independent():
@@ -97,13 +97,13 @@ def test_any_other_pipeline_has_no_twin(pipeline):
 
 
 def test_a_crop_of_more_than_there_is():
-    with pytest.raises(ValueError, match="a crop of 9×8 is larger than the pictures, 8×8; pad them first"):
+    with pytest.raises(ValueError, match="a crop of 9×8 is larger than the images, 8×8; pad them first"):
         drawn_by_twin((A.RandomCrop(9, 8),), 1)
 
 
 def test_a_seed_repeats_and_validation_stays_plain():
     aug = AlbumentationsTransform(train=(pad(), A.RandomCrop(8, 8)))
-    images, runs = np.stack([PICTURE] * 32), []
+    images, runs = np.stack([IMAGE] * 32), []
     for seed in (5, 5, 6):
         aug.seed(seed)
         runs.append(aug.apply_all(images, 0))

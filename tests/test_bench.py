@@ -21,7 +21,7 @@ from cifar_fast.bench import (
     workload,
 )
 from cifar_fast.bench.timing import Bar, alternate, compare, rate, seconds
-from cifar_fast.cli import main
+from cifar_fast.cli.main import main
 from cifar_fast.recipe import load_recipe, override
 
 KEYS = {"ratio", "spread", "measured", "reference", "unit", "against", "rounds", "bar", "must", "goal", "meets",
@@ -36,7 +36,7 @@ def small(name):
 @pytest.fixture(autouse=True)
 def sizes(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(workload, "PICTURES", 64)
+    monkeypatch.setattr(workload, "IMAGES", 64)
     monkeypatch.setattr(workload, "load_recipe", small)
     for module in (data, step):
         monkeypatch.setattr(module, "load_recipe", small)
@@ -45,11 +45,11 @@ def sizes(monkeypatch, tmp_path):
     monkeypatch.setattr(train, "SMALL", 4)
     monkeypatch.setattr(train, "HOPELESS", 1e9)
     monkeypatch.setattr(train, "why_not", lambda device: "no compiler here")
-    monkeypatch.setattr(data, "PICTURES", 64)
-    monkeypatch.setattr(predict, "PICTURES", 40)
+    monkeypatch.setattr(data, "IMAGES", 64)
+    monkeypatch.setattr(predict, "IMAGES", 40)
     monkeypatch.setattr(predict, "TRIED", 20)
     monkeypatch.setattr(predict, "SIZES", (5, 20))
-    monkeypatch.setattr(scale, "PICTURES", (16, 32, 64))
+    monkeypatch.setattr(scale, "IMAGES", (16, 32, 64))
     monkeypatch.setattr(scale, "SIDES", (32, 40, 48))
 
 
@@ -180,7 +180,7 @@ def test_a_way_that_is_hopelessly_slow_is_left_out(monkeypatch):
     monkeypatch.setattr(train, "HOPELESS", 5)
     run = workload.prepared(train.RECIPE)
     ways = [train.Way("fp32", False, False), train.Way("bf16", True, False)]
-    assert train.unfit(run, ways, []) == {ways[1]: "eager it takes 9 times as long as fp32 on 4 pictures"}
+    assert train.unfit(run, ways, []) == {ways[1]: "eager it takes 9 times as long as fp32 on 4 images"}
 
 
 def test_predict(tmp_path):
@@ -196,7 +196,7 @@ def in_a_thread(monkeypatch):
 
     from serving import served
 
-    from cifar_fast.inference import load_export
+    from cifar_fast.export.predictor import load_export
     from cifar_fast.serve.app import create_app
 
     @contextmanager
@@ -217,8 +217,8 @@ def test_serve(in_a_thread):
 
 
 def test_serve_counts_no_failure_as_an_answer(in_a_thread, monkeypatch):
-    monkeypatch.setattr(serve, "jpeg", lambda: b"no picture")
-    monkeypatch.setattr(serve, "bare", lambda exported, pictures: None)
+    monkeypatch.setattr(serve, "jpeg", lambda: b"no image")
+    monkeypatch.setattr(serve, "bare", lambda exported, images: None)
     with pytest.raises(RuntimeError, match="answered 422"):
         serve.measure(1)
 
@@ -237,20 +237,20 @@ def test_startup_compares_fresh_processes(monkeypatch):
     comparisons = checked({**found, "comparisons": {k: v for k, v in found["comparisons"].items()
                                                     if v["rounds"] == 2}}, 2)
     assert {k: c["must"] for k, c in comparisons.items()} == {"--help": 0.5, "recipes": 0.5,
-                                                              "predict one picture": 2.0,
-                                                              "predict one picture, goal": None}
+                                                              "predict one image": 2.0,
+                                                              "predict one image, goal": None}
     assert found["imported_by_predict"] == [] and any("fastai.vision.all" in a[-1] for a in ran)
 
 
 def test_predict_needs_neither_fastai_nor_albumentations_and_the_check_is_real(tmp_path):
     answer = list(startup.made_export(tmp_path))
-    code = f"from cifar_fast.cli import main; assert main({['predict', *answer]!r}) == 0"
+    code = f"from cifar_fast.cli.main import main; assert main({['predict', *answer]!r}) == 0"
     assert startup.needless(code) == []
     assert startup.needless("import fastai") == ["fastai"]
 
 
 def test_scale(monkeypatch):
-    monkeypatch.setattr(scale, "peak", lambda pictures, side, batch, widths: float(side * batch))
+    monkeypatch.setattr(scale, "peak", lambda images, side, batch, widths: float(side * batch))
     found = scale.measure(2)
     checked(found, 2)
     assert len(found["comparisons"]) == 6 and len(found["tables"]) == len(found["notes"]) == 3
@@ -267,8 +267,8 @@ def test_power_of_known_growth():
     assert scale.power([{"size": 1, "peak_mb": None}, {"size": 2, "peak_mb": None}], "peak_mb") is None
 
 
-def test_random_pictures_are_the_same_each_time():
-    assert np.array_equal(made_up.random_pictures(3), made_up.random_pictures(3))
+def test_random_images_are_the_same_each_time():
+    assert np.array_equal(made_up.random_images(3), made_up.random_images(3))
 
 
 # ---------------------------------------------------------------- the command

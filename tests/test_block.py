@@ -21,7 +21,7 @@ AUGMENT = (
 
 
 def source_of(source, count):
-    "The first `count` training pictures, so that an epoch is short."
+    "The first `count` training images, so that an epoch is short."
     return replace(source, train=Arrays(source.train.images[:count], source.train.labels[:count]))
 
 
@@ -32,9 +32,9 @@ def small(digits):
 
 @pytest.fixture(scope="module")
 def map_source(digits):
-    """2,048 times the same picture, whose pixels say where they come from: red 7·(row+1), green 7·(column+1).
+    """2,048 times the same image, whose pixels say where they come from: red 7·(row+1), green 7·(column+1).
 
-    What an augmentation did to a picture can be read off it.
+    What an augmentation did to an image can be read off it.
     """
     place = 7 * (np.arange(32, dtype=np.uint8) + 1)
     image = np.zeros((32, 32, 3), np.uint8)
@@ -44,7 +44,7 @@ def map_source(digits):
 
 
 def moves(x):
-    "(row shift, column shift, flipped) of each normalised picture of the map: which crop of which side it is."
+    "(row shift, column shift, flipped) of each normalised image of the map: which crop of which side it is."
     x = (x.as_subclass(torch.Tensor) * 255).round().long()
     centre = x[:, :, 15:17, 15:17]  # at most 4 pixels of border come in
     flipped = centre[:, 1, 0, 0] > centre[:, 1, 0, 1]
@@ -153,12 +153,12 @@ def test_a_direct_batch_is_what_fastai_gives(small, split):
     for ours, theirs in zip(direct, plain, strict=True):
         assert ours.dtype == theirs.dtype and ours.shape == theirs.shape and torch.equal(ours, theirs)
     assert direct[0].dtype == torch.uint8 and direct[0].shape == (5, 3, 32, 32)
-    first, second = direct[0][2], direct[0][3]  # one picture twice
+    first, second = direct[0][2], direct[0][3]  # one image twice
     assert torch.equal(first, second) is (split == "valid")
 
 
 @pytest.mark.parametrize("augment", [AUGMENT, ()], ids=["pad, crop, flip", "nothing"])
-def test_pictures_kept_on_a_device_give_the_same_batches(small, monkeypatch, augment):
+def test_images_kept_on_a_device_give_the_same_batches(small, monkeypatch, augment):
     plain = make_dls(small, augment=augment, valid=40, bs=16, seed=3)
     kept = make_dls(small, augment=augment, valid=40, bs=16, seed=3)
     expected = [*epochs(plain, 2), list(plain.valid), list(test_dl(plain, small))]
@@ -182,7 +182,7 @@ def test_what_a_device_keeps(small):
     assert not helped.keeps_on_device(1)
 
 
-def test_processes_help_where_a_gpu_would_wait_for_pictures(monkeypatch):
+def test_processes_help_where_a_gpu_would_wait_for_images(monkeypatch):
     cuda, cpu, slow = torch.device("cuda"), torch.device("cpu"), (*AUGMENT, A.RandomBrightnessContrast())
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(6), raising=False)
     monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: "fork")
@@ -213,7 +213,7 @@ def test_batches_are_float_and_normalised_once(small, stats):
     x, y = next(iter(make_dls(small, stats=stats, bs=150, seed=3).train))
     assert x.dtype == torch.float32 and y.dtype == torch.int64
     expected = normalised(small.train.images, *(stats or (small.mean, small.std)))
-    order = [int((expected - picture.as_subclass(torch.Tensor)).abs().amax((1, 2, 3)).argmin()) for picture in x[:9]]
+    order = [int((expected - image.as_subclass(torch.Tensor)).abs().amax((1, 2, 3)).argmin()) for image in x[:9]]
     assert len(set(order)) == 9
     assert torch.allclose(x[:9].as_subclass(torch.Tensor).double(), expected[order], atol=2e-6)
     assert y[:9].tolist() == small.train.labels[order].tolist()
@@ -249,8 +249,8 @@ def test_the_test_set_is_no_part_of_training(digits):
     assert [int(i) for i in published.valid_ds.items] == list(range(1438, 1797))
 
 
-def test_fastai_shows_a_batch_the_same_picture_and_the_surest_mistakes(digits, monkeypatch):
-    from fastai.vision.all import ClassificationInterpretation  # all of it: how pictures are shown is told there
+def test_fastai_shows_a_batch_the_same_image_and_the_surest_mistakes(digits, monkeypatch):
+    from fastai.vision.all import ClassificationInterpretation  # all of it: how images are shown is told there
     from matplotlib import pyplot as plt
 
     drawn = []
@@ -260,7 +260,7 @@ def test_fastai_shows_a_batch_the_same_picture_and_the_surest_mistakes(digits, m
     dls.show_batch(max_n=4, unique=True)
     batch, same = drawn[:4], drawn[4:]
     assert len(same) == 4 and all(image.shape == (32, 32, 3) for image in drawn)
-    assert not np.array_equal(same[0], same[1])  # one picture, augmented each time
+    assert not np.array_equal(same[0], same[1])  # one image, augmented each time
     bright = [np.asarray(images, float).mean(axis=(1, 2, 3)) for images in (batch, same)]
     assert np.ptp(bright[1]) < np.ptp(bright[0])
     learn = cifar_learner(dls, "cifar_sprint")
@@ -283,17 +283,17 @@ def test_a_block_survives_pickling(small):
     assert list(again.dataloaders(items).vocab) == list(small.vocab)
 
 
-def test_emptied_dataloaders_still_read_pictures_they_are_given(small, tmp_path):
+def test_emptied_dataloaders_still_read_images_they_are_given(small, tmp_path):
     # This is what a pickled Learner does: no data inside, the valid pipeline and the vocab still there.
     from PIL import Image
 
     full = make_dls(small, augment=AUGMENT, stats=PUBLISHED_STATS, bs=16, seed=3)
     dls = pickle.loads(pickle.dumps(full.new_empty()))
-    picture = np.array(small.train.images[5])
-    Image.fromarray(picture).save(tmp_path / "5.png")
+    image = np.array(small.train.images[5])
+    Image.fromarray(image).save(tmp_path / "5.png")
     assert len(dls.train_ds) == 0 and dls.train.seed == 3
-    expected = normalised(picture[None], *PUBLISHED_STATS)[0]
-    for given in (Image.fromarray(picture), tmp_path / "5.png", str(tmp_path / "5.png")):
+    expected = normalised(image[None], *PUBLISHED_STATS)[0]
+    for given in (Image.fromarray(image), tmp_path / "5.png", str(tmp_path / "5.png")):
         (x,) = next(iter(dls.test_dl([given, given], num_workers=0)))
         assert torch.allclose(x[1].as_subclass(torch.Tensor).double(), expected, atol=2e-6)
     assert list(dls.vocab) == list(small.vocab)
@@ -307,7 +307,7 @@ def test_shares_and_counts_held_out(digits, valid, count):
     train, held = split_rows(digits, valid, "split", 42)
     assert len(held) == count and len(train) + len(held) == 1438
     assert sorted([*train, *held]) == list(range(1438))
-    # Stratified: each class is held out in its share of the whole, rounded to a picture.
+    # Stratified: each class is held out in its share of the whole, rounded to an image.
     share = np.bincount(digits.train.labels) * count / 1438
     assert np.abs(np.bincount(digits.train.labels[held], minlength=10) - share).max() <= 1
 
@@ -331,13 +331,13 @@ def test_published_validates_on_the_test_set(digits):
 
 @pytest.mark.parametrize("valid", [1e-4, 0.005, 1, 9, 1429, 1438, 5000, 0.9999])
 def test_too_little_on_one_side(digits, valid):
-    # 1e-4 rounds to no picture at all: it is refused, not taken for valid=0.
-    with pytest.raises(ValueError, match="of 1438 pictures out; at least one of each of the 10 classes"):
+    # 1e-4 rounds to no image at all: it is refused, not taken for valid=0.
+    with pytest.raises(ValueError, match="of 1438 images out; at least one of each of the 10 classes"):
         split_rows(digits, valid, "split", 42)
 
 
 def test_a_batch_of_more_than_there_is(small):
-    with pytest.raises(ValueError, match="bs=151 is more than the 150 training pictures.*bs=18.*drop_last=false"):
+    with pytest.raises(ValueError, match="bs=151 is more than the 150 training images.*bs=18.*drop_last=false"):
         make_dls(small, bs=151)
     assert len(make_dls(small, bs=151, drop_last=False).train.one_batch()[1]) == 150
     assert len(make_dls(small, bs=150).train) == 1

@@ -1,4 +1,4 @@
-"""The cache of decoded pictures: reuse, damage, crashes, races."""
+"""The cache of decoded images: reuse, damage, crashes, races."""
 
 import json
 import os
@@ -36,8 +36,8 @@ def pets(tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     "The paths decoded so far."
-    paths, read = [], fill.read_picture
-    monkeypatch.setattr(fill, "read_picture", lambda path, size: paths.append(path) or read(path, size))
+    paths, read = [], fill.read_image
+    monkeypatch.setattr(fill, "read_image", lambda path, size: paths.append(path) or read(path, size))
     return paths
 
 
@@ -100,12 +100,12 @@ KILLED = """
 import os, signal, sys
 from cifar_fast.data import fill
 from cifar_fast.data.sources import load_source
-read, done = fill.read_picture, []
+read, done = fill.read_image, []
 def die(path, size):
     done.append(path)
     if len(done) > 7: os.kill(os.getpid(), signal.SIGKILL)
     return read(path, size)
-fill.read_picture = die
+fill.read_image = die
 load_source(sys.argv[1])
 """
 PLAIN = """
@@ -128,7 +128,7 @@ def test_interrupted_by_hand(pets, shelf, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fill, "read_picture", stop)
+        patch.setattr(fill, "read_image", stop)
         with pytest.raises(KeyboardInterrupt):
             load_source(pets)
     assert not list(shelf.iterdir())
@@ -162,7 +162,7 @@ def test_the_first_to_finish_wins(pets, shelf):
 
 def test_a_cache_that_cannot_be_written(pets, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot keep decoded pictures in .*file.*set CIFAR_FAST_CACHE"):
+    with pytest.raises(DataError, match="cannot keep decoded images in .*file.*set CIFAR_FAST_CACHE"):
         load_source(pets, cache=tmp_path / "file")
 
 
@@ -187,7 +187,7 @@ def test_where_the_cache_lies(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("count", [0, 1, 12_345])
 def test_streamed_arrays_are_plain_npy(tmp_path, count):
-    picture = np.arange(3072, dtype=np.uint8).reshape(32, 32, 3)
-    labels = write_split(tmp_path, "train", ((picture, i % 7) for i in range(count)))
+    image = np.arange(3072, dtype=np.uint8).reshape(32, 32, 3)
+    labels = write_split(tmp_path, "train", ((image, i % 7) for i in range(count)))
     images = np.load(tmp_path / "train_images.npy")
-    assert images.shape == (count, 32, 32, 3) and (images == picture).all() and len(labels) == count
+    assert images.shape == (count, 32, 32, 3) and (images == image).all() and len(labels) == count

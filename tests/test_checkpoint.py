@@ -10,9 +10,10 @@ from breaking import resume
 from kills import NAME
 from strangers import Payload
 
-from cifar_fast.callbacks import checkpoint, schedule
-from cifar_fast.callbacks.checkpoint import CheckpointError, load, rng_state, set_rng_state
-from cifar_fast.optimizers import sgd
+from cifar_fast.training import schedules as schedule
+from cifar_fast.training.callbacks import checkpoint
+from cifar_fast.training.callbacks.checkpoint import CheckpointError, load, rng_state, set_rng_state
+from cifar_fast.training.optimizers import sgd
 
 
 def test_a_checkpoint_runs_no_code_and_a_broken_one_is_named(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from strangers import CARD
 
-from cifar_fast.cli import main, words
+from cifar_fast.cli.main import main, words
 from cifar_fast.recipe import list_recipes
 
 ROOT = Path(__file__).parent.parent
@@ -34,9 +34,9 @@ def trained(tmp_path_factory, digits):
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory, digits):
-    "A folder of digits as files of several formats, sizes and modes, and one that is no picture."
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory, digits):
+    "A folder of digits as files of several formats, sizes and modes, and one that is no image."
+    folder = tmp_path_factory.mktemp("images")
     for i in range(10):
         Image.fromarray(np.array(digits.test.images[i])).save(folder / f"{i}.png")
     image = Image.fromarray(np.array(digits.test.images[0]))
@@ -45,14 +45,14 @@ def pictures(tmp_path_factory, digits):
     image.convert("P").save(folder / "palette.gif")
     (folder / "sub").mkdir()
     image.convert("RGBA").save(folder / "sub" / "ünï.webp")
-    (folder / "broken.png").write_text("no picture")
+    (folder / "broken.png").write_text("no image")
     return folder
 
 
 def test_final_learns_digits(trained):
     card = json.loads(trained.with_suffix(".json").read_text())
     assert card["test"]["accuracy"] > 0.95
-    assert card["test"]["accuracy_tta"] == pytest.approx(card["test"]["accuracy"], abs=0.003)  # one picture at most
+    assert card["test"]["accuracy_tta"] == pytest.approx(card["test"]["accuracy"], abs=0.003)  # one image at most
     assert card["test"]["n"] == sum(map(sum, card["test"]["confusion"]))
     assert card["audit"]["params"] < 200_000 and card["audit"]["receptive_field"] > 44
     assert card["protocol"].startswith("nothing selected")
@@ -82,27 +82,27 @@ def test_a_run_adds_its_row(trained):
     assert row[["last_accuracy", "best_accuracy", "best_epoch", "seconds_to_85"]].isna().all()  # validates on nothing
 
 
-def test_a_fresh_process_opens_the_learner_and_agrees_with_the_safetensors(trained, pictures):
+def test_a_fresh_process_opens_the_learner_and_agrees_with_the_safetensors(trained, images):
     code = ("import sys, json, warnings; warnings.simplefilter('ignore')\n"
             "from fastai.learner import load_learner\n"
             "learn = load_learner(sys.argv[1])\n"
             "with learn.no_bar(): found = [learn.predict(f) for f in sys.argv[2:]]\n"
             "print(json.dumps([[str(label), p.tolist()] for label, _, p in found]))")
-    files = [str(pictures / f"{i}.png") for i in range(5)] + [str(pictures / "wide.jpg")]
-    done = fresh("-c", code, trained.with_suffix(".pkl"), *files, cwd=pictures)
+    files = [str(images / f"{i}.png") for i in range(5)] + [str(images / "wide.jpg")]
+    done = fresh("-c", code, trained.with_suffix(".pkl"), *files, cwd=images)
     assert done.returncode == 0, done.stderr[-2000:]
     from_pickle = json.loads(done.stdout.splitlines()[-1])
 
-    from cifar_fast.data.pictures import read_picture
-    from cifar_fast.inference import load_export
+    from cifar_fast.data.images import read_image
+    from cifar_fast.export.predictor import load_export
 
     exported = load_export(trained)
-    ours = exported.predict(np.stack([read_picture(f) for f in files]))
+    ours = exported.predict(np.stack([read_image(f) for f in files]))
     np.testing.assert_allclose(ours, [p for _, p in from_pickle], atol=1e-5)
     assert [label for label, _ in from_pickle] == [exported.vocab[i] for i in ours.argmax(1)]
 
 
-def test_the_pickle_holds_no_pictures_and_no_training_callbacks(trained):
+def test_the_pickle_holds_no_images_and_no_training_callbacks(trained):
     from fastai.learner import load_learner
 
     pkl = trained.with_suffix(".pkl")
@@ -122,18 +122,18 @@ def test_export_rebuilds_the_pickle(trained, capsys):
     assert all((before[k] == after[k]).all() for k in before)
 
 
-def test_predict_takes_folders_and_globs_names_the_bad_one_and_goes_on(trained, pictures, capsys, tmp_path):
+def test_predict_takes_folders_and_globs_names_the_bad_one_and_goes_on(trained, images, capsys, tmp_path):
     csv = tmp_path / "out.csv"
-    assert main(["predict", str(trained), str(pictures), "--csv", str(csv), "--topk", "2"]) == 1
+    assert main(["predict", str(trained), str(images), "--csv", str(csv), "--topk", "2"]) == 1
     out, err = capsys.readouterr()
     assert "broken.png" in err and "14 predicted, 1 unreadable" in err
     assert len(out.splitlines()) == 14 and "ünï.webp" in out and "broken" not in out
     frame = pd.read_csv(csv)
     assert len(frame) == 14 and np.allclose(frame[[str(i) for i in range(10)]].sum(axis=1), 1, atol=1e-4)
-    assert main(["predict", str(trained), str(pictures / "[0-9].png")]) == 0
+    assert main(["predict", str(trained), str(images / "[0-9].png")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 10
-    assert main(["predict", str(trained), str(pictures / "nothing*.png")]) == 1
-    assert "no picture there" in capsys.readouterr().err
+    assert main(["predict", str(trained), str(images / "nothing*.png")]) == 1
+    assert "no image there" in capsys.readouterr().err
 
 
 def probabilities(capsys, *command) -> dict:
@@ -141,29 +141,29 @@ def probabilities(capsys, *command) -> dict:
     return json.loads(capsys.readouterr().out)[0]["probabilities"]
 
 
-def test_predict_as_json_and_with_tta(trained, pictures, tmp_path, capsys):
+def test_predict_as_json_and_with_tta(trained, images, tmp_path, capsys):
     "The flagship's net answers the same for the mirror image, so TTA adds nothing to it; to another's answer it does."
-    from cifar_fast.archs import create_arch
-    from cifar_fast.inference import save_export
+    from cifar_fast.export.predictor import save_export
+    from cifar_fast.models import create_arch
 
-    plain = probabilities(capsys, trained, pictures / "0.png")
+    plain = probabilities(capsys, trained, images / "0.png")
     assert sum(plain.values()) == pytest.approx(1, abs=1e-4)
-    assert probabilities(capsys, trained, pictures / "0.png", "--tta") == pytest.approx(plain, abs=1e-4)
+    assert probabilities(capsys, trained, images / "0.png", "--tta") == pytest.approx(plain, abs=1e-4)
     other = tmp_path / "other"
     save_export(other, create_arch("cifar_sprint", 10), CARD, pickle=False)
-    plain = probabilities(capsys, other, pictures / "0.png")
-    assert probabilities(capsys, other, pictures / "0.png", "--tta") != pytest.approx(plain, abs=1e-4)
+    plain = probabilities(capsys, other, images / "0.png")
+    assert probabilities(capsys, other, images / "0.png", "--tta") != pytest.approx(plain, abs=1e-4)
 
 
-def test_tta_is_the_mean_of_the_picture_and_its_mirror():
+def test_tta_is_the_mean_of_the_image_and_its_mirror():
     import torch
 
-    from cifar_fast.bench.made_up import random_pictures, untrained
+    from cifar_fast.bench.made_up import random_images, untrained
 
-    net, pictures = untrained(torch.device("cpu"), "cifar_sprint"), random_pictures(6)
-    plain, mirrored = net.predict(pictures), net.predict(pictures[:, :, ::-1].copy())
+    net, images = untrained(torch.device("cpu"), "cifar_sprint"), random_images(6)
+    plain, mirrored = net.predict(images), net.predict(images[:, :, ::-1].copy())
     assert np.abs(plain - mirrored).max() > 1e-4
-    assert np.allclose(net.predict(pictures, tta=True), (plain + mirrored) / 2, atol=1e-7)
+    assert np.allclose(net.predict(images, tta=True), (plain + mirrored) / 2, atol=1e-7)
 
 
 def test_evaluate_gives_the_accuracy_of_the_run(trained, capsys):
@@ -345,7 +345,7 @@ def test_no_command_shows_the_help(capsys):
 
 
 def test_a_dataset_of_ones_own(tmp_path, capsys, digits):
-    "Class folders of any pictures: names, count and normalisation follow; a folder without a test set still exports."
+    "Class folders of any images: names, count and normalisation follow; a folder without a test set still exports."
     for part, rows in (("train", range(0, 300)), ("valid", range(300, 400))):
         for i in rows:
             kind = "odd" if digits.train.labels[i] % 2 else "even"

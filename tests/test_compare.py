@@ -1,4 +1,4 @@
-"""Runs beside each other: the table, the figure, two runs picture by picture, two recipes value by value."""
+"""Runs beside each other: the table, the figure, two runs image by image, two recipes value by value."""
 
 import json
 from dataclasses import replace
@@ -10,9 +10,11 @@ import pytest
 from rows import made
 from scipy.stats import binomtest
 
-from cifar_fast import plots
-from cifar_fast.cli import main
-from cifar_fast.compare import (
+from cifar_fast.cli.main import main
+from cifar_fast.export.predictions import NAME, Predictions
+from cifar_fast.recipe import describe, flat, load_recipe
+from cifar_fast.reporting import plots
+from cifar_fast.reporting.compare import (
     PUBLIC,
     UNPLACED,
     CompareError,
@@ -25,20 +27,18 @@ from cifar_fast.compare import (
     table,
     table_text,
 )
-from cifar_fast.compare.paired import mcnemar
-from cifar_fast.compare.words import verdict
-from cifar_fast.predictions import NAME, Predictions
-from cifar_fast.recipe import describe, flat, load_recipe
-from cifar_fast.results import COLUMNS, add, recipe_id, row, summarize
+from cifar_fast.reporting.compare.paired import mcnemar
+from cifar_fast.reporting.compare.words import verdict
+from cifar_fast.reporting.results import COLUMNS, add, recipe_id, row, summarize
 
 VOCAB = [f"class {i}" for i in range(10)]
 
 
-def predictions(wrong, n=1000, pictures="abc/test", seed=0):
-    "Predictions of `n` pictures that are wrong on the first `wrong` of them."
+def predictions(wrong, n=1000, images="abc/test", seed=0):
+    "Predictions of `n` images that are wrong on the first `wrong` of them."
     labels = np.random.default_rng(seed).integers(0, 10, n)
     predicted = np.where(np.arange(n) < wrong, (labels + 1) % 10, labels)
-    return Predictions(labels, predicted, np.eye(10, dtype=np.float32)[predicted], tuple(VOCAB), pictures, "test")
+    return Predictions(labels, predicted, np.eye(10, dtype=np.float32)[predicted], tuple(VOCAB), images, "test")
 
 
 def card_of(name, recipe="final", accuracy=0.9, seed=42, **changes):
@@ -55,7 +55,7 @@ def card_of(name, recipe="final", accuracy=0.9, seed=42, **changes):
 
 
 def leave(folder, name, wrong=None, rows=True, **values):
-    "The run's files in `folder`: .json, a row, and predictions that are wrong on `wrong` of 1,000 pictures."
+    "The run's files in `folder`: .json, a row, and predictions that are wrong on `wrong` of 1,000 images."
     card = card_of(name, **({} if wrong is None else {"accuracy": 1 - wrong / 1000}), **values)
     (folder / name).mkdir(parents=True)
     (folder / f"{name}.json").write_text(json.dumps(card))
@@ -90,7 +90,7 @@ def run_of(tmp_path, name, found):
     return Run(name, tmp_path / name, {})
 
 
-def test_a_pair_counts_pictures(tmp_path):
+def test_a_pair_counts_images(tmp_path):
     a, b = predictions(100), predictions(150)
     other = b.predicted.copy()
     other[:30] = b.labels[:30]  # wrong in a alone
@@ -117,14 +117,14 @@ def test_only_what_is_beyond_noise_is_called_better(tmp_path):
     assert verdict(small) == "a is better by 0.04 to 0.36 points."
 
 
-def test_runs_of_other_pictures_are_not_paired(tmp_path):
+def test_runs_of_other_images_are_not_paired(tmp_path):
     a = run_of(tmp_path, "a", predictions(10))
-    others = [predictions(10, pictures="xyz/test"), predictions(10, n=900), predictions(10, seed=1),
+    others = [predictions(10, images="xyz/test"), predictions(10, n=900), predictions(10, seed=1),
               replace(predictions(10), vocab=tuple("abcdefghij"))]
     for i, other in enumerate(others):
-        with pytest.raises(CompareError, match="a and b. were measured on other pictures"):
+        with pytest.raises(CompareError, match="a and b. were measured on other images"):
             pair(a, run_of(tmp_path, f"b{i}", other))
-    with pytest.raises(CompareError, match="no picture"):
+    with pytest.raises(CompareError, match="no image"):
         pair(run_of(tmp_path, "e", predictions(0, n=0)), run_of(tmp_path, "f", predictions(0, n=0)))
 
 
@@ -153,7 +153,7 @@ def test_a_run_that_was_selected_on_test_says_so(exports, capsys):
     leave(exports, "net", wrong=150, recipe="net", **card)
     assert main(["compare", "final", "net"]) == 0
     out = capsys.readouterr().out
-    assert "net: its epoch was selected on these very pictures" in out and "80.00*" in out
+    assert "net: its epoch was selected on these very images" in out and "80.00*" in out
 
 
 # ---------------------------------------------------------------- which runs
@@ -229,7 +229,7 @@ def test_the_table_holds_in_80_columns():
     net = next(line for line in shown if line.startswith("net"))
     assert "85.00*" in net and "87.00" not in net and "557.0M" in net
     said = " ".join(" ".join(shown).split())
-    assert "different pictures" in said and "different devices" in said and "selected on test" in said
+    assert "different images" in said and "different devices" in said and "selected on test" in said
 
 
 # ---------------------------------------------------------------- the figure

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import cifar_fast.archs  # noqa: F401  registers cifar_*
-from cifar_fast.constraints import (
+import cifar_fast.models  # noqa: F401  registers cifar_*
+from cifar_fast.audit import (
     RULES,
     Budget,
     audit,

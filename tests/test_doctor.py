@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from cifar_fast.cli import main
+from cifar_fast.cli.main import main
 
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
-    from cifar_fast.doctor import examine
+    from cifar_fast.cli.doctor import examine
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CIFAR_FAST_DATA", raising=False)
@@ -24,7 +24,7 @@ def test_a_healthy_machine_has_nothing_to_do(healthy):
 
 
 def test_it_is_told_in_words(healthy):
-    from cifar_fast.doctor import text
+    from cifar_fast.cli.doctor import text
 
     told = text(healthy)
     assert "export and prediction: ok" in told and "CIFAR-10" in told and "to do" not in told
@@ -32,7 +32,7 @@ def test_it_is_told_in_words(healthy):
 
 
 def test_it_is_data_as_well(healthy, monkeypatch, capsys):
-    from cifar_fast import doctor
+    from cifar_fast.cli import doctor
 
     monkeypatch.setattr(doctor, "examine", lambda: healthy)
     assert main(["doctor", "--json"]) == 0
@@ -40,7 +40,7 @@ def test_it_is_data_as_well(healthy, monkeypatch, capsys):
 
 
 def test_broken_training_is_found(monkeypatch, capsys):
-    from cifar_fast import doctor
+    from cifar_fast.cli import doctor
 
     monkeypatch.setattr(doctor, "fit", lambda run: (_ for _ in ()).throw(RuntimeError("no such kernel")))
     monkeypatch.setattr(doctor, "why_not", lambda device: None)
@@ -51,7 +51,7 @@ def test_broken_training_is_found(monkeypatch, capsys):
 
 
 def test_another_result_of_the_same_seed_is_found(monkeypatch):
-    from cifar_fast import doctor
+    from cifar_fast.cli import doctor
 
     made, seeds = doctor.made, iter((1, 2))
 
@@ -69,7 +69,7 @@ def test_another_result_of_the_same_seed_is_found(monkeypatch):
     ("CIFAR_FAST_DATA", "/nonexistent", "CIFAR_FAST_DATA=/nonexistent holds no image tree"),
     ("CIFAR_FAST_CACHE", "/proc/nowhere", "cannot be written")])
 def test_what_keeps_data_from_being_found_is_told(monkeypatch, variable, value, told):
-    from cifar_fast import doctor
+    from cifar_fast.cli import doctor
 
     monkeypatch.setenv(variable, value)
     part = doctor.data() if variable.endswith("DATA") else doctor.cache()

@@ -26,9 +26,9 @@ class OldArray:
 
 
 def archive(meta=None, **extra) -> tuple[bytes, np.ndarray]:
-    "Six batches of two pictures in the official layout, and the pictures (12, 32, 32, 3)."
-    pictures = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
-    planes = pictures.transpose(0, 3, 1, 2).reshape(12, 3072)
+    "Six batches of two images in the official layout, and the images (12, 32, 32, 3)."
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    planes = images.transpose(0, 3, 1, 2).reshape(12, 3072)
     names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
     members = {"batches.meta": meta or {"label_names": list(download.CLASSES)}}
     for i, name in enumerate(names):
@@ -41,7 +41,7 @@ def archive(meta=None, **extra) -> tuple[bytes, np.ndarray]:
             info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    return file.getvalue(), pictures
+    return file.getvalue(), images
 
 
 class Answer(io.BytesIO):
@@ -79,11 +79,11 @@ def kept(tmp_path) -> list[str]:
 
 
 def test_downloaded_once(web, tmp_path):
-    data, pictures = archive()
+    data, images = archive()
     web.serve(data)
     source = load_source()
-    assert np.array_equal(source.train.images, pictures[:10])
-    assert np.array_equal(source.test.images, pictures[10:])
+    assert np.array_equal(source.train.images, images[:10])
+    assert np.array_equal(source.test.images, images[10:])
     assert source.train.labels.tolist() == [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
     assert source.test.labels.tolist() == [5, 4]
     assert (source.name, source.vocab) == ("cifar10", download.CLASSES) and download.URL in source.origin

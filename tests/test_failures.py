@@ -15,10 +15,10 @@ import torch
 from breaking import STEPS, at, resume
 from kills import NAME, RUN, bytes_that_differ, weights
 
-from cifar_fast.callbacks.checkpoint import load
-from cifar_fast.cli import main
-from cifar_fast.failures import is_cut_off, wait_for_the_dead
+from cifar_fast.cli.main import main
 from cifar_fast.recipe import load_recipe
+from cifar_fast.runs.failures import is_cut_off, wait_for_the_dead
+from cifar_fast.training.callbacks.checkpoint import load
 
 
 @pytest.mark.parametrize("error, told", [
@@ -28,7 +28,7 @@ from cifar_fast.recipe import load_recipe
     (MemoryError(), "MemoryError. Try bs=64"),
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "Try workers=0")])
 def test_an_error_of_a_library_is_told_with_what_to_try(tmp_path, monkeypatch, capsys, digits, error, told):
-    from cifar_fast.losses import MixedCrossEntropy
+    from cifar_fast.training.losses import MixedCrossEntropy
 
     call, made = MixedCrossEntropy.__call__, []
 
@@ -48,7 +48,7 @@ def test_an_error_of_a_library_is_told_with_what_to_try(tmp_path, monkeypatch, c
     ["recipe", "final", "data=digits", "--dry-run"], ["lr_find", "final", "data=digits"],
     ["recipe", "final", "data=digits", "lr=find"]])
 def test_no_command_answers_with_a_traceback(tmp_path, monkeypatch, capsys, digits, command):
-    from cifar_fast.losses import MixedCrossEntropy
+    from cifar_fast.training.losses import MixedCrossEntropy
 
     def fail(self, *args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
@@ -60,7 +60,7 @@ def test_no_command_answers_with_a_traceback(tmp_path, monkeypatch, capsys, digi
 
 
 def test_a_signal_while_it_exports_is_told_and_the_run_can_go_on(plain, tmp_path, monkeypatch, capsys, digits):
-    from cifar_fast import train
+    from cifar_fast.runs import run as train
 
     def killed(*args):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -75,8 +75,8 @@ def test_a_signal_while_it_exports_is_told_and_the_run_can_go_on(plain, tmp_path
 
 KILLER = """
 import multiprocessing, sys
-from cifar_fast.callbacks.ema import EMA
-from cifar_fast.cli import main
+from cifar_fast.training.callbacks.ema import EMA
+from cifar_fast.cli.main import main
 
 after_step = EMA.after_step
 
@@ -96,7 +96,7 @@ def test_a_worker_that_is_killed_is_told(tmp_path, digits):
     found = subprocess.run([sys.executable, "-c", KILLER, *RUN, "workers=1", f"exports={tmp_path}"],
                            capture_output=True, text=True, timeout=300)
     assert found.returncode == 2 and "Traceback" not in found.stderr
-    assert "a process that augments pictures died" in found.stderr and "workers=0" in found.stderr
+    assert "a process that augments images died" in found.stderr and "workers=0" in found.stderr
 
 
 def linger_and_die(pipe):
@@ -145,8 +145,8 @@ def test_a_reader_of_the_output_that_has_gone_is_no_worker(e, silent):
 
 GROUP = """
 import os, signal, sys
-from cifar_fast.callbacks.ema import EMA
-from cifar_fast.cli import main
+from cifar_fast.training.callbacks.ema import EMA
+from cifar_fast.cli.main import main
 
 after_step = EMA.after_step
 
@@ -174,9 +174,9 @@ def test_a_signal_to_the_whole_group_saves_too(plain, tmp_path, digits):
 
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, monkeypatch, capsys, digits):
     def spoil():
-        raise Diverged("the loss became nan")
+        raise DivergedError("the loss became nan")
 
-    from cifar_fast.callbacks.history import Diverged
+    from cifar_fast.training.callbacks.history import DivergedError
     at(monkeypatch, 5, spoil)
     assert main([*RUN, f"exports={tmp_path}"]) == 2
     assert "last good checkpoint is kept" in capsys.readouterr().err
@@ -205,7 +205,7 @@ WILD = ["recipe", "final", "data=digits", "bs=512", "opt=sgd", "fit=flat", "mix=
 
 def explodes(monkeypatch, stopped=False):
     "A rate far too high from the second epoch on; `stopped` presses Ctrl-C in its first step."
-    from cifar_fast.callbacks.seeding import Seeding
+    from cifar_fast.training.callbacks.seeding import Seeding
 
     before_train = Seeding.before_train
 

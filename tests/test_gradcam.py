@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 
-from cifar_fast.archs import create_arch
+from cifar_fast.models import create_arch
 from cifar_fast.serve import looking
 from cifar_fast.serve.gradcam import grad_cam
 

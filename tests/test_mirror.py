@@ -5,11 +5,17 @@ import timm
 import torch
 from torch import nn
 
-from cifar_fast.archs.mirror_layers import MirrorBatchNorm2d, MirrorConv2d, MirrorFold, mirror_conv, mirror_separable
+from cifar_fast.models.flip_equivariant import (
+    FlipEquivariantBatchNorm2d,
+    FlipEquivariantConv2d,
+    GroupPooling,
+    flip_equivariant_conv,
+    flip_equivariant_separable,
+)
 
 
 def mirrored(x):
-    "What a map of two halves becomes when its picture is mirrored: mirrored, the halves swapped."
+    "What a map of two halves becomes when its image is mirrored: mirrored, the halves swapped."
     return x.flip(-1).roll(x.shape[1] // 2, 1)
 
 
@@ -19,7 +25,7 @@ def mirrored(x):
 ], ids=str)
 def test_a_convolution_commutes_with_mirroring(kwargs):
     torch.manual_seed(0)
-    conv, x = MirrorConv2d(8, 8, **kwargs).double(), torch.randn(2, 8, 12, 12, dtype=torch.float64)
+    conv, x = FlipEquivariantConv2d(8, 8, **kwargs).double(), torch.randn(2, 8, 12, 12, dtype=torch.float64)
     out = conv(x)
     assert torch.allclose(conv(mirrored(x)), mirrored(out), atol=1e-12)
     asymmetric = conv.kernels().shape[-1] > 1  # which a pointwise one never is
@@ -28,9 +34,9 @@ def test_a_convolution_commutes_with_mirroring(kwargs):
     assert 2 * conv.weight.numel() == conv.kernels().numel()
 
 
-def test_the_first_one_takes_pictures():
+def test_the_first_one_takes_images():
     torch.manual_seed(0)
-    conv, x = MirrorConv2d(3, 6, lift=True).double(), torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    conv, x = FlipEquivariantConv2d(3, 6, lift=True).double(), torch.randn(2, 3, 9, 9, dtype=torch.float64)
     assert torch.allclose(conv(x.flip(-1)), mirrored(conv(x)), atol=1e-12)
 
 
@@ -44,7 +50,7 @@ def test_the_first_one_takes_pictures():
 ], ids=str)
 def test_what_would_not_commute_is_refused(kwargs, told):
     with pytest.raises(ValueError, match=told):
-        MirrorConv2d(**{"in_channels": 8, "out_channels": 8, **kwargs})
+        FlipEquivariantConv2d(**{"in_channels": 8, "out_channels": 8, **kwargs})
 
 
 def spread(norm):
@@ -55,9 +61,9 @@ def spread(norm):
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_batch_norm_is_that_of_both_halves_together(memory):
-    "As torch's own on the pictures of p and those of q as one batch, gradients and running statistics too."
+    "As torch's own on the images of p and those of q as one batch, gradients and running statistics too."
     torch.manual_seed(0)
-    norm, plain = MirrorBatchNorm2d(6).double(), nn.BatchNorm2d(3).double()
+    norm, plain = FlipEquivariantBatchNorm2d(6).double(), nn.BatchNorm2d(3).double()
     spread(norm)
     plain.load_state_dict(norm.state_dict())
     for step in range(3):
@@ -79,9 +85,9 @@ def test_batch_norm_is_that_of_both_halves_together(memory):
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_what_is_folded_is_mirrored_and_no_more(memory):
     x = torch.randn(2, 6, 4, 4).to(memory_format=memory)
-    assert torch.allclose(MirrorFold()(mirrored(x)), MirrorFold()(x).flip(-1))
-    assert torch.allclose(MirrorFold()(x), (x[:, :3] + x[:, 3:]) / 2)
-    assert MirrorFold()(x).shape == (2, 3, 4, 4)
+    assert torch.allclose(GroupPooling()(mirrored(x)), GroupPooling()(x).flip(-1))
+    assert torch.allclose(GroupPooling()(x), (x[:, :3] + x[:, 3:]) / 2)
+    assert GroupPooling()(x).shape == (2, 3, 4, 4)
 
 
 def test_channels_stay_last_in_both_directions():
@@ -93,18 +99,19 @@ def test_channels_stay_last_in_both_directions():
         maps.append(out)
         out.register_hook(maps.append)
 
-    for layer in (m for m in net.modules() if isinstance(m, (MirrorConv2d, MirrorBatchNorm2d, nn.SiLU))):
+    kinds = FlipEquivariantConv2d | FlipEquivariantBatchNorm2d | nn.SiLU
+    for layer in (m for m in net.modules() if isinstance(m, kinds)):
         layer.register_forward_hook(keep)
     net(torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)).square().sum().backward()
     assert len(maps) > 60 and all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
 
 
 @pytest.mark.parametrize("size", [32, 24, 48])
-def test_the_net_answers_the_same_for_a_mirrored_picture(size):
+def test_the_net_answers_the_same_for_a_mirrored_image(size):
     torch.manual_seed(0)
     net = timm.create_model("cifar_mirror").double().train()
     x = torch.randn(16, 3, size, size, dtype=torch.float64)
-    for norm in (m for m in net.modules() if isinstance(m, MirrorBatchNorm2d)):
+    for norm in (m for m in net.modules() if isinstance(m, FlipEquivariantBatchNorm2d)):
         spread(norm)
     for _ in range(3):  # running statistics too
         net(x + torch.randn(()))
@@ -112,14 +119,14 @@ def test_the_net_answers_the_same_for_a_mirrored_picture(size):
     with torch.no_grad():
         out = net(x)
         assert torch.allclose(net(x.flip(-1)), out, atol=1e-10)
-        assert out.std(0).min() > 1e-4  # and not the same for every picture
+        assert out.std(0).min() > 1e-4  # and not the same for every image
 
 
 def test_the_flagship_is_this_net():
     "The figures in its docstring, and what the benchmarks call the flagship."
+    from cifar_fast.audit import audit
     from cifar_fast.bench.made_up import FLAGSHIP
     from cifar_fast.bench.scale import OWN, WIDTHS
-    from cifar_fast.constraints import audit
     from cifar_fast.recipe import load_recipe
 
     assert load_recipe("final").arch == FLAGSHIP == "cifar_mirror"
@@ -146,6 +153,6 @@ def test_one_step_is_the_same_compiled():
 
 def test_blocks_keep_the_shape():
     x = torch.randn(2, 8, 6, 6)
-    assert mirror_separable(8)(x).shape == x.shape
-    assert mirror_conv(8, 12, 4, stride=2)(x).shape == (2, 12, 3, 3)
-    assert not [m for m in mirror_conv(8, 8, act_layer="").modules() if isinstance(m, nn.ReLU)]
+    assert flip_equivariant_separable(8)(x).shape == x.shape
+    assert flip_equivariant_conv(8, 12, 4, stride=2)(x).shape == (2, 12, 3, 3)
+    assert not [m for m in flip_equivariant_conv(8, 8, act_layer="").modules() if isinstance(m, nn.ReLU)]

@@ -10,7 +10,7 @@ from fastai.metrics import accuracy
 from torch import nn
 
 from cifar_fast.all import MixedLabels, cross_entropy, mixing, sgd
-from cifar_fast.callbacks import mix
+from cifar_fast.training.callbacks import mix
 
 SIDE, N = 32, 24
 
@@ -22,7 +22,7 @@ def seeded():
 
 @pytest.fixture
 def coloured():
-    "Picture i in the colour i with label i; the other two channels say the row and the column of each pixel."
+    "Image i in the colour i with label i; the other two channels say the row and the column of each pixel."
     x = torch.zeros(N, 3, SIDE, SIDE)
     x[:, 0] = torch.arange(N)[:, None, None]
     x[:, 1], x[:, 2] = torch.arange(SIDE)[:, None], torch.arange(SIDE)
@@ -30,7 +30,7 @@ def coloured():
 
 
 def shares_by_label(y: MixedLabels, i: int) -> dict[int, float]:
-    "Label → sum of its weights in picture i."
+    "Label → sum of its weights in image i."
     found = {}
     for label, weight in zip(y.labels, y.weights, strict=True):
         weight = float(weight[i] if isinstance(weight, torch.Tensor) else weight)
@@ -39,8 +39,8 @@ def shares_by_label(y: MixedLabels, i: int) -> dict[int, float]:
     return found
 
 
-def shares_by_colour(picture) -> dict[int, float]:
-    colours, counts = picture[0].unique(return_counts=True)
+def shares_by_colour(image) -> dict[int, float]:
+    colours, counts = image[0].unique(return_counts=True)
     return {int(c): int(n) / SIDE**2 for c, n in zip(colours, counts, strict=True)}
 
 
@@ -49,7 +49,7 @@ def shares_by_colour(picture) -> dict[int, float]:
 
 @pytest.mark.parametrize("smoothing", [0, 0.1])
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-@pytest.mark.parametrize("each", [False, True], ids=["one weight a batch", "one weight a picture"])
+@pytest.mark.parametrize("each", [False, True], ids=["one weight a batch", "one weight an image"])
 def test_mixed_loss_is_the_weighted_sum_of_plain_losses(smoothing, reduction, each):
     pred, labels = torch.randn(8, 10), torch.randint(0, 10, (4, 8))
     weights = torch.rand(4, 8).softmax(0) if each else torch.tensor([0.4, 0.3, 0.2, 0.1])
@@ -103,7 +103,7 @@ def test_cutmix_weights_are_the_areas(coloured):
         assert mixed.shape == x.shape and sum(labels.weights) == 1 and labels.labels[0].equal(y)
         for i in range(N):
             assert shares_by_colour(mixed[i]) == shares_by_label(labels, i)
-        assert mixed[:, 1:].equal(x[:, 1:])  # the box comes from the same place of the other picture
+        assert mixed[:, 1:].equal(x[:, 1:])  # the box comes from the same place of the other image
         changed = mixed[:, 0] != x[:, 0]
         rows, cols = changed.any(0).any(1).sum(), changed.any(0).any(0).sum()
         moved = changed[labels.labels[1] != y]
@@ -131,12 +131,12 @@ def test_ricap_weights_are_the_areas(coloured):
 def test_ricap_crops_from_anywhere(coloured):
     x, y = coloured
     corners = torch.cat([mix.ricap(x, y, 5.0)[0][:1, 1:, 0, 0] for _ in range(50)])
-    assert len(corners.unique(dim=0)) > 25  # not always the same corner of the other picture
+    assert len(corners.unique(dim=0)) > 25  # not always the same corner of the other image
 
 
-def test_all_weight_may_go_to_one_picture(coloured):
+def test_all_weight_may_go_to_one_image(coloured):
     x, y = coloured
-    # A Beta with tiny parameters draws 0 or 1: boxes and patches of no area, and of the whole picture.
+    # A Beta with tiny parameters draws 0 or 1: boxes and patches of no area, and of the whole image.
     for mixed, labels in (mix.cutmix(x, y, 1e-4), mix.ricap(x, y, 1e-4)):
         for i in range(N):
             assert shares_by_colour(mixed[i]) == shares_by_label(labels, i)

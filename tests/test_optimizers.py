@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from toys import Watch, equal, state, toy
 
-from cifar_fast import optimizers
-from cifar_fast.callbacks import compiling
+from cifar_fast.training import optimizers
+from cifar_fast.training.callbacks import compiling
 
 # ---------------------------------------------------------------- optimizers
 

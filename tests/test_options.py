@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from cifar_fast.cli import main
-from cifar_fast.commands import COMMANDS
-from cifar_fast.options import EXAMPLES, completion, parse
+from cifar_fast.cli import COMMANDS
+from cifar_fast.cli.main import main
+from cifar_fast.cli.parser import EXAMPLES, completion, parse
 
 
 def told(capsys, *argv):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from cifar_fast.compare import newcombe
-from cifar_fast.compare.paired import mcnemar, wilson
+from cifar_fast.reporting.compare import newcombe
+from cifar_fast.reporting.compare.paired import mcnemar, wilson
 
 
 @pytest.mark.parametrize("counts, published", [
@@ -25,7 +25,7 @@ def test_newcombes_interval_turns_with_its_runs_and_stays_in_range():
         both, first, second, neither = counts
         assert newcombe(both, second, first, neither) == pytest.approx((-high, -low))
         assert -1 <= low <= (first - second) / sum(counts) <= high <= 1
-    # Nets that err on the same pictures are told apart by fewer of them.
+    # Nets that err on the same images are told apart by fewer of them.
     alike, unlike = newcombe(880, 20, 40, 60), newcombe(828, 72, 92, 8)
     assert alike[1] - alike[0] < 0.7 * (unlike[1] - unlike[0])
 

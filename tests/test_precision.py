@@ -9,10 +9,10 @@ from tiny import MIXED, tiny
 from torch import nn
 from toys import Watch, equal, state
 
-from cifar_fast.callbacks.precision import choose_precision
-from cifar_fast.device import choose_device
-from cifar_fast.prepare import fit, prepare
 from cifar_fast.recipe import RecipeError
+from cifar_fast.training.callbacks.precision import choose_precision
+from cifar_fast.training.prepare import fit, prepare
+from cifar_fast.utils.device import choose_device
 
 
 @pytest.mark.parametrize("kind, bf16, chosen", [
@@ -22,7 +22,7 @@ from cifar_fast.recipe import RecipeError
 def test_automatic_precision(monkeypatch, kind, bf16, chosen):
     # No such device is needed for the choice: what is asked about it is answered here.
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
-    monkeypatch.setattr("cifar_fast.callbacks.precision.cpu_has_bf16", lambda: bf16)
+    monkeypatch.setattr("cifar_fast.training.callbacks.precision.cpu_has_bf16", lambda: bf16)
     assert choose_precision("auto", torch.device(kind)) == chosen
     for asked in ("fp32", "bf16"):
         assert choose_precision(asked, torch.device(kind)) == asked

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cifar_fast.predictions import Predictions, PredictionsError
+from cifar_fast.export.predictions import Predictions, PredictionsError
 
 
 def some(n=50, c=10, seed=0):
@@ -17,7 +17,7 @@ def test_what_is_saved_comes_back(tmp_path, n, c):
     after = Predictions.load(tmp_path / "predictions.npz")
     assert (after.labels == before.labels).all() and (after.predicted == before.predicted).all()
     assert np.abs(after.probabilities - before.probabilities).max() < 1e-3
-    assert (after.vocab, after.pictures, after.on) == (before.vocab, before.pictures, before.on)
+    assert (after.vocab, after.images, after.on) == (before.vocab, before.images, before.on)
     assert after.correct.mean() == before.correct.mean()
 
 

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from cifar_fast.callbacks import progress
-from cifar_fast.callbacks.progress import Progress, choose_mode, duration, heading, line
-from cifar_fast.card import aim
-from cifar_fast.cli import main
-from cifar_fast.terminal import epochs_drawn, whole_ticks
+from cifar_fast.cli.main import main
+from cifar_fast.export.card import target_accuracy
+from cifar_fast.training.callbacks import progress
+from cifar_fast.training.callbacks.progress import Progress, choose_mode, duration, heading, line
+from cifar_fast.utils.terminal import epochs_drawn, whole_ticks
 
 ROW = {"epoch": 3, "train_loss": 1.2345, "train_accuracy": 0.5, "valid_loss": 12.5, "valid_accuracy": 1.0,
        "valid_ema_accuracy": 0.987, "lr": 0.00123, "momentum": 0.9, "seconds": 1234.5, "images_per_second": 12345}
@@ -80,7 +80,7 @@ def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("recipe, line", [({}, 0.85), ({"target": 0}, 0.85), ({"target": 0.9}, 0.9),
                                           ({"target": "0.9"}, 0.85), ({"target": True}, 0.85), (None, 0.85)])
 def test_curves_are_held_against_what_was_aimed_at(recipe, line):
-    assert aim({"recipe": recipe}) == line
+    assert target_accuracy({"recipe": recipe}) == line
 
 
 @pytest.mark.parametrize("count, ticks", [(1, [1]), (2, [1, 2]), (8, [*range(1, 9)]),

@@ -6,17 +6,18 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from fuzz_pictures import fuzz
+from fuzz_images import fuzz
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cifar_fast.data.errors import PictureError, printable
-from cifar_fast.data.pictures import read_picture
-from cifar_fast.files import written
-from cifar_fast.modelfiles import ExportError, problems, read_header
+from cifar_fast.data.errors import ImageError
+from cifar_fast.data.images import read_image
+from cifar_fast.export.files import ExportError, problems, read_header
 from cifar_fast.recipe import RecipeError, load_recipe, override
-from cifar_fast.results.rows import changes
+from cifar_fast.reporting.results.rows import changes
+from cifar_fast.utils.files import atomic_write
+from cifar_fast.utils.text import printable
 
 IN_A_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 
@@ -24,10 +25,10 @@ IN_A_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixtur
 @settings(deadline=None, max_examples=150)
 @given(width=st.integers(1, 200), height=st.integers(1, 200), size=st.integers(1, 64),
        mode=st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV"]), seed=st.integers(0, 99))
-def test_every_picture_becomes_a_square(width, height, size, mode, seed):
+def test_every_image_becomes_a_square(width, height, size, mode, seed):
     values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     image = Image.fromarray(values).convert("RGBA" if mode == "LA" else mode)
-    found = read_picture(image.convert("LA") if mode == "LA" else image, size)
+    found = read_image(image.convert("LA") if mode == "LA" else image, size)
     assert found.shape == (size, size, 3) and found.dtype == np.uint8
 
 
@@ -36,7 +37,7 @@ def test_every_picture_becomes_a_square(width, height, size, mode, seed):
 def test_one_colour_stays_that_colour(colour, width, height):
     file = io.BytesIO()
     Image.new("RGB", (width, height), colour).save(file, "PNG")
-    assert (read_picture(file.getvalue()) == colour).all()
+    assert (read_image(file.getvalue()) == colour).all()
 
 
 HEADS = (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF\x20\0\0\0WEBPVP8 ", b"II*\0", b"BM", b"P6 ")
@@ -44,11 +45,11 @@ HEADS = (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF\x20\0\0\0
 
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=300))
-def test_any_bytes_are_a_picture_or_refused(data):
+def test_any_bytes_are_a_image_or_refused(data):
     for head in HEADS:
         try:
-            assert read_picture(head + data).shape == (32, 32, 3)
-        except PictureError:
+            assert read_image(head + data).shape == (32, 32, 3)
+        except ImageError:
             pass
 
 
@@ -89,7 +90,7 @@ def test_a_file_has_its_former_content_or_its_new_one(tmp_path, before, after, f
     path = tmp_path / "x"
     path.write_bytes(before)
     try:
-        with written(path) as tmp:
+        with atomic_write(path) as tmp:
             tmp.write_bytes(after)
             if fails:
                 raise RuntimeError

@@ -33,13 +33,13 @@ def test_cifar10_has_the_known_statistics(cifar10):
 
 
 def test_the_shipped_export_has_the_accuracy_its_card_states(cifar10):
-    from cifar_fast.inference import load_export
+    from cifar_fast.export.predictor import load_export
 
     exported = load_export(ROOT / "exports" / "final")
     card = exported.card
     assert card["data"]["fingerprint"] == cifar10.fingerprint
     right = exported.predict(cifar10.test.images).argmax(1) == cifar10.test.labels
-    # Another CPU sums in another order: a picture or two on the edge may fall to the other side.
+    # Another CPU sums in another order: an image or two on the edge may fall to the other side.
     assert right.mean() == pytest.approx(card["test"]["accuracy"], abs=5e-4)
     assert right.mean() >= 0.85
     assert card["audit"]["params"] < 200_000 and not card["waived"]

@@ -50,7 +50,8 @@ def test_every_recipe(name):
         assert copied == recipe and type(copied.waive) is type(recipe.waive)
     told = json.loads(json.dumps(describe(recipe)))
     assert list(told) == [f.name for f in fields(Recipe)]
-    assert len(told["augment"]) == len(recipe.augment) and told["opt"]["call"].startswith("cifar_fast.optimizers.")
+    assert len(told["augment"]) == len(recipe.augment)
+    assert told["opt"]["call"].startswith("cifar_fast.training.optimizers.")
     assert "<" not in json.dumps(told)  # neither lambdas, closures nor objects without a representation
     with pytest.raises(AttributeError):
         recipe.lr = 1.0
@@ -67,7 +68,7 @@ def test_every_docstring_says_source_and_command(name):
 
 def test_the_listing_shows_those_lines(capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)  # a terminal is as wide as it is
-    from cifar_fast.cli import main
+    from cifar_fast.cli.main import main
 
     assert main(["recipes"]) == 0
     shown = capsys.readouterr().out
@@ -245,10 +246,10 @@ def test_what_the_messages_recommend_works(changes):
 
 
 def test_callables_without_partial_are_checked_too():
-    from cifar_fast.callbacks.mix import mixing
-    from cifar_fast.callbacks.schedule import plateau
-    from cifar_fast.fits import one_cycle
-    from cifar_fast.losses import focal
+    from cifar_fast.training.callbacks.mix import mixing
+    from cifar_fast.training.fits import one_cycle
+    from cifar_fast.training.losses import focal
+    from cifar_fast.training.schedules import plateau
 
     base = sprint("valid=0.1")
     with pytest.raises(RecipeError, match="sched=plateau and fit=one_cycle"):
@@ -256,7 +257,7 @@ def test_callables_without_partial_are_checked_too():
     with pytest.raises(RecipeError, match="mix=mixing needs a loss"):
         check(replace(base, mix=mixing, loss=focal))
     assert override(replace(base, fit=one_cycle), ["fit.pct_start=0.5"]).fit.keywords == {"pct_start": 0.5}
-    assert describe(replace(base, mix=mixing))["mix"] == "cifar_fast.callbacks.mix.mixing"
+    assert describe(replace(base, mix=mixing))["mix"] == "cifar_fast.training.callbacks.mix.mixing"
 
 
 # ---------------------------------------------------------------- names and files
@@ -366,7 +367,8 @@ def test_an_own_recipe_file(tmp_path, monkeypatch):
 def test_descriptions_are_plain():
     from cifar_fast.all import A, sgd
 
-    assert describe(partial(sgd, momentum=0.5)) == {"call": "cifar_fast.optimizers.sgd", "args": {"momentum": 0.5}}
+    sgd_path = "cifar_fast.training.optimizers.sgd"
+    assert describe(partial(sgd, momentum=0.5)) == {"call": sgd_path, "args": {"momentum": 0.5}}
     flip = describe(A.HorizontalFlip(p=0.3))
     assert list(flip) == ["HorizontalFlip"] and flip["HorizontalFlip"]["p"] == 0.3
     assert describe(((1, 2.5), None, True, {"a": "b"})) == [[1, 2.5], None, True, {"a": "b"}]

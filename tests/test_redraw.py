@@ -1,4 +1,4 @@
-"""The pictures of the runs that the project ships, again from what it ships of them."""
+"""The images of the runs that the project ships, again from what it ships of them."""
 
 import json
 import shutil
@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_fast import plots
-from cifar_fast.cli import main
+from cifar_fast.cli.main import main
 from cifar_fast.data import sources
-from cifar_fast.predictions import NAME, Predictions
+from cifar_fast.export.predictions import NAME, Predictions
 from cifar_fast.recipe import recipes_dir
-from cifar_fast.report import redraw
-from cifar_fast.report.build import measured
+from cifar_fast.reporting import plots
+from cifar_fast.reporting.report import redraw
+from cifar_fast.reporting.report.build import measured
 
 EXPORTS = recipes_dir().parent / "exports"
 DRAWN = ["history.png", "confusion.png", "layers.png", "classes.png", "calibration.png"]
@@ -21,7 +21,7 @@ DRAWN = ["history.png", "confusion.png", "layers.png", "classes.png", "calibrati
 
 @pytest.fixture
 def exports(tmp_path, monkeypatch):
-    "exports/ with what a checkout has of final but its weights and pictures; no dataset can be opened."
+    "exports/ with what a checkout has of final but its weights and images; no dataset can be opened."
     def opened(*args, **kw):
         raise AssertionError("a dataset was opened")
 
@@ -39,18 +39,18 @@ def contents(folder):
 
 def test_one_command_redraws_everything_and_twice_gives_the_same_bytes(exports, capsys):
     shutil.copy(EXPORTS / "results.csv", exports)
-    (exports / "final" / "mistakes.png").write_bytes(b"drawn where the pictures were")
-    assert main(["pictures", str(exports)]) == 0
+    (exports / "final" / "mistakes.png").write_bytes(b"drawn where the images were")
+    assert main(["figures", str(exports)]) == 0
     out, err = capsys.readouterr()
-    assert ", ".join(DRAWN) in out and "mistakes.png (shows pictures" in out and "drew compare.png" in out and not err
+    assert ", ".join(DRAWN) in out and "mistakes.png (shows images" in out and "drew compare.png" in out and not err
     first = contents(exports)
     assert set(first) == {"compare.png", "final/mistakes.png", *(f"final/{name}" for name in DRAWN)}
     for name in DRAWN:
         assert Image.open(exports / "final" / name).size[0] > 300
-    assert first.pop("final/mistakes.png") == b"drawn where the pictures were"
+    assert first.pop("final/mistakes.png") == b"drawn where the images were"
     for name in first:
         (exports / name).unlink()
-    assert main(["pictures", str(exports)]) == 0
+    assert main(["figures", str(exports)]) == 0
     (exports / "final" / "mistakes.png").unlink()
     assert contents(exports) == first
 
@@ -64,7 +64,7 @@ def test_a_reproduction_is_drawn_beside_its_authors_record(exports):
 
 def test_a_run_of_which_little_is_there_is_drawn_as_far_as_it_goes(exports, capsys):
     shutil.rmtree(exports / "final")
-    assert main(["pictures", str(exports)]) == 0
+    assert main(["figures", str(exports)]) == 0
     out = capsys.readouterr().out
     assert "drew confusion.png, layers.png" in out and f"calibration.png (no {NAME})" in out and "no history" in out
 
@@ -77,13 +77,13 @@ def test_a_broken_run_is_named_and_the_others_are_drawn(exports, capsys, odd):
         shutil.copytree(exports / "final", exports / "broken")
         assert main(["report", str(exports / "broken")]) == 2
         assert f"broken.json: {next(iter(odd))} is " in capsys.readouterr().err
-    assert main(["pictures", str(exports)]) == 1
+    assert main(["figures", str(exports)]) == 1
     out, err = capsys.readouterr()
     assert "broken.json" in err and "final: drew" in out
 
 
 def test_without_a_run_the_next_step_is_told(tmp_path, capsys):
-    assert main(["pictures", str(tmp_path)]) == 2
+    assert main(["figures", str(tmp_path)]) == 2
     assert "python -m cifar_fast recipe final" in capsys.readouterr().err
 
 
@@ -96,7 +96,7 @@ def test_a_near_tie_counts_as_it_was_predicted(tmp_path):
     assert measured(said)["confusion"] == [[1, 0], [0, 1]] and measured(said)["accuracy"] == 1
 
 
-def test_the_picture_is_the_one_that_the_run_left(exports):
+def test_the_image_is_the_one_that_the_run_left(exports):
     "Where the very matplotlib that drew the committed one is here."
     redraw(exports / "final")
     committed = EXPORTS / "final" / "history.png"

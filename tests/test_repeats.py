@@ -10,11 +10,11 @@ import torch
 from tiny import MIXED, tiny, trained
 from toys import Watch, equal, state
 
-from cifar_fast.callbacks.ema import EMA
-from cifar_fast.callbacks.history import History
-from cifar_fast.lrfind import find
-from cifar_fast.prepare import fit, prepare
-from cifar_fast.seeds import derive, rng_restored, seed_everything
+from cifar_fast.training.callbacks.ema import EMA
+from cifar_fast.training.callbacks.history import History
+from cifar_fast.training.lr_finder import find
+from cifar_fast.training.prepare import fit, prepare
+from cifar_fast.utils.seeds import derive, rng_restored, seed_everything
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(base):

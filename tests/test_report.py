@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_fast.cli import main
-from cifar_fast.commands.showing import unchanged
-from cifar_fast.modelfiles import read_card
-from cifar_fast.predictions import Predictions
+from cifar_fast.cli.main import main
+from cifar_fast.cli.showing import unchanged
+from cifar_fast.export.files import read_card
+from cifar_fast.export.predictions import Predictions
 from cifar_fast.recipe import describe, load_recipe
-from cifar_fast.report import calibration_error, figures, model_card, page
-from cifar_fast.report.calibration import bins
+from cifar_fast.reporting.report import calibration_error, figures, model_card, page
+from cifar_fast.reporting.report.calibration import bins
 
 NAME = "final-digits"
 FIGURES = {"history.png", "learning_rate.png", "confusion.png", "classes.png", "calibration.png", "mistakes.png",
@@ -54,12 +54,12 @@ class Reading(HTMLParser):
         self.words.append(data)
 
 
-def test_every_figure_is_there_and_is_a_picture(left):
+def test_every_figure_is_there_and_is_a_image(left):
     made = {p.name for p in (left / NAME).glob("*.png")}
     assert made == FIGURES
     for name in made:
-        with Image.open(left / NAME / name) as picture:
-            assert min(picture.size) > 200 and len(np.unique(np.asarray(picture.convert("L")))) > 5, name
+        with Image.open(left / NAME / name) as image:
+            assert min(image.size) > 200 and len(np.unique(np.asarray(image.convert("L")))) > 5, name
 
 
 def test_the_report_is_one_whole_file_that_loads_nothing(left):
@@ -127,7 +127,7 @@ def test_it_is_rebuilt_from_what_is_on_disk(left, tmp_path, capsys):
     assert main(["report", str(folder)]) == 0  # predicts again
     made = Predictions.load(folder / "predictions.npz")
     kept = Predictions.load(left / NAME / "predictions.npz")
-    assert (made.predicted == kept.predicted).all() and made.pictures == kept.pictures
+    assert (made.predicted == kept.predicted).all() and made.images == kept.images
 
 
 def test_the_sheet_of_a_run_is_drawn_again_with_its_own_seed(left):
@@ -141,7 +141,7 @@ def test_a_wide_figure_can_be_moved_on_a_phone(left, tmp_path):
     Image.new("RGB", (700, 300)).save(tmp_path / "history.png")
     Image.new("RGB", (300, 300)).save(tmp_path / "confusion.png")
     for name in ("mistakes.png", "classes.png"):
-        (tmp_path / name).write_bytes(b"no picture any more")
+        (tmp_path / name).write_bytes(b"no image any more")
     text = page(read_card(left / NAME), tmp_path, None, None)
     assert [attrs.get("class") for tag, attrs in Reading(text).tags if tag == "figure"] == [None] * 4
     assert text.count('class="across"') == 1 and text.index('class="across"') < text.index("epoch; red dashes")
@@ -179,22 +179,22 @@ def test_no_such_run(capsys):
     assert "exports/nobody" in capsys.readouterr().err
 
 
-def test_held_out_pictures_are_the_ones_that_were_predicted(tmp_path, digits):
+def test_held_out_images_are_the_ones_that_were_predicted(tmp_path, digits):
     from cifar_fast.data.sources import load_source
-    from cifar_fast.inference import load_export
-    from cifar_fast.report.build import pictures_of
+    from cifar_fast.export.predictor import load_export
+    from cifar_fast.reporting.report.build import images_of
 
     assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=128", "valid=0.1", f"exports={tmp_path}"]) == 0
     stem = tmp_path / "sprint-digits"
     said, source = Predictions.load(stem / "predictions.npz"), load_source("digits")
-    images = pictures_of(said, source)
+    images = images_of(said, source)
     assert (source.train.labels[said.items] == said.labels).all() and len(images) == len(said.labels)
     assert (load_export(stem).predict(images).argmax(1) == said.predicted).all()
     assert main(["report", str(stem)]) == 0
 
 
 def test_a_report_that_fails_costs_no_run(tmp_path, monkeypatch, capsys, digits):
-    from cifar_fast.report import figures
+    from cifar_fast.reporting.report import figures
 
     monkeypatch.setattr(figures, "calibration", lambda *args: 1 / 0)
     assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}"]) == 0
@@ -212,7 +212,7 @@ def test_without_a_report(tmp_path, digits):
 
 
 def test_calibration_by_hand():
-    "Ten pictures at 90 % of which nine are right, ten at 60 % of which three are: (0 + 0.3) / 2."
+    "Ten images at 90 % of which nine are right, ten at 60 % of which three are: (0 + 0.3) / 2."
     probs = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)
     right = np.array([True] * 9 + [False] + [True] * 3 + [False] * 7)
     assert calibration_error(probs, right) == pytest.approx(0.15)
@@ -246,13 +246,13 @@ def test_many_classes_show_the_worst():
 
 
 def test_the_sheet_shows_what_the_net_is_given(left, digits):
-    "Undone, the normalisation gives back the pictures; captions of mixed ones hold their shares."
+    "Undone, the normalisation gives back the images; captions of mixed ones hold their shares."
     import torch
 
-    from cifar_fast.callbacks.sheet import captions, pixels
     from cifar_fast.data.block import make_dls
     from cifar_fast.data.sources import load_source
-    from cifar_fast.losses import MixedLabels
+    from cifar_fast.training.callbacks.augmented_batch import captions, pixels
+    from cifar_fast.training.losses import MixedLabels
 
     source = load_source("digits")
     dls = make_dls(source, valid=0, bs=16)

@@ -1,4 +1,4 @@
-"""Smaller pictures early in a run: which batches are shrunk, and that nothing else is."""
+"""Smaller images early in a run: which batches are shrunk, and that nothing else is."""
 
 import pytest
 import torch
@@ -31,17 +31,17 @@ def sizes(epochs=5, side=32, **kw):
     return watch.seen
 
 
-def test_small_pictures_until_the_named_part_and_whole_ones_after_it():
+def test_small_images_until_the_named_part_and_whole_ones_after_it():
     seen = sizes(epochs=5, size=16, until=0.4)
     assert [shape[-1] for training, shape, _ in seen if training] == [16] * 4 + [32] * 6
     assert all(shape == (4, 3, 32, 32) for training, shape, _ in seen if not training)
 
 
-def test_an_even_picture_keeps_its_value():
+def test_an_even_image_keeps_its_value():
     assert all(mean == pytest.approx(2.0) for *_, mean in sizes(size=24, until=0.5))
 
 
-def test_pictures_are_never_enlarged():
+def test_images_are_never_enlarged():
     assert {shape[-1] for _, shape, _ in sizes(side=16, size=24, until=0.9)} == {16}
 
 

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from rows import made
 
-from cifar_fast import plots
-from cifar_fast.card import seconds_to
-from cifar_fast.cli import main
+from cifar_fast.cli.main import main
+from cifar_fast.export.card import seconds_to
 from cifar_fast.recipe import describe, load_recipe, override
-from cifar_fast.results import (
+from cifar_fast.reporting import plots
+from cifar_fast.reporting.results import (
     COLUMNS,
     END,
     START,
@@ -136,7 +136,7 @@ def test_rows_of_older_tables_stay_as_they_are(tmp_path):
 ADD_SOME = """
 import sys
 from pathlib import Path
-from cifar_fast.results import add
+from cifar_fast.reporting.results import add
 path, name = Path(sys.argv[1]), sys.argv[2]
 path.with_name(name).touch()
 while len(list(path.parent.glob("ready-*"))) < 2:  # so that they do meet
@@ -341,7 +341,7 @@ def test_a_run_named_after_its_seed_is_its_recipe_s(capsys):
 
 
 def test_a_row_is_added_once_whatever_the_date(tmp_path):
-    from cifar_fast.results.store import add
+    from cifar_fast.reporting.results.store import add
 
     table, row = tmp_path / "results.csv", {"recipe": "a", "seed": 1, "accuracy": None, "date": "2026-01-01"}
     add(row, table, tmp_path / "row.csv")

@@ -9,8 +9,8 @@ import torch
 from breaking import STEPS, at, resume
 from kills import NAME, RUN, bytes_that_differ, harness, history, strays, weights
 
-from cifar_fast.callbacks.checkpoint import load
-from cifar_fast.cli import main
+from cifar_fast.cli.main import main
+from cifar_fast.training.callbacks.checkpoint import load
 
 
 @pytest.mark.parametrize("saves, where", [

@@ -9,12 +9,13 @@ import pytest
 from breaking import Broken, resume
 from kills import NAME, RUN, bytes_that_differ, history, strays, weights
 
-from cifar_fast import runs, train
-from cifar_fast.callbacks.checkpoint import Checkpoint
-from cifar_fast.cli import main
-from cifar_fast.prepare import prepare
+from cifar_fast.cli.main import main
 from cifar_fast.recipe import load_recipe
-from cifar_fast.runs import RunError, RunFolder, differences
+from cifar_fast.runs import run as train
+from cifar_fast.runs import run_dir as runs
+from cifar_fast.runs.run_dir import RunError, RunFolder, differences
+from cifar_fast.training.callbacks.checkpoint import Checkpoint
+from cifar_fast.training.prepare import prepare
 
 
 def test_the_same_command_again_offers_to_go_on(broken, capsys):
@@ -145,7 +146,7 @@ def test_another_machine_is_told(broken, monkeypatch, capsys):
     assert "machine.device: cpu" in capsys.readouterr().err
 
 
-def test_other_pictures_are_told(broken, monkeypatch, capsys):
+def test_other_images_are_told(broken, monkeypatch, capsys):
     exports = broken(5)
 
     def prepared(recipe):

@@ -5,9 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from cifar_fast.cli import main
-from cifar_fast.inference import load_export
-from cifar_fast.modelfiles import ExportError
+from cifar_fast.cli.main import main
+from cifar_fast.export.files import ExportError
+from cifar_fast.export.predictor import load_export
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_published_runs_say_that_they_selected_on_test(tmp_path, capsys, digits)
     assert row["last_accuracy"] == row["best_accuracy"] == pytest.approx(card["test"]["accuracy"], abs=1e-6)
     assert not (tmp_path / "mobile-digits" / "published.png").exists()  # its published curve is of CIFAR-10
     assert main(["evaluate", str(tmp_path / "mobile-digits")]) == 0
-    assert "selected on these very pictures" in capsys.readouterr().out
+    assert "selected on these very images" in capsys.readouterr().out
 
 
 def test_a_diverging_run_says_so_and_leaves_the_former_export(sprint, tmp_path, capsys):
@@ -60,7 +60,7 @@ def test_a_broken_table_is_told_before_training(sprint, tmp_path, capsys):
 
 
 def test_an_interrupted_run_says_where_its_history_is(sprint, tmp_path, capsys, monkeypatch):
-    from cifar_fast.callbacks.history import History
+    from cifar_fast.training.callbacks.history import History
 
     def after_train(self, plain=History.after_train):
         plain(self)

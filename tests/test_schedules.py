@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
-from cifar_fast.callbacks import schedule
-from cifar_fast.dryrun import preview
 from cifar_fast.recipe import list_recipes, load_recipe, override, recipes_dir
+from cifar_fast.runs.dryrun import preview
+from cifar_fast.training import schedules as schedule
 
 PUBLISHED = recipes_dir() / "published"
 

@@ -30,7 +30,7 @@ def paint(path, value: int, size=(32, 32)) -> None:
 
 @pytest.fixture
 def pets(tmp_path):
-    "train/ and test/ of two classes: 4 and 2 pictures each."
+    "train/ and test/ of two classes: 4 and 2 images each."
     for split, count in (("train", 4), ("test", 2)):
         for label, name in enumerate(("cat", "dog")):
             for i in range(count):
@@ -89,48 +89,48 @@ def test_nested_hidden_other_and_oddly_named_files(pets):
     cat = pets / "train" / "cat"
     paint(cat / "more" / "deep" / "x.PNG", 1)
     paint(cat / "Zoë 猫\n.png", 1, size=(5, 9))
-    (cat / "notes.txt").write_text("no picture")
-    (cat / ".hidden.png").write_text("no picture")
+    (cat / "notes.txt").write_text("no image")
+    (cat / ".hidden.png").write_text("no image")
     (pets / "train" / ".ipynb_checkpoints").mkdir()
     (pets / "labels.txt").write_text("cat dog")
     (cat / "loop").symlink_to(cat, target_is_directory=True)
     (cat / "self.png").symlink_to(cat / "self.png")
     (cat / "folder.png").mkdir()
-    with pytest.warns(UserWarning, match=r"left out 1 unreadable picture in pets: .*self\.png"):
+    with pytest.warns(UserWarning, match=r"left out 1 unreadable image in pets: .*self\.png"):
         source = load_source(pets)
     assert len(source.train) == 10 and source.others == 1 and source.vocab == ("cat", "dog")
     assert len(source.skipped) == 1
 
 
 @BAD
-def test_unreadable_pictures_are_skipped_or_refused(pets):
+def test_unreadable_images_are_skipped_or_refused(pets):
     (pets / "train" / "cat" / "p1.png").write_bytes(b"")
     (pets / "test" / "dog" / "p0.png").write_text("a text")
     for _ in range(2):  # built, and from the cache
         source = load_source(pets)
         assert (len(source.train), len(source.test), len(source.skipped)) == (7, 3, 2)
         assert "p1.png: is empty (0 bytes)" in source.skipped[0]
-        with pytest.raises(DataError, match=r"2 unreadable pictures in pets: .*p1\.png.*bad=skip"):
+        with pytest.raises(DataError, match=r"2 unreadable images in pets: .*p1\.png.*bad=skip"):
             load_source(pets, bad="refuse")
     paint(pets / "train" / "cat" / "p1.png", 10)
     (pets / "test" / "dog" / "p0.png").unlink()
     assert load_source(pets, bad="refuse").skipped == ()
 
 
-def test_a_class_with_no_readable_picture(pets):
+def test_a_class_with_no_readable_image(pets):
     for path in (pets / "train" / "dog").iterdir():
-        path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="no picture of class 'dog' in train can be read"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="no image of class 'dog' in train can be read"):
         load_source(pets)
     assert not list((pets.parent / "cache" / "data").iterdir())
 
 
 def test_a_passing_fault_is_not_remembered(pets, monkeypatch):
     def worn_out(*args):
-        raise fill.PictureError("p0.png: Input/output error") from OSError(errno.EIO, "Input/output error")
+        raise fill.ImageError("p0.png: Input/output error") from OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fill, "read_picture", worn_out)
+        patch.setattr(fill, "read_image", worn_out)
         with pytest.raises(DataError, match="run the same command again"):
             load_source(pets)
     assert load_source(pets).skipped == ()
@@ -155,7 +155,7 @@ def test_bad_folders(pets, tmp_path):
     refused(pets, "test has the class 'bird', which train/ lacks")
     (pets / "test" / "bird").rmdir()
     (pets / "train" / "bird").mkdir()
-    refused(pets, "class 'bird' has no pictures")
+    refused(pets, "class 'bird' has no images")
     (pets / "train" / "bird" / "a.doc").write_text("")
     refused(pets, "empty but for 1 other files")
     with pytest.raises(DataError, match="bad='maybe'.*bad=skip or bad=refuse"):

@@ -32,7 +32,7 @@ def executed(folder: Path):
     for cell in book.cells:
         cell.metadata.clear()  # when it ran
     for out in outputs(book):
-        out.get("data", {}).pop("image/jpeg", None)  # a PIL picture comes as PNG as well
+        out.get("data", {}).pop("image/jpeg", None)  # a PIL image comes as PNG as well
     book.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
                      "language_info": {"name": "python"}}
     return book
@@ -52,7 +52,7 @@ def said(cell) -> str:
                                                   if kind != "image/png") for out in cell.outputs)
 
 
-def pictures(book) -> list:
+def images(book) -> list:
     return [out.data["image/png"] for out in outputs(book) if "image/png" in out.get("data", {})]
 
 
@@ -65,7 +65,7 @@ def require_good(book) -> None:
     "What holds of an execution and of the committed one."
     assert not [out for out in outputs(book) if out.output_type == "error"]
     assert not [out for out in outputs(book) if out.get("name") == "stderr"], "a warning"
-    assert len(pictures(book)) >= 6
+    assert len(images(book)) >= 6
     assert not [path for cell in code(book) for path in PATH.findall(said(cell))]
 
 
@@ -85,7 +85,7 @@ def test_the_tour_runs_from_anywhere_and_writes_only_into_a_folder_of_its_own(tm
     book = executed(tmp_path)
     require_good(book)
     assert not list(tmp_path.iterdir()) and listing(TOP) == before
-    assert len(pictures(book)) == len(pictures(committed))
+    assert len(images(book)) == len(images(committed))
     for now, then in zip(code(book), code(committed), strict=True):
         if now.id in ("batch", "audit", "write", "folder"):  # the same on any machine
             assert said(now) == said(then), f"{now.id} says something else now: python tests/test_tour.py"
@@ -146,4 +146,4 @@ if __name__ == "__main__":
         book = executed(Path(folder))
     require_good(book)
     nbformat.write(book, TOUR)
-    print(f"{TOUR.name}: {len(code(book))} cells, {len(pictures(book))} pictures, {TOUR.stat().st_size:,} bytes")
+    print(f"{TOUR.name}: {len(code(book))} cells, {len(images(book))} images, {TOUR.stat().st_size:,} bytes")

@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 from tiny import tiny, trained
 from toys import Watch, equal, state, toy
 
-from cifar_fast.callbacks.ema import EMA, ema
-from cifar_fast.callbacks.stopping import KeepBest, Patience, Target
-from cifar_fast.card import finished, scored
-from cifar_fast.constraints import Budget
-from cifar_fast.prepare import BudgetError, prepare
+from cifar_fast.audit import Budget
+from cifar_fast.export.card import finished, scored
+from cifar_fast.training.callbacks.ema import EMA, ema
+from cifar_fast.training.callbacks.stopping import KeepBest, Patience, Target
+from cifar_fast.training.prepare import BudgetError, prepare
 
 
 def test_the_average_follows_its_definition(digits):
@@ -83,7 +83,7 @@ def test_keep_best_restores_the_best_epoch(digits, tmp_path, averaged):
     assert equal(load_file(tmp_path / "best.safetensors"), averages[best])
     if averaged:
         assert equal(state(done.cbs[EMA].average.module), averages[best])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["augmented.png", "best.safetensors", "history.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.safetensors", "history.csv"]
 
 
 @pytest.mark.parametrize("patience, epochs", [(1, 3), (2, 6), (3, 8)])

@@ -15,14 +15,15 @@ import torch
 from kills import NAME, RUN, bytes_that_differ, strays, weights
 from PIL import Image
 
-from cifar_fast import files, plots
-from cifar_fast.archs import create_arch
-from cifar_fast.callbacks.checkpoint import Checkpoint
-from cifar_fast.callbacks.history import History
-from cifar_fast.cli import main
-from cifar_fast.inference import load_export, save_export
-from cifar_fast.results.store import ResultsError, add
-from cifar_fast.trust import trust
+from cifar_fast.cli.main import main
+from cifar_fast.export.predictor import load_export, save_export
+from cifar_fast.export.trust import trust
+from cifar_fast.models import create_arch
+from cifar_fast.reporting import plots
+from cifar_fast.reporting.results.store import ResultsError, add
+from cifar_fast.training.callbacks.checkpoint import Checkpoint
+from cifar_fast.training.callbacks.history import History
+from cifar_fast.utils import files
 
 CARD = {"arch": "cifar_sprint", "vocab": list("ab"), "normalize": {"mean": [0.5] * 3, "std": [0.25] * 3},
         "data": {"name": "made up", "fingerprint": ""}}
@@ -216,7 +217,7 @@ def fill(folder, leave):
 
 
 def test_a_run_whose_export_fails_has_not_to_train_again(tmp_path, monkeypatch, capsys, digits):
-    from cifar_fast import train
+    from cifar_fast.runs import run as train
 
     def full(*args, **kw):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
@@ -232,7 +233,7 @@ def test_a_run_whose_export_fails_has_not_to_train_again(tmp_path, monkeypatch, 
 
 
 def test_a_run_that_stopped_early_and_whose_export_fails_has_not_to_train_again(tmp_path, monkeypatch, capsys, digits):
-    from cifar_fast import train
+    from cifar_fast.runs import run as train
 
     def full(*args, **kw):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
@@ -249,7 +250,7 @@ def test_a_run_that_stopped_early_and_whose_export_fails_has_not_to_train_again(
 
 
 def test_a_run_whose_row_cannot_be_added_is_complete(tmp_path, monkeypatch, capsys, digits):
-    from cifar_fast.results import store
+    from cifar_fast.reporting.results import store
 
     def broken(path):
         raise ResultsError(f"{path} is spoilt")
@@ -275,7 +276,7 @@ def test_a_full_disk_names_the_file(tmp_path, writer):
 
 def test_an_error_keeps_the_name_and_the_text_it_has(tmp_path):
     for error, told in ((OSError(errno.EIO, "gone", "elsewhere"), "elsewhere"), (OSError("encoder error"), "encoder")):
-        with pytest.raises(OSError, match=told), files.written(tmp_path / "x"):
+        with pytest.raises(OSError, match=told), files.atomic_write(tmp_path / "x"):
             raise error
 
 
@@ -287,7 +288,7 @@ def untrained(tmp_path):
 
 
 @pytest.mark.parametrize("args, named", [
-    (["predict", "net", "picture.png", "--csv", "out.csv"], "out.csv"),
+    (["predict", "net", "image.png", "--csv", "out.csv"], "out.csv"),
     (["export", "./net"], "net.pkl"),
     (["recipe", *RUN[1:], "exports=runs"], f"runs/{NAME}/running/recipe.json"),
     (["lr_find", "sprint", "data=digits", "bs=32", "exports=runs", "--steps", "30"], "lr_find.png"),
@@ -295,7 +296,7 @@ def untrained(tmp_path):
 def test_a_command_on_a_full_disk_says_where_and_what_next(untrained, digits, tmp_path, monkeypatch, capsys, args,
                                                            named):
     monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (32, 32)).save("picture.png")
+    Image.new("RGB", (32, 32)).save("image.png")
     with no_flush(errno.ENOSPC, "No space left on device"):
         assert main(args) == 2
     said = capsys.readouterr().err.splitlines()[-1]

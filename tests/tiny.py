@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 from toys import state
 
-from cifar_fast.callbacks.history import History
-from cifar_fast.prepare import fit, prepare
 from cifar_fast.recipe import load_recipe, override
+from cifar_fast.training.callbacks.history import History
+from cifar_fast.training.prepare import fit, prepare
 
 TINY = ("data=digits", "epochs=2", "bs=64", "valid=900", "lr=0.05", "device=cpu")  # 8 batches an epoch
 AVERAGED = ("ema=ema", "ema.decay=0.99", "ema.warmup=true")

@@ -9,7 +9,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Metric
 from torch import nn
 
-from cifar_fast import optimizers
+from cifar_fast.training import optimizers
 
 
 def state(module):

@@ -4,9 +4,9 @@ BENCHMARKS = {
     "data": "images/s of the training DataLoader, against the bare Albumentations loop",
     "step": "seconds a step in Learner.fit, against a bare PyTorch loop",
     "train": "images/s of recipe final as it runs, against the fastest of eight ways to run it",
-    "predict": "images/s of predict from decoded pictures, against the bare net",
+    "predict": "images/s of predict from decoded images, against the bare net",
     "startup": "seconds until a fresh process has answered, against python and torch alone",
-    "serve": "seconds of an answer with 32 clients at once, against predicting their pictures bare",
-    "scale": "cost of an epoch and memory as pictures, resolution and parameters grow",
+    "serve": "seconds of an answer with 32 clients at once, against predicting their images bare",
+    "scale": "cost of an epoch and memory as images, resolution and parameters grow",
 }
 DEFAULT = ("data", "step", "train", "predict", "startup")

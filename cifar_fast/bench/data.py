@@ -1,6 +1,6 @@
 """data: images a second of the training DataLoader, against the bare Albumentations pipeline over the same arrays.
 
-The bare loop makes uint8 pictures and no batches, so the DataLoader is held against it up to its uint8 batches; what
+The bare loop makes uint8 images and no batches, so the DataLoader is held against it up to its uint8 batches; what
 the Learner gets, float and normalised, stands beside it. Processes are started and ended inside the time of both.
 """
 
@@ -18,17 +18,17 @@ from cifar_fast.bench.timing import Bar, alternate, compare, note, rate
 from cifar_fast.bench.workload import random_source
 from cifar_fast.data.block import make_dls
 from cifar_fast.data.sources import Source
-from cifar_fast.device import choose_device
 from cifar_fast.recipe import Recipe, load_recipe
+from cifar_fast.utils.device import choose_device
 
 PIPELINES = ("strided", "net", "final")  # of few steps, of many, and one that has a batched twin
 WORKERS = (0, 2)
-PICTURES = 4096  # a pass
+IMAGES = 4096  # a pass
 BAR = Bar(must=0.70, goal=0.90)
 
 
 def measure(rounds: int) -> dict:
-    source = random_source(PICTURES)
+    source = random_source(IMAGES)
     found = {}
     for name in PIPELINES:
         for workers in WORKERS:
@@ -65,7 +65,7 @@ def consume(dl: Iterable) -> None:
 
 
 def bare(images: np.ndarray, augment: list, workers: int) -> None:
-    "Every picture once through the pipeline: in this process, or each of `workers` processes over its share."
+    "Every image once through the pipeline: in this process, or each of `workers` processes over its share."
     if not workers:
         return loop(images, augment)
     # Started the way a DataLoader of this platform starts its own.

@@ -1,28 +1,28 @@
-"""Random pictures of CIFAR-10's shape and an untrained net: time does not depend on what pictures show or nets know."""
+"""Random images of CIFAR-10's shape and an untrained net: time does not depend on what images show or nets know."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from cifar_fast.archs import create_arch
 from cifar_fast.data.download import CLASSES
-from cifar_fast.inference import Exported
+from cifar_fast.export.predictor import Predictor
+from cifar_fast.models import create_arch
 
 FLAGSHIP = "cifar_mirror"
 "The net of recipe final."
 
 MEAN, STD = (0.5,) * 3, (0.29,) * 3
-"Of the pictures' channels, in 0..1."
+"Of the images' channels, in 0..1."
 
 
-def random_pictures(count: int) -> np.ndarray:
+def random_images(count: int) -> np.ndarray:
     "(count, 32, 32, 3) uint8."
     return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
 
 
-def untrained(device: torch.device, arch: str = FLAGSHIP) -> Exported:
+def untrained(device: torch.device, arch: str = FLAGSHIP) -> Predictor:
     "What an export of this architecture would open as."
     card = {"arch": arch, "vocab": list(CLASSES), "normalize": {"mean": list(MEAN), "std": list(STD)},
             "data": {"name": "random", "fingerprint": ""}}
-    return Exported(create_arch(arch, len(CLASSES)).to(device).eval(), card, device)
+    return Predictor(create_arch(arch, len(CLASSES)).to(device).eval(), card, device)

@@ -1,6 +1,6 @@
-"""Peak memory of training steps, in a fresh process: `python -m cifar_fast.bench.memory PICTURES SIDE BATCH WIDTH…`.
+"""Peak memory of training steps, in a fresh process: `python -m cifar_fast.bench.memory IMAGES SIDE BATCH WIDTH…`.
 
-On a CPU the resident memory beyond what the process held before there were pictures or a net, on CUDA what torch had
+On a CPU the resident memory beyond what the process held before there were images or a net, on CUDA what torch had
 allocated. Prints megabytes. Imports no fastai: its share would hide what is measured.
 """
 
@@ -12,15 +12,15 @@ from pathlib import Path
 import timm
 import torch
 
-import cifar_fast.archs  # noqa: F401  (registers the architectures with timm)
-from cifar_fast.bench.made_up import FLAGSHIP, random_pictures
-from cifar_fast.device import choose_device
+import cifar_fast.models  # noqa: F401  (registers the architectures with timm)
+from cifar_fast.bench.made_up import FLAGSHIP, random_images
+from cifar_fast.utils.device import choose_device
 
 STEPS = 3
 
 
 def peak_mb(
-    pictures: int,  # decoded ones that are held
+    images: int,  # decoded ones that are held
     side: int,  # of the net's input, pixels
     batch: int,
     widths: tuple[int, ...],  # of the flagship
@@ -28,7 +28,7 @@ def peak_mb(
     "Megabytes (10^6 bytes) at the peak; None where neither CUDA nor Linux tells."
     device = choose_device()
     before = resident("VmRSS")
-    images = random_pictures(pictures)
+    images = random_images(images)
     net = timm.create_model(FLAGSHIP, num_classes=10, widths=tuple(widths)).to(device)
     opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     y = torch.arange(batch, device=device) % 10
@@ -54,5 +54,5 @@ def resident(field: str) -> float | None:
 
 
 if __name__ == "__main__":
-    pictures, side, batch, *widths = map(int, sys.argv[1:])
-    print(peak_mb(pictures, side, batch, tuple(widths)))
+    images, side, batch, *widths = map(int, sys.argv[1:])
+    print(peak_mb(images, side, batch, tuple(widths)))

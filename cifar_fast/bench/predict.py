@@ -1,4 +1,4 @@
-"""predict: images a second from decoded pictures to probabilities, against the bare net on normalised tensors.
+"""predict: images a second from decoded images to probabilities, against the bare net on normalised tensors.
 
 The bare net gets its best batch size and memory format, found in the same run. The net is exports/final where that is,
 else one with random weights, which takes as long.
@@ -12,14 +12,14 @@ from statistics import median
 
 import torch
 
-from cifar_fast.bench.made_up import random_pictures, untrained
+from cifar_fast.bench.made_up import random_images, untrained
 from cifar_fast.bench.timing import Bar, alternate, compare, note, rate
-from cifar_fast.device import choose_device
-from cifar_fast.inference import Exported, load_export
+from cifar_fast.export.predictor import Predictor, load_export
+from cifar_fast.utils.device import choose_device
 
 EXPORT = "exports/final"
-PICTURES = 10_000
-TRIED = 2_000  # pictures on which batch sizes are tried
+IMAGES = 10_000
+TRIED = 2_000  # images on which batch sizes are tried
 SIZES = (100, 250, 500, 2000)
 TRIALS = 3  # rounds of them at most
 BAR = Bar(must=0.80, goal=0.95)
@@ -27,7 +27,7 @@ BAR = Bar(must=0.80, goal=0.95)
 
 def measure(rounds: int) -> dict:
     exported, which = subject()
-    images = random_pictures(PICTURES)
+    images = random_images(IMAGES)
     x = exported.normalize(images)
     inputs = {"channels_last": x.contiguous(memory_format=torch.channels_last), "contiguous": x.contiguous()}
     tried = {(form, bs): rate(TRIED, partial(forward, exported.model, inputs[form][:TRIED], bs))
@@ -35,17 +35,17 @@ def measure(rounds: int) -> dict:
     note(f"predict: {len(tried)} batch sizes and memory formats of the bare net")
     trials = alternate(tried, min(rounds, TRIALS))
     form, bs = max(trials, key=lambda k: median(trials[k]))
-    note(f"predict: {PICTURES:,} pictures of {which}")
-    values = alternate({"bare": rate(PICTURES, partial(forward, exported.model, inputs[form], bs)),
-                        "predict": rate(PICTURES, partial(exported.predict, images))}, rounds)
+    note(f"predict: {IMAGES:,} images of {which}")
+    values = alternate({"bare": rate(IMAGES, partial(forward, exported.model, inputs[form], bs)),
+                        "predict": rate(IMAGES, partial(exported.predict, images))}, rounds)
     against = f"the bare net, {form}, {bs} at a time"
     rows = [{"batch size": b, **{f: round(median(trials[f, b])) for f in inputs}} for b in SIZES]
-    return {"comparisons": {f"{PICTURES:,} pictures": compare(values["predict"], values["bare"], "images/s", BAR,
+    return {"comparisons": {f"{IMAGES:,} images": compare(values["predict"], values["bare"], "images/s", BAR,
                                                                against)},
             "tables": {"images/s of the bare net": rows}, "notes": [f"{which}, on {exported.device}"]}
 
 
-def subject() -> tuple[Exported, str]:
+def subject() -> tuple[Predictor, str]:
     "The net to predict with, and its name."
     device = choose_device()
     if Path(f"{EXPORT}.json").is_file():

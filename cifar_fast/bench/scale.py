@@ -1,6 +1,6 @@
-"""scale: what an epoch costs as pictures, resolution and parameters grow, three sizes of each, and what limits it.
+"""scale: what an epoch costs as images, resolution and parameters grow, three sizes of each, and what limits it.
 
-Eager bare steps of the flagship in the recipe's precision and memory format, and for the number of pictures its data
+Eager bare steps of the flagship in the recipe's precision and memory format, and for the number of images its data
 path too. A few batches are timed and extrapolated to an epoch of the recipe's batch size. Peak memory is that of a
 fresh process for each size.
 """
@@ -20,10 +20,10 @@ from cifar_fast.bench.made_up import FLAGSHIP
 from cifar_fast.bench.startup import fresh
 from cifar_fast.bench.timing import Side, alternate, compare, note, seconds
 from cifar_fast.bench.workload import BareLoop, forever, prepared
-from cifar_fast.prepare import Run
+from cifar_fast.training.prepare import Run
 
 RECIPE = "final"
-PICTURES = (12_500, 25_000, 50_000)
+IMAGES = (12_500, 25_000, 50_000)
 SIDES = (32, 48, 64)  # pixels
 WIDTHS = ((8, 24, 52), (16, 48, 104), (32, 96, 208))  # channels: stem, 16×16, 8×8
 OWN = 1  # which of the widths is the recipe's own
@@ -31,8 +31,8 @@ STEPS = 2  # batches in one turn
 
 
 def measure(rounds: int) -> dict:
-    run = prepared(RECIPE, PICTURES[-1])
-    axes = {"pictures": pictures_axis(run, rounds), "resolution": resolution_axis(run, rounds),
+    run = prepared(RECIPE, IMAGES[-1])
+    axes = {"images": images_axis(run, rounds), "resolution": resolution_axis(run, rounds),
             "parameters": parameters_axis(run, rounds)}
     return {"comparisons": {f"{name} {low['size']:,} → {row['size']:,}": row["cost"]
                             for name, (low, *rest) in axes.items() for row in rest},
@@ -40,18 +40,18 @@ def measure(rounds: int) -> dict:
             "notes": [limits(name, rows) for name, rows in axes.items()]}
 
 
-def pictures_axis(run: Run, rounds: int) -> list[dict]:
+def images_axis(run: Run, rounds: int) -> list[dict]:
     "Data path and step together; each size has a DataLoader of its own."
     loop, sides, data = bare(run, WIDTHS[OWN]), {}, {}
-    for n in PICTURES:
+    for n in IMAGES:
         own = prepared(run.recipe, n)
         fed, batches = forever(own.learn.dls.train), len(own.learn.dls.train)
         sides[n] = epoch(batches, partial(trained, loop, fed))
         data[f"{n} data"] = epoch(batches, partial(list_of, fed))
-    note("scale: pictures")
+    note("scale: images")
     values = alternate({**sides, **data}, rounds)
-    memory = {n: peak(n, SIDES[0], run.recipe.bs, WIDTHS[OWN]) for n in PICTURES}
-    found = rows({n: values[n] for n in PICTURES}, memory)
+    memory = {n: peak(n, SIDES[0], run.recipe.bs, WIDTHS[OWN]) for n in IMAGES}
+    found = rows({n: values[n] for n in IMAGES}, memory)
     for row in found:
         row["data_share"] = median(values[f"{row['size']} data"]) / row["seconds"]
     return found
@@ -105,8 +105,8 @@ def epoch(batches: int, work) -> Side:
     return lambda: seconds(work) / STEPS * batches
 
 
-def peak(pictures: int, side: int, batch: int, widths: tuple[int, ...]) -> float | None:
-    args = (pictures, side, batch, *widths)
+def peak(images: int, side: int, batch: int, widths: tuple[int, ...]) -> float | None:
+    args = (images, side, batch, *widths)
     return ast.literal_eval(fresh("-m", "cifar_fast.bench.memory", *map(str, args)).split()[-1])
 
 
@@ -134,10 +134,10 @@ def power(rows: list[dict], key: str) -> float | None:
 def limits(name: str, rows: list[dict]) -> str:
     "What grows how fast, in words."
     time, memory = power(rows, "seconds"), power(rows, "peak_mb")
-    grown = f"time grows as size^{time:.2f}, " + (
+    text = f"time grows as size^{time:.2f}, " + (
         "memory is not told here" if memory is None else f"peak memory as size^{memory:.2f}")
-    if name == "pictures":
+    if name == "images":
         share = rows[-1]["data_share"]
-        grown += (f"; {'the step' if share < 0.5 else 'the data path'} takes {max(share, 1 - share):.0%} of it; "
-                  f"decoded pictures take 3,072 bytes each, here held in memory, in a run mapped from a file")
-    return f"{name}: {grown}"
+        text += (f"; {'the step' if share < 0.5 else 'the data path'} takes {max(share, 1 - share):.0%} of it; "
+                  f"decoded images take 3,072 bytes each, here held in memory, in a run mapped from a file")
+    return f"{name}: {text}"

@@ -1,6 +1,6 @@
-"""serve: seconds of an answer with 32 clients at once, against predicting their pictures bare, one after the other.
+"""serve: seconds of an answer with 32 clients at once, against predicting their images bare, one after the other.
 
-The bare side decodes the 32 pictures that are under way at any time with `read_picture` and asks `Exported.predict`
+The bare side decodes the 32 images that are under way at any time with `read_image` and asks `Predictor.predict`
 once, with TTA as the page has it. The page adds receiving them, Grad-CAM (a forward and a backward pass) and the HTML.
 Any answer but 200 is an error. The server is a process of its own.
 """
@@ -23,64 +23,64 @@ from statistics import quantiles
 import numpy as np
 from PIL import Image
 
-from cifar_fast.bench.made_up import random_pictures
+from cifar_fast.bench.made_up import random_images
 from cifar_fast.bench.predict import EXPORT, subject
 from cifar_fast.bench.startup import made_export
 from cifar_fast.bench.timing import Bar, alternate, compare, note, seconds
-from cifar_fast.data.pictures import read_picture
+from cifar_fast.data.images import read_image
 
 CLIENTS = 32
 REQUESTS = 8  # of each client, one after the other, in a round
-SIDE = (640, 480)  # pixels of a picture, a JPEG
+SIDE = (640, 480)  # pixels of an image, a JPEG
 BAR = Bar(at_most=True)
 BOUNDARY = "cifar-fast-bench"
 
 
 def measure(rounds: int) -> dict:
     exported, which = subject()
-    picture, waits = jpeg(), []
+    image, waits = jpeg(), []
     with tempfile.TemporaryDirectory() as tmp:
         stem = EXPORT if which == EXPORT else made_export(Path(tmp))[0]
         note(f"serve: a server with {which}")
         with server(stem) as address:
             note(f"serve: {CLIENTS} clients, {REQUESTS} requests each a round")
-            values = alternate({"bare": lambda: seconds(lambda: bare(exported, [picture] * CLIENTS)),
-                                "p95": lambda: load(address, picture, waits)}, rounds)
+            values = alternate({"bare": lambda: seconds(lambda: bare(exported, [image] * CLIENTS)),
+                                "p95": lambda: load(address, image, waits)}, rounds)
     p50s, p95s = zip(*waits[-rounds:], strict=True)  # the first was to warm up
-    against = f"{CLIENTS} pictures decoded and predicted bare"
+    against = f"{CLIENTS} images decoded and predicted bare"
     return {"comparisons": {
-        f"p50 of a picture, {CLIENTS} clients": compare(list(p50s), values["bare"], "s", BAR, against),
-        f"p95 of a picture, {CLIENTS} clients": compare(list(p95s), values["bare"], "s", BAR, against),
-    }, "notes": [f"{which}, on {exported.device}; JPEGs of {SIDE[0]}×{SIDE[1]}, {len(picture):,} bytes; "
+        f"p50 of an image, {CLIENTS} clients": compare(list(p50s), values["bare"], "s", BAR, against),
+        f"p95 of an image, {CLIENTS} clients": compare(list(p95s), values["bare"], "s", BAR, against),
+    }, "notes": [f"{which}, on {exported.device}; JPEGs of {SIDE[0]}×{SIDE[1]}, {len(image):,} bytes; "
                  f"{rounds + 1} × {CLIENTS * REQUESTS} requests, none failed"]}
 
 
 def jpeg() -> bytes:
-    "A picture with some detail, as a camera's has."
-    small = Image.fromarray(random_pictures(1)[0])
+    "An image with some detail, as a camera's has."
+    small = Image.fromarray(random_images(1)[0])
     file = io.BytesIO()
     small.resize(SIDE, Image.Resampling.BICUBIC).save(file, "jpeg", quality=90)
     return file.getvalue()
 
 
-def bare(exported, pictures: list[bytes]) -> None:
-    exported.predict(np.stack([read_picture(p) for p in pictures]), tta=True)
+def bare(exported, images: list[bytes]) -> None:
+    exported.predict(np.stack([read_image(p) for p in images]), tta=True)
 
 
-def load(address: tuple[str, int], picture: bytes, waits: list[tuple[float, float]]) -> float:
+def load(address: tuple[str, int], image: bytes, waits: list[tuple[float, float]]) -> float:
     "All clients at once; adds (p50, p95) in seconds of their answers to `waits` and returns p95."
     with ThreadPoolExecutor(CLIENTS) as pool:
-        found = [s for client in pool.map(lambda _: ask(address, picture), range(CLIENTS)) for s in client]
+        found = [s for client in pool.map(lambda _: ask(address, image), range(CLIENTS)) for s in client]
     cuts = quantiles(found, n=20, method="inclusive")
     waits.append((cuts[9], cuts[18]))
     return cuts[18]
 
 
-def ask(address: tuple[str, int], picture: bytes) -> list[float]:
+def ask(address: tuple[str, int], image: bytes) -> list[float]:
     "Seconds of each answer to one client. Raises RuntimeError where one is not 200."
-    head = (f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="pictures"; filename="a.jpg"\r\n'
+    head = (f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n'
             f"Content-Type: image/jpeg\r\n\r\n")
-    body = head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
+    body = head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", "X-Part": "1"}
     connection = HTTPConnection(*address, timeout=120)
     found = []

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from cifar_fast.bench.made_up import random_pictures, untrained
+from cifar_fast.bench.made_up import random_images, untrained
 from cifar_fast.bench.timing import Bar, alternate, compare, note, seconds
-from cifar_fast.inference import save_export
+from cifar_fast.export.predictor import save_export
 
 LISTING = Bar(must=0.5, goal=0.3, at_most=True, of="difference_s")
 COLD = Bar(must=2.0, at_most=True, of="difference_s")
@@ -34,28 +34,28 @@ def measure(rounds: int) -> dict:
         note("startup: --help and recipes")
         light = alternate({"python": side("-c", "pass"), "--help": side(*CLI, "--help"),
                            "recipes": side(*CLI, "recipes")}, rounds)
-        note("startup: one picture from a cold start")
+        note("startup: one image from a cold start")
         cold = alternate({"torch": side("-c", "import torch"), "timm": side("-c", "import torch, timm"),
                           "predict": side(*CLI, *answer)}, rounds)
         note(f"startup: {SLOWEST}, once")
         fastai = alternate({"torch": side("-c", "import torch"), "fastai": side("-c", SLOWEST)}, 1)
-        held = needless(f"from cifar_fast.cli import main; assert main({list(answer)!r}) == 0")
+        held = needless(f"from cifar_fast.cli.main import main; assert main({list(answer)!r}) == 0")
     pair = partial(compare, unit="s")
     return {"comparisons": {
         **{name: pair(light[name], light["python"], bar=LISTING, against="python -c pass")
            for name in ("--help", "recipes")},
-        "predict one picture": pair(cold["predict"], cold["timm"], bar=COLD, against="import torch, timm"),
-        "predict one picture, goal": pair(cold["predict"], cold["torch"], bar=COLD_GOAL, against="import torch"),
+        "predict one image": pair(cold["predict"], cold["timm"], bar=COLD, against="import torch, timm"),
+        "predict one image, goal": pair(cold["predict"], cold["torch"], bar=COLD_GOAL, against="import torch"),
         SLOWEST: pair(fastai["fastai"], fastai["torch"], bar=Bar(of="difference_s"), against="import torch"),
     }, "imported_by_predict": held,
         "notes": [f"imported by predict of {', '.join(NEEDLESS)}: {', '.join(held) or 'none, as it should be'}"]}
 
 
 def made_export(folder: Path) -> tuple[str, str]:
-    "An export with random weights and a picture; returns the names of both."
+    "An export with random weights and an image; returns the names of both."
     net = untrained(torch.device("cpu"))
     save_export(folder / "cold", net.model, net.card, pickle=False)
-    Image.fromarray(random_pictures(1)[0]).save(folder / "cold.png")
+    Image.fromarray(random_images(1)[0]).save(folder / "cold.png")
     return str(folder / "cold"), str(folder / "cold.png")
 
 

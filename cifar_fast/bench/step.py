@@ -14,9 +14,9 @@ from fastai.data.core import DataLoaders
 
 from cifar_fast.bench.timing import Bar, alternate, compare, note, seconds
 from cifar_fast.bench.workload import BareLoop, Batches, batches, plain, prepared, steps_of
-from cifar_fast.dryrun import seconds_a_step
-from cifar_fast.prepare import Run
 from cifar_fast.recipe import load_recipe
+from cifar_fast.runs.dryrun import seconds_a_step
+from cifar_fast.training.prepare import Run
 
 RECIPE = "final"
 BAR = Bar(must=1.10, goal=1.03, at_most=True)

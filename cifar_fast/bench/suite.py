@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 
 from cifar_fast.bench import BENCHMARKS
-from cifar_fast.machine import hardware, versions
+from cifar_fast.utils.environment import hardware, versions
 
 
 def benchmark(

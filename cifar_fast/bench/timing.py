@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from cifar_fast.verbosity import aside
+from cifar_fast.utils.log import log_progress
 
 Side = Callable[[], float]
 "Does its work once; returns what it measured, e.g. images a second."
@@ -81,4 +81,4 @@ def compare(
 
 def note(text: str) -> None:
     "Say on stderr what is measured now."
-    aside(f"bench: {text}")
+    log_progress(f"bench: {text}")

@@ -17,13 +17,13 @@ import torch
 
 from cifar_fast.bench.timing import Bar, Side, alternate, compare, note, rate, seconds
 from cifar_fast.bench.workload import BareLoop, batches, forever, plain, prepared, steps_of
-from cifar_fast.callbacks.compiling import why_not
-from cifar_fast.prepare import Run
+from cifar_fast.training.callbacks.compiling import why_not
+from cifar_fast.training.prepare import Run
 
 RECIPE = "final"
 BAR = Bar(must=0.95, goal=1.0)
 HOPELESS = 5  # times as slow as fp32 on a small batch: not worth minutes of measuring
-SMALL = 16  # pictures in that batch
+SMALL = 16  # images in that batch
 DATA = "data path"
 
 
@@ -83,7 +83,7 @@ def unfit(run: Run, ways: list[Way], fed) -> dict[Way, str]:
         elif way.precision != "fp32":
             slower = probe(run, way._replace(compiled=False), small) / base
             if slower > HOPELESS:
-                reasons[way] = f"eager it takes {slower:.0f} times as long as fp32 on {SMALL} pictures"
+                reasons[way] = f"eager it takes {slower:.0f} times as long as fp32 on {SMALL} images"
     return reasons
 
 

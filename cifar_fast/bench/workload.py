@@ -1,4 +1,4 @@
-"""What the benchmarks that train work on: a recipe on random pictures, and a bare loop to hold against the Learner."""
+"""What the benchmarks that train work on: a recipe on random images, and a bare loop to hold against the Learner."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from itertools import cycle, islice
 import numpy as np
 import torch
 
-from cifar_fast.bench.made_up import MEAN, STD, random_pictures
+from cifar_fast.bench.made_up import MEAN, STD, random_images
 from cifar_fast.data.download import CLASSES
 from cifar_fast.data.sources import Arrays, Source
-from cifar_fast.prepare import Run, prepare
 from cifar_fast.recipe import Recipe, load_recipe
+from cifar_fast.training.prepare import Run, prepare
 
-PICTURES = 50_000
+IMAGES = 50_000
 "As many as CIFAR-10 has: a recipe decides by them, for one, whether compiling pays."
 
 
 def random_source(train: int, test: int = 500) -> Source:
     def part(n):
-        return Arrays(random_pictures(n), np.arange(n) % len(CLASSES))
+        return Arrays(random_images(n), np.arange(n) % len(CLASSES))
 
     return Source(name="random", train=part(train), test=part(test), vocab=CLASSES, mean=MEAN, std=STD,
-                  fingerprint="", skipped=(), origin="random pictures")
+                  fingerprint="", skipped=(), origin="random images")
 
 
-def prepared(recipe: str | Recipe, pictures: int | None = None) -> Run:
-    "A recipe on random pictures, ready to be fitted."
+def prepared(recipe: str | Recipe, images: int | None = None) -> Run:
+    "A recipe on random images, ready to be fitted."
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    return prepare(recipe, random_source(PICTURES if pictures is None else pictures))
+    return prepare(recipe, random_source(IMAGES if images is None else images))
 
 
 def forever(dl: Iterable) -> Iterator:

@@ -13,13 +13,13 @@ import numpy as np
 
 __all__ = ["Arrays", "SIZE", "channel_stats", "fingerprint", "open_split", "write_split"]
 
-SIZE = 32  # side of every picture, pixels
-_ROWS = 4096  # pictures at a time (12 MB), so that memory does not grow with the data
+SIZE = 32  # side of every image, pixels
+_ROWS = 4096  # images at a time (12 MB), so that memory does not grow with the data
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Arrays:
-    "The pictures of one split."
+    "The images of one split."
 
     images: np.ndarray  # (N, 32, 32, 3) uint8, a read-only memory map
     labels: np.ndarray  # (N,) int64, places in the vocab, read-only
@@ -28,20 +28,20 @@ class Arrays:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        return f"Arrays({len(self):,} pictures)"
+        return f"Arrays({len(self):,} images)"
 
 
 def write_split(
     folder: Path,
     split: str,  # "train" or "test"
-    rows: Iterable[tuple[np.ndarray, int]],  # a picture (32, 32, 3) uint8 and its label
+    rows: Iterable[tuple[np.ndarray, int]],  # an image (32, 32, 3) uint8 and its label
 ) -> np.ndarray:  # the labels, (N,) int64
-    "Write `<split>_images.npy` and `<split>_labels.npy` without holding the pictures in memory."
+    "Write `<split>_images.npy` and `<split>_labels.npy` without holding the images in memory."
     labels = []
     with open(folder / f"{split}_images.npy", "wb") as file:
         file.write(_header(0))
-        for picture, label in rows:
-            file.write(picture.tobytes())
+        for image, label in rows:
+            file.write(image.tobytes())
             labels.append(label)
         file.seek(0)
         file.write(_header(len(labels)))
@@ -88,7 +88,7 @@ def fingerprint(vocab: tuple[str, ...], splits: dict[str, Arrays]) -> str:
 
 
 def _header(count: int) -> bytes:
-    "The .npy header for `count` pictures; numpy pads it so that its length does not depend on the count."
+    "The .npy header for `count` images; numpy pads it so that its length does not depend on the count."
     shape = (count, SIZE, SIZE, 3)
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -1,10 +1,10 @@
-"""Pad, crop and flip for a whole batch at once: the same distribution of pictures that Albumentations draws one by one.
+"""Pad, crop and flip for a whole batch at once: the same distribution of images that Albumentations draws one by one.
 
-Picture by picture 14,000 a second of this commonest pipeline came through the DataLoader, normalised, and 25,000 to
+Image by image 14,000 a second of this commonest pipeline came through the DataLoader, normalised, and 25,000 to
 31,000 with this twin (AVX2 cores, one run each; `python -m cifar_fast bench data`). Any other pipeline stays as it was.
 
-On a CPU the parts are copied. On a GPU, which is done with a step in the time of that copy, all pictures lie there once
-and a batch is gathered from them by its row numbers: the same draws, the very same pictures.
+On a CPU the parts are copied. On a GPU, which is done with a step in the time of that copy, all images lie there once
+and a batch is gathered from them by its row numbers: the same draws, the very same images.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ BORDERS = {0: "constant", 1: "edge", 2: "symmetric", 4: "reflect"}
 
 
 class PadCropFlip:
-    "Pads every picture evenly, crops a random part and mirrors a share of them."
+    "Pads every image evenly, crops a random part and mirrors a share of them."
 
     def __init__(self, pad: tuple[int, int] | None, border: str, crop: tuple[int, int] | None, flip: float):
         self.pad, self.border, self.crop, self.flip = pad, border, crop, flip
 
-    def __call__(self, pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         "(N, H, W, C) → (N, h, w, C), of the same dtype; `rng` draws offsets and mirrors."
-        n, *size = pictures.shape[:3]
+        n, *size = images.shape[:3]
         height, width, *draws = self.drawn(n, size, rng)
-        pictures = self.padded(pictures)
-        out = np.empty((n, height, width, *pictures.shape[3:]), pictures.dtype)
+        images = self.padded(images)
+        out = np.empty((n, height, width, *images.shape[3:]), images.dtype)
         for i, (top, left, mirror) in enumerate(zip(*(draw.tolist() for draw in draws), strict=True)):
-            part = pictures[i, top:top + height, left:left + width]
+            part = images[i, top:top + height, left:left + width]
             out[i] = part[:, ::-1] if mirror else part
         return out
 
     def gather(self, store: torch.Tensor, items: Sequence[int], rng: np.random.Generator) -> torch.Tensor:
-        """The pictures `items` of `store` (N, H, W, C), drawn as by a call: (len(items), h, w, C), on its device.
+        """The images `items` of `store` (N, H, W, C), drawn as by a call: (len(items), h, w, C), on its device.
 
         One small transfer, one gather.
         """
@@ -55,11 +55,11 @@ class PadCropFlip:
         return out
 
     def drawn(self, n: int, size: list[int], rng: np.random.Generator) -> tuple:
-        "Height and width of the crop; its top, left and whether it is mirrored, of each of `n` pictures."
+        "Height and width of the crop; its top, left and whether it is mirrored, of each of `n` images."
         size = self.size_padded(size)
         height, width = self.crop or size
         if height > size[0] or width > size[1]:
-            raise ValueError(f"a crop of {height}×{width} is larger than the pictures, {size[0]}×{size[1]}; pad them "
+            raise ValueError(f"a crop of {height}×{width} is larger than the images, {size[0]}×{size[1]}; pad them "
                              f"first")
         return (height, width, rng.integers(0, size[0] - height + 1, n), rng.integers(0, size[1] - width + 1, n),
                 rng.random(n) < self.flip)
@@ -68,7 +68,7 @@ class PadCropFlip:
         return [max(side, to) for side, to in zip(size, self.pad or size, strict=True)]
 
     def sources(self, size: list[int]) -> list[np.ndarray]:
-        "For each row of a padded picture the row that it shows, -1 for black; the same of the columns."
+        "For each row of a padded image the row that it shows, -1 for black; the same of the columns."
         found = []
         for side, to in zip(size, self.size_padded(size), strict=True):
             margin = ((to - side) // 2, to - side - (to - side) // 2)
@@ -77,12 +77,12 @@ class PadCropFlip:
                          else np.pad(places, margin, mode=self.border))
         return found
 
-    def padded(self, pictures: np.ndarray) -> np.ndarray:
-        size = list(pictures.shape[1:3])
+    def padded(self, images: np.ndarray) -> np.ndarray:
+        size = list(images.shape[1:3])
         if self.size_padded(size) == size:
-            return pictures
+            return images
         rows, columns = self.sources(size)
-        out = pictures[:, rows][:, :, columns]
+        out = images[:, rows][:, :, columns]
         if self.border == "constant":
             out[:, rows < 0] = 0
             out[:, :, columns < 0] = 0

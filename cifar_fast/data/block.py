@@ -18,11 +18,11 @@ from fasttransform import Transform
 
 from cifar_fast.data.batched import batched
 from cifar_fast.data.sources import Source
-from cifar_fast.data.transforms import AlbumentationsTransform, ReadPicture
-from cifar_fast.seeds import derive
+from cifar_fast.data.transforms import AlbumentationsTransform, ReadImage
+from cifar_fast.utils.seeds import derive
 
 ON_DEVICE = 2**30
-"Bytes of pictures, a third of a million of them, that a GPU is asked to hold; CIFAR-10 has 184 million bytes."
+"Bytes of images, a third of a million of them, that a GPU is asked to hold; CIFAR-10 has 184 million bytes."
 
 
 class SeededDL(TfmdDL):
@@ -80,13 +80,13 @@ class SeededDL(TfmdDL):
     def is_direct(self) -> bool:
         "Whether items are row numbers that go through this module's steps alone, so that a batch can be taken at once."
         tls = getattr(self.dataset, "tls", ())
-        return (len(tls) == 2 and [type(f) for f in tls[0].tfms.fs] == [ReadPicture]
+        return (len(tls) == 2 and [type(f) for f in tls[0].tfms.fs] == [ReadImage]
                 and [type(f) for f in self.after_item.fs] == [AlbumentationsTransform, ToTensor]
                 and not self.before_batch.fs
                 and len(tls[0].items) > 0 and isinstance(tls[0].items[0], int | np.integer))
 
     def keeps_on_device(self, nbytes: int) -> bool:
-        "Whether so many bytes of pictures lie on a GPU for good, which then makes its batches itself."
+        "Whether so many bytes of images lie on a GPU for good, which then makes its batches itself."
         alone = not self.fake_l.num_workers  # self.num_workers is 1 where there is none
         return alone and self.device is not None and torch.device(self.device).type != "cpu" and nbytes <= ON_DEVICE
 
@@ -95,17 +95,17 @@ class SeededDL(TfmdDL):
 
         A pipeline that has a batched twin draws other numbers of the same distribution.
 
-        Through these 3,400 pictures a second passed, where crop and flip alone make 18,000 (one AVX2 core, one run).
+        Through these 3,400 images a second passed, where crop and flip alone make 18,000 (one AVX2 core, one run).
         """
         images, labels = self.dataset.tls
         aug = next(t for t in self.after_item.fs if isinstance(t, AlbumentationsTransform))
         items, reader, split = [images.items[i] for i in rows], images.tfms.fs[0], images.tfms.split_idx
         if self.keeps_on_device(reader.nbytes) and aug.can_gather(split):
-            pictures = aug.gather(reader.on(self.device), items, split)
+            images = aug.gather(reader.on(self.device), items, split)
         else:
-            pictures = torch.from_numpy(aug.apply_all(reader.take(items), split))
+            images = torch.from_numpy(aug.apply_all(reader.take(items), split))
         # (B, H, W, 3) seen as (B, 3, H, W) is what torch calls channels_last: no copy.
-        x = TensorImage(pictures.permute(0, 3, 1, 2))
+        x = TensorImage(images.permute(0, 3, 1, 2))
         return x, TensorCategory(torch.from_numpy(labels.tfms.fs[0].take(items)))
 
 
@@ -125,9 +125,9 @@ class Labels(Transform):
 
 
 def data_block(
-    source: Source,  # decoded pictures and labels
+    source: Source,  # decoded images and labels
     train: np.ndarray,  # row numbers to train on
-    valid: np.ndarray,  # row numbers to validate on, may be empty; those past the train part are test pictures
+    valid: np.ndarray,  # row numbers to validate on, may be empty; those past the train part are test images
     augment=(),  # Albumentations for training
     stats=None,  # ((mean, …), (std, …)) in 0..1, None for the source's
 ) -> DataBlock:
@@ -137,7 +137,7 @@ def data_block(
     return DataBlock(
         blocks=(TransformBlock(batch_tfms=IntToFloatTensor, dl_type=SeededDL),
                 CategoryBlock(vocab=list(source.vocab), sort=False)),
-        getters=[ReadPicture(*[p.images for p in parts]), Labels(source.vocab, *[p.labels for p in parts])],
+        getters=[ReadImage(*[p.images for p in parts]), Labels(source.vocab, *[p.labels for p in parts])],
         splitter=_given(train, valid),
         item_tfms=AlbumentationsTransform(train=augment),
         batch_tfms=Normalize.from_stats(mean, std, cuda=False),
@@ -173,7 +173,7 @@ def split_rows(source: Source, valid: float, protocol: str, seed: int) -> tuple[
     if valid == 0:
         return np.arange(n), np.arange(0)
     if not len(source.vocab) <= count <= n - len(source.vocab):
-        raise ValueError(f"valid={valid:g} holds {count} of {n} pictures out; at least one of each of the "
+        raise ValueError(f"valid={valid:g} holds {count} of {n} images out; at least one of each of the "
                          f"{len(source.vocab)} classes must be on both sides")
     from sklearn.model_selection import train_test_split
 
@@ -188,7 +188,7 @@ def choose_workers(workers: int | None, device: torch.device, augment: Sequence,
     """Processes that augment where `workers` is None, else `workers`.
 
     None on a CPU, whose cores are worth more in the steps, and none where a GPU makes the batches itself; beside other
-    GPUs, and for `nbytes` of pictures that are too many to lie there, one a core, up to 8. Processes that cannot be
+    GPUs, and for `nbytes` of images that are too many to lie there, one a core, up to 8. Processes that cannot be
     forked would import torch and fastai in each epoch.
     """
     if workers is not None:
@@ -216,11 +216,11 @@ def make_dls(
     "DataLoaders of uint8 → float, normalised (bs, 3, 32, 32) batches; the test set is no part of `dls.train`."
     train, held = split_rows(source, valid, protocol, seed)
     if drop_last and bs > len(train):
-        raise ValueError(f"bs={bs} is more than the {len(train)} training pictures and drop_last=true leaves nothing "
+        raise ValueError(f"bs={bs} is more than the {len(train)} training images and drop_last=true leaves nothing "
                          f"to train on; use bs={max(1, len(train) // 8)}, or drop_last=false")
     block = data_block(source, train, held, augment, stats)
     items = np.arange(len(source.train) + (len(source.test) if source.test else 0))
-    # Pictures to validate on are as they are: nothing for processes to do.
+    # Images to validate on are as they are: nothing for processes to do.
     return block.dataloaders(items, bs=bs, val_bs=500, drop_last=drop_last, seed=seed, device=device,
                              dl_kwargs=[{"num_workers": workers}, {"num_workers": 0}])
 

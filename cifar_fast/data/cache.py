@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from .errors import DataError, printable
+from cifar_fast.data.errors import DataError
+from cifar_fast.utils.text import printable
 
 try:
     import fcntl
@@ -71,7 +72,7 @@ def cached(
             text = f"{_damaged(entry, error)}, newly built as it is; check the disk, or set {_ELSEWHERE}"
             raise DataError(text) from error
     except OSError as error:
-        where = f"cannot keep decoded pictures in {printable(parent)}"
+        where = f"cannot keep decoded images in {printable(parent)}"
         raise DataError(f"{where}: {printable(error)}; make room, or set {_ELSEWHERE}") from error
 
 

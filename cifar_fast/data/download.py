@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .cache import scratch_folder
-from .errors import DataError, printable
-from .progress import progress
+from cifar_fast.data.cache import scratch_folder
+from cifar_fast.data.errors import DataError
+from cifar_fast.utils.log import progress
+from cifar_fast.utils.text import printable
 
 __all__ = ["ARCHIVE", "CLASSES", "MD5", "URL", "official_archive", "read_archive"]
 
@@ -120,11 +121,11 @@ def _md5(path: Path) -> str:
 
 
 def _joined(batches: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    "Planes of red, green and blue, row by row, as the batches hold them → pictures."
+    "Planes of red, green and blue, row by row, as the batches hold them → images."
     planes = np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches])
     labels = np.concatenate([np.asarray(batch["labels"], dtype=np.int64) for batch in batches])
     if planes.shape != (len(labels), 3 * 32 * 32) or labels.min() < 0 or labels.max() >= len(CLASSES):
-        raise ValueError(f"pictures {planes.shape}, {len(labels)} labels up to {labels.max()}")
+        raise ValueError(f"images {planes.shape}, {len(labels)} labels up to {labels.max()}")
     return planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 

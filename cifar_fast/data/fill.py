@@ -12,54 +12,54 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .arrays import SIZE, write_split
-from .download import CLASSES, read_archive
-from .errors import DataError, PictureError
-from .pictures import read_picture
-from .progress import progress
-from .tree import File, Tree, seeded_split
+from cifar_fast.data.arrays import SIZE, write_split
+from cifar_fast.data.download import CLASSES, read_archive
+from cifar_fast.data.errors import DataError, ImageError
+from cifar_fast.data.images import read_image
+from cifar_fast.data.tree import File, Tree, seeded_split
+from cifar_fast.utils.log import progress
 
 __all__ = ["fill_from_archive", "fill_from_digits", "fill_from_tree"]
 
-_CHUNK = 256  # pictures decoded at a time
+_CHUNK = 256  # images decoded at a time
 _SEED = 0  # of the digits' split, which is the same for everybody
-# Not the picture's fault: it must not be remembered as unreadable.
+# Not the image's fault: it must not be remembered as unreadable.
 _PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
 def fill_from_tree(tree: Tree, folder: Path) -> dict:
     skipped = []
     for split, files in tree.splits.items():
-        rows = progress(_decoded(files, skipped), len(files), f"decoding {split}", "pictures")
+        rows = progress(_decoded(files, skipped), len(files), f"decoding {split}", "images")
         labels = write_split(folder, split, rows)
         lost = sorted({file.label for file in files} - set(labels.tolist()))
         if lost:
             raise DataError(
-                f"no picture of class {tree.vocab[lost[0]]!r} in {split} can be read "
-                f"({skipped[-1]}); replace its pictures or remove the class"
+                f"no image of class {tree.vocab[lost[0]]!r} in {split} can be read "
+                f"({skipped[-1]}); replace its images or remove the class"
             )
     return {"vocab": tree.vocab, "splits": list(tree.splits), "skipped": skipped, "others": tree.others}
 
 
 def _decoded(files: list[File], skipped: list[str]) -> Iterator[tuple[np.ndarray, int]]:
-    "Pictures and labels, in order; what cannot be read is added to `skipped`."
+    "Images and labels, in order; what cannot be read is added to `skipped`."
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for start in range(0, len(files), _CHUNK):
             chunk = files[start : start + _CHUNK]
-            for file, picture in zip(chunk, pool.map(_try_picture, chunk), strict=True):
-                if isinstance(picture, PictureError):
-                    skipped.append(str(picture))
+            for file, image in zip(chunk, pool.map(_try_image, chunk), strict=True):
+                if isinstance(image, ImageError):
+                    skipped.append(str(image))
                 else:
-                    yield picture, file.label
+                    yield image, file.label
 
 
-def _try_picture(file: File) -> np.ndarray | PictureError:
+def _try_image(file: File) -> np.ndarray | ImageError:
     try:
-        return read_picture(file.path, SIZE)
-    except PictureError as error:
+        return read_image(file.path, SIZE)
+    except ImageError as error:
         cause = error.__cause__
         if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _PASSING:
-            raise DataError(f"{error}; the fault is not the picture's: run the same command again") from error
+            raise DataError(f"{error}; the fault is not the image's: run the same command again") from error
         return error
 
 
@@ -70,7 +70,7 @@ def fill_from_digits(folder: Path) -> dict:
     digits = load_digits()
     greys = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     large = [Image.fromarray(g).resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB") for g in greys]
-    images, labels = np.stack([np.asarray(picture) for picture in large]), digits.target
+    images, labels = np.stack([np.asarray(image) for image in large]), digits.target
     test = seeded_split(labels, _SEED)
     for split, part in (("train", ~test), ("test", test)):
         write_split(folder, split, zip(images[part], labels[part].tolist(), strict=True))

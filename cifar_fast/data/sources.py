@@ -1,4 +1,4 @@
-"""Where pictures come from: cifar10, digits or a folder → uint8 arrays, labels, vocab and statistics."""
+"""Where images come from: cifar10, digits or a folder → uint8 arrays, labels, vocab and statistics."""
 
 import hashlib
 import json
@@ -11,15 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from .arrays import Arrays, channel_stats, fingerprint, open_split
-from .cache import cache_folder, cached
-from .download import CLASSES, MD5, URL, official_archive
-from .errors import DataError, PictureError, printable
-from .fill import fill_from_archive, fill_from_digits, fill_from_tree
-from .pictures import read_picture
-from .tree import Tree, scan_tree
+from cifar_fast.data.arrays import Arrays, channel_stats, fingerprint, open_split
+from cifar_fast.data.cache import cache_folder, cached
+from cifar_fast.data.download import CLASSES, MD5, URL, official_archive
+from cifar_fast.data.errors import DataError, ImageError
+from cifar_fast.data.fill import fill_from_archive, fill_from_digits, fill_from_tree
+from cifar_fast.data.images import read_image
+from cifar_fast.data.tree import Tree, scan_tree
+from cifar_fast.utils.text import printable
 
-__all__ = ["Arrays", "DataError", "PictureError", "Source", "load_source", "read_picture"]
+__all__ = ["Arrays", "DataError", "ImageError", "Source", "load_source", "read_image"]
 
 _FORMAT = 1  # of the cache entries; a higher one makes all of them anew
 _META = "meta.json"
@@ -36,9 +37,9 @@ class Source:
     mean: tuple[float, float, float]  # red, green, blue over the pixels of train, in 0..1
     std: tuple[float, float, float]  # likewise
     fingerprint: str  # sha256 of all pixels, labels and class names
-    skipped: tuple[str, ...]  # pictures left out, each with the reason
+    skipped: tuple[str, ...]  # images left out, each with the reason
     origin: str  # in words
-    others: int = 0  # files passed over: not named like a picture
+    others: int = 0  # files passed over: not named like an image
 
 
 class Plan(NamedTuple):
@@ -54,8 +55,8 @@ class Plan(NamedTuple):
 def load_source(
     data: str | os.PathLike = "cifar10",  # "cifar10", "digits" or a folder (one of these names: ./digits)
     *,
-    seed: int = 0,  # splits a folder that has no test pictures of its own, and nothing else
-    bad: str = "skip",  # unreadable pictures: "skip" with a warning, or "refuse"
+    seed: int = 0,  # splits a folder that has no test images of its own, and nothing else
+    bad: str = "skip",  # unreadable images: "skip" with a warning, or "refuse"
     cache: str | os.PathLike | None = None,  # default CIFAR_FAST_CACHE, else the platform's cache folder
 ) -> Source:
     """Open a dataset, which is decoded once and memory-mapped from the cache ever after.
@@ -171,7 +172,7 @@ def _load(plan: Plan, folder: Path) -> Source:
 def _report(source: Source, bad: str) -> None:
     first, count = "; ".join(source.skipped[:3]), len(source.skipped)
     more = f"; and {count - 3} more" if count > 3 else ""
-    pictures = f"{count} unreadable picture{'s' if count > 1 else ''} in {source.name}: {first}{more}"
+    images = f"{count} unreadable image{'s' if count > 1 else ''} in {source.name}: {first}{more}"
     if bad == "refuse":
-        raise DataError(f"{pictures}; replace or remove them, or leave them out with bad=skip")
-    warnings.warn(f"left out {pictures}", stacklevel=3)
+        raise DataError(f"{images}; replace or remove them, or leave them out with bad=skip")
+    warnings.warn(f"left out {images}", stacklevel=3)

@@ -14,26 +14,26 @@ from fasttransform import ItemTransform, Transform
 from PIL import Image
 
 from cifar_fast.data.batched import batched
-from cifar_fast.data.pictures import read_picture
+from cifar_fast.data.images import read_image
 
 
-class Picture(np.ndarray):
-    "A decoded picture: (32, 32, 3) uint8, RGB."
+class ImageArray(np.ndarray):
+    "A decoded image: (32, 32, 3) uint8, RGB."
 
 
 @ToTensor
-def encodes(self, o: Picture):
+def encodes(self, o: ImageArray):
     "HWC uint8 → CHW uint8 `TensorImage`, without a copy."
     return TensorImage(torch.from_numpy(np.ascontiguousarray(o)).permute(2, 0, 1))
 
 
-class ReadPicture(Transform):
+class ReadImage(Transform):
     "The first step of an image: a row number looks into the decoded arrays, anything else is read by PIL."
 
     # A DataBlock infers from this which inputs `learn.predict` may be given.
     input_types = (int, np.integer, str, os.PathLike, bytes, np.ndarray, object)
 
-    kept = None  # on a device: its name, and all pictures
+    kept = None  # on a device: its name, and all images
 
     def __init__(self, *parts):  # uint8 arrays (N, 32, 32, 3), as if they were one after the other
         super().__init__()
@@ -43,15 +43,15 @@ class ReadPicture(Transform):
         if isinstance(o, int | np.integer):
             image = self.row(o)
         else:
-            image = read_picture(Image.fromarray(o) if isinstance(o, np.ndarray) else o)
-        return np.array(image).view(Picture)  # a copy: the arrays are mapped read-only
+            image = read_image(Image.fromarray(o) if isinstance(o, np.ndarray) else o)
+        return np.array(image).view(ImageArray)  # a copy: the arrays are mapped read-only
 
     def row(self, i: int) -> np.ndarray:
         for part in self.parts:
             if i < len(part):
                 return part[i]
             i -= len(part)
-        raise IndexError("row number beyond the last picture")
+        raise IndexError("row number beyond the last image")
 
     def __getstate__(self):
         # Workers that are not forked get this pickled: the name of a mapped file, not its 150 MB.
@@ -61,13 +61,13 @@ class ReadPicture(Transform):
         return {**self.__dict__, "parts": named, "kept": None}
 
     def __setstate__(self, state):
-        # Where the file is gone, as for a Learner that was exported elsewhere, pictures can still be read.
+        # Where the file is gone, as for a Learner that was exported elsewhere, images can still be read.
         parts = [np.memmap(p[0], p[1], "r", p[3], p[2]) if isinstance(p, tuple) else p for p in state["parts"]
                  if not isinstance(p, tuple) or os.path.isfile(p[0])]
         self.__dict__.update(state, parts=tuple(parts))
 
     def take(self, rows) -> np.ndarray:
-        "The pictures of row numbers as one array (N, 32, 32, 3) uint8, a copy."
+        "The images of row numbers as one array (N, 32, 32, 3) uint8, a copy."
         first = np.asarray(self.parts[0])  # without np.memmap's own indexing, which costs more than the copy
         return first[rows] if max(rows) < len(first) else np.stack([self.row(i) for i in rows])
 
@@ -76,7 +76,7 @@ class ReadPicture(Transform):
         return sum(part.nbytes for part in self.parts)
 
     def on(self, device: torch.device) -> torch.Tensor:
-        "All pictures on `device`, (N, 32, 32, 3) uint8: brought there once, for as long as this object lives."
+        "All images on `device`, (N, 32, 32, 3) uint8: brought there once, for as long as this object lives."
         if self.kept is None or self.kept[0] != device:
             self.kept = device, torch.cat([torch.from_numpy(np.array(part)).to(device) for part in self.parts])
         return self.kept[1]
@@ -100,15 +100,15 @@ class AlbumentationsTransform(ItemTransform):
     def __call__(self, x, split_idx=None, **kwargs):
         # The pipelines are called directly: fastai's type dispatch would cost more than a flip does.
         image, *rest = x
-        return (self.apply(np.asarray(image), split_idx).view(Picture), *rest)
+        return (self.apply(np.asarray(image), split_idx).view(ImageArray), *rest)
 
     def apply(self, image: np.ndarray, split_idx: int | None) -> np.ndarray:
-        "One picture, (H, W, 3) uint8, through the pipeline of its split."
+        "One image, (H, W, 3) uint8, through the pipeline of its split."
         aug = self.valid if split_idx else self.train
         return aug(image=image)["image"] if aug.transforms else image
 
     def apply_all(self, images: np.ndarray, split_idx: int | None) -> np.ndarray:
-        "Pictures (N, H, W, 3) uint8 through the pipeline of their split, as one array (N, h, w, 3)."
+        "Images (N, H, W, 3) uint8 through the pipeline of their split, as one array (N, h, w, 3)."
         if self.twin and not split_idx:
             return self.twin(images, self.rng)
         return np.stack([self.apply(image, split_idx) for image in images])
@@ -118,7 +118,7 @@ class AlbumentationsTransform(ItemTransform):
         return not self.valid.transforms if split_idx else bool(self.twin or not self.train.transforms)
 
     def gather(self, store: torch.Tensor, items: list[int], split_idx: int | None) -> torch.Tensor:
-        "What `apply_all` gives for the pictures `items` of `store` (N, H, W, 3) uint8, made on its device."
+        "What `apply_all` gives for the images `items` of `store` (N, H, W, 3) uint8, made on its device."
         if self.twin and not split_idx:
             return self.twin.gather(store, items, self.rng)
         return store[torch.tensor(items, device=store.device)]

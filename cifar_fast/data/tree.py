@@ -1,4 +1,4 @@
-"""A tree of pictures on disk → the class and split of each. Reads names, sizes and times, no pixels."""
+"""A tree of images on disk → the class and split of each. Reads names, sizes and times, no pixels."""
 
 import hashlib
 import os
@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .errors import DataError, printable
-from .pictures import EXTENSIONS
+from cifar_fast.data.errors import DataError
+from cifar_fast.data.images import EXTENSIONS
+from cifar_fast.utils.text import printable
 
 __all__ = ["TEST_SHARE", "Tree", "scan_tree", "seeded_split"]
 
-TEST_SHARE = 0.2  # of each class, where a folder has no test pictures of its own
+TEST_SHARE = 0.2  # of each class, where a folder has no test images of its own
 _NUMBER = re.compile(r"(\d{1,18})_")
 _TEST_NAMES = ("test", "valid", "val")  # the first that stands beside train/ is the test split
 
@@ -32,17 +33,17 @@ class Tree:
     vocab: tuple[str, ...]
     splits: dict[str, list[File]]  # "train", and "test" where there is one
     state: str  # changes with any name, size or time
-    others: int  # files passed over: not named like a picture
+    others: int  # files passed over: not named like an image
     seeded: bool  # the split was drawn by the seed
 
 
 def scan_tree(root: Path, seed: int = 0) -> Tree:
     """List `root`: `train/<class>/…` with `test/`, `valid/` or `val/` beside it, or class folders alone.
 
-    Class folders alone are split by `seed`: 20 % of each class, at least one picture where there are two,
-    are the test set. Within a class folder pictures may lie at any depth; hidden files (.name) and files
-    that are not named like pictures are passed over. Where every name of a split begins with its own number
-    and an underscore, as CIFAR-10's do, pictures come in the order of these numbers, otherwise by class and
+    Class folders alone are split by `seed`: 20 % of each class, at least one image where there are two,
+    are the test set. Within a class folder images may lie at any depth; hidden files (.name) and files
+    that are not named like images are passed over. Where every name of a split begins with its own number
+    and an underscore, as CIFAR-10's do, images come in the order of these numbers, otherwise by class and
     name. Raises DataError.
     """
     if not os.path.isdir(root / "train"):
@@ -80,7 +81,7 @@ def seeded_split(
 
 def _vocab(folder: Path) -> tuple[str, ...]:
     names = tuple(printable(name) for name in _class_folders(folder))
-    wanted = "two or more class folders are needed, <class>/<pictures>, alone or in train/ and test/"
+    wanted = "two or more class folders are needed, <class>/<images>, alone or in train/ and test/"
     if not names:
         raise DataError(f"{printable(folder)} has no class folders; {wanted}")
     if len(names) == 1:
@@ -95,7 +96,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _scan_split(folder: Path, vocab: tuple[str, ...]) -> tuple[list[File], int]:
-    "The pictures, their labels being places in `vocab`, and the number of other files."
+    "The images, their labels being places in `vocab`, and the number of other files."
     files, others = [], 0
     for name in _class_folders(folder):
         shown = printable(name)
@@ -108,8 +109,8 @@ def _scan_split(folder: Path, vocab: tuple[str, ...]) -> tuple[list[File], int]:
         if not found:
             passed_over = f" but for {passed} other files" if passed else ""
             raise DataError(
-                f"class {shown!r} has no pictures: {printable(folder / name)} is empty{passed_over}; "
-                "add pictures to it or remove the folder"
+                f"class {shown!r} has no images: {printable(folder / name)} is empty{passed_over}; "
+                "add images to it or remove the folder"
             )
         files += found
         others += passed
@@ -119,7 +120,7 @@ def _scan_split(folder: Path, vocab: tuple[str, ...]) -> tuple[list[File], int]:
 
 
 def _scan_class(folder: Path, label: int) -> tuple[list[File], int]:
-    "All pictures below `folder`, by name. Each real folder is entered once, so a loop of links ends."
+    "All images below `folder`, by name. Each real folder is entered once, so a loop of links ends."
     files, others, entered, waiting = [], 0, set(), [("", folder)]
     while waiting:
         prefix, current = waiting.pop()

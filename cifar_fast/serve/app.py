@@ -19,20 +19,19 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
-from cifar_fast.data.errors import printable
-from cifar_fast.inference import Exported
-
-from . import browse, guard, page, page_predict, page_runs, upload
-from .looking import Looker
+from cifar_fast.export.predictor import Predictor
+from cifar_fast.serve import browse, guard, page, page_predict, page_runs, upload
+from cifar_fast.serve.looking import Looker
+from cifar_fast.utils.text import printable
 
 AT_ONCE = min(4, os.cpu_count() or 1)
-"Requests whose pictures are read at the same time: one of 64 megapixels needs 0.7 GB."
+"Requests whose images are read at the same time: one of 64 megapixels needs 0.7 GB."
 
 STATIC = {"style.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 def create_app(
-    exported: Exported,
+    exported: Predictor,
     name: str,  # of the run, as it is shown
     folder: Path,  # whose runs may be browsed
     host: str = "127.0.0.1",  # what the server listens on
@@ -51,9 +50,9 @@ def create_app(
         return html("Predict", *page_predict.predict())
 
     async def look(request: Request) -> Response:
-        async with uploads.pictures(request) as given:
+        async with uploads.images(request) as given:
             if not given:
-                raise HTTPException(400, "No picture was chosen. Choose one or several first.")
+                raise HTTPException(400, "No image was chosen. Choose one or several first.")
             return await anyio.to_thread.run_sync(answer, given, wants_part(request), limiter=limiter)
 
     def answer(given: list[upload.Given], part: bool) -> Response:

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cifar_fast.data.errors import printable
-from cifar_fast.modelfiles import ExportError, read_card
+from cifar_fast.export.files import ExportError, read_card
+from cifar_fast.utils.text import printable
 
 REPORT, COMPARISON, ROWS = "report.html", "compare.png", "results.csv"
 FIGURES = {
@@ -100,9 +100,9 @@ def compared(folder: Path) -> Compared:
 @lru_cache(maxsize=4)
 def _compared(path: Path, *state: int) -> Compared:
     "`compared` while the file stays in one state. The first call reads all recipes, and with them imports fastai."
-    from cifar_fast.compare import HEAD, CompareError, lines_of_recipes, notes, ordered, table, table_cells
     from cifar_fast.recipe import RecipeError
-    from cifar_fast.results import ResultsError
+    from cifar_fast.reporting.compare import HEAD, CompareError, lines_of_recipes, notes, ordered, table, table_cells
+    from cifar_fast.reporting.results import ResultsError
 
     try:
         rows = ordered(table(lines_of_recipes(path)), "accuracy")

@@ -29,7 +29,7 @@ def grad_cam(
     model: nn.Module,  # nobody else may run it meanwhile: its modules are hooked
     x: Tensor,  # (N, 3, H, W), normalised
     classes: Tensor | None = None,  # (N,) int64: what to ask for; default what the net predicts
-) -> Tensor:  # (N, h, w) of the map's size, 0..1, the strongest place of each picture 1; all 0 where none spoke for it
+) -> Tensor:  # (N, h, w) of the map's size, 0..1, the strongest place of each image 1; all 0 where none spoke for it
     "The map's channels summed, each weighted by how much the class's logit rises with it; leaves no gradients."
     was_training = model.training
     model.eval()

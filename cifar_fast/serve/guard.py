@@ -12,7 +12,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 OWN = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
-"Content-Security-Policy of our pages: their own files, and pictures that stand in the page itself."
+"Content-Security-Policy of our pages: their own files, and images that stand in the page itself."
 
 REPORT = ("default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; font-src data:; form-action 'none'; "
           "base-uri 'none'; frame-ancestors 'none'; sandbox")
@@ -57,7 +57,7 @@ class Guard:
         # Browsers tell the first, which no page can forge; older ones tell the second, what is no browser neither.
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         own = site == "same-origin" if site else origin in (None, f"http://{host}")
-        return None if own else "Pictures are taken from this server's own page alone.\n"
+        return None if own else "Images are taken from this server's own page alone.\n"
 
     def known(self, host: str) -> bool:
         name = without_port(host)

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cifar_fast.data.errors import PictureError, printable
-from cifar_fast.data.pictures import read_picture
-from cifar_fast.inference import Exported, probabilities
-
-from .gradcam import grad_cam
-from .upload import Given
+from cifar_fast.data.errors import ImageError
+from cifar_fast.data.images import read_image
+from cifar_fast.export.predictor import Predictor, probabilities
+from cifar_fast.serve.gradcam import grad_cam
+from cifar_fast.serve.upload import Given
+from cifar_fast.utils.text import printable
 
 VIEW = 64
 "Side of the overlay in pixels: maps are 5×5 to 32×32, and the browser smooths the rest."
@@ -25,23 +25,23 @@ VIEW = 64
 RAMP = np.array([[68, 20, 120], [204, 65, 90], [250, 150, 40], [255, 240, 130]], np.float32)
 NO_NUMBER = "gives answers that are no numbers: the weights of this net are too large to count with"
 
-OPAQUE = 0.62  # of the strongest place; the picture still shows through
+OPAQUE = 0.62  # of the strongest place; the image still shows through
 
 
 @dataclass(frozen=True)
 class Seen:
-    "One picture and what the net says of it; or, where it could not be read, the `reason`."
+    "One image and what the net says of it; or, where it could not be read, the `reason`."
 
     name: str  # as the browser gave it, on one line
     reason: str | None = None
     square: np.ndarray | None = None  # (32, 32, 3) uint8: all that the net sees
     plain: np.ndarray | None = None  # (C,) probabilities
-    mirrored: np.ndarray | None = None  # (C,) mean probabilities of the picture and its mirror
+    mirrored: np.ndarray | None = None  # (C,) mean probabilities of the image and its mirror
     cam: np.ndarray | None = None  # (h, w) 0..1, for the class that `plain` finds most probable
 
 
 class Named(io.BytesIO):
-    "A file in memory with a name, by which `read_picture` speaks of it."
+    "A file in memory with a name, by which `read_image` speaks of it."
 
     def __init__(self, content: bytes, name: str):
         super().__init__(content)
@@ -49,9 +49,9 @@ class Named(io.BytesIO):
 
 
 class Looker:
-    "An opened export that many threads may ask: they read pictures side by side and take turns at the net."
+    "An opened export that many threads may ask: they read images side by side and take turns at the net."
 
-    def __init__(self, exported: Exported):
+    def __init__(self, exported: Predictor):
         self.exported, self.turn = exported, threading.Lock()
 
     def look(self, given: list[Given]) -> list[Seen]:
@@ -67,12 +67,12 @@ class Looker:
 
     @staticmethod
     def read(name: str, content: bytes | None, reason: str | None) -> Seen:
-        name = printable(name) or "picture"
+        name = printable(name) or "image"
         if reason or not content:
             return Seen(name, reason or "is empty (0 bytes)")
         try:
-            return Seen(name, square=read_picture(Named(content, name)))
-        except PictureError as e:
+            return Seen(name, square=read_image(Named(content, name)))
+        except ImageError as e:
             return Seen(name, str(e).removeprefix(f"{name}: "))
 
     def ask(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,7 +107,7 @@ def place(cam: np.ndarray) -> str:
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    "A picture as a data: URI, so that nothing has to be stored for the page to ask for."
+    "An image as a data: URI, so that nothing has to be stored for the page to ask for."
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -9,20 +9,19 @@ from typing import Any
 
 from fasthtml import components as h
 
-from cifar_fast.data.errors import printable
-from cifar_fast.inference import Exported
-
-from .browse import Run
+from cifar_fast.export.predictor import Predictor
+from cifar_fast.serve.browse import Run
+from cifar_fast.utils.text import printable
 
 
 class Frame:
     "What stands around every page: head, navigation, and whose net this is."
 
-    def __init__(self, name: str, exported: Exported, private: bool):
+    def __init__(self, name: str, exported: Predictor, private: bool):
         self.name, self.run = printable(name), Run(name, exported.card)
         self.classes = len(exported.vocab)
-        self.privacy = ("Pictures stay on this machine and are not stored." if private else
-                        "Pictures go to the machine that runs this page and are not stored.")
+        self.privacy = ("Images stay on this machine and are not stored." if private else
+                        "Images go to the machine that runs this page and are not stored.")
 
     def document(self, title: str, *body: Any):
         links = [h.A(text, href=to, aria_current="page" if text == title else None)

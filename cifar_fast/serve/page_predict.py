@@ -1,17 +1,16 @@
-"""The page that takes pictures and shows what the net sees in them."""
+"""The page that takes images and shows what the net sees in them."""
 
 from __future__ import annotations
 
 from fasthtml import components as h
 
-from cifar_fast.data.pictures import EXTENSIONS
-
-from .looking import Seen, data_uri, overlay, place
-from .page import percent
-from .upload import MAX_PICTURE, MAX_REQUEST, TOO_LARGE
+from cifar_fast.data.images import EXTENSIONS
+from cifar_fast.serve.looking import Seen, data_uri, overlay, place
+from cifar_fast.serve.page import percent
+from cifar_fast.serve.upload import MAX_IMAGE, MAX_REQUEST, TOO_LARGE
 
 CLASSES = 50
-"Lines of a picture's table: an export may have thousands of classes."
+"Lines of an image's table: an export may have thousands of classes."
 
 
 def predict(found=None):
@@ -20,26 +19,26 @@ def predict(found=None):
     return (
         h.Div(
             h.H1("What does the net see?"),
-            h.P("Give it pictures of any kind and size. It looks at their centre square, 32 × 32 pixels large.",
+            h.P("Give it images of any kind and size. It looks at their centre square, 32 × 32 pixels large.",
                 cls="lead"),
             cls="opening",
         ),
         h.Form(
-            h.Label("Pictures", fr="pictures", cls="heard"),
-            h.Input(type="file", id="pictures", name="pictures", accept=accept, multiple=True, required=True,
+            h.Label("Images", fr="images", cls="heard"),
+            h.Input(type="file", id="images", name="images", accept=accept, multiple=True, required=True,
                     aria_describedby="how"),
             h.Button("Look at them", type="submit", cls="primary"),
             h.P(h.Span("Or drop them anywhere on this page, or paste one. ", cls="scripted"),
-                f"Up to {MAX_PICTURE // 2**20} MB each.", id="how", cls="quiet"),
+                f"Up to {MAX_IMAGE // 2**20} MB each.", id="how", cls="quiet"),
             method="post", action="/predict", enctype="multipart/form-data", id="form", cls="drop",
-            data_most=f"{MAX_PICTURE}", data_total=f"{MAX_REQUEST}", data_too_large=TOO_LARGE,
+            data_most=f"{MAX_IMAGE}", data_total=f"{MAX_REQUEST}", data_too_large=TOO_LARGE,
         ),
         h.P(id="status", role="status", aria_live="polite", cls="status"),
         h.Div(
             h.Label(h.Input(type="checkbox", id="cam", checked=True, autocomplete="off"),
                     h.Span("Show where it looked"), cls="switch"),
             h.P("Grad-CAM: the lighter a place, the more it spoke for the class that the net chose. "
-                "TTA: the mean of the picture and its mirror.", cls="quiet"),
+                "TTA: the mean of the image and its mirror.", cls="quiet"),
             h.Button("Clear", type="button", id="clear", cls="scripted"),
             cls="tools",
         ),
@@ -48,7 +47,7 @@ def predict(found=None):
 
 
 def results(seen: list[Seen], vocab: list[str]):
-    "What was found in the pictures of one request; page.js reads the summary aloud."
+    "What was found in the images of one request; page.js reads the summary aloud."
     cards = h.Ul(*(card(s, vocab) for s in seen), cls="cards")
     return h.Div(h.P(summary(seen, vocab), cls="summary"), cards, cls="found")
 
@@ -58,7 +57,7 @@ def summary(seen: list[Seen], vocab: list[str]) -> str:
     said = [f"{s.name}: {vocab[s.plain.argmax()]}, {percent(s.plain.max())}" for s in good[:3]]
     said += [f"and {len(good) - 3} more"] if len(good) > 3 else []
     bad = len(seen) - len(good)
-    said += [f"{bad} {'picture' if bad == 1 else 'pictures'} could not be read"] if bad else []
+    said += [f"{bad} {'image' if bad == 1 else 'images'} could not be read"] if bad else []
     return "; ".join(said) + "."
 
 

@@ -7,10 +7,9 @@ from urllib.parse import quote
 
 from fasthtml import components as h
 
-from cifar_fast.data.errors import printable
-
-from .browse import COMPARISON, FIGURES, Compared, Run
-from .page import accuracy
+from cifar_fast.serve.browse import COMPARISON, FIGURES, Compared, Run
+from cifar_fast.serve.page import accuracy
+from cifar_fast.utils.text import printable
 
 
 def run_list(runs: list[Run]):
@@ -40,8 +39,8 @@ def facts(run: Run):
             ("Epochs", epochs and f"{epochs:g}"), ("Training", seconds and f"{seconds:,.0f} s"),
             ("Date", run.text("date"))]
     selected = run.text("protocol").startswith("selected on test")
-    note = "Its epoch was selected on the test pictures, as its authors did." if selected else (
-        "Measured on pictures held out of training." if on == "held_out" and run.figure(on, "accuracy") else None)
+    note = "Its epoch was selected on the test images, as its authors did." if selected else (
+        "Measured on images held out of training." if on == "held_out" and run.figure(on, "accuracy") else None)
     return h.Dl(*(h.Div(h.Dt(k), h.Dd(v)) for k, v in told if v), cls="facts"), h.P(note, cls="quiet") if note else None
 
 

@@ -9,12 +9,13 @@ import threading
 import webbrowser
 from pathlib import Path
 
-from .guard import everywhere, is_loopback
+from cifar_fast.serve.guard import everywhere, is_loopback
+from cifar_fast.utils.errors import CifarFastError
 
 GRACE = 3  # seconds that answers under way are given at Ctrl-C
 
 
-class ServeError(Exception):
+class ServeError(CifarFastError):
     "A server that cannot listen; the message says what to do instead."
 
 
@@ -56,7 +57,7 @@ def run(exported, name: str, folder: Path, sock: socket.socket, host: str, verbo
     "Serve until a signal ends it, which is raised again afterwards."
     import uvicorn
 
-    from .app import create_app
+    from cifar_fast.serve.app import create_app
 
     config = uvicorn.Config(create_app(exported, name, folder, host), log_level="info" if verbose else "warning",
                             access_log=verbose, timeout_graceful_shutdown=GRACE, server_header=False,

@@ -1,4 +1,4 @@
-"""Pictures out of a request: counted and weighed while they arrive, kept in memory alone."""
+"""Images out of a request: counted and weighed while they arrive, kept in memory alone."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-MAX_PICTURE = 20 * 2**20  # bytes
-MAX_PICTURES = 32  # a request
-MAX_REQUEST = 128 * 2**20  # bytes of its pictures together
+MAX_IMAGE = 20 * 2**20  # bytes
+MAX_IMAGES = 32  # a request
+MAX_REQUEST = 128 * 2**20  # bytes of its images together
 MAX_HELD = 512 * 2**20  # bytes of all requests that are being answered
 MAX_DRAINED = 2**30  # bytes of a refused request that are read and thrown away
 PATIENCE = 120  # seconds that a request may take to arrive
 
 Given = tuple[str, bytes | None, str | None]
-"The name of a picture, its content, and why it was not taken where it has none."
+"The name of an image, its content, and why it was not taken where it has none."
 
-TOO_LARGE = f"is larger than {MAX_PICTURE // 2**20} MB, which is the most a picture may have here"
+TOO_LARGE = f"is larger than {MAX_IMAGE // 2**20} MB, which is the most an image may have here"
 
 
-class Pictures(MultiPartParser):
+class Images(MultiPartParser):
     "Starlette's parser with our limits; it would count files, but weigh none, and put those over 1 MB on the disk."
 
     spool_max_size = math.inf
@@ -36,24 +36,24 @@ class Pictures(MultiPartParser):
         super().on_headers_finished()
         self.size = 0
         self.count += self._current_part.file is not None
-        if self.count > MAX_PICTURES:
-            raise HTTPException(413, f"These are more than {MAX_PICTURES} pictures. Send them a few at a time.")
+        if self.count > MAX_IMAGES:
+            raise HTTPException(413, f"These are more than {MAX_IMAGES} images. Send them a few at a time.")
 
     def on_part_data(self, data, start, end):
         if self._current_part.file is not None:
             self.size += end - start
-            if self.size > MAX_PICTURE:
+            if self.size > MAX_IMAGE:
                 self._current_part.file.too_large = True
-                return  # thrown away: the pictures beside it are answered all the same
+                return  # thrown away: the images beside it are answered all the same
             self.take(end - start)
         super().on_part_data(data, start, end)
 
     def take(self, size: int) -> None:
         if self.taken + size > MAX_REQUEST:
-            raise HTTPException(413, f"These pictures have more than {MAX_REQUEST // 2**20} MB together. "
+            raise HTTPException(413, f"These images have more than {MAX_REQUEST // 2**20} MB together. "
                                      f"Send them a few at a time.")
         if self.uploads.held + size > MAX_HELD:
-            raise HTTPException(503, "Too many pictures are being looked at just now. Try again in a moment.",
+            raise HTTPException(503, "Too many images are being looked at just now. Try again in a moment.",
                                 {"Retry-After": "5"})
         self.taken += size
         self.uploads.held += size
@@ -66,12 +66,12 @@ class Uploads:
         self.held = 0  # bytes
 
     @asynccontextmanager
-    async def pictures(self, request: Request):
+    async def images(self, request: Request):
         "A list of what was `Given`, held in memory while inside. Raises HTTPException."
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            raise HTTPException(415, "Pictures come here from the form of this page (multipart/form-data).")
+            raise HTTPException(415, "Images come here from the form of this page (multipart/form-data).")
         stream = request.stream()
-        parser = Pictures(request.headers, stream, self)
+        parser = Images(request.headers, stream, self)
         try:
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -81,9 +81,9 @@ class Uploads:
                         await drain(stream)
                         raise
             except MultiPartException:
-                raise HTTPException(400, "The pictures arrived broken. Send them again.") from None
+                raise HTTPException(400, "The images arrived broken. Send them again.") from None
             except (TimeoutError, ClientDisconnect):
-                raise HTTPException(408, "The pictures did not arrive in time. Send them again.") from None
+                raise HTTPException(408, "The images did not arrive in time. Send them again.") from None
             yield [await taken(file) for _, file in form.multi_items() if getattr(file, "filename", "")]
         finally:
             self.held -= parser.taken

@@ -6,8 +6,8 @@ import pytest
 import torch
 from strangers import CARD
 
-from cifar_fast.archs import create_arch
-from cifar_fast.inference import save_export
+from cifar_fast.export.predictor import save_export
+from cifar_fast.models import create_arch
 
 
 @pytest.fixture(autouse=True)

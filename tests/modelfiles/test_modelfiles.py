@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from strangers import CLASSES, Payload, weights
 
-from cifar_fast.archs import create_arch
-from cifar_fast.cli import main
-from cifar_fast.inference import load_export, load_model
-from cifar_fast.modelfiles import ExportError, file_sha256, read_card
+from cifar_fast.cli.main import main
+from cifar_fast.export.files import ExportError, file_sha256, read_card
+from cifar_fast.export.predictor import load_export, load_model
+from cifar_fast.models import create_arch
 
 
 def card_with(**values):
@@ -151,9 +151,9 @@ HOSTILE = {
     "arch: a list": (card_with(arch=["cifar_sprint"]), "no name of an architecture"),
     "arch: another one of ours": (card_with(arch="cifar_final"), "do not fit cifar_final"),
     "arch: a huge one": (card_with(arch="vit_giant_patch14_dinov2"), "do not fit vit_giant"),
-    "arch: for pictures of 224": (another_arch("vit_tiny_patch16_224"), "cannot look at pictures of 32×32"),
-    "arch: for windows of 224": (another_arch("swin_tiny_patch4_window7_224"), "cannot look at pictures of 32×32"),
-    "arch: for pictures of 299": (another_arch("inception_v3"), "cannot look at pictures of 32×32"),
+    "arch: for images of 224": (another_arch("vit_tiny_patch16_224"), "cannot look at images of 32×32"),
+    "arch: for windows of 224": (another_arch("swin_tiny_patch4_window7_224"), "cannot look at images of 32×32"),
+    "arch: for images of 299": (another_arch("inception_v3"), "cannot look at images of 32×32"),
     "vocab: one too few": (card_with(vocab=CLASSES[1:]), r"head\.fc\.\w+ is .*needed"),
     "vocab: a million": (card_with(vocab=[str(i) for i in range(1_000_000)]), "list of 1 to 10,000"),
     "vocab: none": (card_with(vocab=[]), "list of 1 to 10,000"),
@@ -243,7 +243,7 @@ def test_a_hostile_file_is_refused_with_its_reason(export, executed, name):
 
 
 @pytest.mark.parametrize("name", [
-    "card: a pickle", "card: a pipe", "arch: for pictures of 224", "vocab: half a character", "statistics: 400 digits",
+    "card: a pickle", "card: a pipe", "arch: for images of 224", "vocab: half a character", "statistics: 400 digits",
     "data: a list for a name", "recipe: a NUL in the path", "weights: torch.save", "header: 2**63 bytes",
     "tensors: NaN", "tensors: all of them huge"])
 @pytest.mark.parametrize("command", ["predict", "evaluate", "export"])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from strangers import CLASSES, Payload, weights
 
-from cifar_fast.cli import main
-from cifar_fast.inference import load_model
-from cifar_fast.modelfiles import ExportError, file_sha256
-from cifar_fast.trust import trust, trust_list, trusted_sums
+from cifar_fast.cli.main import main
+from cifar_fast.export.files import ExportError, file_sha256
+from cifar_fast.export.predictor import load_model
+from cifar_fast.export.trust import trust, trust_list, trusted_sums
 
 
 def test_a_pickle_is_opened_only_where_it_is_trusted(export, executed, capsys):
@@ -21,8 +21,8 @@ def test_a_pickle_is_opened_only_where_it_is_trusted(export, executed, capsys):
     assert not trust_list().exists()  # this once
     assert main(["trust", str(pkl)]) == 0
     assert file_sha256(pkl) in capsys.readouterr().out and trusted_sums() == {file_sha256(pkl)}
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
-    assert np.allclose(load_model(pkl).predict(pictures), load_model(export).predict(pictures), atol=1e-5)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    assert np.allclose(load_model(pkl).predict(images), load_model(export).predict(images), atol=1e-5)
 
 
 def test_a_trusted_file_that_changes_is_trusted_no_more(export):

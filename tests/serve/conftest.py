@@ -9,8 +9,8 @@ from PIL import Image
 from serving import CARD, HOST
 from starlette.testclient import TestClient
 
-from cifar_fast.archs import create_arch
-from cifar_fast.inference import load_export, save_export
+from cifar_fast.export.predictor import load_export, save_export
+from cifar_fast.models import create_arch
 from cifar_fast.serve.app import create_app
 
 

@@ -33,8 +33,8 @@ PAGES = ("/", "/runs", "/runs/net", "/compare", "/nothing")
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     "A server with a net that was never trained, its run with a figure and a report."
-    from cifar_fast.archs import create_arch
-    from cifar_fast.inference import load_export, save_export
+    from cifar_fast.export.predictor import load_export, save_export
+    from cifar_fast.models import create_arch
     from cifar_fast.serve.app import create_app
 
     torch.manual_seed(0)
@@ -56,13 +56,13 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    "Files by name: two pictures, one whose name is HTML, one that is none, one too large."
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    "Files by name: two images, one whose name is HTML, one that is none, one too large."
+    folder = tmp_path_factory.mktemp("images")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     for name in ("one.png", "two.jpg", XSS, f"{'long-' * 30}name.png"):
         Image.fromarray(pixels).save(folder / name)
-    (folder / "bad.png").write_bytes(b"no picture")
+    (folder / "bad.png").write_bytes(b"no image")
     with open(folder / "huge.png", "wb") as f:
         f.truncate(21 * 2**20)
     return folder
@@ -110,7 +110,7 @@ def requests(driver) -> list[str]:
 
 
 def give(driver, *files) -> None:
-    driver.find_element(By.ID, "pictures").send_keys("\n".join(map(str, files)))
+    driver.find_element(By.ID, "images").send_keys("\n".join(map(str, files)))
 
 
 def waiting(driver, seconds: float) -> WebDriverWait:
@@ -135,8 +135,8 @@ def narrow(driver) -> bool:
     return driver.execute_script("return document.documentElement.scrollWidth <= 360 && window.innerWidth == 360")
 
 
-def test_a_picture_is_shown_as_the_net_sees_it(browser, pictures):
-    give(browser, pictures / "one.png")
+def test_a_image_is_shown_as_the_net_sees_it(browser, images):
+    give(browser, images / "one.png")
     (card,) = cards(browser, 1)
     square, looked = card.find_elements(By.TAG_NAME, "img")
     assert square.value_of_css_property("image-rendering") == "pixelated" and "as the net sees it" in (
@@ -149,30 +149,30 @@ def test_a_picture_is_shown_as_the_net_sees_it(browser, pictures):
     assert not looked.is_displayed()
 
 
-def test_several_at_once_and_a_bad_one_beside_them(browser, pictures):
-    give(browser, pictures / "one.png", pictures / "bad.png", pictures / "two.jpg")
+def test_several_at_once_and_a_bad_one_beside_them(browser, images):
+    give(browser, images / "one.png", images / "bad.png", images / "two.jpg")
     cards(browser, 3)
     (bad,) = browser.find_elements(By.CSS_SELECTOR, ".card.bad")
-    assert "bad.png" in bad.text and "not a picture" in bad.text
-    assert "1 picture could not be read" in browser.find_element(By.ID, "status").text
+    assert "bad.png" in bad.text and "not an image" in bad.text
+    assert "1 image could not be read" in browser.find_element(By.ID, "status").text
 
 
-def test_more_than_a_request_may_hold_are_sent_in_portions(browser, pictures, address):
-    give(browser, *[pictures / "one.png"] * 19)
+def test_more_than_a_request_may_hold_are_sent_in_portions(browser, images, address):
+    give(browser, *[images / "one.png"] * 19)
     cards(browser, 19)
     assert requests(browser).count(f"{address}/predict") == 3
     browser.get(address)
 
 
-def test_a_name_is_text(browser, pictures):
-    give(browser, pictures / XSS)
+def test_a_name_is_text(browser, images):
+    give(browser, images / XSS)
     (card,) = cards(browser, 1)
     assert card.find_element(By.CLASS_NAME, "file").text == XSS
     assert not browser.find_elements(By.CSS_SELECTOR, "img[onerror]")
 
 
-def test_a_huge_file_is_refused_by_name_and_not_sent(browser, pictures, address):
-    give(browser, pictures / "huge.png", pictures / "one.png")
+def test_a_huge_file_is_refused_by_name_and_not_sent(browser, images, address):
+    give(browser, images / "huge.png", images / "one.png")
     cards(browser, 2)
     (bad,) = browser.find_elements(By.CSS_SELECTOR, ".card.bad")
     assert "huge.png" in bad.text and "larger than 20 MB" in bad.text
@@ -198,14 +198,14 @@ def test_pasted_and_dropped(browser, way, count):
     assert all("given" in card.text for card in cards(browser, count))
 
 
-def test_a_clipboard_without_a_picture(browser):
+def test_a_clipboard_without_a_image(browser):
     browser.execute_async_script(PASTE, "paste", 0)
-    assert "no picture in the clipboard" in browser.find_element(By.ID, "status").text
+    assert "no image in the clipboard" in browser.find_element(By.ID, "status").text
 
 
-def test_keyboard_alone(browser, pictures):
+def test_keyboard_alone(browser, images):
     "Tab meets everything in order, each with a visible frame; space and enter do what a click does."
-    give(browser, pictures / "one.png")
+    give(browser, images / "one.png")
     cards(browser, 1)
     browser.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
     browser.execute_cdp_cmd("Page.setInterceptFileChooserDialog", {"enabled": True})
@@ -216,22 +216,22 @@ def test_keyboard_alone(browser, pictures):
         met.append(at.get_attribute("id") or " ".join(at.text.split()))
         assert at.value_of_css_property("outline-style") == "solid", met
         assert float(at.value_of_css_property("outline-width").removesuffix("px")) >= 2
-        if met[-1] == "pictures":
+        if met[-1] == "images":
             press(browser, Keys.SPACE)
             waiting(browser, 10).until(
                 lambda d: any(e["method"] == "Page.fileChooserOpened" for e in events(d)))
         if met[-1] == "cam":
             press(browser, Keys.SPACE)
             assert not browser.find_element(By.CLASS_NAME, "looked").is_displayed()
-    assert met == ["Skip to the content", "cifar_fast net", "Predict", "Runs", "Compare", "pictures", "cam", "clear"]
+    assert met == ["Skip to the content", "cifar_fast net", "Predict", "Runs", "Compare", "images", "cam", "clear"]
     press(browser, Keys.ENTER)
     cards(browser, 0)
-    assert browser.switch_to.active_element.get_attribute("id") == "pictures"
+    assert browser.switch_to.active_element.get_attribute("id") == "images"
     browser.execute_cdp_cmd("Page.setInterceptFileChooserDialog", {"enabled": False})
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_scrolls_in_one_direction_only(browser, pictures, address, scheme):
+def test_a_phone_scrolls_in_one_direction_only(browser, images, address, scheme):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia",
                             {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
@@ -239,17 +239,17 @@ def test_a_phone_scrolls_in_one_direction_only(browser, pictures, address, schem
         browser.get(address + page)
         assert narrow(browser), page
     browser.get(address)
-    give(browser, pictures / "one.png", pictures / f"{'long-' * 30}name.png", pictures / "bad.png")
+    give(browser, images / "one.png", images / f"{'long-' * 30}name.png", images / "bad.png")
     cards(browser, 3)
     assert narrow(browser)
     page = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, page[4:-1].split(","))) > 600) == (scheme == "light")
 
 
-def test_without_scripts_the_form_works_too(browser, pictures, address):
+def test_without_scripts_the_form_works_too(browser, images, address):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     browser.get(address)
-    give(browser, pictures / "one.png", pictures / "huge.png")
+    give(browser, images / "one.png", images / "huge.png")
     browser.find_element(By.CSS_SELECTOR, "#form button").click()
     waiting(browser, 60).until(lambda d: len(d.find_elements(By.CSS_SELECTOR, "#results .card")) == 2)
     assert "larger than 20 MB" in browser.find_element(By.CSS_SELECTOR, ".card.bad").text
@@ -259,12 +259,12 @@ def test_without_scripts_the_form_works_too(browser, pictures, address):
     assert not looked.is_displayed()
 
 
-def test_a_request_that_is_too_large_is_answered_although_it_was_still_being_sent(browser, pictures, address):
+def test_a_request_that_is_too_large_is_answered_although_it_was_still_being_sent(browser, images, address):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     browser.get(address)
-    with open(pictures / "large.png", "wb") as f:
+    with open(images / "large.png", "wb") as f:
         f.truncate(20 * 2**20)
-    give(browser, *[pictures / "large.png"] * 8)
+    give(browser, *[images / "large.png"] * 8)
     browser.find_element(By.CSS_SELECTOR, "#form button").click()
     waiting(browser, 60).until(lambda d: "128 MB together" in d.find_element(By.TAG_NAME, "main").text)
     assert all(" 413 " in e["message"] for e in browser.get_log("browser"))  # the browser's own line
@@ -284,10 +284,10 @@ def test_runs_are_browsed_and_a_report_runs_no_script(browser, address):
     assert browser.find_element(By.CSS_SELECTOR, "figure img").is_displayed()
 
 
-def test_a_server_that_has_gone_is_told(browser, pictures):
+def test_a_server_that_has_gone_is_told(browser, images):
     browser.execute_cdp_cmd("Network.enable", {})
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/predict"]})
-    give(browser, pictures / "one.png")
+    give(browser, images / "one.png")
     status = browser.find_element(By.ID, "status")
     waiting(browser, 10).until(lambda d: "did not answer" in status.text)
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})

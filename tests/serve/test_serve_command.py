@@ -8,7 +8,7 @@ import time
 import httpx2
 import pytest
 
-from cifar_fast.cli import main
+from cifar_fast.cli.main import main
 from cifar_fast.serve.server import ServeError, listen, url
 
 

@@ -4,10 +4,10 @@ import re
 import socket
 
 import pytest
-from serving import HOST, picture
+from serving import HOST, image
 from starlette.testclient import TestClient
 
-from cifar_fast.inference import load_export
+from cifar_fast.export.predictor import load_export
 from cifar_fast.serve.app import create_app
 from cifar_fast.serve.guard import Guard, is_loopback
 from cifar_fast.serve.server import warning
@@ -30,8 +30,8 @@ def test_this_machine_by_its_names(client, host):
     ({"sec-fetch-site": "same-site", "origin": "http://127.0.0.1:9000"}, False), ({"sec-fetch-site": "none"}, False),
     ({"sec-fetch-site": "cross-site", "origin": HOST}, False), ({"origin": "http://127.0.0.1:9000"}, False),
 ])
-def test_pictures_come_from_the_own_page_alone(client, headers, allowed):
-    answer = client.post("/predict", files=[("pictures", ("a.png", picture(), "image/png"))], headers=headers)
+def test_images_come_from_the_own_page_alone(client, headers, allowed):
+    answer = client.post("/predict", files=[("images", ("a.png", image(), "image/png"))], headers=headers)
     assert answer.status_code == (200 if allowed else 403)
 
 

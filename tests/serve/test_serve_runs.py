@@ -10,7 +10,7 @@ from rows import made as made_row
 from serving import HOST
 from starlette.testclient import TestClient
 
-from cifar_fast.inference import load_export
+from cifar_fast.export.predictor import load_export
 from cifar_fast.serve.app import create_app
 
 

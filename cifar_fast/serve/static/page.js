@@ -1,4 +1,4 @@
-// Choosing, dropping or pasting pictures sends them, a few at a time, and puts the answers into the page.
+// Choosing, dropping or pasting images sends them, a few at a time, and puts the answers into the page.
 // Without this file the form still works: the button sends it.
 "use strict";
 
@@ -6,7 +6,7 @@ const form = document.getElementById("form");
 document.documentElement.classList.add("js");
 
 if (form) {
-  const input = document.getElementById("pictures");
+  const input = document.getElementById("images");
   const status = document.getElementById("status");
   const results = document.getElementById("results");
   const most = Number(form.dataset.most);
@@ -51,7 +51,7 @@ if (form) {
 
   const send = async (files) => {
     const body = new FormData();
-    for (const file of files) body.append("pictures", file, file.name || "pasted.png");
+    for (const file of files) body.append("images", file, file.name || "pasted.png");
     const answer = await fetch(form.action, { method: "POST", body, headers: { "X-Part": "1" } });
     if (!(answer.headers.get("content-type") || "").startsWith("text/html")) throw new Error(await answer.text());
     const holder = document.createElement("template");
@@ -78,7 +78,7 @@ if (form) {
     }
     let done = 0;
     for (const some of portions(fitting)) {
-      say(fitting.length > 1 ? `Looking at ${fitting.length - done} of ${fitting.length} pictures …` : "Looking …", true);
+      say(fitting.length > 1 ? `Looking at ${fitting.length - done} of ${fitting.length} images …` : "Looking …", true);
       try {
         told.push(await send(some));
       } catch {
@@ -87,7 +87,7 @@ if (form) {
       }
       done += some.length;
     }
-    say(told.length > 2 ? `${done} pictures looked at.` : told.join(" "));
+    say(told.length > 2 ? `${done} images looked at.` : told.join(" "));
   };
 
   const take = (files) => {
@@ -96,17 +96,17 @@ if (form) {
 
   input.addEventListener("change", () => {
     take([...input.files]);
-    input.value = ""; // so that the same picture may be chosen again
+    input.value = ""; // so that the same image may be chosen again
   });
   form.addEventListener("submit", (event) => event.preventDefault());
 
   document.addEventListener("paste", (event) => {
     const files = [...event.clipboardData.files];
-    if (!files.length) say("There is no picture in the clipboard.");
+    if (!files.length) say("There is no image in the clipboard.");
     take(files);
   });
 
-  // On the whole page, or a drop beside the frame would leave the page for the picture.
+  // On the whole page, or a drop beside the frame would leave the page for the image.
   let depth = 0;
   const over = (by) => {
     depth = Math.max(0, depth + by);
@@ -120,7 +120,7 @@ if (form) {
     over(-depth);
     const items = [...event.dataTransfer.items];
     if (items.some((item) => item.webkitGetAsEntry && item.webkitGetAsEntry()?.isDirectory)) {
-      say("A folder cannot be dropped here; choose or drop the pictures in it.");
+      say("A folder cannot be dropped here; choose or drop the images in it.");
       return;
     }
     take([...event.dataTransfer.files]);

@@ -1,0 +1,96 @@
+"""The census: every operation that a network executes, in its order, with the module that ran it."""
+
+import copy
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from cifar_fast.audit.operations import ReceptiveFieldTracker
+from cifar_fast.audit.params import weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    "One executed operation."
+
+    path: str  # the innermost module that ran it, "" for the network itself
+    op: str  # aten's name, e.g. "convolution"
+    kind: str  # "conv", "depthwise conv", "linear", "norm", "max pool", …, or aten's name
+    shape: tuple[int, ...]  # of the output, without the batch
+    kernel: tuple[int, ...] = ()  # the next three: height and width; empty where there is no window
+    stride: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+    params: int  # first use only, so that the layers add up
+    macs: int  # multiply-adds of convolutions and matrix products
+    receptive_field: int  # pixels, after this operation
+    jump: int  # input pixels between two neighbouring units, after this operation
+
+
+@contextmanager
+def eval_copy(model: nn.Module, dtype: torch.dtype):
+    "A copy in eval mode on the CPU, and the RNG as it was afterwards: the network itself never runs."
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        yield copy.deepcopy(model).eval().to(device="cpu", dtype=dtype)
+
+
+class OpRecorder(TorchDispatchMode):
+    "Sees each aten operation below autograd; a `ReceptiveFieldTracker` tells what it does to the image's map."
+
+    def __init__(self, model: nn.Module, image: Tensor):
+        super().__init__()
+        self.names = {id(m): name for name, m in model.named_modules()}
+        self.pending = {id(w): w.numel() for _, w in weights(model)}  # weights that no operation has used yet
+        self.follower = ReceptiveFieldTracker(image)
+        self.alive = [image]  # an id is only good as long as its tensor lives
+        self.path: list[str] = [""]
+        self.layers: list[Layer] = []
+        self.bytes = 0
+
+    def entered(self, module: nn.Module, args):
+        self.path.append(self.names.get(id(module), self.path[-1]))
+
+    def left(self, module: nn.Module, args, output):
+        self.path.pop()
+
+    @contextmanager
+    def watching(self):
+        "Also follow which module runs; global hooks leave the network's own alone."
+        enter = nn_module.register_module_forward_pre_hook(self.entered)
+        leave = nn_module.register_module_forward_hook(self.left, always_call=True)
+        try:
+            with self:
+                yield
+        finally:
+            enter.remove()
+            leave.remove()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        outs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        if outs:
+            self.see(func.name().removeprefix("aten::").split(".")[0], args, tensors, outs)
+        return out
+
+    def see(self, name: str, args: tuple, tensors: list[Tensor], outs: list[Tensor]):
+        params = sum(self.pending.pop(id(t), 0) for t in tensors)
+        self.alive += outs
+        if not any(id(t) in self.follower.maps for t in tensors):
+            if params:  # computed from weights alone, a transposed or normalised weight
+                self.pending[id(outs[0])] = params
+            return
+        before = {t.untyped_storage().data_ptr() for t in tensors}
+        fresh = [t for t in outs if t.untyped_storage().data_ptr() not in before]
+        kind = name.rstrip("_")
+        layer = dict(op=name, kind=kind, params=params, macs=0)
+        after = self.follower.follow(kind, args, tensors, outs, layer)
+        self.bytes += sum(4 * t.numel() for t in fresh)
+        if fresh or name.endswith("_"):
+            self.layers.append(Layer(path=self.path[-1], shape=tuple(outs[0].shape[1:]),
+                                     receptive_field=max(after.field), jump=max(after.jump), **layer))

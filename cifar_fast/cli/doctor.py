@@ -1,0 +1,162 @@
+"""What is here, and whether it works: versions, device, data and cache, and a self-test of some ten seconds."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cifar_fast.data.cache import cache_folder
+from cifar_fast.data.errors import DataError
+from cifar_fast.data.sources import load_source, named_tree
+from cifar_fast.data.tree import scan_tree
+from cifar_fast.export.predictor import load_export, save_export
+from cifar_fast.export.trust import trust_list, trusted_sums
+from cifar_fast.recipe import load_recipe, override
+from cifar_fast.training.callbacks.compiling import why_not
+from cifar_fast.training.callbacks.precision import choose_precision, cpu_has_bf16
+from cifar_fast.training.prepare import Run, fit, prepare
+from cifar_fast.utils.device import choose_device
+from cifar_fast.utils.environment import hardware, versions
+
+
+def examine() -> dict:
+    "Everything, as JSON-able data; `problems` lists what a user should do something about."
+    found = {"versions": versions(), "machine": machine(), "data": data(), "cache": cache(),
+             "trusted_pickles": {"list": str(trust_list()), "files": len(trusted_sums())}, "self_test": self_test()}
+    found["problems"] = [f"self-test: {name}: {told}" for name, told in found["self_test"]["checks"].items()
+                         if told != "ok"]
+    found["problems"] += [found[part]["problem"] for part in ("data", "cache") if found[part].get("problem")]
+    return found
+
+
+def machine() -> dict:
+    device = choose_device()
+    no_compiler = why_not(device)
+    return {**hardware(), "device": str(device), "precision": choose_precision("auto", device),
+            "cpu_has_bf16": cpu_has_bf16(), "compiles": no_compiler is None,
+            **({"why_not": no_compiler} if no_compiler else {})}
+
+
+def data() -> dict:
+    "Where CIFAR-10 would come from."
+    try:
+        tree = named_tree()
+        if tree is None:
+            return {"cifar10": "the official archive, downloaded once (CIFAR_FAST_DATA may name an image tree)"}
+        scan_tree(tree)
+    except (DataError, OSError) as e:
+        return {"cifar10": "not usable", "problem": str(e)}
+    return {"cifar10": f"image tree {tree}"}
+
+
+def cache() -> dict:
+    "Where decoded images are kept, what is there, and whether more can be."
+    folder = cache_folder() / "data"
+    entries = sorted(p for p in folder.iterdir() if p.is_dir() and "@" in p.name) if folder.is_dir() else []
+    found = {"folder": str(folder), "holds": {p.name.partition("@")[0]: megabytes(p) for p in entries}}
+    above = next(p for p in (folder, *folder.parents) if p.exists())
+    found["free_mb"] = shutil.disk_usage(above).free // 2**20
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as e:
+        found["problem"] = f"{folder} cannot be written ({e.strerror}); set CIFAR_FAST_CACHE to a folder that can"
+        return found
+    if found["free_mb"] < 400:
+        found["problem"] = (f"{folder} has {found['free_mb']} MB left, decoded CIFAR-10 takes 185; make room, or set "
+                            f"CIFAR_FAST_CACHE to another disk")
+    return found
+
+
+def megabytes(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) // 2**20
+
+
+# ---------------------------------------------------------------- the self-test
+
+
+def self_test() -> dict:
+    "One epoch of `sprint` on a part of digits, twice; export, load, predict. Each check is 'ok' or says what is wrong."
+    began, checks = time.perf_counter(), {}
+    with tempfile.TemporaryDirectory() as tmp:
+        steps = [("data", lambda kept: digits(Path(tmp))), ("training", trained), ("same seed, same weights", repeated),
+                 ("export and prediction", lambda kept: exported(kept, Path(tmp)))]
+        kept = None
+        for name, step in steps:
+            try:
+                kept, checks[name] = step(kept), "ok"
+            except Exception as e:  # whatever is broken here: that is what the doctor is asked
+                checks[name] = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
+                break
+    return {"checks": checks, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def digits(folder: Path):
+    source = load_source("digits", cache=folder)
+    few = replace(source.train, images=np.array(source.train.images[:512]), labels=source.train.labels[:512])
+    test = replace(source.test, images=np.array(source.test.images), labels=source.test.labels)
+    return replace(source, train=few, test=test)
+
+
+def made(source) -> Run:
+    return prepare(override(load_recipe("sprint"), ["data=digits", "epochs=1", "bs=64"]), source)
+
+
+def trained(source):
+    run = made(source)
+    fit(run)
+    loss = float(run.learn.recorder.losses[-1])
+    if not math.isfinite(loss):
+        raise ValueError(f"the loss is {loss}")
+    return source, run
+
+
+def repeated(kept):
+    source, run = kept
+    again = made(source)
+    fit(again)
+    one, other = run.learn.model.state_dict(), again.learn.model.state_dict()
+    differ = [k for k in one if not torch.equal(one[k], other[k])]
+    if differ and run.device.type == "cpu":  # a GPU adds in any order
+        raise ValueError(f"{len(differ)} of {len(one)} tensors differ, {differ[0]} for one")
+    return kept
+
+
+def exported(kept, folder: Path):
+    source, run = kept
+    card = {"arch": run.recipe.arch, "vocab": list(source.vocab), "data": {"name": "digits", "fingerprint": ""},
+            "normalize": {"mean": list(source.mean), "std": list(source.std)}}
+    save_export(folder / "doctor", run.learn.model, card, pickle=False)
+    probs = load_export(folder / "doctor").predict(source.test.images)
+    if not np.allclose(probs.sum(1), 1, atol=1e-4):
+        raise ValueError("probabilities do not add up to 1")
+    return kept
+
+
+# ---------------------------------------------------------------- in words
+
+
+def text(found: dict) -> str:
+    m, c, test = found["machine"], found["cache"], found["self_test"]
+    holds = ", ".join(f"{name} ({size} MB)" for name, size in c["holds"].items()) or "nothing yet"
+    lines = [
+        *(f"{name:<16}{version}" for name, version in found["versions"].items()),
+        f"{'CPU':<16}{m['cpu']}, {m['cores']} cores, {m['threads']} threads of torch, "
+        f"{'bf16' if m['cpu_has_bf16'] else 'no bf16 (it would be emulated)'}",
+        f"{'GPU':<16}{m['gpu'] or 'none'}",
+        f"{'device=auto':<16}{m['device']}, precision=auto {m['precision']}, torch.compile "
+        f"{'works' if m['compiles'] else 'does not work: ' + m['why_not']}",
+        f"{'CIFAR-10':<16}{found['data']['cifar10']}",
+        f"{'cache':<16}{c['folder']}: {holds}; {c['free_mb']:,} MB free",
+        f"{'trusted .pkl':<16}{found['trusted_pickles']['files']} in {found['trusted_pickles']['list']}",
+        *(f"{'self-test':<16}{name}: {told}" for name, told in test["checks"].items()),
+        f"{'':<16}{test['seconds']} s",
+    ]
+    return "\n".join([*lines, *(f"to do: {problem}" for problem in found["problems"])])

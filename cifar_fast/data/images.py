@@ -1,0 +1,149 @@
+"""Any image → a square of uint8 RGB. Training and prediction both read their images here."""
+
+import functools
+import io
+import math
+import os
+import stat
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cifar_fast.data.errors import ImageError
+from cifar_fast.utils.text import printable
+
+__all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "read_image"]
+
+MAX_PIXELS = 64_000_000  # by the header, before decoding: about 0.7 GB at the peak of the worst mode
+MAX_BYTES = 512 * 2**20  # of a file on disk; 64 megapixels of raw 16-bit RGBA just fit
+# Raster formats only: Pillow would hand EPS to Ghostscript, which is a program, not an image.
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+EXTENSIONS = frozenset(
+    ".apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .mpo .pbm .pgm .png .pnm"
+    " .ppm .tif .tiff .webp".split()
+)
+_ORIENTATION = 0x0112  # the EXIF tag
+
+
+def read_image(
+    source,  # a path, an open binary file, the bytes of a file, or a PIL image (which is left as it is)
+    size: int = 32,  # side of the square, pixels
+) -> np.ndarray:  # (size, size, 3) uint8, RGB
+    """Decode an image, turn it upright, crop its centre square and bring that to `size` with antialiasing.
+
+    Cropped rather than squashed, so that things keep their proportions; a size x size RGB image passes bit
+    for bit. Transparency is put on white, as on a page. The first frame of an animation counts. Sixteen bits
+    of grey become eight by the full range (65535 → 255), floats by 0..1 or 0..255, whichever holds them, and
+    other ranges by their own minimum and maximum. Colour profiles are not applied.
+    Raises ImageError, which names the image and the reason, whatever is wrong with it.
+    """
+    try:
+        if isinstance(source, Image.Image):
+            return _square(source, size)
+        if isinstance(source, bytes | bytearray | memoryview):
+            return _decode(io.BytesIO(source), size)
+        if hasattr(source, "read"):
+            return _decode(source, size)
+        _check_file(source)
+        with open(source, "rb") as file:
+            return _decode(file, size)
+    except Exception as error:  # Pillow's decoders raise nearly everything: SyntaxError, struct.error, …
+        raise ImageError(f"{_name(source)}: {_reason(error)}") from error
+
+
+def _check_file(path) -> None:
+    "Refuse what would block (a pipe), never end (a device) or not fit, before it is opened."
+    facts = os.stat(path)
+    if stat.S_ISDIR(facts.st_mode):
+        raise ImageError("is a folder, not an image")
+    if not stat.S_ISREG(facts.st_mode):
+        raise ImageError("is not a regular file")
+    if facts.st_size == 0:
+        raise ImageError("is empty (0 bytes)")
+    if facts.st_size > MAX_BYTES:
+        raise ImageError(f"has {facts.st_size:,} bytes, more than the {MAX_BYTES:,} allowed")
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    "The allowed formats this Pillow can open."
+    Image.init()
+    return tuple(f for f in _FORMATS if f in Image.OPEN)
+
+
+def _decode(file, size: int) -> np.ndarray:
+    with Image.open(file, formats=_formats()) as image:
+        return _square(image, size)
+
+
+def _square(image: Image.Image, size: int) -> np.ndarray:
+    width, height = image.size
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ImageError(f"has {width} x {height} pixels; from 1 to {MAX_PIXELS:,} are allowed")
+    image.load()  # before EXIF is asked for, so that a truncated image fails here and only once
+    image = _upright(image)
+    image = _eight_bits(_centre(image))
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)  # antialiased; RGBA premultiplied
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    return np.array(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    "Turned as EXIF says; a broken EXIF block is no reason to lose a readable image."
+    try:
+        return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
+    except Exception:
+        return image
+
+
+def _centre(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    if width == height:
+        return image
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    "In mode RGB, or RGBA where something is transparent."
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_scaled(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        return image if image.mode == "RGBA" else image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    "Grey values of more than eight bits (unsigned 16, signed 32 or float) as uint8, same shape."
+    tops = (1.0, 255.0) if values.dtype.kind == "f" else (65535.0,)
+    low, high = float(values.min()), float(values.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ImageError("has pixels that are infinite or not a number")
+    fitting = [top for top in tops if 0 <= low and high <= top]
+    low, high = (0.0, fitting[0]) if fitting else (low, high)
+    scaled = np.empty(values.shape, dtype=np.uint8)
+    for row in range(0, len(values), 256):  # a few rows at a time, as float64 is eight times as large
+        block = values[row : row + 256].astype(np.float64)
+        scaled[row : row + 256] = np.rint((block - low) * (255 / max(high - low, 1e-300)))
+    return scaled
+
+
+def _name(source) -> str:
+    if isinstance(source, str | os.PathLike):
+        return printable(source)
+    name = getattr(source, "filename", None) or getattr(source, "name", None)
+    return printable(name) if isinstance(name, str | bytes | os.PathLike) and name else "image"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own text is the address of a Python object
+        return "is not an image in a format known here"
+    if isinstance(error, Image.DecompressionBombError):  # its own text speaks to whoever wrote the program
+        return f"has too many pixels; from 1 to {MAX_PIXELS:,} are allowed"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return printable(error) or type(error).__name__

@@ -1,0 +1,62 @@
+"""Which pickles this user lets run: opening one runs whatever code it holds.
+
+A list of SHA-256 sums, one a line with the file it was said of, as `sha256sum` prints them. It names contents, not
+places: a file that changes is trusted no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from filelock import FileLock
+
+from cifar_fast.export.files import ExportError, file_sha256
+from cifar_fast.utils.files import atomic_write, expand_path
+from cifar_fast.utils.text import printable
+
+
+def trust_list() -> Path:
+    "CIFAR_FAST_TRUST, or `cifar_fast/trusted` in the user's folder for settings."
+    if given := os.environ.get("CIFAR_FAST_TRUST"):
+        return expand_path(given)
+    base = os.environ.get("APPDATA") if os.name == "nt" else os.environ.get("XDG_CONFIG_HOME")
+    return expand_path(base or "~/.config") / "cifar_fast" / "trusted"
+
+
+def trusted_sums() -> set[str]:
+    "What is in the list; a line that does not begin with a sum counts for nothing, whatever bytes it has."
+    return {found.decode() for found in re.findall(rb"^[0-9a-f]{64}(?=\s|\Z)", listed_bytes(), re.MULTILINE)}
+
+
+def listed_bytes() -> bytes:
+    "The list as it is, without bytes where there is none."
+    try:
+        return trust_list().read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def trust(path: Path) -> str:
+    "Add the file's sum to the list, once; returns it. Raises OSError naming the file."
+    found, listed = file_sha256(path), trust_list()
+    listed.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{listed}.lock", timeout=60):
+        if found not in trusted_sums():
+            before = listed_bytes()
+            # A line break in the path would begin another line, and with it a sum that the folder's name chose.
+            line = f"{found}  {printable(os.path.realpath(path))}\n".encode()
+            with atomic_write(listed) as tmp:
+                tmp.write_bytes(before + (b"" if before.endswith(b"\n") or not before else b"\n") + line)
+    return found
+
+
+def require_trust(path: Path, content: bytes) -> None:
+    "Raises ExportError where the sum of what was read from `path` is not in the list."
+    if hashlib.sha256(content).hexdigest() not in trusted_sums():
+        raise ExportError(
+            f"{path} is a pickle: opening it would run whatever code it holds, and it is not in your list of trusted "
+            f"files ({trust_list()}). {path.with_suffix('')} would name the .safetensors and .json, which run nothing. "
+            f"Where you know who made it: python -m cifar_fast trust {path}, or --trust-pickle this once")

@@ -1,0 +1,159 @@
+"""What the architectures share: a base class that behaves as timm users expect, and a few blocks."""
+
+from collections.abc import Callable
+
+from timm.layers import ClassifierHead, get_act_layer, get_padding
+from timm.models import build_model_with_cfg
+from torch import Tensor, nn
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+
+
+class CifarNet(nn.Module):
+    "A feature extractor and a head: global average pooling, dropout, classifier."
+
+    def __init__(
+        self,
+        features: nn.Module,  # images (N, in_chans, H, W) → the last map (N, num_features, h, w)
+        num_features: int,
+        num_classes: int = 10,  # 0 leaves the classifier out: the network then returns pooled features
+        drop_rate: float = 0.0,  # dropout between the global pool and the classifier
+        conv_head: bool = False,  # the classifier is a 1×1 convolution instead of a linear layer
+        head_bias: bool = True,
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.num_features = self.head_hidden_size = num_features
+        self.drop_rate = drop_rate
+        self.head_bias = head_bias
+        # The order matters: fastai cuts a callable architecture at its last child that holds a pool.
+        self.features = features
+        self.head = ClassifierHead(num_features, num_classes, "avg", drop_rate, use_conv=conv_head)
+        self._drop_head_bias()
+
+    def _drop_head_bias(self):
+        if not self.head_bias and self.num_classes > 0:
+            self.head.fc.register_parameter("bias", None)
+
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None):
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool)
+        self._drop_head_bias()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.features(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.head(x, pre_logits=pre_logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def cifar_cfg(
+    pool_size: tuple[int, int],  # height and width of the last map for a 32×32 image; fastai reads it
+    first_conv: str,  # path of the first convolution
+    **kwargs,
+) -> dict:
+    "timm's default_cfg of a network for 32×32 images in ten classes."
+    return dict(
+        num_classes=10, input_size=(3, 32, 32), pool_size=pool_size, crop_pct=1.0, interpolation="bicubic",
+        mean=CIFAR10_MEAN, std=CIFAR10_STD, first_conv=first_conv, classifier="head.fc", license="apache-2.0",
+        **kwargs,
+    )
+
+
+def create(
+    model_cls: type[CifarNet],
+    name: str,  # registered name, `cifar_…`
+    pretrained: bool = False,  # only with weights of your own: RuntimeError otherwise
+    *,
+    recipe: str | None = None,  # what trains it; default the recipe of the same name
+    **kwargs,  # timm's (`pretrained_cfg_overlay`, …) and the constructor's
+) -> CifarNet:
+    "Build a registered architecture the way timm does."
+    own_weights = kwargs.get("pretrained_cfg") or kwargs.get("pretrained_cfg_overlay")
+    if pretrained and not own_weights:
+        recipe = recipe or name.removeprefix("cifar_")
+        raise RuntimeError(
+            f"no pretrained weights are published for {name!r}. Use pretrained=False and train it "
+            f"(python -m cifar_fast recipe {recipe}), or load an export of yours: pretrained=True, "
+            f"pretrained_cfg_overlay=dict(file='exports/{recipe.split()[0]}.safetensors')"
+        )
+    return build_model_with_cfg(model_cls, name, pretrained, **kwargs)
+
+
+def activation(name: str) -> nn.Module:
+    "By timm's name; in place for ReLU alone, since others need their input for the gradient and would copy it."
+    return get_act_layer(name)(inplace=name == "relu")
+
+
+def conv_bn_act(
+    in_chs: int,
+    out_chs: int,
+    kernel_size: int = 3,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: int | None = None,  # None keeps the size at stride 1
+    groups: int = 1,
+    bias: bool = False,
+    act_layer: str = "relu",  # timm's name; "" leaves the activation out
+    drop: nn.Module | None = None,
+) -> nn.Sequential:
+    "Convolution → batch norm → activation → dropout."
+    if padding is None:
+        padding = get_padding(kernel_size, dilation=dilation)
+    conv = nn.Conv2d(in_chs, out_chs, kernel_size, stride, padding, dilation, groups, bias)
+    layers = nn.Sequential()
+    layers.add_module("conv", conv)
+    layers.add_module("bn", nn.BatchNorm2d(out_chs))
+    if act_layer:
+        layers.add_module("act", activation(act_layer))
+    if drop is not None:
+        layers.add_module("drop", drop)
+    return layers
+
+
+def separable(
+    in_chs: int,
+    out_chs: int,
+    stride: int = 1,
+    dilation: int = 1,
+    bias: bool = False,  # in both convolutions
+    act_layer: str = "relu",
+    drop: nn.Module | None = None,
+) -> nn.Sequential:
+    "Depthwise 3×3 → pointwise 1×1 → batch norm → activation → dropout: nothing between the two convolutions."
+    dw = nn.Conv2d(in_chs, in_chs, 3, stride, dilation, dilation, groups=in_chs, bias=bias)
+    pw = conv_bn_act(in_chs, out_chs, 1, bias=bias, act_layer=act_layer, drop=drop)
+    return nn.Sequential().append(dw).extend(pw)
+
+
+class Residual(nn.Module):
+    "y = act(x + body(x)); the body keeps the shape and ends without an activation."
+
+    def __init__(self, body: nn.Module, act_layer: str = "relu", shortcut: nn.Module | None = None):
+        super().__init__()
+        self.body = body
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
+        self.act = activation(act_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.body(x) + self.shortcut(x))
+
+
+def dense_block(
+    width: int,
+    dilation: int = 1,
+    act_layer: str = "relu",
+    unit: Callable[..., nn.Module] = conv_bn_act,  # or another of (in_chs, out_chs, dilation=, act_layer=)
+) -> Residual:
+    "Two dense 3×3 convolutions with a shortcut; the second one may be dilated."
+    return Residual(nn.Sequential(
+        unit(width, width, act_layer=act_layer),
+        unit(width, width, dilation=dilation, act_layer=""),
+    ), act_layer)

@@ -1,0 +1,69 @@
+"""Values and combinations that cannot work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cifar_fast.recipe.spec import Recipe, RecipeError
+
+
+def require_text(key: str, value: str) -> None:
+    "Raises RecipeError where a name or path is none that a file can hold and a file system can find."
+    try:
+        str(Path(value).expanduser()).encode()
+    except UnicodeEncodeError:
+        raise RecipeError(f"{key}={ascii(value)[1:-1]}: the name is no UTF-8, and the files of a run are; rename it, "
+                          f"or take another") from None
+    except RuntimeError:
+        raise RecipeError(f"{key}={value}: {value.split('/')[0]} is nobody's home here") from None
+
+
+def check(recipe: Recipe) -> None:
+    "Raise RecipeError for values and combinations that cannot work, with the reason and a way out."
+    r = recipe
+    for key, least in (("epochs", 1), ("bs", 1), ("workers", 0), ("clip", 0), ("patience", 0), ("valid", 0),
+                       ("checkpoint_epochs", 0), ("checkpoint_minutes", 0)):
+        if not least <= (getattr(r, key) or 0) < float("inf"):  # catches nan as well
+            raise RecipeError(f"{key}={getattr(r, key)}: must be a number of at least {least}")
+    if not 0 < r.lr < float("inf"):
+        raise RecipeError(f"lr={r.lr}: must be a number above 0")
+    if not 0 <= r.seed < 2**32:
+        raise RecipeError(f"seed={r.seed}: expected 0 to {2**32 - 1}")
+    if not 0 <= r.target < 1:
+        raise RecipeError(f"target={r.target}: a share of 1 is expected, e.g. target=0.85")
+    if Path(r.name).name != r.name or r.name in (".", "..") or r.name.endswith((".json", ".pkl", ".safetensors")):
+        raise RecipeError(f"name={r.name}: a plain name is expected, without ending; exports=DIR says where it is left")
+    for key in ("data", "exports", "name"):  # they go into the files of the run, which are UTF-8
+        require_text(key, str(getattr(r, key)))
+    validates = r.protocol == "published" or r.valid > 0
+    sched = getattr(r.sched, "func", r.sched)
+    fit = getattr(r.fit, "func", r.fit)
+    if sched is not None and getattr(fit, "sets_lr", False):
+        raise RecipeError(f"sched={sched.__name__} and fit={fit.__name__} would both set the learning rate; "
+                          f"add fit=flat, or sched=none")
+    if r.protocol == "published" and r.valid:
+        raise RecipeError(f"protocol=published validates on the test set and holds nothing out; drop valid={r.valid}")
+    for on, what in ((getattr(sched, "needs_valid", False), f"sched={getattr(sched, '__name__', '')}"),
+                     (r.patience, f"patience={r.patience}"), (r.target, f"target={r.target}"),
+                     (r.select == "best", "select=best")):
+        if on and not validates:
+            raise RecipeError(f"{what} watches validation accuracy, and this recipe validates on nothing; "
+                              f"add valid=0.1 to hold out a tenth of train")
+    if r.mix is not None and not getattr(getattr(r.loss, "func", r.loss), "mixes", False):
+        raise RecipeError(f"mix={getattr(r.mix, 'func', r.mix).__name__} needs a loss that takes several weighted "
+                          f"labels, and {getattr(r.loss, 'func', r.loss).__name__} does not; "
+                          f"use loss=cross_entropy, or mix=none")
+    for key in ("loss", "sched", "mix", "resize", "ema"):  # these refuse values out of range when they are made
+        try:
+            if (make := getattr(r, key)) is not None:
+                make()
+        except (ValueError, TypeError) as e:
+            raise RecipeError(f"{key}: {e}") from None
+    from torch import nn, zeros
+
+    try:
+        r.opt([nn.Parameter(zeros(2, 2, 1, 1))], lr=r.lr)
+    except (ValueError, TypeError) as e:
+        raise RecipeError(f"opt: {e}") from None
+    if r.precision == "fp16" and r.device == "cpu":
+        raise RecipeError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")

@@ -1,0 +1,133 @@
+"""`key=value` changes of the command line."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cifar_fast.recipe.spec import UNTYPED, Recipe, RecipeError
+from cifar_fast.utils.files import expand_path
+from cifar_fast.utils.text import nearest
+
+
+def elsewhere(recipe: Recipe, data: str) -> Recipe:
+    """The recipe on another dataset than its own, called <name>-<data>, so that it never overwrites its own export.
+
+    Statistics that were written down for its own dataset are left out: those of the images are used.
+    """
+    short = data if data in ("cifar10", "digits") else Path(os.path.realpath(expand_path(data))).name
+    return replace(recipe, data=data, name=f"{recipe.name}-{short}", stats=None)
+
+
+
+
+def override(recipe: Recipe, changes: list[str]) -> Recipe:
+    """A copy with `key=value` changes; `key.arg=value` changes an argument of a callable. Raises RecipeError.
+
+    Another dataset changes the run's name as well, see `elsewhere`, unless `name=` is given.
+    """
+    # In this order, whatever was typed: data= (it names the run) before name=, sched=step before sched.gamma=0.1.
+    for change in sorted(changes, key=lambda c: (not c.startswith("data="), "." in c.split("=")[0])):
+        key, sep, text = change.partition("=")
+        if not sep:
+            raise RecipeError(f"{change!r} is no key=value pair; for example epochs=30 or fit.pct_start=0.2")
+        name, _, arg = key.partition(".")
+        known = {f.name: f for f in fields(Recipe)}
+        if name not in known:
+            raise RecipeError(f"no setting is called {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+        f, now = known[name], getattr(recipe, name)
+        if arg:
+            new = _with_argument(name, now, arg, text)
+        elif "from" in f.metadata:
+            new = _callable(name, f.metadata["from"], text, optional=f.default is None)
+        elif f.name in UNTYPED:
+            raise RecipeError(f"{name} is no single value; copy the recipe and edit it: "
+                              f"python -m cifar_fast copy {recipe.name or 'final'} mine.py")
+        else:
+            new = _scalar(name, f.type, text, f.metadata.get("choices"))
+        if name == "data" and new != recipe.data:
+            recipe = elsewhere(recipe, new)
+        else:
+            recipe = replace(recipe, **{name: new})
+    sched = getattr(recipe.sched, "func", recipe.sched)
+    if getattr(sched, "sets_lr", False) and any(c.startswith("lr=") for c in changes):
+        raise RecipeError(f"lr= has no effect with sched={sched.__name__}, which sets the rate itself; "
+                          f"use sched.max_lr=…")
+    return recipe
+
+
+def _scalar(name: str, kind: str, text: str, choices=None) -> Any:
+    if choices and text not in choices:
+        raise RecipeError(f"{name}={text}: choose one of {', '.join(choices)}{nearest(text, choices)}")
+    if kind == "str":
+        return text
+    if kind == "bool":
+        if text.lower() not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
+            raise RecipeError(f"{name}={text}: expected true or false")
+        return text.lower() in ("true", "1", "yes", "on")
+    if "None" in kind and text.lower() in ("auto", "none"):
+        return None
+    try:
+        number = float(text)
+        if kind.startswith("int") and number != int(number):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise RecipeError(f"{name}={text}: expected {'a whole number' if kind.startswith('int') else 'a number'}"
+                          f"{' or auto' if 'None' in kind else ''}") from None
+    return int(number) if kind.startswith("int") else number
+
+
+def choices(module: str) -> dict[str, Callable]:
+    "The public callables of `module`, by name: what the command line takes for a field that holds a callable."
+    mod = importlib.import_module(module)
+    return {n: getattr(mod, n) for n in mod.__all__}
+
+
+def _callable(name: str, module: str, text: str, optional: bool) -> Callable | None:
+    if optional and text.lower() == "none":
+        return None
+    known = choices(module)
+    if text not in known:
+        raise RecipeError(f"{name}={text}: choose one of {', '.join([*known, *(['none'] if optional else [])])}"
+                          f"{nearest(text, known)}")
+    return partial(known[text])
+
+
+def settings(value: Callable | None) -> dict[str, Any]:
+    "The arguments of a recipe's callable that a user may set, with the values they have now."
+    if value is None:
+        return {}
+    func, given = (value.func, value.keywords) if isinstance(value, partial) else (value, {})
+    params = inspect.signature(func).parameters.values()
+    return {p.name: given.get(p.name, p.default) for p in params
+            if p.kind == p.KEYWORD_ONLY or p.name in given or (inspect.isclass(func) and p.name != "self")}
+
+
+def _with_argument(name: str, now: Any, arg: str, text: str) -> partial:
+    if not callable(now):
+        raise RecipeError(f"{name}.{arg}={text}: {name} is {now!r} here and takes no arguments; "
+                          f"choose one first, e.g. sched=step sched.gamma=0.1")
+    known = settings(now)
+    if arg not in known:
+        raise RecipeError(f"{name} takes no {arg!r}{nearest(arg, known)}; it takes {', '.join(known) or 'none'}")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    old = known[arg]
+    numbers = (int, float)
+    if old is not None and old is not inspect.Parameter.empty and type(value) is not type(old) and not (
+            isinstance(old, numbers) and isinstance(value, numbers) and bool not in (type(old), type(value))):
+        raise RecipeError(f"{name}.{arg}={text}: expected a value like {old!r}")
+    func, given = (now.func, now.keywords) if isinstance(now, partial) else (now, {})
+    if inspect.signature(func).parameters[arg].annotation in ("int", int) and value != int(value):
+        raise RecipeError(f"{name}.{arg}={text}: expected a whole number")
+    return partial(func, **{**given, arg: value})

@@ -1,0 +1,56 @@
+"""The recipes by name: files in `recipes/`, or any .py file."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from cifar_fast.recipe.spec import Recipe, RecipeError
+from cifar_fast.utils.files import expand_path
+from cifar_fast.utils.text import nearest
+
+
+def recipes_dir() -> Path:
+    "The folder of the recipes: in a wheel inside the package, in a checkout at the top of the tree."
+    package = Path(__file__).parent.parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def list_recipes() -> dict[str, str]:
+    "Recipe name → first line of its docstring, read without importing anything."
+    files = sorted(p for p in recipes_dir().glob("*.py") if not p.name.startswith("_"))
+    return {p.stem: (ast.get_docstring(ast.parse(p.read_text("utf-8"))) or "").split("\n")[0] for p in files}
+
+
+def recipe_path(name: str) -> Path:
+    "The file of a recipe: a name from `list_recipes`, or a path ending in .py. Raises RecipeError."
+    path = expand_path(name)
+    if path.suffix != ".py":
+        path = recipes_dir() / f"{name}.py"
+        if name not in (names := list_recipes()):
+            raise RecipeError(f"no recipe is called {name!r}{nearest(name, names)}; there are "
+                              f"{', '.join(names)}, or give a file: python -m cifar_fast copy final mine.py")
+    elif not path.is_file():
+        raise RecipeError(f"no recipe file {name}; python -m cifar_fast copy final {name} makes one to start from")
+    return path
+
+
+def load_recipe(name: str) -> Recipe:
+    "The `recipe` value of a recipe file, named after the file. Raises RecipeError naming the file."
+    path = recipe_path(name)
+    spec = importlib.util.spec_from_file_location(f"cifar_fast_recipe_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # timm looks a registered architecture's module up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        raise RecipeError(f"{path} cannot be run: {type(e).__name__}: {e}") from e
+    found = getattr(module, "recipe", None)
+    if not isinstance(found, Recipe):
+        raise RecipeError(f"{path} must define `recipe = Recipe(...)`; it has {type(found).__name__}")
+    return replace(found, name=found.name or path.stem)

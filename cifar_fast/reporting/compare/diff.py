@@ -1,0 +1,72 @@
+"""Two recipes value by value, as the command line names them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from inspect import Parameter
+from typing import Any
+
+from cifar_fast.recipe import Recipe, describe, flat, load_recipe, settings
+
+ABSENT = object()
+
+
+def recipe_differences(first: str, second: str) -> dict[str, dict[str, Any]]:
+    """Dotted name of a value → {recipe: value} for each that differs; a recipe that has no such value is left out.
+
+    Values are those that a run would use, so an argument that is left at its default equals one that spells it out.
+    Raises RecipeError.
+    """
+    one, two = values(load_recipe(first)), values(load_recipe(second))
+    found = {}
+    order = [f.name for f in fields(Recipe)]
+    for key in sorted({**one, **two}, key=lambda k: order.index(k.split(".")[0])):  # stable within a setting
+        told = one.get(key, ABSENT), two.get(key, ABSENT)
+        if told[0] != told[1] and not belongs_to_one(key, one, two):
+            found[key] = {name: v for name, v in zip((first, second), told, strict=True) if v is not ABSENT}
+    return found
+
+
+def values(recipe: Recipe) -> dict[str, Any]:
+    "Dotted name → value: `fit` is the callable's name, `fit.pct_start` an argument, `augment` the transforms in order."
+    from cifar_fast.audit import Budget
+
+    found: dict[str, Any] = {}
+    for f in fields(Recipe):
+        value = getattr(recipe, f.name)
+        if "from" in f.metadata:
+            func = getattr(value, "func", value)
+            path = describe(func)
+            known = func is not None and func.__module__.startswith(f.metadata["from"])
+            found[f.name] = path.rsplit(".", 1)[-1] if known else path  # whole where it is somebody's own
+            given = {k: v for k, v in settings(value).items() if v is not Parameter.empty}
+            found |= {k: v for k, v in flat(describe(given), f.name).items() if k != f.name}
+        elif f.name == "augment":
+            found |= transforms(describe(value), f.name)
+        elif f.name != "name":  # which says where a run is kept
+            told = flat(describe(value or Budget() if f.name == "budget" else value), f.name)
+            found |= {k: v for k, v in told.items() if v != {}}
+    return found
+
+
+def transforms(described: list[dict], at: str) -> dict[str, Any]:
+    "The names in order under `at`, the arguments of each under its name; a second one of a name is called NAME-2."
+    found: dict[str, Any] = {at: []}
+    for one in described:
+        (kind, args), = one.items()
+        count = sum(n.split("-")[0] == kind for n in found[at])
+        name = f"{kind}-{count + 1}" if count else kind
+        found[at].append(name)
+        inner = args.pop("transforms", None) if isinstance(args, dict) else None
+        found |= flat(args, f"{at}.{name}")
+        if inner is not None:
+            found |= transforms(inner, f"{at}.{name}.transforms")
+    return found
+
+
+def belongs_to_one(key: str, one: dict, two: dict) -> bool:
+    "Whether this is an argument of a transform that one recipe alone has: the list of names says so already."
+    if not key.startswith("augment."):
+        return False
+    return any((key in have) and not any(k.startswith(f"{key.rsplit('.', 1)[0]}.") for k in other)
+               for have, other in ((one, two), (two, one)))

@@ -1,0 +1,116 @@
+"""Two nets on the same images: where one alone is right, and what that says about the difference.
+
+The images are the sample here, the two nets stand as they are: another seed is another net, and no interval of this
+kind knows about it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+from cifar_fast.reporting.compare.runs import CompareError, Run
+
+LEVEL = 0.95
+CLASSES = 3  # how many are named on which the two differ most
+
+
+@dataclass(frozen=True)
+class Pair:
+    "Counts of images, shares of 1; `difference` is that of the first run less that of the second."
+
+    names: tuple[str, str]
+    on: str  # "test" or "held-out"
+    n: int
+    accuracy: tuple[float, float]
+    both: int  # right
+    first_only: int
+    second_only: int
+    neither: int
+    difference: float
+    interval: tuple[float, float]  # 95 %, Newcombe 1998
+    p: float  # McNemar's exact test
+    classes: tuple[tuple[str, float, float], ...]  # (class, accuracy of the first, of the second), the most apart first
+
+    @property
+    def real(self) -> bool:
+        "Whether interval and test both say that the difference is more than the draw of the images."
+        low, high = self.interval
+        return (low > 0 or high < 0) and self.p < 1 - LEVEL
+
+    def as_dict(self) -> dict:
+        return {**asdict(self), "level": LEVEL, "beyond_noise": self.real,
+                "methods": {"interval": "Newcombe 1998, method 10", "p": "McNemar, exact, two-sided"}}
+
+
+def pair(first: Run, second: Run) -> Pair:
+    "Raises PredictionsError where a run has kept none, CompareError where they are of other images."
+    a, b = first.predictions(), second.predictions()
+    if a.images != b.images or a.vocab != b.vocab or not np.array_equal(a.labels, b.labels):
+        raise CompareError(f"{first.name} and {second.name} were measured on other images ({described(a)}; "
+                           f"{described(b)}), so they cannot be paired; train both with the same data=, valid= and "
+                           f"seed=, or compare their means: python -m cifar_fast results")
+    if not len(a.labels):
+        raise CompareError(f"{first.name} and {second.name} were measured on no image at all")
+    right, other = a.correct, b.correct
+    counts = tuple(int(np.sum(x)) for x in (right & other, right & ~other, ~right & other, ~right & ~other))
+    n = len(right)
+    return Pair((first.name, second.name), a.on, n, (float(right.mean()), float(other.mean())), *counts,
+                difference=(counts[1] - counts[2]) / n, interval=newcombe(*counts), p=mcnemar(*counts[1:3]),
+                classes=most_apart(a.labels, right, other, a.vocab))
+
+
+def described(predictions) -> str:
+    fingerprint, _, part = predictions.images.partition("/")
+    return f"{len(predictions.labels):,} of {fingerprint[:8]}/{part}"
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def newcombe(both: int, first: int, second: int, neither: int, level: float = LEVEL) -> tuple[float, float]:
+    """Confidence interval of a difference between paired proportions.
+
+    R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
+    Statistics in Medicine 17 (1998) 2635–2650, method 10: Wilson's limits of either proportion, squared and added with
+    their correlation phi, which is corrected for continuity.
+    """
+    n = both + first + second + neither
+    one, two = both + first, both + second
+    (l1, u1), (l2, u2) = wilson(one, n, level), wilson(two, n, level)
+    p1, p2 = one / n, two / n
+    association = both * neither - first * second
+    if association > 0:
+        association = max(association - n / 2, 0)
+    margins = one * (n - one) * two * (n - two)
+    phi = association / sqrt(margins) if margins else 0.0
+
+    def side(a: float, b: float) -> float:
+        return sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
+
+    return p1 - p2 - side(p1 - l1, u2 - p2), p1 - p2 + side(u1 - p1, p2 - l2)
+
+
+def wilson(k: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    "Wilson's score interval of k in n, without correction for continuity."
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre, half = k + z * z / 2, z * sqrt(k * (n - k) / n + z * z / 4)
+    return (centre - half) / (n + z * z), (centre + half) / (n + z * z)
+
+
+def mcnemar(first: int, second: int) -> float:
+    "Two-sided exact p of McNemar's test (1947): a fair coin for each image that one net alone gets right."
+    from scipy.stats import binomtest
+
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+def most_apart(labels, right, other, vocab) -> tuple[tuple[str, float, float], ...]:
+    "The classes whose accuracies differ most, those that do not differ left out."
+    found = [(name, float(right[labels == i].mean()), float(other[labels == i].mean()))
+             for i, name in enumerate(vocab) if (labels == i).any()]
+    found.sort(key=lambda c: -abs(c[1] - c[2]))
+    return tuple(c for c in found[:CLASSES] if c[1] != c[2])

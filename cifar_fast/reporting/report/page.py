@@ -1,0 +1,243 @@
+"""report.html: one file that loads nothing from elsewhere, made of a run's card, history and figures."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from pathlib import Path
+
+import pandas as pd
+from fastcore.xml import (
+    FT,
+    H1,
+    H2,
+    A,
+    Body,
+    Code,
+    Dd,
+    Div,
+    Dl,
+    Dt,
+    Figcaption,
+    Figure,
+    Footer,
+    Head,
+    Header,
+    Html,
+    Img,
+    Main,
+    Meta,
+    Nav,
+    P,
+    Pre,
+    Section,
+    Span,
+    Style,
+    Table,
+    Tbody,
+    Td,
+    Th,
+    Thead,
+    Title,
+    Tr,
+    to_xml,
+)
+
+from cifar_fast.audit import bound
+
+FIGURES = {  # file → heading of its section, what it shows
+    "history.png": ("Curves", "Loss and accuracy by epoch; red dashes mark the target."),
+    "learning_rate.png": ("Curves", "Learning rate and momentum over the steps."),
+    "lr_find.png": ("Curves", "The learning-rate search before the run."),
+    "published.png": ("Curves", "The published record beside this run."),
+    "augmented.png": ("What the net was fed", "Training images of the first epoch: augmented, resized and mixed."),
+    "classes.png": ("Classes", "Accuracy of each class."),
+    "confusion.png": ("Classes", "Which class is taken for which."),
+    "mistakes.png": ("Mistakes", "The wrong predictions that the net was surest of."),
+    "calibration.png": ("Calibration", "Whether it is as often right as it says."),
+    "layers.png": (None, ""),  # in the page as a table
+}
+"Every image that a run may leave, in the order of the page."
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2430; --dim: #586274; --paper: #fbfbf9; --card: #ffffff; --line: #dfe3e8;
+  --accent: #0060a0; --good: #00694b; --bad: #a63c00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --dim: #a7b0bd; --paper: #14181e; --card: #1c222a;
+  --line: #323b47; --accent: #7cc0f5; --good: #5fd0a8; --bad: #ff9f6b; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+header, main, footer { max-width: 60rem; margin: 0 auto; padding: 0 1.25rem; }
+header { padding-top: 2.5rem; }
+h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.6rem 0 .8rem; }
+p { margin: .4rem 0 .8rem; } .dim, figcaption, footer { color: var(--dim); font-size: .9rem; }
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; margin: 1.2rem 0 0; padding: .7rem 0;
+  border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); }
+a { color: var(--accent); }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .8rem; margin: 1.4rem 0 0; }
+dl div { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .7rem .9rem; }
+dt { color: var(--dim); font-size: .8rem; } dd { margin: 0; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
+figure { margin: 0 0 1.2rem; } figure img { display: block; max-width: 100%; height: auto; background: #fff;
+  border: 1px solid var(--line); border-radius: .6rem; padding: .5rem; }
+figcaption { margin-top: .35rem; }
+@media (max-width: 44rem) { .across { overflow-x: auto; } .across img { max-width: none; width: 44rem; } }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { color: var(--dim); font-weight: 600; } th:first-child, td:first-child, .words td, .words th { text-align: left; }
+.words td:nth-child(2) code { white-space: normal; overflow-wrap: anywhere; }
+.ok { color: var(--good); } .broken { color: var(--bad); }
+pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .8rem; }
+code { font: .88em ui-monospace, monospace; } footer { margin: 3rem auto 2.5rem; }
+"""
+
+
+def page(card: dict, folder: Path, history: pd.DataFrame | None, layers: list[list[str]] | None,
+         missing: list[str] = ()) -> str:
+    "The whole report as HTML; `folder` holds the figures, `missing` says what could not be made and why."
+    name = card.get("name", folder.name)
+    sections = [*figures(folder, history), audited(card, layers), recipe(card), environment(card)]
+    sections = [s for s in sections if s]
+    links = Nav(*(A(heading, href=f"#{anchor(heading)}") for heading, _ in sections), aria_label="Sections")
+    body = [Section(H2(heading, id=anchor(heading)), *parts) for heading, parts in sections]
+    left_out = [P(Span("Not in this report: ", cls="dim"), "; ".join(missing))] if missing else []
+    head = Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width, initial-scale=1"),
+                Title(f"{name}: report of a run"), Style(STYLE))
+    top = Header(H1(str(name)), P(lead(card), cls="dim"), numbers(card), links)
+    end = Footer(P("Made by cifar_fast. ", Code(f"python -m cifar_fast report {name}"), " makes it anew."))
+    return "<!doctype html>\n" + to_xml(Html(head, Body(top, Main(*left_out, *body), end), lang="en"), indent=False)
+
+
+def anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
+
+
+def lead(card: dict) -> str:
+    data, machine, seconds = card.get("data", {}), card.get("machine", {}), card.get("seconds", {})
+    parts = [f"{card['arch']} on {data.get('name', 'its data')}", str(card.get("protocol", "")), card.get("date", ""),
+             f"{seconds['training']:,.0f} s of training" if "training" in seconds else "", machine.get("device", ""),
+             f"commit {card['commit']}" if card.get("commit") else ""]
+    return " · ".join(p for p in parts if p)
+
+
+def numbers(card: dict) -> FT:
+    "Plain accuracy first, TTA beside it."
+    found = card.get("test") or card.get("held_out") or {}
+    on = "test" if card.get("test") else "held-out"
+    audit, last, best = card.get("audit", {}), card.get("last_epoch") or {}, card.get("best_epoch") or {}
+    shown = []
+    if str(card.get("protocol", "")).startswith("selected on test") and best:
+        from cifar_fast.training.callbacks.stopping import watched
+
+        shown += [("last epoch, test", percent(last.get(watched(last)))),
+                  (f"best epoch ({best.get('epoch')}), selected on test", percent(best.get("accuracy")))]
+    elif found:
+        shown.append((f"{on} accuracy", percent(found.get("accuracy"))))
+    if "accuracy_tta" in found:
+        shown.append(("TTA: image and mirror", percent(found["accuracy_tta"])))
+    shown += [("parameters", whole(audit.get("params"))),
+              ("receptive field", f"{audit.get('receptive_field', '–')} px"),
+              ("multiply-adds", f"{audit.get('macs', 0) / 1e6:,.1f} M"), ("epochs", whole(card.get("epochs")))]
+    return Dl(*(Div(Dt(label), Dd(value)) for label, value in shown))
+
+
+def figures(folder: Path, history: pd.DataFrame | None) -> list[tuple[str, list[FT]]]:
+    "The sections that are made of images, those that are there."
+    found: dict[str, list[FT]] = {}
+    for name, (heading, says) in FIGURES.items():
+        if heading and (folder / name).is_file():
+            code = base64.b64encode((folder / name).read_bytes()).decode()
+            image = Img(src=f"data:image/png;base64,{code}", alt=says)
+            if is_wide(folder / name):
+                image = Div(image, cls="across", tabindex="0", role="group", aria_label=says)
+            found.setdefault(heading, []).append(Figure(image, Figcaption(says)))
+    if history is not None and len(history):
+        found.setdefault("Curves", []).append(epochs_table(history))
+    return list(found.items())
+
+
+def is_wide(path: Path) -> bool:
+    "Whether a PNG is so wide that a phone, which shows it whole, would leave nothing to read."
+    head = path.read_bytes()[:24]
+    if len(head) < 24 or head[:8] != b"\x89PNG\r\n\x1a\n":
+        return False  # whatever it is, the report is made
+    width, height = struct.unpack(">II", head[16:])
+    return width > 1.5 * height
+
+
+def epochs_table(history: pd.DataFrame) -> FT:
+    "The last epochs in figures; all of them are in history.csv."
+    shown = history.tail(5)
+    rows = [[f"{v:.0f}" if c == "epoch" else f"{v:.4g}" for c, v in row.items()] for _, row in shown.iterrows()]
+    return Div(P(f"The last {len(shown)} of {len(history)} epochs; history.csv has them all.", cls="dim"),
+               table([[c.replace("_", " ") for c in shown.columns], *rows]))
+
+
+def audited(card: dict, layers: list[list[str]] | None) -> tuple[str, list[FT]] | None:
+    audit, waived = card.get("audit", {}), card.get("waived", {})
+    rows = [["rule", "asked for", "found", ""]]
+    for v in audit.get("verdicts", []):
+        kept = Span("kept", cls="ok") if v["ok"] else Span(
+            f"waived: {waived[v['rule']]}" if v["rule"] in waived else "broken", cls="broken")
+        rows.append([v["rule"].replace("_", " "), asked(v), shown(v["found"]), kept])
+    parts = [table(rows, words=True)] if len(rows) > 1 else []
+    if layers:
+        parts += [P("Layers in the order they run; RF is the receptive field in pixels, by the rule.", cls="dim"),
+                  table(layers)]
+    return ("Net and audit", parts) if parts else None
+
+
+def recipe(card: dict) -> tuple[str, list[FT]] | None:
+    values = card.get("recipe")
+    if not isinstance(values, dict):
+        return None
+    rows = [["setting", "value"], *([k, Code(told(v))] for k, v in values.items())]
+    return "Recipe", [table(rows, words=True)]
+
+
+def environment(card: dict) -> tuple[str, list[FT]]:
+    rows = [["what", "which"], *([k, str(v)] for part in ("machine", "versions", "data")
+                                 for k, v in card.get(part, {}).items())]
+    again = f"python -m cifar_fast predict exports/{card.get('name', 'NAME')} IMAGE…"
+    return "Environment", [table(rows, words=True), P("Use it:"), Pre(Code(again))]
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def table(rows: list[list], words: bool = False) -> FT:
+    head, *body = rows
+    made = Table(Thead(Tr(*(Th(c, scope="col") for c in head))), Tbody(*(Tr(*(Td(c) for c in row)) for row in body)),
+                 cls="words" if words else None)
+    return Div(made, cls="wide", tabindex="0", role="region", aria_label=f"Table by {head[0]}")
+
+
+def told(value) -> str:
+    "A described value in a line: a callable by its last name, with its arguments."
+    if isinstance(value, dict) and set(value) == {"call", "args"}:
+        args = ", ".join(f"{k}={told(v)}" for k, v in value["args"].items())
+        return f"{value['call'].rpartition('.')[2]}({args})"
+    if isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), dict):  # a transform
+        (name, args), = value.items()
+        return f"{name}({told(args)})"
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={told(v)}" for k, v in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(map(told, value)) or "–"
+    return "–" if value is None else str(value)
+
+
+def asked(verdict: dict) -> str:
+    "`at most 199,999`; a rule that asks for one thing is a yes."
+    told = shown(verdict["required"])
+    return told if isinstance(verdict["required"], bool) else f"{bound(verdict['rule'])} {told}"
+
+
+def shown(value) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else whole(value)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"
+
+
+def whole(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"

@@ -1,0 +1,92 @@
+"""One line a recipe: the mean of its experiment over seeds, with the standard deviation and n."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from cifar_fast.recipe import describe, list_recipes, load_recipe
+from cifar_fast.reporting.results.rows import recipe_id
+from cifar_fast.reporting.results.store import COLUMNS, FIGURES, SCATTERED
+
+LATEST = ("settings", "on", "data", "date", "commit")
+
+
+def facts() -> dict[str, dict]:
+    "Recipe of the project → its id as it stands, its net in a line, and what the net's authors state about it."
+    from cifar_fast.models import published
+
+    found = {}
+    for name, line in list_recipes().items():
+        recipe = load_recipe(name)
+        # What follows a semicolon there is the published figure, which has a column of its own.
+        found[name] = {"recipe_id": recipe_id(describe(recipe)), "line": line.split(";")[0].rstrip("."),
+                       "stated": published(recipe.arch) or {}}
+    return dict(sorted(found.items(), key=lambda item: bool(item[1]["stated"])))  # ours, then the reproductions
+
+
+def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
+    """A line for each recipe of `ids` (name → recipe_id as it stands now), then for each other name in `rows`.
+
+    A recipe's experiment is the one of its id, whatever its runs were named; without such a run its latest one.
+    """
+    rows = completed(rows)
+    rows = rows.assign(**{figure: pd.to_numeric(rows[figure]).astype(float) for figure in FIGURES})
+    # A run named after its seed (sprint-43) is one of its recipe's, of a former state of it too.
+    named = [name.removesuffix(f"-{seed}") if name.removesuffix(f"-{seed}") in ids else name
+             for name, seed in zip(rows["recipe"], rows["seed"], strict=True)]
+    rows["recipe"] = pd.Series(named, index=rows.index, dtype=str)
+    # Rows without an id, made by hand, are one experiment where they were started with the same words.
+    rows["experiment"] = rows["recipe_id"].where(rows["recipe_id"] != "", rows["recipe"] + " " + rows["settings"])
+    lines = []
+    for name, id_ in ids.items():
+        current = rows[rows["recipe_id"] == id_]
+        lines.append(line(name, latest(rows, name) if current.empty else current, current=not current.empty))
+    others = rows[~rows["recipe"].isin(ids) & ~rows["recipe_id"].isin(ids.values())]
+    lines += [line(name, latest(others, name), current=None) for name in dict.fromkeys(others["recipe"])]
+    return pd.DataFrame(lines, columns=list(line("", rows.iloc[:0], None)))
+
+
+def completed(rows: pd.DataFrame) -> pd.DataFrame:
+    "With every column, '' in those that a table made by hand or long ago has not."
+    return rows.reindex(columns=list(dict.fromkeys([*rows.columns, *COLUMNS])), fill_value="")
+
+
+def by_epochs(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    "A line, as `summarize` makes them, for each number of epochs that a recipe of the project was run for as it is."
+    recipe, rows = load_recipe(name), completed(rows)
+    counts = sorted({int(n) for n in rows["epochs"] if str(n).isdigit()})
+    ids = {str(n): recipe_id(describe(replace(recipe, epochs=n))) for n in counts}
+    lines = summarize(rows[rows["recipe_id"].isin(ids.values())], ids)
+    return lines[lines["current"].eq(True)]
+
+
+def latest(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    "The runs of the experiment that the last row named `name` belongs to."
+    own = rows[rows["recipe"] == name]
+    return own[own["experiment"] == own["experiment"].iloc[-1]] if len(own) else own
+
+
+def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
+    """Mean, standard deviation (n−1) and n over the seeds of one experiment; of a seed run twice the last run.
+
+    A figure that one of the runs lacks is left out: a mean over the others would be of another n.
+    """
+    runs = runs.drop_duplicates("seed", keep="last")
+    last = runs.iloc[-1].to_dict() if len(runs) else {}
+    found = {"recipe": name, "recipe_id": last.get("recipe_id"), "current": current if len(runs) else None,
+             "n": len(runs), "seeds": " ".join(runs["seed"])}
+    for figure in FIGURES:
+        found[figure] = runs[figure].mean(skipna=False)
+        if figure in SCATTERED:
+            found[f"{figure}_std"] = runs[figure].std(ddof=1, skipna=False)
+    # Seeds may have run on machines of different speed: no run took a mean of their seconds.
+    found["seconds_min"], found["seconds_max"] = runs["seconds"].min(skipna=False), runs["seconds"].max(skipna=False)
+    together = {k: ", ".join(dict.fromkeys(v for v in runs[k] if v)) for k in ("device", "threads", "precision")}
+    return {**found, **{k: last.get(k) for k in LATEST}, **together, "since": runs["date"].min()}
+
+
+def selected(line) -> bool:
+    "Whether this line's runs validated on test, as the published systems did."
+    return "selected on test" in (line["on"] or "")

@@ -1,0 +1,174 @@
+"""A run's folder while it works: one process at a time, its checkpoint, and whether a run may go on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from filelock import FileLock, Timeout
+
+from cifar_fast.recipe import Recipe, describe, flat
+from cifar_fast.training.callbacks.checkpoint import load
+from cifar_fast.utils.environment import versions
+from cifar_fast.utils.errors import CifarFastError
+from cifar_fast.utils.files import TEMPORARY, remove_temporaries
+
+ASIDE = ("name", "exports", "report", "workers", "device", "precision", "compile", "checkpoint_epochs",
+         "checkpoint_minutes")
+"Settings that change no weight, or that are compared as what became of them (`device=auto` is a CPU here)."
+
+COMPARED = ("recipe", "code", "data", "machine", "versions", "commit")
+"What must be the same for a run to go on to the very same weights."
+
+
+class RunError(CifarFastError):
+    "A run that cannot begin or go on here; the message says what is kept and how to go on."
+
+
+class Interrupted(RunError):
+    "There is a run that stopped, and nobody said whether to continue it."
+
+
+class RunFolder:
+    "exports/NAME, held by one process; `working` has what an unfinished run has written so far."
+
+    def __init__(self, stem: Path):
+        self.stem, self.working = stem, stem / "running"
+        self.checkpoint = self.working / "checkpoint.pt"
+        self.lock = FileLock(stem / ".lock")
+
+    def __enter__(self):
+        self.stem.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"another run of {self.stem.name} is working in {self.stem} and was left alone; wait for "
+                           f"it, or give this one a name of its own: name={self.stem.name}-2") from None
+        self.tidy()  # whoever wrote them is dead: the lock is ours
+        return self
+
+    def __exit__(self, *exc):
+        self.lock.release()
+
+    def begin(self, keep: bool) -> None:
+        "Make `working`; what a former run left there goes, unless it is continued."
+        if not keep:
+            shutil.rmtree(self.working, ignore_errors=True)
+        self.working.mkdir(parents=True, exist_ok=True)
+
+    def publish(self) -> None:
+        "Move what the run has written to its place; the checkpoint stays until all is done."
+        for path in self.working.iterdir():
+            if path != self.checkpoint:
+                path.replace(self.stem / path.name)
+
+    def end(self) -> None:
+        "Remove `working` in one move: a run is either there to go on or has ended."
+        gone = self.stem / f".{self.working.name}.{os.getpid()}{TEMPORARY}"
+        self.working.rename(gone)
+        shutil.rmtree(gone)
+
+    def tidy(self) -> None:
+        remove_temporaries(self.working)
+        remove_temporaries(self.stem)
+        for ending in (".safetensors", ".json", ".pkl"):
+            remove_temporaries(self.stem.parent, self.stem.name + ending)
+
+    def interrupted(self) -> dict | None:
+        "The checkpoint of a run that stopped; None where there is none. Raises CheckpointError."
+        return load(self.checkpoint) if self.checkpoint.exists() else None
+
+
+def typed_for(recipe: Recipe) -> list[str] | None:
+    "What was typed for the run of this recipe that stopped: its name and the changes; None where none has."
+    path = RunFolder(export_path(recipe)).checkpoint
+    return load(path)["about"]["given"] if path.exists() else None
+
+
+def command(about: dict) -> str:
+    "What continues a run."
+    given = shlex.join(about["given"] or ["NAME"])
+    return f"python -m cifar_fast recipe {given} --resume"
+
+
+def export_path(recipe: Recipe) -> Path:
+    return Path(recipe.exports).expanduser() / recipe.name
+
+
+def where(checkpoint: dict) -> str:
+    "How far a run had come, in words."
+    (epoch, batch), epochs = checkpoint["position"], checkpoint["about"]["recipe"]["epochs"]
+    if (epoch, batch) == (epochs, 0):
+        return "after its last epoch"  # which is an earlier one where it had reached its target
+    return f"{f'in epoch {epoch + 1}, after {batch} batches' if batch else f'after epoch {epoch}'} of {epochs}"
+
+
+def identity(recipe: Recipe, data: str, machine: dict, commit: str | None) -> dict[str, Any]:
+    "What a run's weights follow from: compared when it goes on."
+    described = {k: v for k, v in describe(recipe).items() if k not in ASIDE}
+    return {"recipe": described, "code": own_code(recipe), "data": data, "machine": machine, "versions": versions(),
+            "commit": commit}
+
+
+def own_code(recipe: Recipe) -> dict[str, str]:
+    "Names and SHA-256 of the files that hold a recipe's own functions and net: what `describe` cannot see inside."
+    modules = {timm.model_entrypoint(recipe.arch).__module__, *modules_of(*(getattr(recipe, f.name)
+                                                                           for f in fields(recipe)))}
+    files = {getattr(sys.modules.get(m), "__file__", None) for m in modules if m}
+    # Ours have a commit, libraries a version.
+    ours, libraries = Path(__file__).parent.parent, Path(torch.__file__).parent.parent
+    return {Path(f).name: hashlib.sha256(Path(f).read_bytes()).hexdigest()[:16] for f in sorted(filter(None, files))
+            if not Path(f).is_relative_to(ours) and not Path(f).is_relative_to(libraries)}
+
+
+def modules_of(*values: Any) -> Iterator[str]:
+    "Names of the modules that define the functions and objects in a recipe's values, however deep."
+    for value in values:
+        if isinstance(value, partial):
+            yield from modules_of(value.func, *value.args, *value.keywords.values())
+        elif isinstance(value, Mapping):
+            yield from modules_of(*value.values())
+        elif isinstance(value, list | tuple):
+            yield from modules_of(*value)
+        else:
+            yield (value if hasattr(value, "__qualname__") else type(value)).__module__
+            yield from modules_of(*getattr(value, "transforms", ()))  # of Albumentations: OneOf, Sequential …
+
+
+def differences(then: dict, now: dict) -> list[str]:
+    "A line for each value of two identities that differs."
+    old, new = (flat({k: about.get(k, {}) for k in COMPARED}) for about in (then, now))
+    return [f"{key}: {old.get(key, 'not there')} then, {new.get(key, 'not there')} now"
+            for key in dict.fromkeys([*old, *new]) if old.get(key, old) != new.get(key, old)]
+
+
+def called(described: Any) -> str:
+    "The name of a described callable."
+    return (described["call"] if isinstance(described, dict) else described).rpartition(".")[2]
+
+
+def require_same(then: dict, now: dict, allow: bool) -> list[str]:
+    "The differences that are allowed, none otherwise. Raises RunError, which lists them."
+    found = differences(then, now)
+    if then["recipe"]["arch"] != now["recipe"]["arch"]:
+        raise RunError(f"the stopped run trains {then['recipe']['arch']}, this recipe {now['recipe']['arch']}: "
+                       f"--restart begins it anew")
+    before, after = (called(about["recipe"]["opt"]) for about in (then, now))
+    if before != after:
+        raise RunError(f"the stopped run optimises with {before}, whose state {after} cannot take over: --restart "
+                       f"begins it anew")
+    if found and not allow:
+        lines = "\n  ".join(found)
+        raise RunError(f"the stopped run was begun with other values, so it would not end with the same weights:\n"
+                       f"  {lines}\nmake them the same, or go on all the same with --allow-changes, or --restart")
+    return found

@@ -1,0 +1,56 @@
+"""From DataLoaders and the name of an architecture to a fastai Learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from fastai.callback.core import CancelEpochException
+from fastai.learner import Learner
+from fastai.metrics import accuracy
+
+from cifar_fast.models import create_arch
+from cifar_fast.training.callbacks.seeding import Seeding
+from cifar_fast.training.losses import cross_entropy
+from cifar_fast.training.optimizers import sgd
+
+
+class CifarLearner(Learner):
+    """A Learner that can begin in the middle of a run, for a resume.
+
+    fastai's `start_epoch` cancels the epochs before, which still counts them, logs them and steps their schedulers.
+    """
+
+    begin_at = (0, 0)  # (epoch, batch), counted from 0, that the next fit begins with
+
+    def _do_fit(self):
+        for epoch in range(self.begin_at[0], self.n_epoch):
+            self.epoch = epoch
+            self._with_events(self._do_epoch, "epoch", CancelEpochException)
+
+    def all_batches(self):
+        self.n_iter = len(self.dl)
+        done = self.begin_at[1] if self.training and self.epoch == self.begin_at[0] else 0
+        if done:
+            self.dl.skip_batches(done)
+        for i, batch in enumerate(self.dl, done):
+            self.one_batch(i, batch)
+
+
+def cifar_learner(
+    dls,  # DataLoaders of (B, 3, 32, 32) images, as `make_dls` makes them
+    arch: str,  # a name in timm's registry
+    *,
+    loss_func: Callable | None = None,  # logits (B, C) and labels (B,) or `MixedLabels`; default cross-entropy
+    opt_func: Callable | None = None,  # default torch's SGD with momentum
+    metrics=accuracy,
+    seed: int | None = None,  # of order, augmentation, mixing and dropout; default that of `dls.train`
+    **kwargs,  # as `fastai.learner.Learner` takes them
+) -> CifarLearner:
+    "A Learner for the whole net: the head is part of the architecture, so fastai adds none that breaks the budget."
+    seed = getattr(dls.train, "seed", 0) if seed is None else seed
+    learn = CifarLearner(dls, create_arch(arch, dls.c), loss_func=loss_func or cross_entropy(),
+                         opt_func=opt_func or partial(sgd, momentum=0.9), metrics=metrics, **kwargs)
+    learn.recorder.train_metrics = True  # train_accuracy beside valid_accuracy
+    learn.add_cb(Seeding(seed))
+    return learn

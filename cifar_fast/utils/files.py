@@ -1,0 +1,152 @@
+"""Writes that are whole or did not happen: beside the target, flushed, then renamed over it. And reads that end."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import stat
+import tempfile
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+TEMPORARY = ".part"
+"How the names of temporary files end; they begin with a dot and the name of their target."
+
+
+@contextmanager
+def atomic_write(path: str | Path):
+    """A temporary path beside `path`; renamed over it when the block ends well, removed when it does not.
+
+    A link stays one: the file that it leads to is replaced. A device or pipe, /dev/stdout say, is written into.
+    """
+    path = Path(path)
+    if is_stream(path):
+        with tempfile.TemporaryDirectory() as folder, with_path_in_error(path):
+            yield (tmp := Path(folder) / "whole")
+            with open(path, "wb") as out:
+                out.write(tmp.read_bytes())
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with with_path_in_error(path):
+        fd, tmp = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+        os.close(fd)
+        try:
+            yield Path(tmp)
+            with open(tmp, "rb+") as f:
+                os.fsync(f.fileno())
+            os.chmod(tmp, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+            os.replace(tmp, path)
+        except BaseException:
+            Path(tmp).unlink(missing_ok=True)
+            raise
+
+
+def is_stream(path: Path) -> bool:
+    "Whether this is no file that could be replaced: a device, a pipe, or what /dev/stdout leads to."
+    return path.exists() and (path.parts[:2] == ("/", "dev") or not (path.is_file() or path.is_dir()))
+
+
+@contextmanager
+def rollback_on_error(*paths: Path):
+    "Files that belong together: where the block fails each is what it was before."
+    former = {}
+    with ExitStack() as links:
+        for path in paths:
+            if path.is_file():
+                former[path] = path.with_name(f".{path.name}.former{TEMPORARY}")
+                former[path].unlink(missing_ok=True)
+                links.callback(former[path].unlink, missing_ok=True)
+                try:
+                    os.link(path, former[path])
+                except OSError:  # a file system without hard links
+                    shutil.copy2(path, former[path])
+        try:
+            yield
+        except BaseException:
+            for path in paths:
+                if path not in former:
+                    if path.is_file():
+                        path.unlink()
+                elif not path.is_file() or not os.path.samefile(path, former[path]):
+                    os.replace(former[path], path)
+            raise
+
+
+@contextmanager
+def with_path_in_error(path: Path):
+    "An OSError that leaves the block names `path` where it named nothing (a full disk does) or a temporary file of it."
+    try:
+        yield
+    except OSError as e:
+        unnamed = e.filename is None or (e.filename2 is None and str(e.filename).endswith(TEMPORARY))
+        if unnamed and e.errno is not None:  # without a number its own text would be lost
+            e.filename = str(path)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_write(path) as tmp:
+        tmp.write_text(text, encoding="utf-8")
+
+
+def write_new(path: str | Path, text: str) -> None:
+    "A file that is not there yet. Raises FileExistsError where it is, and leaves none that is cut."
+    with with_path_in_error(Path(path)):
+        file = open(path, "x", encoding="utf-8")
+        try:
+            with file:
+                file.write(text)
+        except BaseException:
+            Path(path).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def regular(path: str | Path, most: int):
+    "A file open to read and its size. Raises OSError for a pipe (it would block), a device (never end), one too long."
+    def opener(name, flags):
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", opener=opener) as file:
+        facts = os.fstat(file.fileno())  # of what is open here, which nobody can exchange
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError("it is no regular file")
+        if facts.st_size > most:
+            raise OSError(f"it has {facts.st_size:,} bytes, more than the {most:,} that are read")
+        yield file, facts.st_size
+
+
+def read_regular(path: str | Path, most: int) -> bytes:
+    with regular(path, most) as (file, size):
+        return whole(file, size)
+
+
+def whole(file, size: int) -> bytes:
+    "All of an open file. Raises OSError where it is no longer as long as it was."
+    file.seek(0)
+    content = file.read(size + 1)
+    if len(content) != size:
+        raise OSError("it changes while it is read")
+    return content
+
+
+def expand_path(path: str | Path) -> Path:
+    "With the home that `~` stands for; where there is no such home the path stays as it is, and is not found."
+    return Path(os.path.expanduser(path))
+
+
+def remove_temporaries(folder: Path, name: str | None = None) -> None:
+    """Remove what a killed process left half written (or half removed) of `name` in `folder`, or of anything.
+
+    For whoever knows that nobody is writing there now.
+    """
+    for path in folder.glob(f".{glob.escape(name) if name else '*'}.*{TEMPORARY}"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
