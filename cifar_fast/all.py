@@ -20,7 +20,7 @@ from cifar_fast.runs.run import train
 from cifar_fast.training.callbacks.ema import ema
 from cifar_fast.training.callbacks.mix import mixing
 from cifar_fast.training.callbacks.resize import progressive
-from cifar_fast.training.fits import flat, flat_cos, one_cycle
+from cifar_fast.training.fits import constant, flat_cos, one_cycle
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.losses import MixedLabels, cross_entropy, focal
 from cifar_fast.training.lr_finder import find as lr_find
@@ -31,7 +31,7 @@ from cifar_fast.training.schedules import cosine, cyclic, one_cycle_torch, plate
 __all__ = [
     "A", "AlbumentationsTransform", "Budget", "MixedLabels", "PUBLISHED_STATS", "Recipe", "SeededDL", "adam",
     "adamw", "audit", "audit_table", "cifar_learner", "cosine", "cross_entropy", "cyclic", "data_block", "ema",
-    "flat", "flat_cos", "focal", "layer_table", "list_recipes", "load_export", "load_model", "load_recipe",
+    "constant", "flat_cos", "focal", "layer_table", "list_recipes", "load_export", "load_model", "load_recipe",
     "load_source", "lr_find", "make_dls", "mixing", "muon", "one_cycle", "one_cycle_torch", "override", "partial",
     "plateau", "plots", "prepare", "progressive", "read_image", "rebuild_pickle", "sgd", "step", "test_dl",
     "timm", "train", "warmup_cosine",

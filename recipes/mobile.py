@@ -16,7 +16,7 @@ from cifar_fast.all import *
 recipe = Recipe(
     arch="cifar_mobile",
     epochs=80,
-    protocol="published",
+    validate_on="test",
     bs=128,
     drop_last=False,
     stats=PUBLISHED_STATS,
@@ -28,7 +28,7 @@ recipe = Recipe(
     ),
     lr=0.01,
     opt=partial(sgd, momentum=0.9, weight_decay=5e-4),
-    fit=partial(flat),
+    fit=partial(constant),
     sched=partial(cosine, eta_min=1e-6),
     loss=partial(cross_entropy),
     compile="auto",

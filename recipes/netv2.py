@@ -20,8 +20,8 @@ from cifar_fast.all import *
 recipe = Recipe(
     arch="cifar_netv2",
     epochs=50,
-    protocol="published",
-    select="best",
+    validate_on="test",
+    keep="best",
     target=0.85,
     bs=128,
     drop_last=False,
@@ -34,7 +34,7 @@ recipe = Recipe(
     ),
     lr=1e-3,
     opt=partial(adam, betas=(0.9, 0.999), weight_decay=1e-4),
-    fit=partial(flat),
+    fit=partial(constant),
     sched=partial(plateau, factor=0.5, patience=2, min_lr=1e-6),
     loss=partial(cross_entropy),
     channels_last=True,  # memory format only: the same arithmetic

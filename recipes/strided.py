@@ -26,7 +26,7 @@ from cifar_fast.all import *
 recipe = Recipe(
     arch="cifar_strided",
     epochs=30,
-    protocol="published",
+    validate_on="test",
     bs=128,
     drop_last=False,
     stats=PUBLISHED_STATS,
@@ -39,7 +39,7 @@ recipe = Recipe(
     ),
     lr=0.01,
     opt=partial(sgd, momentum=0.9, weight_decay=1e-4),
-    fit=partial(flat),
+    fit=partial(constant),
     sched=partial(one_cycle_torch, max_lr=0.05),
     loss=partial(cross_entropy),
     channels_last=True,  # memory format only: the same arithmetic

@@ -29,7 +29,7 @@ from cifar_fast.runs.dryrun import dry_run  # noqa: F401  (fastai and all that a
 from cifar_fast.utils import files
 from cifar_fast.utils.files import TEMPORARY
 
-RUN = ["recipe", "final", "data=digits", "arch=cifar_sprint", "epochs=2", "bs=128", "valid=0.2", "select=best",
+RUN = ["recipe", "final", "data=digits", "arch=cifar_sprint", "epochs=2", "bs=128", "valid=0.2", "keep=best",
        "checkpoint_minutes=0.00001", "report=no"]
 NAME = "final-digits"
 WRITES = 41  # of the undisturbed run with its report: a checkpoint a step and an epoch, and all that follows the last

@@ -244,7 +244,7 @@ def test_the_test_set_is_no_part_of_training(digits):
     dls = make_dls(digits, valid=0.1)
     rows = {int(i) for part in (dls.train_ds, dls.valid_ds) for i in part.items}
     assert rows == set(range(len(digits.train)))
-    published = make_dls(digits, protocol="published")
+    published = make_dls(digits, validate_on="test")
     assert [int(i) for i in published.train_ds.items] == list(range(1438))
     assert [int(i) for i in published.valid_ds.items] == list(range(1438, 1797))
 
@@ -323,10 +323,10 @@ def test_nothing_held_out(digits):
 
 
 def test_published_validates_on_the_test_set(digits):
-    train, held = split_rows(digits, 0, "published", 42)
+    train, held = split_rows(digits, 0, "test", 42)
     assert train.tolist() == list(range(1438)) and held.tolist() == list(range(1438, 1797))
-    with pytest.raises(ValueError, match="protocol=published.*digits has none.*valid=0.1"):
-        split_rows(replace(digits, test=None), 0, "published", 42)
+    with pytest.raises(ValueError, match="validate_on=test.*digits has none.*valid=0.1"):
+        split_rows(replace(digits, test=None), 0, "test", 42)
 
 
 @pytest.mark.parametrize("valid", [1e-4, 0.005, 1, 9, 1429, 1438, 5000, 0.9999])

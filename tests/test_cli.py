@@ -277,7 +277,7 @@ def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, di
     (["recipe", "final", "data=/no/such/folder"], "/no/such/folder"),
     (["recipe", "final", "data=digits", "arch=cifar_finale"], "cifar_final"),
     (["recipe", "final", "data=digits", "arch=resnet18"], "breaks the budget"),
-    (["recipe", "final", "sched=plateau"], "fit=flat"),
+    (["recipe", "final", "sched=plateau"], "fit=constant"),
     (["recipe", "final", "loss=focal"], "mix=none"),
     (["recipe", "final", "precision=fp16", "device=cpu"], "bf16 or fp32"),
     (["recipe", "final", "data=digits", "device=cuda:9"], "device=auto"),

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.predictions import NAME, Predictions
-from cifar_fast.recipe import describe, flat, load_recipe
+from cifar_fast.recipe import describe, flatten, load_recipe
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.compare import (
     PUBLIC,
@@ -328,7 +328,7 @@ def test_a_default_that_is_spelled_out_is_no_difference(tmp_path):
 def test_recipes_on_the_command_line(capsys):
     assert main(["compare", "--recipes", "final", "net"]) == 0
     lines = {line.split(":")[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert lines["fit"].split() == ["fit:", "one_cycle", "|", "flat"]
+    assert lines["fit"].split() == ["fit:", "one_cycle", "|", "constant"]
     assert lines["fit.pct_start"].split()[1:] == ["0.2", "|", "–"]
     assert "PadIfNeeded, RandomCrop, HorizontalFlip | PadIfNeeded, RandomCrop" in lines["augment"]
     assert list(lines).index("opt.betas") < list(lines).index("fit")  # arguments stand by their setting
@@ -339,8 +339,8 @@ def test_recipes_on_the_command_line(capsys):
 
 
 def test_flat():
-    assert flat({"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": {}}) == {"a.b.c": 1, "a.d": [1, {"e": 2}], "f": {}}
-    assert flat(3, "x") == {"x": 3} and flat({"y": None}, "x") == {"x.y": None}
+    assert flatten({"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": {}}) == {"a.b.c": 1, "a.d": [1, {"e": 2}], "f": {}}
+    assert flatten(3, "x") == {"x": 3} and flatten({"y": None}, "x") == {"x.y": None}
 
 
 def test_a_run_is_of_the_experiment_of_its_recipe():

@@ -80,8 +80,8 @@ def test_the_listing_shows_those_lines(capsys, monkeypatch):
 def test_reproductions_alone_select_on_test(name):
     # What the five published and we do not: everything of ours is trained without a look at the test set.
     recipe = load_recipe(name)
-    assert (recipe.protocol == "published") is (name not in ("final", "sprint"))
-    assert recipe.valid == 0 and (recipe.protocol == "published" or recipe.select == "last")
+    assert (recipe.validate_on == "test") is (name not in ("final", "sprint"))
+    assert recipe.valid == 0 and (recipe.validate_on == "test" or recipe.keep == "last")
 
 
 # ---------------------------------------------------------------- overrides
@@ -93,8 +93,8 @@ def test_reproductions_alone_select_on_test(name):
     ("name=mine", "name", "mine"), ("data=/tmp/a=b", "data", "/tmp/a=b"), ("exports=x y", "exports", "x y"),
     ("drop_last=false", "drop_last", False), ("drop_last=Off", "drop_last", False), ("tta=no", "tta", False),
     ("channels_last=0", "channels_last", False), ("channels_last=YES", "channels_last", True),
-    ("precision=bf16", "precision", "bf16"), ("select=best", "select", "best"), ("compile=auto", "compile", "auto"),
-    ("bad=refuse", "bad", "refuse"), ("protocol=published", "protocol", "published"), ("mix=none", "mix", None),
+    ("precision=bf16", "precision", "bf16"), ("keep=best", "keep", "best"), ("compile=auto", "compile", "auto"),
+    ("on_error=refuse", "on_error", "refuse"), ("validate_on=test", "validate_on", "test"), ("mix=none", "mix", None),
     ("workers=2", "workers", 2), ("workers=auto", "workers", None), ("ema=None", "ema", None),
     ("resize=none", "resize", None), ("device=cuda:1", "device", "cuda:1"),
 ])
@@ -124,7 +124,7 @@ def test_arguments_of_callables():
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
 def test_the_published_command_line_in_any_order(order):
-    changes = ["sched=step", "sched.gamma=0.5", "sched.step_size=4", "fit=flat"]
+    changes = ["sched=step", "sched.gamma=0.5", "sched.step_size=4", "fit=constant"]
     recipe = sprint(*[changes[i] for i in order])
     assert recipe.sched.func.__name__ == "step" and recipe.sched.keywords == {"gamma": 0.5, "step_size": 4}
     check(recipe)
@@ -162,14 +162,14 @@ def test_every_choice_of_every_callable_can_be_given():
     ("lr=fast", "lr=fast: expected a number"),
     ("tta=maybe", "tta=maybe: expected true or false"),
     ("precision=fp8", "precision=fp8: choose one of auto, fp32, bf16, fp16"),
-    ("select=first", "select=first: choose one of last, best"),
-    ("bad=good", "bad=good: choose one of skip, refuse"),
-    ("protocol=x", "protocol=x: choose one of split, published"),
+    ("keep=first", "keep=first: choose one of last, best"),
+    ("on_error=good", "on_error=good: choose one of skip, refuse"),
+    ("validate_on=x", "validate_on=x: choose one of held_out, test"),
     ("compile=yes", "compile=yes: choose one of off, on, auto"),
     ("opt=adamm", r"opt=adamm: choose one of adam, adamw, muon, sgd \(did you mean adam"),
     ("opt=none", "opt=none: choose one of adam, adamw, muon, sgd"),
     ("opt=OptimWrapper", "opt=OptimWrapper: choose one of"),
-    ("fit=fast", r"fit=fast: choose one of flat, flat_cos, one_cycle \(did you mean flat"),
+    ("fit=fast", r"fit=fast: choose one of constant, flat_cos, one_cycle"),
     ("sched=linear", "sched=linear: choose one of cosine, cyclic, one_cycle_torch, plateau, step, warmup_cosine, none"),
     ("loss=mse", "loss=mse: choose one of cross_entropy, focal"),
     ("mix=cutmix", "mix=cutmix: choose one of mixing, none"),
@@ -204,15 +204,16 @@ def test_a_switch_takes_no_number():
 
 
 @pytest.mark.parametrize("changes, said", [
-    (["sched=plateau", "valid=0.1"], "sched=plateau and fit=one_cycle would both set the learning rate; add fit=flat"),
+    (["sched=plateau", "valid=0.1"],
+     "sched=plateau and fit=one_cycle would both set the learning rate; add fit=constant"),
     (["sched=cosine", "fit=flat_cos"], "sched=cosine and fit=flat_cos would both"),
-    (["sched=plateau", "fit=flat"], "sched=plateau watches validation accuracy.*add valid=0.1"),
+    (["sched=plateau", "fit=constant"], "sched=plateau watches validation accuracy.*add valid=0.1"),
     (["patience=3"], "patience=3 watches validation accuracy"),
     (["target=0.85"], "target=0.85 watches validation accuracy"),
-    (["select=best"], "select=best watches validation accuracy"),
+    (["keep=best"], "keep=best watches validation accuracy"),
     (["mix=mixing", "loss=focal"], "mix=mixing needs a loss.*focal does not; use loss=cross_entropy, or mix=none"),
     (["precision=fp16", "device=cpu"], "fp16 does not train on a CPU.*use bf16 or fp32"),
-    (["protocol=published", "valid=0.1"], "protocol=published validates on the test set.*drop valid=0.1"),
+    (["validate_on=test", "valid=0.1"], "validate_on=test validates on the test set.*drop valid=0.1"),
     (["epochs=0"], "epochs=0"), (["epochs=-1"], "epochs=-1"), (["bs=0"], "bs=0"), (["workers=-1"], "workers=-1"),
     (["opt.weight_decay=-1.0"], "opt: weight_decay=-1.0: expected"), (["opt.momentum=1.0"], "opt: momentum=1.0: exp"),
     (["opt.steps=0"], "opt: steps=0: expected at least 1"), (["opt.sgd_scale=-1.0"], "opt: sgd_scale=-1.0"),
@@ -232,13 +233,13 @@ def test_what_cannot_work_is_refused_with_a_reason(changes, said):
 
 
 @pytest.mark.parametrize("changes", [
-    ["sched=plateau", "fit=flat", "valid=0.1"],
-    ["patience=3", "target=0.85", "select=best", "valid=0.1"],
-    ["patience=3", "target=0.85", "select=best", "protocol=published"],
+    ["sched=plateau", "fit=constant", "valid=0.1"],
+    ["patience=3", "target=0.85", "keep=best", "valid=0.1"],
+    ["patience=3", "target=0.85", "keep=best", "validate_on=test"],
     ["mix=mixing"],
     ["mix=none", "loss=focal"],
     ["precision=fp16", "device=cuda"],
-    ["sched=cosine", "fit=flat"],
+    ["sched=cosine", "fit=constant"],
     ["sched=none", "fit=flat_cos"],
 ])
 def test_what_the_messages_recommend_works(changes):
@@ -307,7 +308,7 @@ def test_a_recipe_may_register_a_net_of_its_own(tmp_path):
     (tmp_path / "own.py").write_text(
         "from timm.models import register_model\nfrom cifar_fast.all import *\n\n\n@register_model\n"
         "def cifar_test_of_recipes(pretrained=False, **kw):\n    return timm.create_model('cifar_sprint', **kw)\n\n\n"
-        "recipe = Recipe(arch='cifar_test_of_recipes', epochs=1, opt=sgd, fit=flat, loss=cross_entropy)\n")
+        "recipe = Recipe(arch='cifar_test_of_recipes', epochs=1, opt=sgd, fit=constant, loss=cross_entropy)\n")
     try:
         assert load_recipe(str(tmp_path / "own.py")).arch == "cifar_test_of_recipes"
         assert timm.create_model("cifar_test_of_recipes", num_classes=3).num_classes == 3

@@ -57,7 +57,7 @@ def test_one_command_redraws_everything_and_twice_gives_the_same_bytes(exports, 
 
 def test_a_reproduction_is_drawn_beside_its_authors_record(exports):
     card = json.loads((exports / "final.json").read_text("utf-8"))
-    card |= {"name": "netv2", "recipe": {**card["recipe"], "data": "cifar10", "protocol": "published"}}
+    card |= {"name": "netv2", "recipe": {**card["recipe"], "data": "cifar10", "validate_on": "test"}}
     (exports / "final.json").write_text(json.dumps(card))
     assert exports / "final" / "published.png" in redraw(exports / "final")[0]
 

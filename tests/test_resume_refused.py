@@ -80,15 +80,15 @@ def test_a_changed_recipe_is_refused_or_allowed_by_name(broken, capsys):
 
 def test_a_changed_rate_holds_where_nothing_sets_it_anew(broken):
     "The saved optimizer and scheduler hold the old one."
-    exports = broken(5, "fit=flat")
+    exports = broken(5, "fit=constant")
     assert resume(exports, "lr=0.001", "--allow-changes") == 0
     assert list(history(exports)["lr"]) == [0.001, 0.001]
     assert pd.read_csv(exports / "results.csv")["settings"].str.contains("lr=0.001").all()
 
 
 @pytest.mark.parametrize("then, now, begins", [
-    ([], ["patience=2"], "patience"), (["select=last"], ["select=best"], "keep_best"),
-    (["fit=flat"], ["sched=step"], None), (["fit=flat", "sched=step"], ["sched=cosine"], None),
+    ([], ["patience=2"], "patience"), (["keep=last"], ["keep=best"], "keep_best"),
+    (["fit=constant"], ["sched=step"], None), (["fit=constant", "sched=step"], ["sched=cosine"], None),
     (["ema=none"], ["ema=ema"], "ema"), ([], ["ema=none"], None), ([], ["bs=64"], None), ([], ["epochs=3"], None)])
 def test_a_part_that_the_run_had_not_begins_where_it_goes_on(broken, capsys, then, now, begins):
     exports = broken(5, *then)

@@ -110,11 +110,11 @@ def test_unreadable_images_are_skipped_or_refused(pets):
         source = load_source(pets)
         assert (len(source.train), len(source.test), len(source.skipped)) == (7, 3, 2)
         assert "p1.png: is empty (0 bytes)" in source.skipped[0]
-        with pytest.raises(DataError, match=r"2 unreadable images in pets: .*p1\.png.*bad=skip"):
-            load_source(pets, bad="refuse")
+        with pytest.raises(DataError, match=r"2 unreadable images in pets: .*p1\.png.*on_error=skip"):
+            load_source(pets, on_error="refuse")
     paint(pets / "train" / "cat" / "p1.png", 10)
     (pets / "test" / "dog" / "p0.png").unlink()
-    assert load_source(pets, bad="refuse").skipped == ()
+    assert load_source(pets, on_error="refuse").skipped == ()
 
 
 def test_a_class_with_no_readable_image(pets):
@@ -158,8 +158,8 @@ def test_bad_folders(pets, tmp_path):
     refused(pets, "class 'bird' has no images")
     (pets / "train" / "bird" / "a.doc").write_text("")
     refused(pets, "empty but for 1 other files")
-    with pytest.raises(DataError, match="bad='maybe'.*bad=skip or bad=refuse"):
-        load_source(pets, bad="maybe")
+    with pytest.raises(DataError, match="on_error='maybe'.*on_error=skip or on_error=refuse"):
+        load_source(pets, on_error="maybe")
 
 
 def test_a_folder_that_may_not_be_listed(pets, monkeypatch):

@@ -74,7 +74,7 @@ def test_keep_best_restores_the_best_epoch(digits, tmp_path, averaged):
         snaps.append(state(learn.model))
         averages.append(state(learn.ema.average.module) if averaged else snaps[-1])
 
-    done = trained(tiny("epochs=3", "select=best", *([] if averaged else ["ema=none"])),
+    done = trained(tiny("epochs=3", "keep=best", *([] if averaged else ["ema=none"])),
                    Watch(5, after_train=spoil), Watch(58, after_epoch=snap), folder=tmp_path)
     best = int(done.frame["valid_ema_accuracy" if averaged else "valid_accuracy"].idxmax())  # of what is exported
     assert len(snaps) == 3 and best < 2  # the last epoch was spoilt
@@ -105,7 +105,7 @@ def test_target_stops_once_it_is_reached(target, epochs, capsys):
 
 
 def test_a_run_stopped_by_its_target_keeps_its_record(digits, tmp_path):
-    done = trained(tiny("epochs=5", "target=0.01", "patience=3", "select=best", "fit=flat", "sched=plateau"),
+    done = trained(tiny("epochs=5", "target=0.01", "patience=3", "keep=best", "fit=constant", "sched=plateau"),
                    folder=tmp_path)
     assert len(done.frame) == 1 and done.cbs[KeepBest].epoch_of_best == 0
     assert (tmp_path / "history.csv").read_text().count("\n") == 2
@@ -157,7 +157,7 @@ def test_an_architecture_that_there_is_not(digits):
 @pytest.mark.parametrize("select, said", [
     ("best", "test accuracy of the best epoch 80.00%"), ("last", "test accuracy 80.00%")])
 def test_what_was_selected_is_said(select, said):
-    card = {"protocol": "selected on test, as published", "recipe": {"select": select}, "seconds": {"training": 1},
+    card = {"protocol": "selected on test, as published", "recipe": {"keep": select}, "seconds": {"training": 1},
             "last_epoch": {"valid_accuracy": 0.8}, "best_epoch": {"accuracy": 0.9, "epoch": 3}, "held_out": None,
             "test": {"n": 10, "accuracy": 0.8}}
     last, measured = scored(card).splitlines()

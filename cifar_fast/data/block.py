@@ -158,16 +158,16 @@ def _given(train, valid):
     return _Given([int(i) for i in train], [int(i) for i in valid])
 
 
-def split_rows(source: Source, valid: float, protocol: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(source: Source, valid: float, validate_on: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers (train, valid): a seeded, stratified hold-out of train, nothing, or the test set as `published`.
 
     `valid` below 1 is a share, from 1 up a count. Raises ValueError when nothing would be left to train on.
     """
     n = len(source.train)
-    if protocol == "published":
+    if validate_on == "test":
         if not source.test:
-            raise ValueError(f"protocol=published validates on the test set, and {source.name} has none; "
-                             f"use protocol=split valid=0.1")
+            raise ValueError(f"validate_on=test validates on the test set, and {source.name} has none; "
+                             f"use validate_on=held_out valid=0.1")
         return np.arange(n), np.arange(n, n + len(source.test))
     count = int(round(n * valid if valid < 1 else valid))
     if valid == 0:
@@ -206,7 +206,7 @@ def make_dls(
     augment=(),
     stats=None,
     valid: float = 0,
-    protocol: str = "split",
+    validate_on: str = "held_out",
     bs: int = 128,
     drop_last: bool = True,
     workers: int = 0,
@@ -214,7 +214,7 @@ def make_dls(
     device=None,
 ) -> DataLoaders:
     "DataLoaders of uint8 → float, normalised (bs, 3, 32, 32) batches; the test set is no part of `dls.train`."
-    train, held = split_rows(source, valid, protocol, seed)
+    train, held = split_rows(source, valid, validate_on, seed)
     if drop_last and bs > len(train):
         raise ValueError(f"bs={bs} is more than the {len(train)} training images and drop_last=true leaves nothing "
                          f"to train on; use bs={max(1, len(train) // 8)}, or drop_last=false")

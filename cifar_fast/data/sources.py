@@ -56,7 +56,7 @@ def load_source(
     data: str | os.PathLike = "cifar10",  # "cifar10", "digits" or a folder (one of these names: ./digits)
     *,
     seed: int = 0,  # splits a folder that has no test images of its own, and nothing else
-    bad: str = "skip",  # unreadable images: "skip" with a warning, or "refuse"
+    on_error: str = "skip",  # unreadable images: "skip" with a warning, or "refuse"
     cache: str | os.PathLike | None = None,  # default CIFAR_FAST_CACHE, else the platform's cache folder
 ) -> Source:
     """Open a dataset, which is decoded once and memory-mapped from the cache ever after.
@@ -65,15 +65,15 @@ def load_source(
     archive, downloaded once. digits are scikit-learn's, brought to 32 x 32 RGB, with a fixed split. What a
     folder may look like is said in `tree.scan_tree`. Raises DataError, whose message names the next step.
     """
-    if bad not in ("skip", "refuse"):
-        raise DataError(f"bad={bad!r} is unknown; use bad=skip or bad=refuse")
+    if on_error not in ("skip", "refuse"):
+        raise DataError(f"on_error={on_error!r} is unknown; use on_error=skip or on_error=refuse")
     if seed < 0:
         raise DataError(f"seed={seed}: a seed is 0 or more")
     shelf = cache_folder(cache) / "data"
     plan = _plan(data, seed, shelf)
     source = cached(shelf, plan.slot, plan.state, partial(_build, plan), partial(_load, plan))
     if source.skipped:
-        _report(source, bad)
+        _report(source, on_error)
     return source
 
 
@@ -169,10 +169,10 @@ def _load(plan: Plan, folder: Path) -> Source:
     )
 
 
-def _report(source: Source, bad: str) -> None:
+def _report(source: Source, on_error: str) -> None:
     first, count = "; ".join(source.skipped[:3]), len(source.skipped)
     more = f"; and {count - 3} more" if count > 3 else ""
     images = f"{count} unreadable image{'s' if count > 1 else ''} in {source.name}: {first}{more}"
-    if bad == "refuse":
-        raise DataError(f"{images}; replace or remove them, or leave them out with bad=skip")
+    if on_error == "refuse":
+        raise DataError(f"{images}; replace or remove them, or leave them out with on_error=skip")
     warnings.warn(f"left out {images}", stacklevel=3)

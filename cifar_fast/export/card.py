@@ -27,7 +27,7 @@ from cifar_fast.utils.environment import versions
 
 def valid_name(recipe: Recipe) -> str:
     "What this recipe's validation figures are measured on."
-    return "test (selected on test)" if recipe.protocol == "published" else "held-out"
+    return "test (selected on test)" if recipe.validate_on == "test" else "held-out"
 
 
 def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> tuple[dict, Predictions | None]:
@@ -63,8 +63,8 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> tuple[dict, Predi
         "normalize": {"mean": [float(m) for m in mean], "std": [float(s) for s in std]},
         "test": measured if on == "test" else None,
         "held_out": measured if on == "held-out" else None,
-        "on": valid_name(recipe) if on and recipe.protocol == "published" else on,
-        "protocol": ("selected on test, as published" if recipe.protocol == "published" else
+        "on": valid_name(recipe) if on and recipe.validate_on == "test" else on,
+        "protocol": ("selected on test, as published" if recipe.validate_on == "test" else
                      "validated on a split of train, the test set left alone" if on == "held-out" else
                      "nothing selected, the last weights met the test set once" if on else "not measured"),
         "last_epoch": {k: float(v) for k, v in frame.iloc[-1].items()},
@@ -128,7 +128,7 @@ def measured_on(run: Run):
     A run that holds a part of train out is there to tune on: it leaves the test set alone.
     """
     dls, source = run.learn.dls, run.source
-    if run.recipe.protocol == "split" and len(dls.valid_ds):
+    if run.recipe.validate_on == "held_out" and len(dls.valid_ds):
         return dls.valid, source.train.labels[[int(i) for i in dls.valid_ds.items]], "held-out"
     if source.test:
         return test_dl(dls, source), source.test.labels, "test"
@@ -178,7 +178,7 @@ def scored(card: dict) -> str:
     if found:
         tta = f", TTA (image and mirror) {found['accuracy_tta']:.2%}" if "accuracy_tta" in found else ""
         raw = f", without EMA {found['accuracy_without_ema']:.2%}" if "accuracy_without_ema" in found else ""
-        best = " of the best epoch" if card["recipe"]["select"] == "best" else ""
+        best = " of the best epoch" if card["recipe"]["keep"] == "best" else ""
         lines.append(f"{on} accuracy{best} {found['accuracy']:.2%}{tta}{raw}  ({found['n']:,} images, {took})")
     else:
         lines.append(f"no accuracy: the dataset has no test images and valid=0 holds none out ({took})")

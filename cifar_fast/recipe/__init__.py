@@ -1,7 +1,7 @@
 """A recipe: what it holds, how it is found, changed, checked and described."""
 
 from cifar_fast.recipe.checks import check, require_text
-from cifar_fast.recipe.describe import describe, flat
+from cifar_fast.recipe.describe import describe, flatten
 from cifar_fast.recipe.overrides import choices, elsewhere, override, settings
 from cifar_fast.recipe.registry import list_recipes, load_recipe, recipe_path, recipes_dir
 from cifar_fast.recipe.spec import PUBLISHED_STATS, UNTYPED, Recipe, RecipeError
@@ -11,5 +11,5 @@ __all__ = [
     "recipes_dir", "list_recipes", "recipe_path", "load_recipe",
     "override", "elsewhere", "choices", "settings",
     "check", "require_text",
-    "describe", "flat",
+    "describe", "flatten",
 ]

@@ -35,17 +35,17 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"name={r.name}: a plain name is expected, without ending; exports=DIR says where it is left")
     for key in ("data", "exports", "name"):  # they go into the files of the run, which are UTF-8
         require_text(key, str(getattr(r, key)))
-    validates = r.protocol == "published" or r.valid > 0
+    validates = r.validate_on == "test" or r.valid > 0
     sched = getattr(r.sched, "func", r.sched)
     fit = getattr(r.fit, "func", r.fit)
     if sched is not None and getattr(fit, "sets_lr", False):
         raise RecipeError(f"sched={sched.__name__} and fit={fit.__name__} would both set the learning rate; "
-                          f"add fit=flat, or sched=none")
-    if r.protocol == "published" and r.valid:
-        raise RecipeError(f"protocol=published validates on the test set and holds nothing out; drop valid={r.valid}")
+                          f"add fit=constant, or sched=none")
+    if r.validate_on == "test" and r.valid:
+        raise RecipeError(f"validate_on=test validates on the test set and holds nothing out; drop valid={r.valid}")
     for on, what in ((getattr(sched, "needs_valid", False), f"sched={getattr(sched, '__name__', '')}"),
                      (r.patience, f"patience={r.patience}"), (r.target, f"target={r.target}"),
-                     (r.select == "best", "select=best")):
+                     (r.keep == "best", "keep=best")):
         if on and not validates:
             raise RecipeError(f"{what} watches validation accuracy, and this recipe validates on nothing; "
                               f"add valid=0.1 to hold out a tenth of train")

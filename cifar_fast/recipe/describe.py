@@ -31,9 +31,9 @@ def describe(value: Any) -> Any:
     return value
 
 
-def flat(described: Any, at: str = "") -> dict[str, Any]:
+def flatten(described: Any, at: str = "") -> dict[str, Any]:
     "Nested dicts as one, keys joined with dots; lists, and what is empty, stay as they are."
     if not isinstance(described, dict) or not described:
         return {at: described}
     return {key: value for name, inner in described.items()
-            for key, value in flat(inner, f"{at}.{name}" if at else name).items()}
+            for key, value in flatten(inner, f"{at}.{name}" if at else name).items()}

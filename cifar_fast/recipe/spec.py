@@ -39,12 +39,12 @@ class Recipe:
     epochs: int
     name: str = ""  # where the run is kept under `exports`; "" is the recipe's own name (and -<data> elsewhere)
     data: str = "cifar10"  # "cifar10", "digits" or a folder
-    bad: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
+    on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel in 0..1; None: those of the training images
     augment: tuple = ()  # Albumentations for training, applied in this order to uint8 HWC images
-    protocol: str = _choice("split", "published", default="split")  # "published": validate and select on test
+    validate_on: str = _choice("held_out", "test", default="held_out")  # "test": as the published systems did
     valid: float = 0  # held out of train: a share below 1, a count from 1 up, 0 for nothing (train on all)
-    select: str = _choice("last", "best", default="last")  # which epoch's weights are kept
+    keep: str = _choice("last", "best", default="last")  # which epoch's weights are kept
     bs: int = 128
     drop_last: bool = True  # leave out the last, smaller batch of an epoch (fastai's default)
     workers: int | None = None  # processes that augment, `auto` (None): what helps here; the images are always the same

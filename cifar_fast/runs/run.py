@@ -194,8 +194,8 @@ def what_is_kept(folder: RunFolder, about: dict, why: BaseException, trained: bo
 
 def headline(run: Run) -> str:
     r, p = run.recipe, run.audit.profile
-    held = {"published": "validates and selects on TEST, as published"}.get(
-        r.protocol, f"{len(run.learn.dls.valid_ds):,} of train held out" if r.valid else "nothing held out")
+    held = {"test": "validates and selects on TEST, as published"}.get(
+        r.validate_on, f"{len(run.learn.dls.valid_ds):,} of train held out" if r.valid else "nothing held out")
     epochs = "1 epoch" if r.epochs == 1 else f"{r.epochs} epochs"
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
             f"({len(run.learn.dls.train_ds):,} images, {held}), {epochs}, seed {r.seed}, "

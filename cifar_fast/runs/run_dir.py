@@ -17,7 +17,7 @@ import timm
 import torch
 from filelock import FileLock, Timeout
 
-from cifar_fast.recipe import Recipe, describe, flat
+from cifar_fast.recipe import Recipe, describe, flatten
 from cifar_fast.training.callbacks.checkpoint import load
 from cifar_fast.utils.environment import versions
 from cifar_fast.utils.errors import CifarFastError
@@ -147,7 +147,7 @@ def modules_of(*values: Any) -> Iterator[str]:
 
 def differences(then: dict, now: dict) -> list[str]:
     "A line for each value of two identities that differs."
-    old, new = (flat({k: about.get(k, {}) for k in COMPARED}) for about in (then, now))
+    old, new = (flatten({k: about.get(k, {}) for k in COMPARED}) for about in (then, now))
     return [f"{key}: {old.get(key, 'not there')} then, {new.get(key, 'not there')} now"
             for key in dict.fromkeys([*old, *new]) if old.get(key, old) != new.get(key, old)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fastai.callback.schedule  # noqa: F401  (patches fit_one_cycle and fit_flat_cos into Learner)
 
-__all__ = ["flat", "flat_cos", "one_cycle"]
+__all__ = ["constant", "flat_cos", "one_cycle"]
 
 
 def one_cycle(learn, epochs: int, lr: float, cbs, *, pct_start: float = 0.25, div: float = 25.0,
@@ -24,7 +24,7 @@ def flat_cos(learn, epochs: int, lr: float, cbs, *, pct_start: float = 0.75, div
     learn.fit_flat_cos(epochs, lr, div_final=div_final, pct_start=pct_start, cbs=cbs)
 
 
-def flat(learn, epochs: int, lr: float, cbs):
+def constant(learn, epochs: int, lr: float, cbs):
     "`Learner.fit`: lr held, or set by the recipe's `sched`."
     learn.fit(epochs, lr, cbs=cbs)
 

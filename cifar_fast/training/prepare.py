@@ -60,12 +60,13 @@ def prepare(
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
     require_arch(recipe.arch)
-    source = source or load_source(recipe.data, seed=recipe.seed, bad=recipe.bad)
+    source = source or load_source(recipe.data, seed=recipe.seed, on_error=recipe.on_error)
     nbytes = sum(part.images.nbytes for part in (source.train, source.test) if part)
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     seed_everything(recipe.seed)
-    dls = make_dls(source, augment=recipe.augment, stats=recipe.stats, valid=recipe.valid, protocol=recipe.protocol,
-                   bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers, seed=recipe.seed, device=device)
+    dls = make_dls(source, augment=recipe.augment, stats=recipe.stats, valid=recipe.valid,
+                   validate_on=recipe.validate_on, bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers,
+                   seed=recipe.seed, device=device)
     learn = cifar_learner(dls, recipe.arch, loss_func=recipe.loss(), opt_func=recipe.opt, metrics=accuracy,
                           lr=recipe.lr, seed=recipe.seed)
     found = within_budget(learn.model, recipe)
@@ -107,7 +108,7 @@ def training_callbacks(run: Run, folder: Path | None = None, progress: Progress 
         cbs.append(Patience(r.patience))
     if r.target:
         cbs.append(Target(r.target))
-    if r.select == "best":
+    if r.keep == "best":
         cbs.append(KeepBest(folder and folder / "best.safetensors"))
     if run.compiled:
         cbs.append(Compiled())

@@ -6,7 +6,7 @@ from dataclasses import fields
 from inspect import Parameter
 from typing import Any
 
-from cifar_fast.recipe import Recipe, describe, flat, load_recipe, settings
+from cifar_fast.recipe import Recipe, describe, flatten, load_recipe, settings
 
 ABSENT = object()
 
@@ -40,11 +40,11 @@ def values(recipe: Recipe) -> dict[str, Any]:
             known = func is not None and func.__module__.startswith(f.metadata["from"])
             found[f.name] = path.rsplit(".", 1)[-1] if known else path  # whole where it is somebody's own
             given = {k: v for k, v in settings(value).items() if v is not Parameter.empty}
-            found |= {k: v for k, v in flat(describe(given), f.name).items() if k != f.name}
+            found |= {k: v for k, v in flatten(describe(given), f.name).items() if k != f.name}
         elif f.name == "augment":
             found |= transforms(describe(value), f.name)
         elif f.name != "name":  # which says where a run is kept
-            told = flat(describe(value or Budget() if f.name == "budget" else value), f.name)
+            told = flatten(describe(value or Budget() if f.name == "budget" else value), f.name)
             found |= {k: v for k, v in told.items() if v != {}}
     return found
 
@@ -58,7 +58,7 @@ def transforms(described: list[dict], at: str) -> dict[str, Any]:
         name = f"{kind}-{count + 1}" if count else kind
         found[at].append(name)
         inner = args.pop("transforms", None) if isinstance(args, dict) else None
-        found |= flat(args, f"{at}.{name}")
+        found |= flatten(args, f"{at}.{name}")
         if inner is not None:
             found |= transforms(inner, f"{at}.{name}.transforms")
     return found

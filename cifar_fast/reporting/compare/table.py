@@ -103,7 +103,7 @@ def notes(rows: pd.DataFrame) -> list[str]:
     "What has to be known of the figures."
     found = ["accuracy: plain, mean±standard deviation over n seeds; TTA: image and mirror"]
     if any(selected(line) for _, line in rows.iterrows()):
-        found.append("*  the last epoch's accuracy; TTA is that of the weights that were kept, which select=best "
+        found.append("*  the last epoch's accuracy; TTA is that of the weights that were kept, which keep=best "
                      "selected on test")
     if len(data := dict.fromkeys(d for d in rows["data"] if d)) > 1:
         found.append("measured on different images: "

@@ -27,7 +27,7 @@ def draw_published(folder: Path, name: str, recipe: dict, history: pd.DataFrame)
     record = published_curve(name)
     if record is None or recipe["data"] != "cifar10":
         return None
-    on = "selected on test" if recipe["protocol"] == "published" else "held-out"
+    on = "selected on test" if recipe["validate_on"] == "test" else "held-out"
     path = folder / "published.png"
     plots.save(plots.published({f"measured ({on})": history}, record, title=f"{name}, published and measured"), path)
     return path
