@@ -14,6 +14,10 @@ from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import nearest
 
 
+MODULE = "cifar_fast_recipe_"
+"How the modules of recipe files are called, followed by the file's name."
+
+
 def recipes_dir() -> Path:
     "The folder of the recipes: in a wheel inside the package, in a checkout at the top of the tree."
     package = Path(__file__).parent.parent
@@ -43,7 +47,7 @@ def recipe_path(name: str) -> Path:
 def load_recipe(name: str) -> Recipe:
     "The `recipe` value of a recipe file, named after the file. Raises RecipeError naming the file."
     path = recipe_path(name)
-    spec = importlib.util.spec_from_file_location(f"cifar_fast_recipe_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{MODULE}{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # timm looks a registered architecture's module up there
     try:

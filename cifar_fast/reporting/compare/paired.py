@@ -1,6 +1,6 @@
-"""Two nets on the same images: where one alone is right, and what that says about the difference.
+"""Two models on the same images: where one alone is right, and what that says about the difference.
 
-The images are the sample here, the two nets stand as they are: another seed is another net, and no interval of this
+The images are the sample here, the two models stand as they are: another seed is another model, and no interval of this
 kind knows about it.
 """
 
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from math import sqrt
-from statistics import NormalDist
 
 import numpy as np
 
 from cifar_fast.reporting.compare.runs import CompareError, Run
+from cifar_fast.utils.statistics import wilson
 
 LEVEL = 0.95
 CLASSES = 3  # how many are named on which the two differ most
@@ -20,7 +20,7 @@ CLASSES = 3  # how many are named on which the two differ most
 
 @dataclass(frozen=True)
 class Pair:
-    "Counts of images, shares of 1; `difference` is that of the first run less that of the second."
+    "Counts of images, fractions; `difference` is that of the first run less that of the second."
 
     names: tuple[str, str]
     on: str  # "test" or "held-out"
@@ -71,8 +71,8 @@ def described(predictions) -> str:
 # ---------------------------------------------------------------- statistics
 
 
-def newcombe(both: int, first: int, second: int, neither: int, level: float = LEVEL) -> tuple[float, float]:
-    """Confidence interval of a difference between paired proportions.
+def newcombe(both: int, first: int, second: int, neither: int) -> tuple[float, float]:
+    """95 % interval of a difference between paired proportions.
 
     R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
     Statistics in Medicine 17 (1998) 2635–2650, method 10: Wilson's limits of either proportion, squared and added with
@@ -80,8 +80,8 @@ def newcombe(both: int, first: int, second: int, neither: int, level: float = LE
     """
     n = both + first + second + neither
     one, two = both + first, both + second
-    (l1, u1), (l2, u2) = wilson(one, n, level), wilson(two, n, level)
     p1, p2 = one / n, two / n
+    (l1, u1), (l2, u2) = wilson(p1, n), wilson(p2, n)
     association = both * neither - first * second
     if association > 0:
         association = max(association - n / 2, 0)
@@ -94,15 +94,8 @@ def newcombe(both: int, first: int, second: int, neither: int, level: float = LE
     return p1 - p2 - side(p1 - l1, u2 - p2), p1 - p2 + side(u1 - p1, p2 - l2)
 
 
-def wilson(k: int, n: int, level: float = LEVEL) -> tuple[float, float]:
-    "Wilson's score interval of k in n, without correction for continuity."
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    centre, half = k + z * z / 2, z * sqrt(k * (n - k) / n + z * z / 4)
-    return (centre - half) / (n + z * z), (centre + half) / (n + z * z)
-
-
 def mcnemar(first: int, second: int) -> float:
-    "Two-sided exact p of McNemar's test (1947): a fair coin for each image that one net alone gets right."
+    "Two-sided exact p of McNemar's test (1947): a fair coin for each image that one model alone gets right."
     from scipy.stats import binomtest
 
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0

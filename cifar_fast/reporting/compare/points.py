@@ -69,7 +69,7 @@ def figure_points(rows: pd.DataFrame, floor: float | None = None) -> tuple[pd.Da
         left_out.append(f"{', '.join(here['run'][low])}: below {floor:.0f} %")
         here = here[~low]
     for _, line in here.iterrows():
-        suffix = " (held-out)" if line["on"] == "held-out" else " (last epoch)" if selected(line) else ""
+        suffix = " (held-out)" if line["split"] == "held-out" else " (last epoch)" if selected(line) else ""
         shown.append({"label": line["run"] + suffix, "kind": "ours", "accuracy": 100 * line["accuracy"],
                       "std": 100 * line["accuracy_std"], "source": f"n = {line['n']}",
                       **{x: line[x] for x in ("parameters", "multiply_adds", "seconds")}})
@@ -81,9 +81,9 @@ def figure_points(rows: pd.DataFrame, floor: float | None = None) -> tuple[pd.Da
 
 
 def draw(rows: pd.DataFrame, path: Path, floor: float | None = None) -> str:
-    "Leave the figure of a table's rows at `path`; returns what is to be said of it."
+    "Draw the figure of a table's rows at `path`; returns what is to be known of it."
     points, data, left_out = figure_points(rows, floor)
     others = {"stated": UNPLACED, "target": 85} if data == "cifar10" else {}
     plots.save(plots.tradeoffs(points, f"accuracy on {data} against what it costs", **others), path)
-    hollow = ["hollow in it: what others state; cifar_fast/compare/points.py says who"] if others else []
+    hollow = ["hollow in it: what others state; cifar_fast/reporting/compare/points.py says who"] if others else []
     return "\n".join([f"drew {path}", *hollow, *(f"not in it: {why}" for why in left_out)])

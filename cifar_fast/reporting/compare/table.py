@@ -10,21 +10,21 @@ import pandas as pd
 from cifar_fast.reporting.compare.runs import CompareError
 from cifar_fast.reporting.results.summary import selected
 from cifar_fast.reporting.results.terminal import percent, remark, whole
-from cifar_fast.utils.text import nearest
+from cifar_fast.utils.text import nearest, printable
 
 WIDTH = 80
-NAME_WIDTH = 16
+NAME_WIDTH, DATA_WIDTH = 16, 9
 BEST_FIRST = ("accuracy", "tta", "best")
 "Columns that are sorted from the greatest down; all others from the least up."
 
-COUNTS = ("epochs", "parameters", "multiply_adds", "receptive_field")
+COUNTS = ("epochs", "images", "parameters", "multiply_adds", "receptive_field")
 
 TAKEN = {
     "run": "recipe", "accuracy": "accuracy", "accuracy_std": "accuracy_std", "tta": "accuracy_tta",
     "tta_std": "accuracy_tta_std", "best": "best_accuracy", "n": "n", "epochs": "epochs", "parameters": "parameters",
     "multiply_adds": "multiply_adds", "receptive_field": "receptive_field", "seconds": "seconds",
-    "seconds_to_85": "seconds_to_85", "on": "on", "data": "data", "settings": "settings", "current": "current",
-    "device": "device", "date": "date", "commit": "commit",
+    "seconds_to_85": "seconds_to_85", "split": "split", "selected_on_test": "selected_on_test", "images": "images",
+    "data": "data", "settings": "settings", "current": "current", "device": "device", "date": "date", "commit": "commit",
 }
 "Column of the table → column of `results.summarize`."
 
@@ -40,13 +40,18 @@ def table(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def ordered(rows: pd.DataFrame, column: str | None, reverse: bool = False) -> pd.DataFrame:
-    "Rows by `column`, best or least first, those without a value last. Raises CompareError naming the columns."
+    """Rows by `column`, best or least first, those without a value last; those of one dataset stand together.
+
+    Raises CompareError naming the columns.
+    """
     if column is None:
         return rows[::-1] if reverse else rows
     if column not in rows:
         raise CompareError(f"--sort {column}: no column is called that{nearest(column, rows)}; there are "
                            f"{', '.join(rows)}")
-    return rows.sort_values(column, ascending=(column in BEST_FIRST) == reverse, kind="stable", na_position="last")
+    rows = rows.sort_values(column, ascending=(column in BEST_FIRST) == reverse, kind="stable", na_position="last")
+    datasets = sorted(set(rows["data"]), key=lambda name: (name not in ("cifar10", ""), name))
+    return rows.sort_values("data", key=lambda names: names.map(datasets.index), kind="stable")
 
 
 # ---------------------------------------------------------------- for programs
@@ -70,14 +75,15 @@ def numbered(rows: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- in the terminal
 
 
-HEAD = ("run", "accuracy %", "TTA %", "n", "epochs", "parameters", "mult-adds", "train s")
+HEAD = ("run", "data", "accuracy %", "TTA %", "n", "epochs", "params", "M-adds", "train s")
 
 
 def table_text(rows: pd.DataFrame) -> str:
     "At most 80 characters wide, with notes below where a figure needs a word."
-    cells = [HEAD, *((shortened(name), *figures) for name, *figures in table_cells(rows))]
+    cells = [HEAD, *((shortened(name), shortened(data, DATA_WIDTH), *figures)
+                     for name, data, *figures in table_cells(rows))]
     widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
-    text = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+    text = [" ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
             for row in cells]
     return "\n".join([*text, "", *(textwrap.fill(note, WIDTH, subsequent_indent="   ") for note in notes(rows))])
 
@@ -90,26 +96,24 @@ def table_cells(rows: pd.DataFrame) -> list[tuple[str, ...]]:
 def cells_of(line) -> tuple[str, ...]:
     star = "*" if selected(line) else ""
     adds = "–" if pd.isna(line["multiply_adds"]) else f"{line['multiply_adds'] / 1e6:.1f}M"
-    return (line["run"], percent(line, "accuracy") + star, percent(line, "tta"), str(line["n"]),
-            whole(line["epochs"]), whole(line["parameters"]), adds, whole(line["seconds"]))
+    return (printable(line["run"]), printable(line["data"]), percent(line, "accuracy") + star, percent(line, "tta"),
+            str(line["n"]), whole(line["epochs"]), whole(line["parameters"]), adds, whole(line["seconds"]))
 
 
-def shortened(name: str) -> str:
-    "A name in 16 characters, its middle left out: what tells runs apart stands at either end."
-    return name if len(name) <= NAME_WIDTH else f"{name[:7]}…{name[7 - NAME_WIDTH + 1:]}"
+def shortened(name: str, width: int = NAME_WIDTH) -> str:
+    "A name in so many characters, its middle left out: what tells runs apart stands at either end."
+    start = (width - 2) // 2
+    return name if len(name) <= width else f"{name[:start]}…{name[start - width + 1:]}"
 
 
 def notes(rows: pd.DataFrame) -> list[str]:
     "What has to be known of the figures."
-    found = ["accuracy: plain, mean±standard deviation over n seeds; TTA: image and mirror"]
+    found = ["accuracy: mean±standard deviation over n seeds; TTA: mean of image and mirror"]
     if any(selected(line) for _, line in rows.iterrows()):
         found.append("*  the last epoch's accuracy; TTA is that of the weights that were kept, which keep=best "
                      "selected on test")
-    if len(data := dict.fromkeys(d for d in rows["data"] if d)) > 1:
-        found.append("measured on different images: "
-                     + "; ".join(f"{', '.join(rows['run'][rows['data'] == d])} on {d}" for d in data))
-    elif data and "cifar10" not in data:
-        found.append(f"measured on {next(iter(data))}")
+    if len(set(rows["data"]) - {""}) > 1:
+        found.append("accuracies on different images do not compare: see the column data")
     if len(devices := dict.fromkeys(rows["device"])) > 1:
-        found.append(f"seconds were taken on different devices: {', '.join(devices)}")
-    return [*found, *(note for note in rows["note"] if note)]
+        found.append(f"seconds were measured on different devices: {', '.join(map(printable, devices))}")
+    return [*found, *(printable(note) for note in rows["note"] if note)]

@@ -1,4 +1,4 @@
-"""What a pair of runs says, and what tells two recipes apart, in lines for people."""
+"""Two runs image by image, and the values in which two recipes or runs differ, in lines for people."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import textwrap
 from cifar_fast.reporting.compare.paired import LEVEL, Pair
 from cifar_fast.reporting.compare.runs import Run, experiment_of
 from cifar_fast.reporting.compare.table import WIDTH
+from cifar_fast.reporting.results import OWN
 from cifar_fast.reporting.results.rows import text
 from cifar_fast.reporting.results.terminal import percent
+from cifar_fast.utils.text import printable
 
 
 def pair_text(pair: Pair, first: Run, second: Run) -> str:
@@ -44,21 +46,20 @@ def verdict(pair: Pair) -> str:
 
 
 def cautions(first: Run, second: Run) -> list[str]:
-    "What the sentence does not cover, with the means over seeds where results.csv has them."
-    said = ["That is about these two nets and the draw of the images. It says nothing on other seeds:"]
+    "What the sentence does not cover, with the means over seeds where the tables have them."
+    notes = ["That is about these two models and the draw of the images. It says nothing on other seeds:"]
     lines = [experiment_of(run) for run in (first, second)]
     if all(line is not None for line in lines) and lines[0]["recipe_id"] == lines[1]["recipe_id"]:
-        said = ["Both are runs of one recipe: what differs is the seed (or the machine), not the idea."]
+        notes = ["Both are runs of one recipe: what differs is the seed (or the machine), not the idea."]
     for run, line in zip((first, second), lines, strict=True):
         if line is None:
-            said.append(f"  {run.name}: no row in {run.stem.parent / 'results.csv'}")
+            notes.append(f"  {run.name}: no row in {run.folder.parent / OWN}")
         else:
-            figure = "last_accuracy" if run.selected_on_test else "accuracy"
+            figure = "last_accuracy" if run.card.selected_on_test else "accuracy"
             seeds = f"{line['n']} seeds" if line["n"] > 1 else "1 seed"
-            said.append(f"  {run.name}: {percent(line, figure, ' ± ')} % over {seeds}")
-    said += [f"{run.name}: its epoch was selected on these very images, as its authors did"
-             for run in (first, second) if run.selected_on_test]
-    return said
+            notes.append(f"  {run.name}: {percent(line, figure, ' ± ')} % over {seeds}")
+    return notes + [f"{run.name}: its epoch was selected on these very images, as its authors did"
+                    for run in (first, second) if run.card.selected_on_test]
 
 
 def small(p: float) -> str:
@@ -70,13 +71,13 @@ def differences_text(found: dict[str, dict], first: str, second: str) -> str:
     if not found:
         return "no difference"
     width = max(map(len, found)) + 1
-    shown = [f"{key + ':':<{width}} {' | '.join(value(told[n]) if n in told else '–' for n in (first, second))}"
-             for key, told in found.items()]
-    return "\n".join([f"{'':<{width}} {first} | {second}", *shown])
+    shown = [f"{key + ':':<{width}} {' | '.join(value_text(values[n]) if n in values else '–' for n in (first, second))}"
+             for key, values in found.items()]
+    return "\n".join(map(printable, [f"{'':<{width}} {first} | {second}", *shown]))
 
 
-def value(told) -> str:
+def value_text(value) -> str:
     "As the command line reads it; a list of names without brackets."
-    if isinstance(told, list) and told and all(isinstance(v, str) for v in told):
-        return ", ".join(told)
-    return text(told)
+    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        return ", ".join(value)
+    return text(value)

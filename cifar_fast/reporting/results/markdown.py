@@ -62,7 +62,7 @@ def here(line) -> str:
     if selected(line):
         shown = [("last_accuracy", "last epoch"), ("best_accuracy", "best (selected on test)")]
     else:
-        shown = [("accuracy", "held-out" if line["on"] == "held-out" else "plain"), ("accuracy_tta", "TTA")]
+        shown = [("accuracy", "held-out" if line["split"] == "held-out" else "plain"), ("accuracy_tta", "TTA")]
     if averaging_matters(line):
         shown.append(("accuracy_without_ema", "without EMA"))
     parts = [f"{percent(line, figure, ' ± ')} % {name}" for figure, name in shown if pd.notna(line[figure])]

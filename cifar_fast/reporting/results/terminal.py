@@ -8,19 +8,20 @@ import textwrap
 import pandas as pd
 
 from cifar_fast.reporting.results.summary import selected
+from cifar_fast.utils.statistics import interval_text
 
 WIDTH = 100
-HEAD = ("recipe", "accuracy %", "n", "beside it", "epochs", "train s", "85% at s", "device", "date", "commit")
+HEAD = ("recipe", "data", "accuracy %", "n", "beside it", "epochs", "train s", "85% at s", "device", "date", "commit")
 
 
 def terminal(lines: pd.DataFrame) -> str:
-    "Plain accuracy and beside it TTA; of reproductions the last epoch's, beside it the best one (marked)."
+    "Accuracy and beside it TTA accuracy; of reproductions the last epoch's, beside it the best one (marked)."
     table = [HEAD, *(cells(line) for _, line in lines.iterrows())]
     widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
-    left = {0, 7, 8, 9}
+    left = {0, 1, 8, 9, 10}
     text = [" ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
             .rstrip() for row in table]
-    notes = ["accuracy: plain, mean±standard deviation (n−1) over n seeds; beside it TTA (image and mirror)",
+    notes = ["accuracy: mean±standard deviation (n−1) over n seeds; beside it TTA accuracy (image and mirror)",
              "*  the last epoch's accuracy, and beside it the best one, which was selected on test",
              *(note for _, line in lines.iterrows() if (note := remark(line)))]
     return "\n".join([*text, "", *(textwrap.fill(n, WIDTH, subsequent_indent="   ") for n in notes)])
@@ -29,25 +30,35 @@ def terminal(lines: pd.DataFrame) -> str:
 def cells(line) -> tuple[str, ...]:
     name = textwrap.shorten(line["recipe"], 16, placeholder="…")
     if not line["n"]:
-        return name, "not run", *[""] * (len(HEAD) - 2)
+        return name, "", "not run", *[""] * (len(HEAD) - 3)
     if selected(line):
         first, beside = percent(line, "last_accuracy"), f"{percent(line, 'best_accuracy')}*"
     else:
         first, beside = percent(line, "accuracy"), percent(line, "accuracy_tta")
-    return (name, first, str(line["n"]), beside, whole(line["epochs"]), spent(line),
+    return (name, textwrap.shorten(line["data"], 10, placeholder="…"), first, str(line["n"]), beside, whole(line["epochs"]), spent(line),
             whole(line["seconds_to_85"]), short(line["device"]), line["date"][2:], line["commit"][:7])
 
 
 def remark(line) -> str:
     "What has to be known of a line beside its figures; '' where nothing has."
-    said = []
+    notes = []
     if pd.notna(line["current"]) and not line["current"]:
-        said.append(f"not the recipe as it stands, but {line['settings'] or 'an earlier state of it'}")
-    if line["on"] == "held-out":
-        said.append("measured on a held-out part of train")
+        notes.append(f"not the recipe as it stands, but {line['settings'] or 'an earlier state of it'}")
+    elif line["settings"]:
+        notes.append(line["settings"])
+    if line["split"] == "held-out":
+        notes.append("measured on a held-out part of train")
+    if interval := interval_text(shown_accuracy(line), line["images"]):
+        notes.append(interval)
     if averaging_matters(line):
-        said.append(f"averaged weights; without EMA {percent(line, 'accuracy_without_ema')} %")
-    return f"{line['recipe']}: {'; '.join(said)}" if said else ""
+        notes.append(f"averaged weights; without EMA {percent(line, 'accuracy_without_ema')} %")
+    return f"{line['recipe']}: {'; '.join(notes)}" if notes else ""
+
+
+def shown_accuracy(line) -> float | None:
+    "The accuracy that tables show first, where one was measured."
+    accuracy = line["last_accuracy"] if selected(line) else line["accuracy"]
+    return None if pd.isna(accuracy) else accuracy
 
 
 def averaging_matters(line) -> bool:
