@@ -1,7 +1,9 @@
 """The command line as a user meets it: help, slips of the finger, a narrow terminal, completion in the shell."""
 
+import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -89,3 +91,14 @@ def test_bash_completes(tmp_path, words, offered):
 def test_other_shells_have_a_script(capsys, shell):
     assert main(["completion", shell]) == 0
     assert "recipe" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("users, set_to", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_do_not_spin_while_they_wait_unless_the_user_says_so(users, set_to):
+    "Set before torch, whose libgomp reads it once."
+    env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | (
+        {"OMP_WAIT_POLICY": users} if users else {})
+    code = ("import sys, os, cifar_fast; assert 'torch' not in sys.modules; import torch; "
+            "print(os.environ['OMP_WAIT_POLICY'])")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert found.stdout.strip() == set_to
