@@ -250,7 +250,7 @@ def test_audit_says_what_is_broken_and_strict_fails(capsys):
     assert main(["audit"]) == 0
     out = capsys.readouterr().out
     assert "cifar_strided breaks receptive_field: 33" in out and "cifar_optimized200k breaks dilation: 0" in out
-    assert "49 stated,  81 true" in out
+    assert "49 stated,  81 measured" in out
     assert main(["audit", "cifar_mirror", "--strict"]) == 0
     out = capsys.readouterr().out
     assert "features.stem" in out and "ok      parameters: 198,170, at most 199,999" in out  # layers, verdict per rule
@@ -264,7 +264,7 @@ def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, di
     mine = tmp_path / "mine.py"
     assert main(["copy", "sprint", str(mine)]) == 0
     assert main(["copy", "sprint", str(mine)]) == 2
-    assert "left alone" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert main(["recipe", str(mine), "data=digits", "epochs=1", f"exports={tmp_path}"]) == 0
     assert (tmp_path / "mine-digits.pkl").is_file()
 
