@@ -22,7 +22,7 @@ from cifar_fast.export.summary import last_record, result_text, summary
 from cifar_fast.export.trust import trust
 from cifar_fast.recipe import Recipe, describe, load_recipe
 from cifar_fast.reporting.results import OWN, add_missing_rows, add_row, changes, draw_published, leave_row, read, row
-from cifar_fast.runs.failures import explained, is_cut_off, wait_for_the_dead
+from cifar_fast.runs.failures import explained, is_worker_cut_off, wait_for_dead_worker
 from cifar_fast.runs.names import choose_folder
 from cifar_fast.runs.run_dir import (
     Interrupted,
@@ -160,8 +160,8 @@ def work(run: Run, folder: RunFolder, about: dict, begun: dict | None, find_lr: 
             card = replace(card, resumed=checkpoint.resumes, settings=about["typed"], recipe_name=about["recipe_name"])
             stage(run, folder, card, predicted, next(cb for cb in cbs if isinstance(cb, History)))
     except BaseException as e:
-        if is_cut_off(e, recipe):
-            wait_for_the_dead(recipe.workers)
+        if is_worker_cut_off(e, recipe):
+            wait_for_dead_worker(recipe.workers)
         print(f"\n{what_is_kept(folder, about, e, checkpoint.done)}", file=sys.stderr)
         if error := explained(e, recipe):
             raise error from e
