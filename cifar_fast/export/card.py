@@ -280,8 +280,10 @@ def reason(e: Exception) -> str:
         return f"it cannot be read ({type(e).__name__})"
     first = e.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    said = f"{where}: {first['msg']}" if where else f"it cannot be read: {first['msg']}"
-    return printable(said) + ("" if not where or first["type"] in ("missing", "card") else f", not {shown(first['input'])}")
+    text = f"{where}: {first['msg']}" if where else f"it cannot be read: {first['msg']}"
+    if where and first["type"] not in ("missing", "card"):
+        text += f", not {shown(first['input'])}"
+    return printable(text)
 
 
 def shown(value: Any) -> str:

@@ -81,8 +81,8 @@ def create(
         recipe = recipe or name.removeprefix("cifar_")
         raise RuntimeError(
             f"no pretrained weights are published for {name!r}. Use pretrained=False and train it "
-            f"(python -m cifar_fast recipe {recipe}), or load an export of yours: pretrained=True, "
-            f"pretrained_cfg_overlay=dict(file='exports/{recipe.split()[0]}.safetensors')"
+            f"(python -m cifar_fast recipe {recipe}), or open a run of yours: "
+            f"timm.create_model('local-dir:exports/{recipe.split()[0]}', pretrained=True)"
         )
     return build_model_with_cfg(model_cls, name, pretrained, **kwargs)
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from cifar_fast.recipe.spec import Recipe, RecipeError
 
+TABLES = ("results.csv", "runs.csv")
+"Files beside the runs, which no run may be called."
+
 
 def require_text(key: str, value: str) -> None:
     "Raises RecipeError where a name or path is none that a file can hold and a file system can find."
@@ -31,8 +34,11 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"seed={r.seed}: expected 0 to {2**32 - 1}")
     if not 0 <= r.target < 1:
         raise RecipeError(f"target={r.target}: a share of 1 is expected, e.g. target=0.85")
-    if Path(r.name).name != r.name or r.name in (".", "..") or r.name.endswith((".json", ".pkl", ".safetensors")):
-        raise RecipeError(f"name={r.name}: a plain name is expected, without ending; exports=DIR says where it is left")
+    if not r.name or Path(r.name).name != r.name or r.name.startswith("."):
+        raise RecipeError(f"name={r.name}: a plain name is expected, without a dot in front; exports=DIR says where "
+                          f"runs are saved")
+    if r.name in TABLES:
+        raise RecipeError(f"name={r.name}: a table of results has this name; choose another")
     for key in ("data", "exports", "name"):  # they go into the files of the run, which are UTF-8
         require_text(key, str(getattr(r, key)))
     validates = r.validate_on == "test" or r.valid > 0

@@ -13,7 +13,6 @@ from cifar_fast.recipe.spec import Recipe, RecipeError
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import nearest
 
-
 MODULE = "cifar_fast_recipe_"
 "How the modules of recipe files are called, followed by the file's name."
 

@@ -24,7 +24,8 @@ def export_path(recipe: Recipe) -> Path:
 def stopped_folders(path: Path) -> list[RunFolder]:
     "Those of unfinished runs called NAME, NAME-2, NAME-3 …; what is left of finished ones is tidied on the way."
     pattern = re.compile(rf"\.({re.escape(path.name)}(?:-\d+)?)\.running")
-    found = [RunFolder(path.with_name(m[1])) for p in path.parent.glob(".*.running") if (m := pattern.fullmatch(p.name))]
+    names = [m[1] for p in path.parent.glob(".*.running") if (m := pattern.fullmatch(p.name))]
+    found = [RunFolder(path.with_name(name)) for name in names]
     for folder in found:
         if folder.ended or folder.former.is_dir():
             try:
@@ -68,14 +69,14 @@ def choose_folder(
     stopped = [f for f in stopped_folders(path) if not named or f.path == path]
     if same := [f for f in stopped if of_same_settings(f, recipe)]:
         return same[0], ""
+    if resume and (done := [p for p in taken(path) if same_as_finished(p, recipe)]):
+        return RunFolder(done[-1]), ""
     if resume is not None and stopped:
         if len(stopped) > 1:
             raise RunError(f"several runs have stopped: {', '.join(str(f.path) for f in stopped)}. Type the settings "
                            f"of one of them, or name=")
         return stopped[0], ""
     if resume:
-        if done := [p for p in taken(path) if (p / CARD).is_file() and same_as_finished(p, recipe)]:
-            return RunFolder(done[-1]), ""
         raise RunError(f"no run of {recipe.name} has stopped in {path.parent}: leave out --resume to start one")
     if named or overwrite:
         return own_folder(path, stopped, overwrite), ""

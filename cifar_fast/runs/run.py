@@ -49,7 +49,7 @@ def train(
     recipe: Recipe,
     find_lr: bool = False,
     *,
-    resume: bool | None = None,  # a run that stopped: True resumes it, False starts from scratch, None raises Interrupted
+    resume: bool | None = None,  # a run that stopped: True resumes it, False discards it, None raises Interrupted
     allow_changes: bool = False,  # resume although something differs from what the run was started with
     overwrite: bool = False,  # replace a finished run of this name; else this one gets a numbered name
     given: Sequence[str] = (),  # what was typed, kept for the command that resumes

@@ -30,7 +30,8 @@ def run_differences(first: Run, second: Run) -> dict[str, dict[str, Any]]:
 def differing(both: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     one, two = both.values()
     order = [f.name for f in fields(Recipe)]
-    place = {key: order.index(key.split(".")[0]) if key.split(".")[0] in order else len(order) for key in {**one, **two}}
+    settings_of = {key: key.split(".")[0] for key in {**one, **two}}
+    place = {key: order.index(name) if name in order else len(order) for key, name in settings_of.items()}
     found = {}
     for key in sorted(place, key=place.get):  # stable within a setting
         if one.get(key, ABSENT) != two.get(key, ABSENT) and not belongs_to_one(key, one, two):

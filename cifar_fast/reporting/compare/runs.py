@@ -11,7 +11,7 @@ from cifar_fast.export.card import NAME as CARD
 from cifar_fast.export.card import Card, missing, read_card
 from cifar_fast.export.files import run_folder
 from cifar_fast.export.predictions import NAME, Predictions
-from cifar_fast.reporting.results import ResultsError, facts, read_all, recipe_id, row, summarize
+from cifar_fast.reporting.results import ResultsError, facts, read, read_all, recipe_id, row, summarize
 from cifar_fast.utils.errors import CifarFastError
 
 
@@ -50,8 +50,8 @@ def locate(name: str, exports: Path) -> Path:
     if (folder / CARD).exists():
         return folder
     if not folder.parent.is_dir():
-        raise CompareError(f"no run {name}: there is no folder {folder.parent}; python -m cifar_fast recipe final makes "
-                           f"a run in exports, --exports names another folder")
+        raise CompareError(f"no run {name}: there is no folder {folder.parent}; python -m cifar_fast recipe final "
+                           f"makes a run in exports, --exports names another folder")
     raise CompareError(missing(folder))
 
 
@@ -64,11 +64,14 @@ def lines_of_runs(runs: list[Run]) -> pd.DataFrame:
     return summarize(pd.DataFrame([{k: "" if v is None else str(v) for k, v in r.items()} for r in rows]), {})
 
 
-def lines_of_recipes(exports: Path) -> pd.DataFrame:
-    "A line for each recipe that has runs in the tables, means over its seeds. Raises ResultsError, CompareError."
-    lines = summarize(read_all(exports), {name: fact["recipe_id"] for name, fact in facts().items()})
+def lines_of_recipes(
+    path: Path,  # one table, or a folder of them
+) -> pd.DataFrame:
+    "A line for each recipe that has runs, means over its seeds. Raises ResultsError, CompareError."
+    rows = read(path) if path.is_file() else read_all(path)
+    lines = summarize(rows, {name: fact["recipe_id"] for name, fact in facts().items()})
     if not (lines["n"] > 0).any():
-        raise CompareError(f"{exports} holds no run yet; python -m cifar_fast recipe final adds one")
+        raise CompareError(f"{path} holds no run yet; python -m cifar_fast recipe final adds one")
     return lines[lines["n"] > 0].reset_index(drop=True)
 
 

@@ -24,7 +24,8 @@ TAKEN = {
     "tta_std": "accuracy_tta_std", "best": "best_accuracy", "n": "n", "epochs": "epochs", "parameters": "parameters",
     "multiply_adds": "multiply_adds", "receptive_field": "receptive_field", "seconds": "seconds",
     "seconds_to_85": "seconds_to_85", "split": "split", "selected_on_test": "selected_on_test", "images": "images",
-    "data": "data", "settings": "settings", "current": "current", "device": "device", "date": "date", "commit": "commit",
+    "data": "data", "settings": "settings", "current": "current", "device": "device", "date": "date",
+    "commit": "commit",
 }
 "Column of the table → column of `results.summarize`."
 

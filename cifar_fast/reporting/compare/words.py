@@ -71,8 +71,10 @@ def differences_text(found: dict[str, dict], first: str, second: str) -> str:
     if not found:
         return "no difference"
     width = max(map(len, found)) + 1
-    shown = [f"{key + ':':<{width}} {' | '.join(value_text(values[n]) if n in values else '–' for n in (first, second))}"
-             for key, values in found.items()]
+    shown = []
+    for key, values in found.items():
+        pair = (value_text(values[name]) if name in values else "–" for name in (first, second))
+        shown.append(f"{key + ':':<{width}} {' | '.join(pair)}")
     return "\n".join(map(printable, [f"{'':<{width}} {first} | {second}", *shown]))
 
 

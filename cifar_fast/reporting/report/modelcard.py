@@ -15,7 +15,8 @@ def model_card(card: Card) -> str:
     "README.md of a run."
     identity, dataset = DATASETS.get(card.data.name, ("", card.data.name or "its own images"))
     name = card.name or card.arch
-    return "\n".join([*front(card, name, identity, dataset), "", f"# {plain(name)}", "", *body(card, name, dataset), ""])
+    return "\n".join([*front(card, name, identity, dataset), "", f"# {plain(name)}", "",
+                      *body(card, name, dataset), ""])
 
 
 def front(card: Card, name: str, identity: str, dataset: str) -> list[str]:

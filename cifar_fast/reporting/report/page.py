@@ -48,7 +48,7 @@ from cifar_fast.audit import bound
 from cifar_fast.export.card import Card, Rule
 
 FIGURES = {  # file → heading of its section, what it shows
-    "history.png": ("Curves", "Loss and accuracy by epoch; a dashed red line marks the recipe's target, if it has one."),
+    "history.png": ("Curves", "Loss and accuracy by epoch; a dashed red line marks the target, if the recipe has one."),
     "learning_rate.png": ("Curves", "Learning rate and momentum over the steps."),
     "lr_find.png": ("Curves", "The learning rate finder before the run."),
     "published.png": ("Curves", "The published record beside this run."),
@@ -56,7 +56,7 @@ FIGURES = {  # file → heading of its section, what it shows
     "classes.png": ("Classes", "Accuracy of each class."),
     "confusion.png": ("Classes", "Which class is predicted for which."),
     "mistakes.png": ("Mistakes", "The most confident errors (top losses)."),
-    "calibration.png": ("Calibration", "Confidence against accuracy: on the diagonal it is as often right as its confidence says."),
+    "calibration.png": ("Calibration", "Accuracy against confidence: on the diagonal both are the same."),
     "layers.png": (None, ""),  # in the page as a table
 }
 "Every figure of a run, in the order of the page."

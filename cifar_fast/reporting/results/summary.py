@@ -14,7 +14,7 @@ LATEST = ("settings", "split", "selected_on_test", "data", "date", "commit")
 
 
 def facts() -> dict[str, dict]:
-    "Recipe of the project → its id as it stands, its net in a line, and what the net's authors state about it."
+    "Recipe of the project → its id as it stands, its line, its data, and what the network's authors state about it."
     from cifar_fast.models import published
 
     found = {}
@@ -22,7 +22,7 @@ def facts() -> dict[str, dict]:
         recipe = load_recipe(name)
         # What follows a semicolon there is the published figure, which has a column of its own.
         found[name] = {"recipe_id": recipe_id(describe(recipe)), "line": line.split(";")[0].rstrip("."),
-                       "stated": published(recipe.arch) or {}}
+                       "data": recipe.data, "stated": published(recipe.arch) or {}}
     return dict(sorted(found.items(), key=lambda item: bool(item[1]["stated"])))  # ours, then the reproductions
 
 

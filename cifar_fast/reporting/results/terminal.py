@@ -35,7 +35,8 @@ def cells(line) -> tuple[str, ...]:
         first, beside = percent(line, "last_accuracy"), f"{percent(line, 'best_accuracy')}*"
     else:
         first, beside = percent(line, "accuracy"), percent(line, "accuracy_tta")
-    return (name, textwrap.shorten(line["data"], 10, placeholder="…"), first, str(line["n"]), beside, whole(line["epochs"]), spent(line),
+    data = textwrap.shorten(line["data"], 10, placeholder="…")
+    return (name, data, first, str(line["n"]), beside, whole(line["epochs"]), spent(line),
             whole(line["seconds_to_85"]), short(line["device"]), line["date"][2:], line["commit"][:7])
 
 
