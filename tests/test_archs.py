@@ -104,7 +104,7 @@ def test_pretrained_says_what_to_do_instead(name):
         timm.create_model(name, pretrained=True)
     recipe, *changes = re.search(r"cifar_fast recipe (.+?)\)", str(told.value))[1].split()
     assert override(load_recipe(recipe), changes).arch == name
-    assert f"exports/{recipe}.safetensors" in str(told.value)
+    assert f"local-dir:exports/{recipe}" in str(told.value)
 
 
 def test_published_claims():

@@ -19,23 +19,22 @@ def recipe_differences(first: str, second: str) -> dict[str, dict[str, Any]]:
     Values are those that a run would use, so an argument that is left at its default equals one that spells it out.
     Raises RecipeError.
     """
-    return differing({first: values(load_recipe(first)), second: values(load_recipe(second))})
+    return differing((first, second), values(load_recipe(first)), values(load_recipe(second)))
 
 
 def run_differences(first: Run, second: Run) -> dict[str, dict[str, Any]]:
     "The same of two runs, from what their cards hold of their recipes."
-    return differing({run.name: described_values(run.card.recipe) for run in (first, second)})
+    return differing((first.name, second.name), *(described_values(run.card.recipe) for run in (first, second)))
 
 
-def differing(both: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    one, two = both.values()
+def differing(names: tuple[str, str], one: dict[str, Any], two: dict[str, Any]) -> dict[str, dict[str, Any]]:
     order = [f.name for f in fields(Recipe)]
     settings_of = {key: key.split(".")[0] for key in {**one, **two}}
     place = {key: order.index(name) if name in order else len(order) for key, name in settings_of.items()}
     found = {}
     for key in sorted(place, key=place.get):  # stable within a setting
         if one.get(key, ABSENT) != two.get(key, ABSENT) and not belongs_to_one(key, one, two):
-            found[key] = {name: held[key] for name, held in both.items() if key in held}
+            found[key] = {name: held[key] for name, held in zip(names, (one, two), strict=True) if key in held}
     return found
 
 

@@ -41,7 +41,10 @@ def redraw(exports: Path) -> list[Path]:
         if not (folder / "history.csv").is_file():
             continue
         try:
-            made.append(draw_published(folder, read_card(folder), pd.read_csv(folder / "history.csv")))
+            history = pd.read_csv(folder / "history.csv")
+            if "train_accuracy" not in history:
+                raise ValueError("no column train_accuracy")
+            made.append(draw_published(folder, read_card(folder), history))
         except (ValueError, KeyError) as e:
             raise ResultsError(f"{folder / 'history.csv'} is no history of a run ({e}); remove it") from None
     made = [path for path in made if path]

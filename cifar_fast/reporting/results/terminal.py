@@ -42,6 +42,8 @@ def cells(line) -> tuple[str, ...]:
 
 def remark(line) -> str:
     "What has to be known of a line beside its figures; '' where nothing has."
+    if not line["n"]:
+        return ""
     notes = []
     if pd.notna(line["current"]) and not line["current"]:
         notes.append(f"not the recipe as it stands, but {line['settings'] or 'an earlier state of it'}")
