@@ -213,7 +213,7 @@ def test_a_recipe_trains_with_lr_find_first(tmp_path, capsys, digits):
     args = ["recipe", "sprint", "lr=find", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}", "name=found"]
     assert main(args) == 0
     assert "lr_find: valley" in capsys.readouterr().out
-    assert json.loads((tmp_path / "found.json").read_text())["recipe"]["lr"] != 0.4
+    assert json.loads((tmp_path / "found" / "card.json").read_text())["recipe"]["lr"] != 0.4
 
 
 def test_dry_run_shows_and_writes_nothing(tmp_path, capsys, digits, monkeypatch):

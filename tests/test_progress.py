@@ -148,7 +148,7 @@ def test_json_ends_with_the_result_whatever_it_was_measured_on(tmp_path, capsys,
     assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=512", "tta=0", "report=no", "--log", "json",
                  f"exports={tmp_path}", *args]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert last["on"] == on and 0 <= last["accuracy"] <= 1 and last["n"] == (100 if args else 359)
+    assert last["split"] == on and 0 <= last["accuracy"] <= 1 and last["n"] == (100 if args else 359)
 
 
 def test_a_stopped_run_leaves_no_bar():

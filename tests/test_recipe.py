@@ -4,6 +4,7 @@ import ast
 import copy
 import json
 import pickle
+import re
 from dataclasses import fields, replace
 from functools import partial
 
@@ -280,9 +281,9 @@ def test_statistics_of_ones_own_dataset_are_not_taken_elsewhere():
     assert netv2.stats and override(netv2, ["data=digits"]).stats is None
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", "final.json", "final.pkl", "final.safetensors"])
+@pytest.mark.parametrize("name", ["a/b", "..", "", ".final", "results.csv", "runs.csv"])
 def test_names_that_would_land_elsewhere(name):
-    with pytest.raises(RecipeError, match="plain name"):
+    with pytest.raises(RecipeError, match=re.escape(f"name={name}: ")):
         check(sprint(f"name={name}"))
 
 

@@ -229,5 +229,6 @@ def test_what_a_killed_run_left_half_written_is_removed_and_nothing_of_others(tm
 
 def test_a_run_error_lists_no_traceback(tmp_path, capsys, digits):
     assert main([*RUN, f"exports={tmp_path}", "--allow-changes"]) == 2
-    assert capsys.readouterr().err == "cifar_fast: --allow-changes belongs to --resume\n"
+    err = capsys.readouterr().err
+    assert "--allow-changes" in err and "--resume" in err and err.count("\n") == 1
     assert issubclass(RunError, Exception)

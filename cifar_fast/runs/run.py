@@ -71,7 +71,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
           given: Sequence[str], progress: Progress) -> tuple[Card, Path]:
     "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
     choice = (recipe, named, resume, overwrite)
-    folder, _ = choose_folder(*choice)  # what cannot be done is better known before images are read
+    folder, _ = choose_folder(*choice)  # what cannot be done is better known before images are read,
     exports = folder.path.parent
     if (exports / OWN).exists():
         read(exports / OWN)  # or before hours of training

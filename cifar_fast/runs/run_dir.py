@@ -85,6 +85,8 @@ class RunFolder:
         "Whether no run has this name: none finished, stopped or at work."
         if self.path.exists() or self.working.exists():
             return False
+        if not Path(self.lock.lock_file).exists():
+            return True
         try:
             with self:
                 return True
