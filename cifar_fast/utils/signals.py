@@ -90,8 +90,13 @@ def raise_on_signals():
     try:
         with handling(handle):
             yield
-            if received:  # and a library has swallowed the exception
-                raise StopRequested(received[0])
+    except BaseException as e:
+        if received and not isinstance(e, StopRequested):  # a library has turned it into an exception of its own
+            raise StopRequested(received[0]) from e
+        raise
+    else:
+        if received:  # a library has swallowed it
+            raise StopRequested(received[0])
     finally:
         sys.unraisablehook = hook
 
