@@ -20,6 +20,7 @@ from cifar_fast.recipe import (
     override,
     recipe_path,
     settings,
+    settings_that,
 )
 
 NAMES = list(list_recipes())
@@ -373,3 +374,15 @@ def test_descriptions_are_plain():
     flip = describe(A.HorizontalFlip(p=0.3))
     assert list(flip) == ["HorizontalFlip"] and flip["HorizontalFlip"]["p"] == 0.3
     assert describe(((1, 2.5), None, True, {"a": "b"})) == [[1, 2.5], None, True, {"a": "b"}]
+
+
+# ---------------------------------------------------------------- what a setting affects
+
+
+def test_which_settings_affect_no_weight_and_which_the_machine_decides():
+    assert settings_that(affects_weights=False) == {"name", "exports", "report", "workers", "checkpoint_epochs",
+                                                    "checkpoint_minutes"}
+    assert settings_that(by_machine=True) == {"device", "precision", "compile"}
+    assert settings_that(affects_weights=True, by_machine=False) >= {"arch", "lr", "seed", "mix", "augment"}
+    with pytest.raises(KeyError):
+        settings_that(affects_wieghts=True)
