@@ -149,7 +149,10 @@ def test_unreadable_images_are_skipped_or_refused(pets):
 def test_a_class_with_no_readable_image(pets):
     for path in (pets / "train" / "dog").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match="'dog' in train"):
+    (pets / "train" / "eel").mkdir()  # its error is not the dog's
+    (pets / "train" / "eel" / "torn.png").write_bytes(b"no image")
+    paint(pets / "train" / "eel" / "whole.png", 7)
+    with pytest.raises(DataError, match=r"'dog' in train .*dog.p\d.png"):
         load_source(pets)
     assert entries(pets.parent) == 0
 

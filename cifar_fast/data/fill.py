@@ -28,25 +28,24 @@ TRANSIENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, 
 def fill_from_tree(tree: Tree, folder: Path) -> dict:
     skipped = []
     for split, files in tree.splits.items():
-        rows = progress(decoded(files, skipped), len(files), f"decoding {split}", "images")
-        labels = write_split(folder, split, rows)
-        unreadable = sorted({file.label for file in files} - set(labels.tolist()))
-        if unreadable:
-            raise DataError(
-                f"no image of class {tree.vocab[unreadable[0]]!r} in {split} can be read "
-                f"({skipped[-1]}); replace its images or remove the class"
-            )
+        errors: list[tuple[int, str]] = []
+        rows = progress(decoded(files, errors), len(files), f"decoding {split}", "images")
+        labels = set(write_split(folder, split, rows).tolist())
+        if lost := next(((label, error) for label, error in errors if label not in labels), None):
+            raise DataError(f"no image of class {tree.vocab[lost[0]]!r} in {split} can be read ({lost[1]}); "
+                            "replace its images or remove the class")
+        skipped += [error for _, error in errors]
     return {"vocab": tree.vocab, "splits": list(tree.splits), "skipped": skipped, "others": tree.others}
 
 
-def decoded(files: list[File], skipped: list[str]) -> Iterator[tuple[np.ndarray, int]]:
-    "Images and labels, in order; the error of each image that cannot be read is added to `skipped`."
+def decoded(files: list[File], errors: list[tuple[int, str]]) -> Iterator[tuple[np.ndarray, int]]:
+    "Images and labels, in order; of each image that cannot be read, label and error are added to `errors`."
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for start in range(0, len(files), CHUNK):
             chunk = files[start : start + CHUNK]
             for file, image in zip(chunk, pool.map(try_image, chunk), strict=True):
                 if isinstance(image, ImageError):
-                    skipped.append(str(image))
+                    errors.append((file.label, str(image)))
                 else:
                     yield image, file.label
 
