@@ -150,7 +150,7 @@ def test_a_rule_is_waived_by_name_and_with_a_reason(digits):
 
 
 def test_an_architecture_that_there_is_not(digits):
-    with pytest.raises(ValueError, match="no architecture is called 'cifar_nope'.*; there are cifar_final"):
+    with pytest.raises(ValueError, match="no model is called 'cifar_nope'.*; there are cifar_final"):
         prepare(tiny("arch=cifar_nope"))
 
 

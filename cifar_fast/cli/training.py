@@ -99,15 +99,15 @@ def audit(args) -> int:
 
     from cifar_fast.audit import audit as audit_model
     from cifar_fast.audit import audit_table, layer_table
-    from cifar_fast.models import create_arch, published
+    from cifar_fast.models import create_model, published_claims
 
     names = args.arch or timm.list_models("cifar_*")
-    found = {n: audit_model(create_arch(n, 10)) for n in names}
+    found = {n: audit_model(create_model(n, 10)) for n in names}
     if args.json:
-        print(json.dumps({n: {**a.as_dict(), "stated": published(n)} for n, a in found.items()}, indent=1))
+        print(json.dumps({n: {**a.as_dict(), "stated": published_claims(n)} for n, a in found.items()}, indent=1))
     else:
         print(audit_table(list(found.values())))
-        stated = [(n, published(n)) for n in names if published(n)]
+        stated = [(n, published_claims(n)) for n in names if published_claims(n)]
         if stated:
             print("\nwhat the published systems state, and what is true:")
             for n, s in stated:

@@ -29,7 +29,7 @@ from cifar_fast.export.files import (
     short,
 )
 from cifar_fast.export.trust import require_trust
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.utils.files import atomic_write, expand_path, read_regular, rollback_on_error
 from cifar_fast.utils.text import printable
 
@@ -138,7 +138,7 @@ def inference_learner(card: dict, state: dict):
                     mean=tuple(card["normalize"]["mean"]), std=tuple(card["normalize"]["std"]),
                     fingerprint=card["data"].get("fingerprint", ""), skipped=(), origin="export")
     dls = data_block(source, [0], [0]).dataloaders(np.arange(1), bs=1, num_workers=0, device=torch.device("cpu"))
-    model = create_arch(card["arch"], len(card["vocab"]))
+    model = create_model(card["arch"], len(card["vocab"]))
     model.load_state_dict(state)
     return Learner(dls, model.eval(), loss_func=CrossEntropyLossFlat(), metrics=accuracy, path=Path("."))
 
@@ -149,7 +149,7 @@ def load_export(stem: str | Path, device: str | torch.device = "cpu") -> Predict
     state = read_weights(stem, card)
     path = export_files(stem)[0]
     try:
-        model = create_arch(card["arch"], len(card["vocab"]))
+        model = create_model(card["arch"], len(card["vocab"]))
         model.load_state_dict(state)
     except (MemoryError, RuntimeError) as e:
         raise ExportError(f"{path} cannot be opened: {short(e)}") from None
