@@ -24,6 +24,10 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not end the command
             stream.reconfigure(errors="backslashreplace")
     try:
+        if getattr(args, "recipe", None):
+            from cifar_fast.models import register_from_file  # here: it imports torch
+
+            register_from_file(args.recipe)
         code = args.run(args) or 0
         flush()
         return code

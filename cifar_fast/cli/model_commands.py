@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 
-from cifar_fast.cli.command import Command, UsageError, run_path
+from cifar_fast.cli.command import Command, UsageError, add_model_file, run_path
 from cifar_fast.utils.files import expand_path
 
 
 class Audit(Command):
     name = "audit"
     help = "check architectures against the budget"
-    examples = ("audit", "audit cifar_final", "audit resnet18 --strict")
+    examples = ("audit", "audit cifar_final", "audit resnet18 --strict", "audit my_model --recipe mine.py")
 
     @staticmethod
     def add_arguments(parser):
@@ -21,6 +21,7 @@ class Audit(Command):
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
         parser.add_argument("--strict", action="store_true",
                             help="exit with 1 when a rule is broken, or calculated and measured receptive field differ")
+        add_model_file(parser)
 
     @staticmethod
     def run(args):
@@ -57,6 +58,7 @@ class Export(Command):
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
+        add_model_file(parser)
 
     @staticmethod
     def run(args):

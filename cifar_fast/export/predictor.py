@@ -28,6 +28,7 @@ from cifar_fast.export.files import (
     read_weights,
     short,
 )
+from cifar_fast.export.own_models import recipe_files_by_value
 from cifar_fast.export.trust import require_trust
 from cifar_fast.models import create_model
 from cifar_fast.utils.files import atomic_write, expand_path, read_regular, rollback_on_error
@@ -120,7 +121,8 @@ def save_pickle(path: Path, card: dict, state: dict) -> None:
     learn, content = inference_learner(card, state), io.BytesIO()
     learn.dls = learn.dls.new_empty()
     # As `learn.export` does. It writes into the file itself, and torch says of a full disk "unexpected pos 128 vs 0".
-    torch.save(learn, content, pickle_module=cloudpickle, pickle_protocol=2)
+    with recipe_files_by_value():
+        torch.save(learn, content, pickle_module=cloudpickle, pickle_protocol=2)
     path.write_bytes(content.getbuffer())
 
 

@@ -55,7 +55,7 @@ def prepare(
     recipe: Recipe,
     source: Source | None = None,  # the images, where they are not those that the recipe names
 ) -> Run:
-    "Load the data, build and audit the net. Raises RecipeError, DataError, BudgetError, ValueError with a way out."
+    "Load the data, build and audit the net. Raises RecipeError, DataError, BudgetError, ModelError, AuditError."
     check(recipe)
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
