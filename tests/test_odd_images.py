@@ -18,7 +18,7 @@ from odd_images import BAD, EITHER, GOOD, encoded, make, noise
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.predictor import find_images, save_export
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.utils.text import encodable, printable
 
 if not hasattr(os, "mkfifo"):
@@ -38,7 +38,7 @@ def corpus(tmp_path_factory):
 def export(tmp_path_factory):
     stem = tmp_path_factory.mktemp("export") / "net"
     torch.manual_seed(0)
-    save_export(stem, create_arch("cifar_sprint", 2), CARD, pickle=False)
+    save_export(stem, create_model("cifar_sprint", 2), CARD, pickle=False)
     return stem
 
 
