@@ -108,10 +108,10 @@ def test_pretrained_says_what_to_do_instead(name):
 
 
 def test_published_claims():
-    assert {n for n in ARCHS if archs.published(n)} == set(EXACT)
-    assert archs.published("resnet18") is None and archs.published("no_such_net") is None
+    assert {n for n in ARCHS if archs.published_claims(n)} == set(EXACT)
+    assert archs.published_claims("resnet18") is None and archs.published_claims("no_such_net") is None
     for name in EXACT:
-        claims = archs.published(name)
+        claims = archs.published_claims(name)
         assert {"name", "parameters", "receptive_field", "accuracy"} <= set(claims)
         if name != "cifar_netv2":  # says about 195,000 in its text
             assert claims["parameters"] == EXACT[name]

@@ -145,13 +145,13 @@ def probabilities(capsys, *command) -> dict:
 def test_predict_as_json_and_with_tta(trained, images, tmp_path, capsys):
     "The flagship's net answers the same for the mirror image, so TTA adds nothing to it; to another's answer it does."
     from cifar_fast.export.predictor import save_export
-    from cifar_fast.models import create_arch
+    from cifar_fast.models import create_model
 
     plain = probabilities(capsys, trained, images / "0.png")
     assert sum(plain.values()) == pytest.approx(1, abs=1e-4)
     assert probabilities(capsys, trained, images / "0.png", "--tta") == pytest.approx(plain, abs=1e-4)
     other = tmp_path / "other"
-    save_export(other, create_arch("cifar_sprint", 10), CARD, pickle=False)
+    save_export(other, create_model("cifar_sprint", 10), CARD, pickle=False)
     plain = probabilities(capsys, other, images / "0.png")
     assert probabilities(capsys, other, images / "0.png", "--tta") != pytest.approx(plain, abs=1e-4)
 

@@ -13,6 +13,7 @@ from torch import nn
 import cifar_fast.models  # noqa: F401  registers cifar_*
 from cifar_fast.audit import (
     RULES,
+    AuditError,
     Budget,
     audit,
     audit_table,
@@ -68,9 +69,9 @@ def test_waivers(audits):
     strided = audits["cifar_strided"]
     assert strided.failures({"receptive_field": "published as it is"}) == []
     assert [v.rule for v in strided.failures({"dilation": "not needed"})] == ["receptive_field"]
-    with pytest.raises(ValueError, match="receptive_field"):
+    with pytest.raises(AuditError, match="receptive_fields"):
         strided.failures({"receptive_fields": "typo"})
-    with pytest.raises(ValueError, match="needs a reason"):
+    with pytest.raises(AuditError, match="receptive_field"):
         strided.failures({"receptive_field": " "})
 
 

@@ -36,13 +36,13 @@ def test_a_convolution_commutes_with_mirroring(kwargs):
 
 def test_the_first_one_takes_images():
     torch.manual_seed(0)
-    conv, x = FlipEquivariantConv2d(3, 6, lift=True).double(), torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    conv, x = FlipEquivariantConv2d(3, 6, lifting=True).double(), torch.randn(2, 3, 9, 9, dtype=torch.float64)
     assert torch.allclose(conv(x.flip(-1)), mirrored(conv(x)), atol=1e-12)
 
 
 @pytest.mark.parametrize("kwargs, told", [
     (dict(out_channels=7), "8 → 7 channels"), (dict(in_channels=7), "7 → 8 channels"),
-    (dict(groups=2), "in 2 groups"), (dict(groups=8, lift=True), "in 8 groups"),
+    (dict(groups=2), "in 2 groups"), (dict(groups=8, lifting=True), "in 8 groups"),
     (dict(groups=8, out_channels=16), "8 → 16 channels in 8 groups"),
     (dict(stride=2), "kernel of 3 with dilation 1 at stride 2"),
     (dict(kernel_size=4, stride=2, dilation=2), "kernel of 4 with dilation 2 at stride 2"),

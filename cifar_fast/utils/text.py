@@ -16,7 +16,8 @@ def nearest(word: str, words: Iterable[str]) -> str:
 def printable(name) -> str:
     """`name` on one line that any terminal can show: line breaks and undecodable bytes become escapes."""
     text = os.fsdecode(name) if isinstance(name, bytes | os.PathLike) else str(name)
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    # Persian, Hindi and emoji need the joiners U+200C and U+200D, which do nothing to a terminal.
+    return "".join(c if c.isprintable() or c in "\u200c\u200d" else ascii(c)[1:-1] for c in text)
 
 
 def encodable(name) -> str:

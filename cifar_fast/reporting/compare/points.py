@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from cifar_fast.audit import profile
-from cifar_fast.models import create_arch, published
+from cifar_fast.models import create_model, published_claims
 from cifar_fast.recipe import list_recipes, load_recipe
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.results.summary import selected
@@ -38,10 +38,10 @@ def published_points() -> list[dict]:
     found = []
     for name in list_recipes():
         arch = load_recipe(name).arch
-        if stated := published(arch):
+        if stated := published_claims(arch):
             found.append({"label": name, "kind": "published", "accuracy": stated["accuracy"],
                           "parameters": stated["parameters"], "seconds": stated.get("seconds"),
-                          "multiply_adds": profile(create_arch(arch, 10)).macs,
+                          "multiply_adds": profile(create_model(arch, 10)).macs,
                           "source": f"{stated['name']}, {stated['hardware']}; {stated['note']}"})
     return found
 

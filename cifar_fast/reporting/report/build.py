@@ -14,7 +14,7 @@ from cifar_fast.export.files import ExportError, read_full_card
 from cifar_fast.export.metrics import counted
 from cifar_fast.export.predictions import NAME, Predictions, PredictionsError
 from cifar_fast.export.predictor import load_export
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.report import figures
 from cifar_fast.reporting.report.modelcard import model_card
@@ -41,7 +41,7 @@ def report(
     missing: list[str] = (),  # what is not there, and why
 ) -> list[Path]:
     "Draw the figures of a finished run into its folder, then report.html and the model card; returns all of these."
-    found = found or audit(create_arch(card["arch"], len(card["vocab"])))
+    found = found or audit(create_model(card["arch"], len(card["vocab"])))
     made = draw(stem, card, said, images, found)
     write_text(stem / "report.html", page(card, stem, history, layer_rows(found), missing))
     write_text(stem / "README.md", model_card(card))
@@ -127,7 +127,7 @@ def redraw(stem: Path) -> tuple[list[Path], list[str]]:
     found = measured(said) if said else card.get("test") or card.get("held_out") or {}
     if counts := found.get("confusion"):
         made.append(draw_confusion(stem, card, counts))
-    made += draw(stem, card, said, None, audit(create_arch(card["arch"], len(card["vocab"]))))
+    made += draw(stem, card, said, None, audit(create_model(card["arch"], len(card["vocab"]))))
     left += [f"{name} ({why})" for name, why in ELSEWHERE.items() if (stem / name).is_file()]
     return made, left
 

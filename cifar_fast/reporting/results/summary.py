@@ -15,14 +15,14 @@ LATEST = ("settings", "on", "data", "date", "commit")
 
 def facts() -> dict[str, dict]:
     "Recipe of the project → its id as it stands, its net in a line, and what the net's authors state about it."
-    from cifar_fast.models import published
+    from cifar_fast.models import published_claims
 
     found = {}
     for name, line in list_recipes().items():
         recipe = load_recipe(name)
         # What follows a semicolon there is the published figure, which has a column of its own.
         found[name] = {"recipe_id": recipe_id(describe(recipe)), "line": line.split(";")[0].rstrip("."),
-                       "stated": published(recipe.arch) or {}}
+                       "stated": published_claims(recipe.arch) or {}}
     return dict(sorted(found.items(), key=lambda item: bool(item[1]["stated"])))  # ours, then the reproductions
 
 
