@@ -14,6 +14,7 @@ from PIL import Image
 from strangers import CARD
 
 from cifar_fast.cli.main import main
+from cifar_fast.cli.predict_commands import write_csv
 from cifar_fast.recipe import list_recipes
 from cifar_fast.utils.errors import CifarFastError, file_error
 
@@ -135,6 +136,14 @@ def test_predict_takes_folders_and_globs_names_the_bad_one_and_goes_on(trained, 
     assert len(capsys.readouterr().out.splitlines()) == 10
     assert main(["predict", str(trained), str(images / "nothing*.png")]) == 1
     assert "no image there" in capsys.readouterr().err
+
+
+def test_a_spreadsheet_runs_no_name_in_the_csv_of_predict(tmp_path):
+    write_csv(str(tmp_path / "out.csv"), ["=cat()", "dog"], [{"file": "-rf.png", "prediction": "=cat()",
+                                                              "probs": [0.75, 0.25]}])
+    frame = pd.read_csv(tmp_path / "out.csv")
+    assert list(frame) == ["file", "prediction", "'=cat()", "dog"]
+    assert frame.iloc[0].tolist() == ["'-rf.png", "'=cat()", 0.75, 0.25]
 
 
 def probabilities(capsys, *command) -> dict:
