@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_map_only
 from cifar_fast.audit.feature_maps import pair
 from cifar_fast.audit.op_recorder import OpRecorder, eval_copy
 from cifar_fast.audit.params import weights
+from cifar_fast.utils.errors import SettingError
 
 _IDENTITY = {
     "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "rrelu", "elu", "elu_", "selu", "celu",
@@ -66,7 +67,7 @@ def _last_map(model: nn.Module, images: Tensor) -> Tensor:
             model(images)
         last = recorder.tracker.last_map
     if not isinstance(last, Tensor) or last.dim() != 4:
-        raise ValueError(f"{type(model).__name__} has no last feature map (N, C, H, W), which the probe needs")
+        raise SettingError(f"{type(model).__name__} has no last feature map (N, C, H, W), which the probe needs")
     return last
 
 
@@ -79,7 +80,7 @@ def receptive_field_probe(
 
     The copy has positive float64 weights, no biases, and the identity for activations and normalisations: gradients
     neither cancel nor vanish, so a zero one is out of reach. The image grows until the field no longer touches its
-    edge; with squeeze-excite, which sees everything, the result is the size of the largest image. ValueError where
+    edge; with squeeze-excite, which sees everything, the result is the size of the largest image. SettingError where
     there is no feature map to probe; the model's own error where it accepts no size.
     """
     native = max(input_size[1:])
@@ -110,6 +111,6 @@ def _extent(model: nn.Module, channels: int, size: int) -> list[tuple[int, int]]
     centre = last[0, :, height // 2, width // 2].sum()
     seen = torch.autograd.grad(centre, images)[0][0].abs().sum(0) > 0
     if not seen.any():
-        raise ValueError(f"no gradient flows through {type(model).__name__}: somewhere it is multiplied by zero")
+        raise SettingError(f"no gradient flows through {type(model).__name__}: somewhere it is multiplied by zero")
     indices = [axis.nonzero().flatten() for axis in (seen.any(1), seen.any(0))]
     return [(int(line[0]), int(line[-1])) for line in indices]
