@@ -8,8 +8,6 @@ from typing import NamedTuple
 import torch
 from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
 
-from cifar_fast.utils.errors import SettingError
-
 __all__ = ["cross_entropy", "focal"]
 
 
@@ -38,7 +36,7 @@ class MixedCrossEntropy(CrossEntropyLossFlat):
 def cross_entropy(*, label_smoothing: float = 0.0):
     "Cross-entropy on logits (B, C); can mix. `label_smoothing` in 0..1 (Szegedy et al., 2016)."
     if not 0 <= label_smoothing < 1:
-        raise SettingError(f"loss.label_smoothing={label_smoothing}: expected 0 or more and less than 1")
+        raise ValueError(f"loss.label_smoothing={label_smoothing}: expected 0 or more and less than 1")
     return MixedCrossEntropy(label_smoothing=label_smoothing)
 
 

@@ -13,7 +13,6 @@ from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.callback.training import GradientClip
 
 from cifar_fast.training.callbacks.precision import precision_cbs
-from cifar_fast.utils.errors import SettingError
 from cifar_fast.utils.seeds import rng_restored
 
 FEWEST = 30
@@ -30,7 +29,7 @@ def find(run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = 100) -> 
     """
     learn = run.learn
     if num_it < FEWEST:
-        raise SettingError(f"num_it={num_it}: fewer than {FEWEST} steps say nothing")
+        raise ValueError(f"num_it={num_it}: fewer than {FEWEST} steps say nothing")
     r = run.recipe
     cbs = [*precision_cbs(run.precision, r.channels_last), *([r.mix()] if r.mix else []),
            *([GradientClip(r.clip)] if r.clip else [])]
@@ -61,7 +60,7 @@ def suggestions(lrs: list[float], losses: list[float]) -> dict[str, dict[str, fl
         finite = int(torch.isfinite(loss).long().cumprod(0).sum())
         lr, loss = lr[:finite], loss[:finite]
     if len(lr) < 16:  # `slide` looks 15 steps back
-        raise SettingError("the loss broke off within a few steps; start lower (--start) or look at the data")
+        raise ValueError("the loss broke off within a few steps; start lower (--start) or look at the data")
     out = {}
     for name, rule in SUGGESTIONS.items():
         at = float(rule(lr, loss, len(lrs))[0])

@@ -7,8 +7,6 @@ import warnings
 from fastai.callback.core import Callback
 from torch.optim import lr_scheduler
 
-from cifar_fast.utils.errors import SettingError
-
 __all__ = ["cosine", "cyclic", "one_cycle_torch", "plateau", "step", "warmup_cosine"]
 
 
@@ -66,7 +64,7 @@ class TorchSchedule(Callback):
 
 def _check(ok: bool, message: str) -> None:
     if not ok:
-        raise SettingError(message)
+        raise ValueError(message)
 
 
 def plateau(*, factor: float = 0.5, patience: int = 2, min_lr: float = 1e-6):

@@ -7,8 +7,6 @@ from fastai.callback.core import Callback
 from fastai.learner import Metric
 from timm.utils import ModelEmaV3
 
-from cifar_fast.utils.errors import SettingError
-
 __all__ = ["ema"]
 
 
@@ -64,5 +62,5 @@ class EMAAccuracy(Metric):
 def ema(*, decay: float = 0.999, warmup: bool = False):
     "`decay` a step; `warmup` lets it grow from 0 as 1-(1+step)^(-2/3), for runs short against 1/(1-decay) steps."
     if not 0 < decay < 1:
-        raise SettingError(f"ema.decay={decay}: expected a number between 0 and 1")
+        raise ValueError(f"ema.decay={decay}: expected a number between 0 and 1")
     return EMA(decay, warmup)

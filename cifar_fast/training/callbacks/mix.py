@@ -14,7 +14,6 @@ from fastai.callback.core import Callback
 from torch.distributions import Beta
 
 from cifar_fast.training.losses import MixedLabels
-from cifar_fast.utils.errors import SettingError
 
 __all__ = ["mixing"]
 
@@ -113,10 +112,10 @@ def mixing(*, mixup: float = 0.3, cutmix: float = 0.3, ricap: float = 0.0, mixup
     "Shares of the batches that each gets (the rest stays plain), their Beta parameters, up to which part of the run."
     shares = {"mixup": mixup, "cutmix": cutmix, "ricap": ricap}
     if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
-        raise SettingError(f"mix: the shares {shares} must be 0 or more and add up to at most 1")
+        raise ValueError(f"mix: the shares {shares} must be 0 or more and add up to at most 1")
     strengths = {"mixup": mixup_alpha, "cutmix": cutmix_alpha, "ricap": ricap_beta}
     if min(strengths.values()) <= 0:
-        raise SettingError(f"mix: the Beta parameters {strengths} must be above 0")
+        raise ValueError(f"mix: the Beta parameters {strengths} must be above 0")
     if not 0 <= until <= 1:
-        raise SettingError(f"mix.until={until}: expected a part of the run, 0 to 1")
+        raise ValueError(f"mix.until={until}: expected a part of the run, 0 to 1")
     return Mixing(shares, strengths, until)

@@ -12,7 +12,6 @@ from fastai.callback.core import Callback
 from tqdm import tqdm
 
 from cifar_fast.training.callbacks.stopping import watched
-from cifar_fast.utils.errors import SettingError
 
 MODES = ("auto", "bars", "lines", "json", "quiet")
 "auto: bars where stdout and stderr are a terminal, lines elsewhere."
@@ -27,9 +26,9 @@ EVERY = {"bars": 0.5, "lines": 10.0}  # seconds between two looks inside an epoc
 
 
 def choose_mode(mode: str = "auto") -> str:
-    "One of MODES but auto. Raises SettingError."
+    "One of MODES but auto. Raises ValueError."
     if mode not in MODES:
-        raise SettingError(f"log={mode!r}: choose one of {', '.join(MODES)}")
+        raise ValueError(f"log={mode!r}: choose one of {', '.join(MODES)}")
     if mode != "auto":
         return mode
     return "bars" if sys.stdout.isatty() and sys.stderr.isatty() else "lines"

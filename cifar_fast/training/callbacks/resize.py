@@ -6,8 +6,6 @@ import torch
 from fastai.callback.core import Callback
 from torch.nn.functional import interpolate
 
-from cifar_fast.utils.errors import SettingError
-
 __all__ = ["progressive"]
 
 
@@ -31,7 +29,7 @@ class Progressive(Callback):
 def progressive(*, size: int = 24, until: float = 0.4):
     "`size` in pixels up to the part `until` of the run, the images' own size after it."
     if not 8 <= size:
-        raise SettingError(f"resize.size={size}: expected at least 8 pixels")
+        raise ValueError(f"resize.size={size}: expected at least 8 pixels")
     if not 0 <= until < 1:
-        raise SettingError(f"resize.until={until}: expected a part of the run, 0 or more and less than 1")
+        raise ValueError(f"resize.until={until}: expected a part of the run, 0 or more and less than 1")
     return Progressive(size, until)
