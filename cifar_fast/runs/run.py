@@ -39,7 +39,7 @@ from cifar_fast.training.prepare import Run, fit, prepare
 from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import cpu_name
 from cifar_fast.utils.files import write_text
-from cifar_fast.utils.signals import defer_signals
+from cifar_fast.utils.signals import defer_signals, hold_signals
 from cifar_fast.utils.terminal import epochs_drawn
 
 
@@ -127,11 +127,13 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
         if told := explained(e, recipe):
             raise told from e
         raise
-    try:
-        # A run that was killed right here has added its row already.
-        add(row(card, about["typed"]), stem.parent / "results.csv", spare=stem / "row.csv", once=checkpoint.resumes > 0)
-    finally:
-        folder.end()  # with or without its row in the table the run is complete
+    with hold_signals():  # or the row would be lost
+        try:
+            # A run that was killed right here has added its row already.
+            add(row(card, about["typed"]), stem.parent / "results.csv", spare=stem / "row.csv",
+                once=checkpoint.resumes > 0)
+        finally:
+            folder.end()  # with or without its row in the table the run is complete
     return card
 
 
