@@ -15,7 +15,8 @@ from fastai.imports import noop
 from fastai.metrics import accuracy
 
 from cifar_fast.audit import Audit, Budget, audit
-from cifar_fast.data.block import choose_workers, make_dls
+from cifar_fast.data.block import make_dls
+from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.models import require_model
 from cifar_fast.recipe import Recipe, check, recipes_dir
