@@ -30,6 +30,7 @@ from cifar_fast.reporting.compare import (
 from cifar_fast.reporting.compare.paired import mcnemar
 from cifar_fast.reporting.compare.words import verdict
 from cifar_fast.reporting.results import COLUMNS, add, recipe_id, row, summarize
+from cifar_fast.reporting.tradeoffs import tradeoffs
 
 VOCAB = [f"class {i}" for i in range(10)]
 
@@ -245,7 +246,7 @@ def test_what_others_state_is_hollow_and_stands_where_it_is_known():
     assert np.isnan(times["mobile"]) and times.drop("mobile").between(13 * 60, 45 * 60).all()
     assert published.set_index("label").loc["net", "multiply_adds"] == 200_109_216
     assert points["source"].str.len().gt(4).all()
-    fig = plots.tradeoffs(points, stated=UNPLACED, target=85)
+    fig = tradeoffs(points, stated=UNPLACED, target=0.85)
     marks = {line.get_marker(): line for line in fig.axes[0].lines if line.get_marker() in "os^"}
     assert marks["o"].get_markerfacecolor() == plots.BLUE
     assert marks["s"].get_markerfacecolor() == marks["^"].get_markerfacecolor() == "white"
@@ -279,7 +280,7 @@ def test_no_name_covers_another_or_a_point(ours):
                           seconds=100 + 500 * rng.random(), parameters=int(100_000 + 90_000 * rng.random()))
                      for i in range(ours)))
     points, *_ = figure_points(rows)
-    fig = plots.tradeoffs(points, stated=UNPLACED, target=85)
+    fig = tradeoffs(points, stated=UNPLACED, target=0.85)
     for ax in fig.axes:
         names = [text for text in ax.texts if text.get_text()]
         boxes = [text.get_window_extent() for text in names]

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from cifar_fast.utils.csv import csv_text, original_cell, safe_cell
-from cifar_fast.utils.tables import aligned, markdown_table, width
+from cifar_fast.utils.tables import aligned, markdown_table
+from cifar_fast.utils.text import short_names, shorten, width
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
@@ -20,6 +21,23 @@ def test_width_is_that_of_a_terminal(name, columns):
     assert width(name) == columns
     heading, row = aligned([["class", "n"], [name, "1"]])
     assert width(row) == width(heading) == max(columns, 5) + 3
+
+
+@pytest.mark.parametrize("text, columns, head, short", [
+    ("final-a-long-name-44", 16, 0.5, "final-a…-name-44"), ("苹果香蕉西瓜", 7, 1.0, "苹果香…"), ("abc", 3, 0.5, "abc"),
+    ("abcdef", 4, 0.0, "…def"), ("苹果香蕉", 5, 0.5, "苹…蕉")])
+def test_names_are_shortened_to_columns(text, columns, head, short):
+    assert shorten(text, columns, head) == short and width(short) <= columns
+
+
+@pytest.mark.parametrize("names, columns, short", [
+    (["cat", "dog"], 8, ["cat", "dog"]),
+    (["species_001_with_legs", "species_002_with_legs"], 12, ["species_001…", "species_002…"]),
+    (["species_long_001", "species_long_002"], 8, ["spe…_001", "spe…_002"]),
+    (["a_long_name_1_of_some_kind", "a_long_name_2_of_some_kind"], 8, ["0 a_lon…", "1 a_lon…"]),
+])
+def test_short_names_can_be_told_apart(names, columns, short):
+    assert short_names(names, columns) == short
 
 
 def test_cells_cannot_break_a_line_or_reach_the_terminal():

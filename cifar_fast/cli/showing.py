@@ -13,6 +13,7 @@ from cifar_fast.utils.files import expand_path
 
 def results(args) -> int:
     from cifar_fast.reporting import results
+    from cifar_fast.utils.csv import csv_text
     from cifar_fast.utils.files import write_text
 
     path = expand_path(args.file)
@@ -30,7 +31,7 @@ def results(args) -> int:
     elif args.json:
         print(lines.to_json(orient="records", indent=1, force_ascii=False))
     else:
-        print(lines.to_csv(index=False).rstrip() if args.csv else results.terminal(lines))
+        print(csv_text(lines).rstrip("\n") if args.csv else results.terminal(lines))
     return 0
 
 
