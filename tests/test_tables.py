@@ -1,5 +1,6 @@
 """Aligned and piped tables, and CSV cells that no spreadsheet runs."""
 
+import csv
 import io
 
 import pandas as pd
@@ -59,6 +60,13 @@ def test_formulas_are_defused_and_come_back(text):
 @pytest.mark.parametrize("text", ["cat", "", "-0.5", "+1", "1e-3", "-1.5E+10", "it's", "'quoted'", "a=b", "'"])
 def test_what_is_no_formula_stays(text):
     assert safe_cell(text) == text == original_cell(text)
+
+
+def test_line_breaks_stay_in_their_cell():
+    frame = pd.DataFrame({"name": ["a\rb", "a\nb", "a\r\nb", 'a"b', "a,b"], "n": [1, 2, 3, 4, 5]})
+    lines = list(csv.reader(io.StringIO(csv_text(frame), newline=""), strict=True))
+    assert lines == [["name", "n"], *([name, str(n)] for name, n in zip(frame["name"], frame["n"], strict=True))]
+    assert csv_text(frame[3:]) == 'name,n\n"a""b",4\n"a,b",5\n'
 
 
 def test_a_table_is_defused_but_for_its_numbers():

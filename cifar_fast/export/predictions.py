@@ -58,7 +58,7 @@ class Predictions:
         except FileNotFoundError:
             raise PredictionsError(f"no {path}: python -m cifar_fast report {path.parent} makes it") from None
         except Exception as e:  # whatever zipfile, zlib and numpy raise on somebody's file
-            reason = printable(e) or type(e).__name__
+            reason = f"missing: {printable(e)}" if isinstance(e, KeyError) else printable(e) or type(e).__name__
             raise PredictionsError(f"{path} is not a file of predictions ({reason}); remove it, and "
                                    f"python -m cifar_fast report {path.parent} makes it again") from None
 
@@ -108,10 +108,12 @@ def read_arrays(path: Path) -> dict:
 
 
 def require_size(f, size: int) -> None:
-    "Raises ValueError where a .npy claims more than its `size` bytes: numpy would allocate it all before it reads."
+    "Raises ValueError where a .npy claims more than its `size` bytes, which numpy would allocate before it reads."
     version = np.lib.format.read_magic(f)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(f)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
     if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize > size:
         raise ValueError(f"it claims an array of shape {shape}, which it does not hold")
 

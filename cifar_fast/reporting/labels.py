@@ -12,7 +12,6 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 
 from cifar_fast.utils.fonts import drawable
-from cifar_fast.utils.text import printable
 
 RADII = (7, 12, 20, 30, 42, 56, 72, 90, 110)  # from the point to the name, in points; beyond the first with a line
 ANGLES = (0, 180, 90, 270, 35, 145, 325, 215, 60, 120, 240, 300)  # in order of preference
@@ -56,7 +55,7 @@ def place_names(ax: Axes, points: list[tuple[float, float, float, str, str]], fo
     crowded = [sum(abs(p[0] - q[0]) < 80 * scale and abs(p[1] - q[1]) < 40 * scale for q in centres) for p in centres]
     for i in sorted(range(len(points)), key=lambda i: -crowded[i]):
         x, y, _, name, colour = points[i]
-        name, fonts = drawable(printable(name))
+        name, fonts = drawable(name)
         note = ax.annotate(name, (x, y), (0, 0), textcoords="offset points", ha="center", va="center",
                            fontsize=fontsize, color=colour, annotation_clip=False, parse_math=False, fontfamily=fonts)
         note.set_in_layout(False)

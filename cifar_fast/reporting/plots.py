@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from math import ceil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from cifar_fast.utils.files import atomic_write
 from cifar_fast.utils.fonts import figure_names, plain_text
@@ -43,13 +44,24 @@ def history(frame: pd.DataFrame, title: str = "", target: float | None = None, v
             if column in frame:
                 ax.plot(frame["epoch"], frame[column] * scale, label=label, color=colour,
                         marker="o" if len(frame) < 3 else None)
-        ax.set(xlabel="epoch", ylabel="accuracy (%)" if scale == 100 else "loss (cross-entropy)")
+        ax.set_ylabel("accuracy (%)" if scale == 100 else "loss (cross-entropy)")
+        epoch_axis(ax)
         ax.grid(alpha=0.3)
     target_line(right, target)
     left.legend()
     right.legend()
-    fig.suptitle(title)
+    set_title(fig, title)
     return fig
+
+
+def set_title(fig: Figure, title: str, fontsize: float = 12) -> None:
+    "A title over the whole figure, in as many lines as its width needs."
+    fig.suptitle(textwrap.fill(title, int(fig.get_figwidth() * 72 / (0.62 * fontsize))), fontsize=fontsize)
+
+
+def epoch_axis(ax: Axes) -> None:
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def target_line(ax: Axes, target: float | None) -> None:
@@ -76,12 +88,13 @@ def published(measured: pd.DataFrame | dict[str, pd.DataFrame], record: pd.DataF
             if column in frame:  # a run that trains on everything has no validation
                 ax.plot(frame["epoch"], frame[column] * 100, style, label=label, color=colour,
                         marker="o" if len(frame) < 12 else None, ms=4)
-        ax.set(xlabel="epoch", ylabel=f"{split} accuracy (%)")
+        ax.set_ylabel(f"{split} accuracy (%)")
+        epoch_axis(ax)
         ax.grid(alpha=0.3)
     target_line(axes[1], target)
     for ax in axes:
         ax.legend()
-    fig.suptitle(title)
+    set_title(fig, title)
     return fig
 
 
@@ -135,8 +148,8 @@ def confusion(matrix: list[list[int]], vocab, title: str) -> Figure:
     ax.set_xticks(range(0, len(names), step), names[::step], fontsize=size, rotation=45 if few else 90,
                   ha="right" if few else "center")
     ax.set_yticks(range(0, len(names), step), names[::step], fontsize=size)
-    every = f"; one class in {step} is named" if step > 1 else ""
-    ax.set(xlabel="predicted", ylabel="true", title=f"{title}: % of each true class{every}")
+    ax.set(xlabel="predicted", ylabel="true")
+    set_title(fig, f"{title}: % of each true class" + (f" (1 in {step} classes is labelled)" if step > 1 else ""))
     if few:
         for (i, j), f in np.ndenumerate(fraction):
             if counts[i, j]:

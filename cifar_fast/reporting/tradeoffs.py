@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cifar_fast.reporting.labels import place_names
-from cifar_fast.reporting.plots import BLUE, GREEN, VERMILION, figure, plain_log_ticks, target_line
+from cifar_fast.reporting.plots import BLUE, GREEN, VERMILION, figure, plain_log_ticks, set_title, target_line
 from cifar_fast.utils.fonts import plain_text
 
 KINDS = {  # of points: legend, colour, marker, filled
@@ -44,7 +44,7 @@ def tradeoffs(
         if ax is not axes[0]:
             ax.sharey(axes[0])
     axes[0].set_ylabel("accuracy (%)")
-    fig.suptitle(title)
+    set_title(fig, title)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     plain_text(fig)
     fig.draw_without_rendering()  # from here on nothing moves, so names can be placed

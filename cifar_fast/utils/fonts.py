@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DEFAULT = "DejaVu Sans"  # comes with matplotlib
 BOXES = "Last Resort"  # comes with matplotlib too: draws a box for any character
 
-explained: set[str] = set()  # characters of which the user knows that no font has them
+explained: set[str] = set()  # characters that the user was told about
 
 
 def figure_names(vocab: Iterable, columns: int) -> list[str]:
@@ -33,27 +33,25 @@ def plain_text(fig: Figure) -> None:
 
     cells = [cell.get_text() for table in fig.findobj(Table) for cell in table.get_celld().values()]
     for text in [*fig.findobj(Text), *cells]:
-        text.set_parse_math(False)
-        if not text.get_text().isascii():
-            shown, fonts = drawable(text.get_text())
-            text.set_text(shown)
-            text.set_fontfamily(fonts)
+        shown, fonts = drawable(text.get_text())
+        text.set(text=shown, fontfamily=fonts, parse_math=False)
 
 
 def drawable(text: str) -> tuple[str, list[str]]:
-    "`text` with ? for what no installed font can draw, and the font families that draw it."
+    "`text` with ? for what no installed font can draw, line by line printable, and the font families that draw it."
+    text = "\n".join(map(printable, text.split("\n")))
     fonts, missing = families(text)
     explain(missing)
     return "".join("?" if c in missing else c for c in text), fonts
 
 
 def explain(missing: set[str]) -> None:
-    "Say once for each character why it is not drawn."
-    if new := sorted(missing - explained):
-        explained.update(new)
-        some = " ".join(new[:12]) + (" …" if len(new) > 12 else "")
-        log_progress(f"no installed font has the characters {some}: figures show ? for them, and the number of a class "
-                     f"(the first one is class 0) for its name; install a font that has them, such as one of Noto")
+    "Say why characters are not drawn, once in a process."
+    if missing and not explained:
+        explained.update(missing)
+        some = " ".join(sorted(missing)[:12]) + (" …" if len(missing) > 12 else "")
+        log_progress(f"no installed font has the characters {some}: figures show the number of a class (the first is "
+                     f"class 0) instead of such a name, and ? elsewhere; to see them, install a font such as Noto Sans")
 
 
 def families(text: str) -> tuple[list[str], set[str]]:

@@ -96,5 +96,5 @@ def draw(rows: pd.DataFrame, path: Path, floor: float | None = None) -> str:
     points, data, left_out = figure_points(rows, floor)
     others = {"stated": UNPLACED, "target": stated_target(rows)} if data == "cifar10" else {}
     save(tradeoffs(points, f"Accuracy on {data} by cost", **others), path)
-    hollow = ["hollow points: stated by others; cifar_fast/reporting/compare/points.py names them"] if others else []
+    hollow = ["hollow points are stated by others (cifar_fast/reporting/compare/points.py)"] if others else []
     return "\n".join([f"drew {path}", *hollow, *(f"left out: {printable(reason)}" for reason in left_out)])

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cifar_fast.export.predictions import Predictions
-from cifar_fast.reporting.plots import BLUE, GREEN, ORANGE, figure, image_grid
+from cifar_fast.reporting.plots import BLUE, GREEN, ORANGE, figure, image_grid, set_title
 from cifar_fast.reporting.report.calibration import BINS, bins, calibration_error
 from cifar_fast.utils.fonts import figure_names
 from cifar_fast.utils.text import shorten
@@ -31,7 +31,8 @@ def classes(per_class: dict[str, float | None], title: str) -> Figure:
         inside = accuracy > 12
         ax.text(accuracy - 1 if inside else accuracy + 1, row, f"{accuracy:.1f}", va="center", fontsize=8,
                 ha="right" if inside else "left", color="white" if inside else "black")
-    ax.set(xlim=(0, 100), xlabel="accuracy (%)", title=title)
+    ax.set(xlim=(0, 100), xlabel="accuracy (%)")
+    set_title(fig, title)
     return fig
 
 
@@ -44,8 +45,8 @@ def calibration(predictions: Predictions, title: str) -> Figure:
     ax.bar(centres, table["accuracy"] * 100, width=100 / BINS, color=BLUE, edgecolor="white", label="this model")
     ax.plot(table["confidence"] * 100, table["accuracy"] * 100, "o", color=ORANGE, ms=4, label="mean of the bin")
     error = calibration_error(predictions.probabilities, predictions.correct)
-    ax.set(ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100),
-           title=f"{title}: expected calibration error {error:.1%}")
+    ax.set(ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
+    set_title(fig, f"{title}: expected calibration error {error:.1%}")
     ax.legend(loc="upper left", fontsize=8)
     below.bar(centres, table["count"] / table["count"].sum() * 100, width=100 / BINS, color=GREEN, edgecolor="white")
     below.set(xlabel="confidence: probability of the predicted class (%)", ylabel="images (%)")
@@ -84,5 +85,5 @@ def layers(rows: list[list[str]], title: str) -> Figure:
         cell.set_facecolor("#e8eef4" if row == 0 else "#f7f7f7" if row % 2 else "white")
         if column < 3:
             cell.set_text_props(ha="left")
-    ax.set_title(title, fontsize=10)
+    set_title(fig, title, fontsize=10)
     return fig

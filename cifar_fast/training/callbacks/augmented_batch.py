@@ -60,7 +60,7 @@ class AugmentedBatch(Callback):
         kept, self.kept = self.kept, None
         if not kept or self.path.exists():
             return
-        names = {"none": "as the net is given them: augmented"}
+        names = {"none": "training batch: augmented"}
         rows = [(names.get(kind, kind), *kept[kind]) for kind in sorted(kept, key=lambda k: k != "none")]
         self.drawn_by(rows, self.path)
 
