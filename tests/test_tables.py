@@ -1,12 +1,14 @@
 """Aligned and piped tables, and CSV cells that no spreadsheet runs."""
 
+import csv
 import io
 
 import pandas as pd
 import pytest
 
 from cifar_fast.utils.csv import csv_text, original_cell, safe_cell
-from cifar_fast.utils.tables import aligned, markdown_table, width
+from cifar_fast.utils.tables import aligned, markdown_table
+from cifar_fast.utils.text import short_names, shorten, width
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
@@ -20,6 +22,23 @@ def test_width_is_that_of_a_terminal(name, columns):
     assert width(name) == columns
     heading, row = aligned([["class", "n"], [name, "1"]])
     assert width(row) == width(heading) == max(columns, 5) + 3
+
+
+@pytest.mark.parametrize("text, columns, head, short", [
+    ("final-a-long-name-44", 16, 0.5, "final-a…-name-44"), ("苹果香蕉西瓜", 7, 1.0, "苹果香…"), ("abc", 3, 0.5, "abc"),
+    ("abcdef", 4, 0.0, "…def"), ("苹果香蕉", 5, 0.5, "苹…蕉")])
+def test_names_are_shortened_to_columns(text, columns, head, short):
+    assert shorten(text, columns, head) == short and width(short) <= columns
+
+
+@pytest.mark.parametrize("names, columns, short", [
+    (["cat", "dog"], 8, ["cat", "dog"]),
+    (["species_001_with_legs", "species_002_with_legs"], 12, ["species_001…", "species_002…"]),
+    (["species_long_001", "species_long_002"], 8, ["spe…_001", "spe…_002"]),
+    (["a_long_name_1_of_some_kind", "a_long_name_2_of_some_kind"], 8, ["0 a_lon…", "1 a_lon…"]),
+])
+def test_short_names_can_be_told_apart(names, columns, short):
+    assert short_names(names, columns) == short
 
 
 def test_cells_cannot_break_a_line_or_reach_the_terminal():
@@ -41,6 +60,13 @@ def test_formulas_are_defused_and_come_back(text):
 @pytest.mark.parametrize("text", ["cat", "", "-0.5", "+1", "1e-3", "-1.5E+10", "it's", "'quoted'", "a=b", "'"])
 def test_what_is_no_formula_stays(text):
     assert safe_cell(text) == text == original_cell(text)
+
+
+def test_line_breaks_stay_in_their_cell():
+    frame = pd.DataFrame({"name": ["a\rb", "a\nb", "a\r\nb", 'a"b', "a,b"], "n": [1, 2, 3, 4, 5]})
+    lines = list(csv.reader(io.StringIO(csv_text(frame), newline=""), strict=True))
+    assert lines == [["name", "n"], *([name, str(n)] for name, n in zip(frame["name"], frame["n"], strict=True))]
+    assert csv_text(frame[3:]) == 'name,n\n"a""b",4\n"a,b",5\n'
 
 
 def test_a_table_is_defused_but_for_its_numbers():

@@ -30,6 +30,7 @@ class Results(Command):
     @staticmethod
     def run(args):
         from cifar_fast.reporting import results
+        from cifar_fast.utils.csv import csv_text
         from cifar_fast.utils.files import write_text
 
         path = expand_path(args.file)
@@ -47,7 +48,7 @@ class Results(Command):
         elif args.json:
             print(lines.to_json(orient="records", indent=1, force_ascii=False))
         else:
-            print(lines.to_csv(index=False).rstrip() if args.csv else results.terminal(lines))
+            print(csv_text(lines).rstrip("\n") if args.csv else results.terminal(lines))
 
 
 class Report(Command):

@@ -11,7 +11,6 @@ The first layer lifts an image to two halves (`lifting=True`), `GroupPooling` at
 import torch
 from timm.layers import get_padding
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from cifar_fast.models.layers import Residual, activation
 
@@ -59,7 +58,7 @@ class FlipEquivariantConv2d(nn.Conv2d):
         return self._conv_forward(x, self.kernels(), None)
 
 
-# The best layout depends on the memory format, which torch.fx cannot trace: `fx.wrap` keeps these functions whole.
+# The best layout depends on the memory format, a branch that torch.fx cannot trace: `fx.wrap` keeps these whole.
 
 @fx.wrap
 def merge_halves(x: Tensor) -> Tensor:
@@ -88,20 +87,6 @@ def mean_of_halves(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).unflatten(-1, (2, -1)).mean(-2).permute(0, 3, 1, 2)
 
 
-class FlipEquivariantBatchNorm2d(nn.BatchNorm2d):
-    "Batch norm of (N, C, H, W) with C / 2 means, variances, scales and shifts: each is shared by a pair of channels."
-
-    def __init__(self, num_channels: int):
-        super().__init__(num_channels // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        normed = F.batch_norm(merge_halves(x), self.running_mean, self.running_var, self.weight, self.bias,
-                              self.training, self.momentum, self.eps)
-        return split_halves(normed, x)
-
-
 class GroupPooling(nn.Module):
     "(N, C, H, W) → (N, C / 2, H, W): the mean of both halves. Flipping the image flips it and changes nothing else."
 
@@ -109,21 +94,30 @@ class GroupPooling(nn.Module):
         return mean_of_halves(x)
 
 
-def flip_equivariant_conv(
-    in_chs: int, out_chs: int, kernel_size: int = 3, act_layer: str = "relu", **kwargs,
-) -> nn.Sequential:
-    "Convolution → batch norm → activation; `kwargs` are `FlipEquivariantConv2d`'s, act_layer='' for no activation."
-    layers = nn.Sequential()
-    layers.add_module("conv", FlipEquivariantConv2d(in_chs, out_chs, kernel_size, **kwargs))
-    layers.add_module("bn", FlipEquivariantBatchNorm2d(out_chs))
-    if act_layer:
-        layers.add_module("act", activation(act_layer))
-    return layers
+class FlipEquivariantConvBnAct(nn.Module):
+    "Convolution → batch norm → activation. Both halves share the statistics, scales and shifts of the batch norm."
+
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel_size: int = 3,
+        act_layer: str = "relu",  # timm's name; "" for no activation
+        **kwargs,  # as `FlipEquivariantConv2d` takes them
+    ):
+        super().__init__()
+        self.conv = FlipEquivariantConv2d(in_chs, out_chs, kernel_size, **kwargs)
+        self.bn = nn.BatchNorm2d(out_chs // 2)
+        self.act = activation(act_layer) if act_layer else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.act(split_halves(self.bn(merge_halves(x)), x))
 
 
 def flip_equivariant_separable(width: int, act_layer: str = "relu") -> Residual:
     "Depthwise 3×3 → pointwise 1×1 → batch norm, with a shortcut."
     return Residual(nn.Sequential(
         FlipEquivariantConv2d(width, width, groups=width),
-        flip_equivariant_conv(width, width, 1, act_layer=""),
+        FlipEquivariantConvBnAct(width, width, 1, act_layer=""),
     ), act_layer)

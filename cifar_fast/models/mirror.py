@@ -5,7 +5,7 @@ from functools import partial
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from cifar_fast.models.flip_equivariant import GroupPooling, flip_equivariant_conv, flip_equivariant_separable
+from cifar_fast.models.flip_equivariant import FlipEquivariantConvBnAct, GroupPooling, flip_equivariant_separable
 from cifar_fast.models.layers import CifarModel, cifar_cfg, create, dense_block
 
 
@@ -28,14 +28,14 @@ class CifarMirror(CifarModel):
         stem, w1, w2 = widths
         dense, dilated, light = depths
         act = dict(act_layer=act_layer)
-        block = partial(dense_block, unit=flip_equivariant_conv, **act)
+        block = partial(dense_block, unit=FlipEquivariantConvBnAct, **act)
 
         features = nn.Sequential()
-        features.add_module("stem", flip_equivariant_conv(in_chans, stem, lifting=True, **act))
+        features.add_module("stem", FlipEquivariantConvBnAct(in_chans, stem, lifting=True, **act))
         features.add_module("stage1", nn.Sequential(
-            flip_equivariant_conv(stem, w1, 4, stride=2, **act), *(block(w1) for _ in range(dense))))
+            FlipEquivariantConvBnAct(stem, w1, 4, stride=2, **act), *(block(w1) for _ in range(dense))))
         features.add_module("stage2", nn.Sequential(
-            flip_equivariant_conv(w1, w2, 4, stride=2, **act), *(block(w2, dilation=2) for _ in range(dilated))))
+            FlipEquivariantConvBnAct(w1, w2, 4, stride=2, **act), *(block(w2, dilation=2) for _ in range(dilated))))
         features.add_module("stage3", nn.Sequential(*(flip_equivariant_separable(w2, **act) for _ in range(light))))
         features.add_module("group_pool", GroupPooling())
         levels = [("stem", stem, 1), ("stage1", w1, 2), ("stage2", w2, 4), ("group_pool", w2 // 2, 4)]

@@ -40,7 +40,7 @@ from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import cpu_name
 from cifar_fast.utils.files import write_text
 from cifar_fast.utils.signals import defer_signals, hold_signals
-from cifar_fast.utils.terminal import epochs_drawn
+from cifar_fast.utils.terminal import accuracy_curves
 
 
 def train(
@@ -159,7 +159,7 @@ def leave(run: Run, folder: RunFolder, card: dict, said: Predictions | None, his
     if recipe.report:
         leave_report(run, stem, card, said, history)
     if card["epochs"] > 1:
-        print(f"\n{epochs_drawn(history.frame(), target_accuracy(card))}\n")
+        print(f"\n{accuracy_curves(history.frame(), target_accuracy(card))}\n")
     print(summary(card, stem))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from cifar_fast.utils.text import printable
+from cifar_fast.utils.text import printable, width
 
 
 def aligned(
@@ -23,15 +23,6 @@ def aligned(
 def pad(text: str, columns: int, at_left: bool = True) -> str:
     space = " " * (columns - width(text))
     return text + space if at_left else space + text
-
-
-def width(text: str) -> int:
-    "How many columns of a terminal `text` takes: two for a Chinese character, none for a combining mark."
-    if text.isascii():
-        return len(text)
-    from wcwidth import wcswidth
-
-    return max(wcswidth(text), 0)
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ from cifar_fast.audit import Audit, audit, layer_rows
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.export.card import target_accuracy
 from cifar_fast.export.files import ExportError, read_full_card
-from cifar_fast.export.metrics import counted
+from cifar_fast.export.metrics import scores_of_predicted
 from cifar_fast.export.predictions import NAME, Predictions, PredictionsError
 from cifar_fast.export.predictor import load_export
 from cifar_fast.models import create_model
@@ -57,7 +57,7 @@ def draw(stem: Path, card: dict, said: Predictions | None, images: np.ndarray | 
         drawn["classes.png"] = figures.classes(measured(said)["per_class"], title)
         drawn["calibration.png"] = figures.calibration(said, title)
         if images is not None:
-            drawn["mistakes.png"] = figures.mistakes(said, images, title)
+            drawn["mistakes.png"] = figures.most_confident_errors(said, images, title)
     for name, fig in drawn.items():
         if fig is None:  # nothing to show: no mistake was made
             (stem / name).unlink(missing_ok=True)
@@ -69,14 +69,16 @@ def draw(stem: Path, card: dict, said: Predictions | None, images: np.ndarray | 
 
 def measured(said: Predictions) -> dict:
     "From the classes themselves: two probabilities that are one in float16 would name another."
-    return counted(said.predicted, said.labels, said.vocab)
+    return scores_of_predicted(said.predicted, said.labels, said.vocab)
 
 
 def images_of(said: Predictions, source: Source) -> np.ndarray:
-    "The images that were predicted, in that order."
-    if said.on == "test":
-        return source.test.images
-    return source.train.images[said.items]
+    "The images that were predicted, in that order. Raises PredictionsError where the dataset lacks some of them."
+    images = source.test.images if said.on == "test" else source.train.images
+    last = len(said.labels) - 1 if said.items is None else said.items.max()
+    if last >= len(images):
+        raise PredictionsError(f"the predictions are of image {last:,}, and {source.name} has only {len(images):,}")
+    return images[:last + 1] if said.items is None else images[said.items]
 
 
 # ---------------------------------------------------------------- of a run on disk

@@ -29,7 +29,8 @@ def draw_published(folder: Path, name: str, recipe: dict, history: pd.DataFrame)
         return None
     on = "selected on test" if recipe["validate_on"] == "test" else "held-out"
     path = folder / "published.png"
-    plots.save(plots.published({f"measured ({on})": history}, record, title=f"{name}, published and measured"), path)
+    plots.save(plots.published({f"measured ({on})": history}, record, title=f"{name}, published and measured",
+                               target=recipe.get("target")), path)
     return path
 
 
