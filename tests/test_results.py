@@ -263,7 +263,7 @@ def test_the_terminals_table():
     assert "90.50±0.71 2" in final
     assert "85.52" in net and "87.00*" in net and net.index("85.52") < net.index("87.00*") and "1,234" in net
     said = " ".join(" ".join(shown).split())
-    assert "net: not the recipe as it is now, but epochs=1; averaged weights (EMA); without averaging 50.00 %" in said
+    assert "net: run with epochs=1; averaged weights (EMA); without averaging 50.00 %" in said
     assert "very-long-name: measured on held-out images of train" in said
     assert "not run" in terminal(lines(made()))
 

@@ -63,7 +63,7 @@ def most_confident_errors(predictions: Predictions, images: np.ndarray, title: s
         return None
     confidence = predictions.probabilities[wrong, predictions.predicted[wrong]]
     order = np.argsort(-confidence, kind="stable")[:MOST_ERRORS]
-    names = figure_names(predictions.vocab, 13)
+    names = figure_names(predictions.vocab, 12)
     captions = [f"{names[predictions.predicted[i]]} {p:.0%}\ntrue: {names[predictions.labels[i]]}"
                 for i, p in zip(wrong[order], confidence[order], strict=True)]
     heading = f"{title}: predicted class with its confidence, below it the true class"

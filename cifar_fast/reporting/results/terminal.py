@@ -40,7 +40,7 @@ def remark(line) -> str:
     "What a reader must know about the figures of a line; '' where nothing."
     remarks = []
     if pd.notna(line["current"]) and not line["current"]:
-        remarks.append(f"not the recipe as it is now, but {line['settings'] or 'an earlier version of it'}")
+        remarks.append(f"run with {line['settings'] or 'an earlier version of the recipe'}")
     if line["on"] == "held-out":
         remarks.append("measured on held-out images of train")
     if averaging_matters(line):

@@ -39,7 +39,7 @@ class AugmentedBatch(Callback):
         kind = mixing.drawn_now if mixing else "none"
         if kind not in self.kept:
             n = PLAIN if kind == "none" else MIXED
-            self.kept[kind] = (pixels(self.dls, self.x[:n]), captions(self.y, n, figure_names(self.dls.vocab, 13)))
+            self.kept[kind] = (pixels(self.dls, self.x[:n]), captions(self.y, n, figure_names(self.dls.vocab, 12)))
 
     def after_batch(self):
         if self.stop and self.training and self.kept and (self.iter + 1 >= STEPS or self.complete()):
