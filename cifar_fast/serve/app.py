@@ -68,16 +68,16 @@ def create_app(
 
     def one_run(request: Request) -> Response:
         run = wanted(request)
-        figures = [n for n in browse.FIGURES if browse.left(folder, run, n)]
-        report = browse.left(folder, run, browse.REPORT) is not None
+        figures = [n for n in browse.FIGURES if browse.run_file(folder, run, n)]
+        report = browse.run_file(folder, run, browse.REPORT) is not None
         return html(printable(run.name), *page_runs.run_page(run, figures, report))
 
     def run_file(request: Request) -> Response:
         run, file = wanted(request), request.path_params["file"]
         file = browse.REPORT if file == "report" else file
-        path = browse.left(folder, run, file)
+        path = browse.run_file(folder, run, file)
         if path is None:
-            raise HTTPException(404, f"{printable(run.name)} left no such file.")
+            raise HTTPException(404, f"{printable(run.name)} has no such file.")
         if file == browse.REPORT:
             return FileResponse(path, media_type="text/html; charset=utf-8",
                                 headers={"content-security-policy": guard.REPORT})

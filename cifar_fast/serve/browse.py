@@ -1,18 +1,17 @@
-"""The runs beside an export and the files they left: found by looking through the folder, never by a path given."""
+"""The runs beside a model and their files: found by listing the folder, never by a path that a request names."""
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from cifar_fast.export.files import ExportError, read_card
-from cifar_fast.utils.text import printable
+from cifar_fast.export.card import NAME as CARD
+from cifar_fast.export.card import Card, ExportError, list_runs, read_card
+from cifar_fast.utils.errors import CifarFastError
 
-REPORT, COMPARISON, ROWS = "report.html", "compare.png", "results.csv"
+REPORT, COMPARISONS, TABLES = "report.html", ("runs.png", "compare.png"), ("results.csv", "runs.csv")
 FIGURES = {
     "history.png": "Loss and accuracy by epoch",
     "learning_rate.png": "Learning rate and momentum by step",
@@ -20,45 +19,30 @@ FIGURES = {
     "published.png": "Published and measured accuracy by epoch",
     "lr_find.png": "Learning rate finder",
 }
-"What a run may leave in its folder and is shown; no other file is."
+"The figures of a run that are shown; no other file is."
 
 
 @dataclass(frozen=True)
 class Run:
-    "A run that left a card; `problem` says what is wrong with one that cannot be read."
+    "A run with a card; `problem` says what is wrong with one that cannot be read."
 
     name: str
-    card: dict | None = None
+    card: Card | None = None
     problem: str | None = None
-
-    def figure(self, *keys: str) -> float | None:
-        "A number of the card, `figure('audit', 'params')`; None where it has no such number."
-        value: Any = self.card
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value if type(value) in (int, float) and math.isfinite(value) else None
-
-    def text(self, key: str) -> str:
-        value = self.card.get(key)
-        return printable(value[:200]) if isinstance(value, str) else ""
-
-    @property
-    def measured_on(self) -> str:
-        return "test" if isinstance(self.card.get("test"), dict) else "held_out"
 
 
 def runs(folder: Path) -> list[Run]:
-    "All runs that left a card in `folder`, the newest first and those that cannot be read last."
-    found = [one(folder, path) for path in sorted(folder.glob("*.json")) if inside(folder, path)]
-    found.sort(key=lambda r: r.text("date") if r.card else "", reverse=True)
+    "All runs that have a card in `folder`, the newest first and those that cannot be read last."
+    found = [one(folder, path) for path in list_runs(folder) if inside(folder, path / CARD)]
+    found.sort(key=lambda r: r.card.date if r.card else "", reverse=True)
     return found
 
 
 def one(folder: Path, path: Path) -> Run:
     try:
-        return Run(path.stem, read_card(path))
+        return Run(path.name, read_card(path))
     except ExportError as e:
-        return Run(path.stem, problem=str(e).replace(f"{folder}/", ""))  # a reader elsewhere need not know the folder
+        return Run(path.name, problem=str(e).replace(f"{folder}/", ""))  # a reader elsewhere need not know the folder
 
 
 def find(folder: Path, name: str) -> Run | None:
@@ -66,14 +50,14 @@ def find(folder: Path, name: str) -> Run | None:
     return next((r for r in runs(folder) if r.name == name and r.card), None)
 
 
-def left(folder: Path, run: Run, name: str) -> Path | None:
-    "A file that `run` left; None where it left none of that name, or `name` is none that is shown."
+def run_file(folder: Path, run: Run, name: str) -> Path | None:
+    "A file of `run`; None where it has none of that name, or `name` is none that is shown."
     known = next((n for n in (REPORT, *FIGURES) if n == name), None)
     return known and existing(folder, folder / run.name / known)
 
 
 def comparison(folder: Path) -> Path | None:
-    return existing(folder, folder / COMPARISON)
+    return next(filter(None, (existing(folder, folder / name) for name in COMPARISONS)), None)
 
 
 @dataclass(frozen=True)
@@ -86,28 +70,24 @@ class Compared:
 
 
 def compared(folder: Path) -> Compared:
-    "What the rows in results.csv say; empty where there is no such file."
-    path = existing(folder, folder / ROWS)
-    if path is None:
-        return Compared()
+    "What the rows of the tables give; empty where there is no table."
+    paths = [path for name in TABLES if (path := existing(folder, folder / name))]
     try:
-        facts = path.stat()
-        return _compared(path, facts.st_mtime_ns, facts.st_size)
+        state = tuple((path, facts.st_mtime_ns, facts.st_size) for path in paths for facts in [path.stat()])
+        return _compared(folder, state) if state else Compared()
     except OSError as e:
-        return Compared(problem=f"{ROWS}: {e.strerror}")
+        return Compared(problem=f"{Path(e.filename or TABLES[-1]).name}: {e.strerror}")
 
 
 @lru_cache(maxsize=4)
-def _compared(path: Path, *state: int) -> Compared:
-    "`compared` while the file stays in one state. The first call reads all recipes, and with them imports fastai."
-    from cifar_fast.recipe import RecipeError
-    from cifar_fast.reporting.compare import HEAD, CompareError, lines_of_recipes, notes, ordered, table, table_cells
-    from cifar_fast.reporting.results import ResultsError
+def _compared(folder: Path, state: tuple) -> Compared:
+    "`compared` while the files stay in one state. The first call reads all recipes, and with them imports fastai."
+    from cifar_fast.reporting.compare import HEAD, lines_of_recipes, notes, ordered, table, table_cells
 
     try:
-        rows = ordered(table(lines_of_recipes(path)), "accuracy")
-    except (ResultsError, CompareError, RecipeError) as e:
-        return Compared(problem=str(e).replace(f"{path.parent}{os.sep}", ""))  # nobody elsewhere need know the folder
+        rows = ordered(table(lines_of_recipes(folder)), "accuracy")
+    except CifarFastError as e:
+        return Compared(problem=str(e).replace(f"{folder}{os.sep}", ""))  # nobody elsewhere need know the folder
     return Compared((HEAD, *table_cells(rows)), tuple(notes(rows)))
 
 

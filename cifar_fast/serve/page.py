@@ -10,7 +10,6 @@ from typing import Any
 from fasthtml import components as h
 
 from cifar_fast.export.predictor import Predictor
-from cifar_fast.serve.browse import Run
 from cifar_fast.utils.text import printable
 
 
@@ -18,7 +17,7 @@ class Frame:
     "What stands around every page: head, navigation, and whose net this is."
 
     def __init__(self, name: str, exported: Predictor, private: bool):
-        self.name, self.run = printable(name), Run(name, exported.card)
+        self.name, self.card = printable(name), exported.card
         self.classes = len(exported.vocab)
         self.privacy = ("Images stay on this machine and are not stored." if private else
                         "Images go to the machine that runs this page and are not stored.")
@@ -48,11 +47,12 @@ class Frame:
         )
 
     def facts(self) -> str:
-        params, accuracy = self.run.figure("audit", "params"), accuracies(self.run)
-        arch = self.run.text("arch")
-        return ", ".join(p for p in (f"{self.name}: {arch}" if arch else self.name,
-                                     params and f"{params:,.0f} parameters", f"{self.classes:,} classes",
-                                     accuracy) if p)
+        card, classes = self.card, f"{self.classes:,} classes"
+        if not card:  # a .pkl has none
+            return f"{self.name}, {classes}"
+        params = f"{card.audit.params:,} parameters" if card.audit else ""
+        accuracies = [f"{label} {value:.2%}" for label, value in card.accuracies()]
+        return ", ".join(p for p in (f"{self.name}: {card.arch}", params, classes, *accuracies) if p)
 
 
 def refused(text: str):
@@ -66,13 +66,3 @@ def refused(text: str):
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f}\u00a0%"  # a no-break space
-
-
-def accuracy(share: float | None) -> str:
-    return f"{100 * share:.2f}\u00a0%" if share is not None else ""
-
-
-def accuracies(run: Run) -> str:
-    on = run.measured_on
-    parts = [(accuracy(run.figure(on, key)), name) for key, name in (("accuracy", "plain"), ("accuracy_tta", "TTA"))]
-    return ", ".join(f"{value} {name}" for value, name in parts if value)

@@ -7,20 +7,19 @@ from urllib.parse import quote
 
 from fasthtml import components as h
 
-from cifar_fast.serve.browse import COMPARISON, FIGURES, Compared, Run
-from cifar_fast.serve.page import accuracy
+from cifar_fast.serve.browse import FIGURES, Compared, Run
 from cifar_fast.utils.text import printable
 
 
 def run_list(runs: list[Run]):
     if not runs:
-        return (h.H1("Runs"), h.P("No run has left its card here yet."),
-                h.P(h.Code("python -m cifar_fast recipe final"), " leaves one."))
+        return (h.H1("Runs"), h.P("There is no run here yet."),
+                h.P(h.Code("python -m cifar_fast recipe final"), " makes one."))
     good, bad = [r for r in runs if r.card], [r for r in runs if not r.card]
     unreadable = h.Ul(*(h.Li(h.Strong(printable(r.name)), h.P(printable(r.problem)), cls="card bad") for r in bad),
                       cls="cards")
     return (
-        h.Div(h.H1("Runs"), h.P("What lies beside this export, the newest first.", cls="lead"), cls="opening"),
+        h.Div(h.H1("Runs"), h.P("The runs in this folder, the newest first.", cls="lead"), cls="opening"),
         h.Ul(*(run_card(r) for r in good), cls="cards runs"),
         h.Section(h.H2("Not readable"), unreadable, aria_label="Not readable") if bad else None,
     )
@@ -32,16 +31,17 @@ def run_card(run: Run):
 
 def facts(run: Run):
     "Accuracies, size and date of a run, as far as its card tells them."
-    params, epochs, seconds = run.figure("audit", "params"), run.figure("epochs"), run.figure("seconds", "training")
-    on = run.measured_on
-    told = [("Plain", accuracy(run.figure(on, "accuracy"))), ("TTA", accuracy(run.figure(on, "accuracy_tta"))),
-            ("Parameters", params and f"{params:,.0f}"), ("Receptive field", pixels(run)),
-            ("Epochs", epochs and f"{epochs:g}"), ("Training", seconds and f"{seconds:,.0f} s"),
-            ("Date", run.text("date"))]
-    selected = run.text("protocol").startswith("selected on test")
-    note = "Its epoch was selected on the test images, as its authors did." if selected else (
-        "Measured on images held out of training." if on == "held_out" and run.figure(on, "accuracy") else None)
-    return h.Dl(*(h.Div(h.Dt(k), h.Dd(v)) for k, v in told if v), cls="facts"), h.P(note, cls="quiet") if note else None
+    card = run.card
+    training = [("training", f"{card.seconds.training:,.0f} s")] if card.seconds else []
+    shown = [*card.facts(), *training, *([("date", card.date)] if card.date else [])]
+    note = "Its epoch was selected on the test images, as its authors did." if card.selected_on_test else (
+        "Measured on images held out of training." if card.split == "held-out" else None)
+    return (h.Dl(*(h.Div(h.Dt(capitalized(k)), h.Dd(v)) for k, v in shown), cls="facts"),
+            h.P(note, cls="quiet") if note else None)
+
+
+def capitalized(label: str) -> str:
+    return label[:1].upper() + label[1:]
 
 
 def run_page(run: Run, figures: list[str], report: bool):
@@ -54,7 +54,7 @@ def run_page(run: Run, figures: list[str], report: bool):
         h.P("It has no report yet; ", h.Code(f"python -m cifar_fast report {shlex.quote(printable(run.name))}"),
             " writes one.", cls="quiet"),
         h.Div(*(figure(f"{to}/{n}", FIGURES[n]) for n in figures), cls="figures") if figures else
-        h.P("It left no figures.", cls="quiet"),
+        h.P("It has no figures.", cls="quiet"),
     )
 
 
@@ -70,7 +70,7 @@ def compare(found: Compared, drawn: bool):
         parts.append(h.Div(h.Div(lines, cls="across", tabindex="0", role="region", aria_label="All runs"),
                            *(h.P(printable(note), cls="quiet") for note in found.notes), cls="card"))
     if drawn:
-        parts.append(figure(f"/{COMPARISON}", "Accuracy against what it costs"))
+        parts.append(figure("/compare.png", "Accuracy against what it costs"))
     elif not found.problem:
         parts.append(h.P("There is no figure yet; ", h.Code("python -m cifar_fast compare"),
                          " draws the runs beside each other."))
@@ -84,8 +84,3 @@ def figure(file: str, title: str):
 
 def address(run: Run) -> str:
     return f"/runs/{quote(run.name, safe='', errors='replace')}"
-
-
-def pixels(run: Run) -> str:
-    side = run.figure("audit", "receptive_field")
-    return f"{side:g} pixels" if side else ""
