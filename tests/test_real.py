@@ -1,4 +1,4 @@
-"""What needs CIFAR-10: the shipped export on the real test set and, slow, every recipe's first epoch."""
+"""Tests on CIFAR-10: the shipped export on the real test set and, slow, every recipe's first epoch."""
 
 import json
 import math

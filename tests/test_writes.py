@@ -22,7 +22,7 @@ from cifar_fast.export.card import Card, Normalization
 from cifar_fast.export.predictor import load_export
 from cifar_fast.export.save import save_export
 from cifar_fast.export.trust import trust
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.results.store import ResultsError, add_row, leave_row
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
@@ -50,7 +50,7 @@ def history(folder, version):
 
 def export(folder, version):
     torch.manual_seed(version)
-    save_export(folder / "net", create_arch("cifar_sprint", 2), replace(CARD, epochs=version))
+    save_export(folder / "net", create_model("cifar_sprint", 2), replace(CARD, epochs=version))
 
 
 def plot(folder, version):
@@ -309,7 +309,7 @@ def test_an_error_keeps_the_name_and_the_text_it_has(tmp_path):
 @pytest.fixture
 def untrained(tmp_path):
     torch.manual_seed(0)
-    save_export(tmp_path / "net", create_arch("cifar_sprint", 2), CARD, pickle=False)
+    save_export(tmp_path / "net", create_model("cifar_sprint", 2), CARD, pickle=False)
     return tmp_path / "net"
 
 

@@ -8,7 +8,7 @@ import torch
 from cifar_fast.data.download import CLASSES
 from cifar_fast.export.card import Card, Normalization
 from cifar_fast.export.predictor import Predictor
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 
 FLAGSHIP = "cifar_mirror"
 "The net of recipe final."
@@ -25,5 +25,5 @@ def random_images(count: int) -> np.ndarray:
 def untrained(device: torch.device, arch: str = FLAGSHIP) -> Predictor:
     "What an export of this architecture would open as."
     card = Card(arch=arch, vocab=list(CLASSES), normalize=Normalization(mean=list(MEAN), std=list(STD)))
-    model = create_arch(arch, len(CLASSES)).to(device).eval()
+    model = create_model(arch, len(CLASSES)).to(device).eval()
     return Predictor(model, card.vocab, card.normalize, device, card)

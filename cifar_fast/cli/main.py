@@ -11,10 +11,23 @@ from cifar_fast.cli import COMMANDS
 from cifar_fast.cli.parser import parse
 from cifar_fast.utils.errors import CifarFastError, file_error
 from cifar_fast.utils.log import NORMAL, QUIET, VERBOSE, set_level
+from cifar_fast.utils.signals import raise_on_signals
 
 
 def main(argv: list[str] | None = None) -> int:
     "Run a command; returns the exit code. An exception that is no CifarFastError, and means none, is a bug: raised."
+    try:
+        with raise_on_signals():
+            return run(argv)
+    except KeyboardInterrupt as e:
+        print("\ninterrupted", file=sys.stderr)
+        return getattr(e, "exit_code", 130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
+        discard_output()
+        return 141  # as a shell reports SIGPIPE
+
+
+def run(argv: list[str] | None) -> int:
     args = parse(argv, COMMANDS)
     if args is None:
         return 2
@@ -24,15 +37,15 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not end the command
             stream.reconfigure(errors="backslashreplace")
     try:
+        if getattr(args, "recipe", None):
+            from cifar_fast.models import register_from_file  # here: it imports torch
+
+            register_from_file(args.recipe)
         code = args.run(args) or 0
         flush()
         return code
-    except KeyboardInterrupt as e:
-        print("\ninterrupted", file=sys.stderr)
-        return 128 + getattr(e, "signum", 2)  # as a shell reports a signal: 130 is SIGINT, 143 SIGTERM
-    except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
-        discard_output()
-        return 141  # as a shell reports SIGPIPE
+    except BrokenPipeError:
+        raise
     except Exception as e:
         error = as_user_error(e)
         if error is None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 
 from cifar_fast.export.card import NAME, Card, ExportError, shown
-from cifar_fast.models import create_arch
+from cifar_fast.models import ModelError, create_model
 from cifar_fast.utils.files import expand_path, regular, whole
 from cifar_fast.utils.text import printable
 
@@ -103,8 +103,8 @@ def expected_tensors(path: Path, card: Card) -> dict[str, torch.Tensor]:
     "Of the card's architecture, without memory: the file has not shown yet that it fills it. Raises ExportError."
     try:
         with torch.device("meta"):
-            return create_arch(card.arch, len(card.vocab)).state_dict()
-    except ValueError as e:
+            return create_model(card.arch, len(card.vocab)).state_dict()
+    except ModelError as e:
         raise ExportError(f"{path}: {e}") from None
     except Exception as e:  # some of timm's cannot be made without memory, or not for any number of classes
         raise ExportError(f"{path}: {card.arch} cannot be made for this: {short(e)}") from None

@@ -18,7 +18,7 @@ from cifar_fast.data.images import EXTENSIONS, ImageError, read_image
 from cifar_fast.export.card import Card, ExportError, Normalization, read_card
 from cifar_fast.export.files import LEARNER, MODEL_BYTES, WEIGHTS, read_weights, run_folder, short
 from cifar_fast.export.trust import require_trust
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.utils.files import expand_path, read_regular
 from cifar_fast.utils.text import printable
 
@@ -82,7 +82,7 @@ def load_export(path: str | Path, device: str | torch.device = "cpu") -> Predict
     card = read_card(folder)
     state = read_weights(folder, card)
     try:
-        model = create_arch(card.arch, len(card.vocab))
+        model = create_model(card.arch, len(card.vocab))
         model.load_state_dict(state)
     except (MemoryError, RuntimeError) as e:
         raise ExportError(f"{folder / WEIGHTS} cannot be opened: {short(e)}") from None

@@ -13,7 +13,8 @@ from safetensors.torch import save
 
 from cifar_fast.export.card import Card
 from cifar_fast.export.files import CONFIG, LEARNER, WEIGHTS, file_sha256
-from cifar_fast.models import create_arch
+from cifar_fast.export.own_models import recipe_files_by_value
+from cifar_fast.models import create_model
 from cifar_fast.utils.files import atomic_write, expand_path, new_folder, write_text
 
 
@@ -69,7 +70,8 @@ def save_learner(path: Path, card: Card, state: dict) -> None:
     learn, content = inference_learner(card, state), io.BytesIO()
     learn.dls = learn.dls.new_empty()
     # As `learn.export` does. It writes into the file itself, and torch says of a full disk "unexpected pos 128 vs 0".
-    torch.save(learn, content, pickle_module=cloudpickle, pickle_protocol=2)
+    with recipe_files_by_value():
+        torch.save(learn, content, pickle_module=cloudpickle, pickle_protocol=2)
     with atomic_write(path) as tmp:
         tmp.write_bytes(content.getbuffer())
 
@@ -88,6 +90,6 @@ def inference_learner(card: Card, state: dict):
                     mean=tuple(card.normalize.mean), std=tuple(card.normalize.std),
                     fingerprint=card.data.fingerprint, skipped=(), origin="export")
     dls = data_block(source, [0], [0]).dataloaders(np.arange(1), bs=1, num_workers=0, device=torch.device("cpu"))
-    model = create_arch(card.arch, len(card.vocab))
+    model = create_model(card.arch, len(card.vocab))
     model.load_state_dict(state)
     return Learner(dls, model.eval(), loss_func=CrossEntropyLossFlat(), metrics=accuracy, path=Path("."))

@@ -41,8 +41,8 @@ from cifar_fast.training.prepare import Run, fit, prepare
 from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import cpu_name
 from cifar_fast.utils.files import write_text
-from cifar_fast.utils.signals import defer_signals
-from cifar_fast.utils.terminal import epochs_drawn
+from cifar_fast.utils.signals import defer_signals, hold_signals
+from cifar_fast.utils.terminal import accuracy_curves
 
 
 def train(
@@ -125,13 +125,14 @@ def resumed(about: dict, then: dict, recipe: Recipe, allow_changes: bool, place:
 
 def finish(folder: RunFolder, overwrite: bool) -> Card:
     "Put the complete run in its place and add its row. Doing it twice gives the same."
-    folder.publish(overwrite)
-    card = read_card(folder.path)
+    with hold_signals():
+        folder.publish(overwrite)
+        card = read_card(folder.path)
+        try:
+            add_row(folder.path)
+        finally:
+            folder.discard()  # with or without its row in the table the run is complete
     print(summary(card, folder.path))
-    try:
-        add_row(folder.path)
-    finally:
-        folder.discard()  # with or without its row in the table the run is complete
     return card
 
 
@@ -192,7 +193,7 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
     if run.recipe.report:
         stage_report(run, folder, card, predicted, history)
     if card.epochs > 1:
-        print(f"\n{epochs_drawn(history.frame(), card.target_accuracy)}\n")
+        print(f"\n{accuracy_curves(history.frame(), card.target_accuracy)}\n")
     leave_row(staged, row(card))
     card.write(staged)
 

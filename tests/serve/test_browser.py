@@ -36,7 +36,7 @@ def address(tmp_path_factory):
     from cifar_fast.export.card import Audited, Card, Metrics, Normalization
     from cifar_fast.export.predictor import load_export
     from cifar_fast.export.save import save_export
-    from cifar_fast.models import create_arch
+    from cifar_fast.models import create_model
     from cifar_fast.serve.app import create_app
 
     torch.manual_seed(0)
@@ -44,7 +44,7 @@ def address(tmp_path_factory):
     vocab = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     card = Card(arch="cifar_sprint", vocab=vocab, normalize=Normalization(mean=[0.5] * 3, std=[0.25] * 3), split="test",
                 metrics=Metrics(n=10, accuracy=0.1), audit=Audited(params=122_730, macs=1, receptive_field=48))
-    save_export(folder / "net", create_arch("cifar_sprint", 10), card, pickle=False)
+    save_export(folder / "net", create_model("cifar_sprint", 10), card, pickle=False)
     Image.new("RGB", (900, 300), "white").save(folder / "net" / "history.png")
     Image.new("RGB", (1200, 600), "white").save(folder / "compare.png")
     rows = [made(), made(recipe=f"a-recipe-with-{'long-' * 10}name", recipe_id="b")]

@@ -46,7 +46,8 @@ def test_the_comparison_is_a_table_too(client, folder):
 
 @pytest.mark.parametrize("text, told", [
     (b"no,such\n1,2\n", "results.csv: its first line"), (b"recipe,accuracy\n", "holds no run yet"),
-    (b"recipe,accuracy\nfinal,1_000\n", "is no number"), (b"recipe\n\xff\n", "cannot be read as CSV"),
+    (b"recipe,accuracy\nfinal,1_000\n", "is not a number"), (b"recipe,accuracy\nfinal,nan\n", "accuracy is 'nan'"),
+    (b"recipe,seconds\nfinal,1e999\n", "seconds is '1e999'"), (b"recipe\n\xff\n", "cannot be read as CSV"),
     (None, "gone: Not a directory")])
 def test_a_table_that_cannot_be_made_says_why_and_not_where(folder, monkeypatch, text, told):
     monkeypatch.chdir(folder.parent)  # as a user names it: exports/net

@@ -1,4 +1,4 @@
-"""The table of runs: which columns there are, in which order the rows stand, and how 80 characters hold it."""
+"""The table of runs: its columns, the order of its rows, and its text in 80 characters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pandas as pd
 from cifar_fast.reporting.compare.runs import CompareError
 from cifar_fast.reporting.results.summary import selected
 from cifar_fast.reporting.results.terminal import percent, remark, whole
-from cifar_fast.utils.text import nearest, printable
+from cifar_fast.utils.csv import csv_text
+from cifar_fast.utils.tables import aligned
+from cifar_fast.utils.text import nearest, printable, shorten
 
 WIDTH = 80
 NAME_WIDTH, DATA_WIDTH = 16, 9
@@ -31,12 +33,12 @@ TAKEN = {
 
 
 def table(lines: pd.DataFrame) -> pd.DataFrame:
-    "The columns of TAKEN and a note; of runs that were selected on test `accuracy` is the last epoch's."
+    "The columns of TAKEN and a note; for runs that were selected on test `accuracy` is the last epoch's."
     picked = [line for _, line in lines.iterrows()]
     rows = [{**{ours: line[theirs] for ours, theirs in TAKEN.items()}, "note": remark(line)} for line in picked]
-    for found, line in zip(rows, picked, strict=True):
+    for row, line in zip(rows, picked, strict=True):
         if selected(line):
-            found |= {"accuracy": line["last_accuracy"], "accuracy_std": line["last_accuracy_std"]}
+            row |= {"accuracy": line["last_accuracy"], "accuracy_std": line["last_accuracy_std"]}
     return pd.DataFrame(rows, columns=[*TAKEN, "note"])
 
 
@@ -59,11 +61,11 @@ def ordered(rows: pd.DataFrame, column: str | None, reverse: bool = False) -> pd
 
 
 def table_csv(rows: pd.DataFrame) -> str:
-    return numbered(rows).to_csv(index=False, lineterminator="\n").rstrip()
+    return csv_text(numbered(rows)).rstrip("\n")
 
 
 def records(rows: pd.DataFrame) -> list[dict]:
-    "A dict a row, None for what a run has not."
+    "A dict a row, None for what a run does not have."
     return json.loads(numbered(rows).to_json(orient="records", double_precision=15, force_ascii=False))
 
 
@@ -81,16 +83,14 @@ HEAD = ("run", "data", "accuracy %", "TTA %", "n", "epochs", "params", "M-adds",
 
 def table_text(rows: pd.DataFrame) -> str:
     "At most 80 characters wide, with notes below where a figure needs a word."
-    cells = [HEAD, *((shortened(name), shortened(data, DATA_WIDTH), *figures)
-                     for name, data, *figures in table_cells(rows))]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
-    text = [" ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-            for row in cells]
-    return "\n".join([*text, "", *(textwrap.fill(note, WIDTH, subsequent_indent="   ") for note in notes(rows))])
+    text = aligned([HEAD, *((shorten(name, NAME_WIDTH), shorten(data, DATA_WIDTH), *figures)
+                            for name, data, *figures in table_cells(rows))], left=2, gap=" ")
+    return "\n".join([*text, "", *(textwrap.fill(printable(note), WIDTH, subsequent_indent="   ")
+                                   for note in notes(rows))])
 
 
 def table_cells(rows: pd.DataFrame) -> list[tuple[str, ...]]:
-    "The words under HEAD, a tuple a row."
+    "The text under HEAD, a tuple a row."
     return [cells_of(line) for _, line in rows.iterrows()]
 
 
@@ -101,20 +101,13 @@ def cells_of(line) -> tuple[str, ...]:
             str(line["n"]), whole(line["epochs"]), whole(line["parameters"]), adds, whole(line["seconds"]))
 
 
-def shortened(name: str, width: int = NAME_WIDTH) -> str:
-    "A name in so many characters, its middle left out: what tells runs apart stands at either end."
-    start = (width - 2) // 2
-    return name if len(name) <= width else f"{name[:start]}…{name[start - width + 1:]}"
-
-
 def notes(rows: pd.DataFrame) -> list[str]:
-    "What has to be known of the figures."
-    found = ["accuracy: mean±standard deviation over n seeds; TTA: mean of image and mirror"]
+    "What a reader must know about the figures."
+    lines = ["accuracy: mean±standard deviation over n seeds; TTA: mean of image and mirror"]
     if any(selected(line) for _, line in rows.iterrows()):
-        found.append("*  the last epoch's accuracy; TTA is that of the weights that were kept, which keep=best "
-                     "selected on test")
+        lines.append("*  last epoch's accuracy; TTA is that of the exported weights, which keep=best selected on test")
     if len(set(rows["data"]) - {""}) > 1:
-        found.append("accuracies on different images do not compare: see the column data")
+        lines.append("accuracies on different images do not compare: see the column data")
     if len(devices := dict.fromkeys(rows["device"])) > 1:
-        found.append(f"seconds were measured on different devices: {', '.join(map(printable, devices))}")
-    return [*found, *(printable(note) for note in rows["note"] if note)]
+        lines.append(f"seconds were measured on different devices: {', '.join(devices)}")
+    return [*lines, *(note for note in rows["note"] if note)]

@@ -10,10 +10,10 @@ import pandas as pd
 from cifar_fast.audit import Audit, audit, layer_rows
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.export.card import Card, ExportError, read_card
-from cifar_fast.export.metrics import counted
-from cifar_fast.export.predictions import NAME, Predictions
+from cifar_fast.export.metrics import scores_of_predicted
+from cifar_fast.export.predictions import NAME, Predictions, PredictionsError
 from cifar_fast.export.predictor import load_export
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.report import figures
 from cifar_fast.reporting.report.modelcard import model_card
@@ -41,7 +41,7 @@ def report(
     missing: list[str] = (),  # what is not there, and why
 ) -> list[Path]:
     "Draw the figures of a finished run into its folder, then report.html and the model card; returns all of these."
-    found = found or audit(create_arch(card.arch, len(card.vocab)))
+    found = found or audit(create_model(card.arch, len(card.vocab)))
     made = draw(folder, card, predicted, images, found)
     write_text(folder / "report.html", page(card, folder, history, layer_rows(found), missing))
     write_text(folder / "README.md", model_card(card))
@@ -58,7 +58,7 @@ def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.nda
         drawn["classes.png"] = figures.classes(measured(predicted)["per_class"], title)
         drawn["calibration.png"] = figures.calibration(predicted, title)
         if images is not None:
-            drawn["mistakes.png"] = figures.mistakes(predicted, images, title)
+            drawn["mistakes.png"] = figures.most_confident_errors(predicted, images, title)
     for name, fig in drawn.items():
         if fig is None:  # nothing to show: no mistake was made
             (folder / name).unlink(missing_ok=True)
@@ -70,14 +70,16 @@ def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.nda
 
 def measured(predicted: Predictions) -> dict:
     "From the classes themselves: two probabilities that are one in float16 would name another."
-    return counted(predicted.predicted, predicted.labels, predicted.vocab)
+    return scores_of_predicted(predicted.predicted, predicted.labels, predicted.vocab)
 
 
 def images_of(predicted: Predictions, source: Source) -> np.ndarray:
-    "The images that were predicted, in that order."
-    if predicted.on == "test":
-        return source.test.images
-    return source.train.images[predicted.items]
+    "The images that were predicted, in that order. Raises PredictionsError where the dataset lacks some of them."
+    images = source.test.images if predicted.on == "test" else source.train.images
+    last = len(predicted.labels) - 1 if predicted.items is None else predicted.items.max()
+    if last >= len(images):
+        raise PredictionsError(f"the predictions are of image {last:,}, and {source.name} has only {len(images):,}")
+    return images[:last + 1] if predicted.items is None else images[predicted.items]
 
 
 # ---------------------------------------------------------------- of a run on disk
@@ -129,7 +131,7 @@ def redraw(folder: Path) -> tuple[list[Path], list[str]]:
     counts = measured(predicted)["confusion"] if predicted else card.metrics and card.metrics.confusion
     if counts:
         made.append(draw_confusion(folder, card, counts))
-    made += draw(folder, card, predicted, None, audit(create_arch(card.arch, len(card.vocab))))
+    made += draw(folder, card, predicted, None, audit(create_model(card.arch, len(card.vocab))))
     left_out += [f"{name} ({why})" for name, why in OTHERS.items() if (folder / name).is_file()]
     return made, left_out
 

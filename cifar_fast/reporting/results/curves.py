@@ -30,7 +30,8 @@ def draw_published(folder: Path, card: Card, history: pd.DataFrame) -> Path | No
     on = "selected on test" if card.selected_on_test else "held-out"
     path = folder / "published.png"
     plots.save(plots.published({f"measured ({on})": history}, record,
-                               title=f"{card.recipe_name}, published and measured"), path)
+                               title=f"{card.recipe_name}, published and measured",
+                               target=card.target_accuracy), path)
     return path
 
 

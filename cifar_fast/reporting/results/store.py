@@ -7,7 +7,7 @@ until the table has it, so that whatever happens in between, the next run adds i
 from __future__ import annotations
 
 import csv
-import math
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from cifar_fast.utils.csv import csv_text, original_cell
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import remove_temporaries, write_text
-from cifar_fast.utils.text import printable
+from cifar_fast.utils.text import shorten
 
 PUBLISHED, OWN, ROW = "results.csv", "runs.csv", "row.csv"
 "Both tables in exports/, and the row that a run's folder holds until it is in the second one."
@@ -32,11 +33,14 @@ COLUMNS = (
 SCATTERED = ("accuracy", "accuracy_tta", "accuracy_without_ema", "last_accuracy", "best_accuracy")
 FIGURES = (*SCATTERED, "epochs", "images", "seconds", "seconds_to_85", "parameters", "receptive_field",
            "multiply_adds")
-"What tables take means of; SCATTERED with their standard deviation."
+"Columns whose means stand in tables; SCATTERED are accuracies, with their standard deviation beside the mean."
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+MOST = 1e15  # of any figure that is not an accuracy
 
 
 class ResultsError(CifarFastError):
-    "A table or README that cannot be worked with; the message names the file and the next step."
+    "A table or README that cannot be used; the message names the file and the next step."
 
 
 # ---------------------------------------------------------------- reading
@@ -51,10 +55,10 @@ def read_all(exports: Path) -> pd.DataFrame:
 
 
 def read(path: Path) -> pd.DataFrame:
-    "All rows as text, '' for what a run has not. Raises ResultsError naming the line."
-    repair = "repair it, or move it away and the next run begins a new one"
+    "All rows as text, '' for what a run does not have. Raises ResultsError naming the line."
+    repair = "repair it, or move it away and the next run starts a new one"
     try:
-        with open(path, newline="", encoding="utf-8-sig") as f:  # a spreadsheet may have left its mark
+        with open(path, newline="", encoding="utf-8-sig") as f:  # a spreadsheet may have added its byte order mark
             reader = csv.reader(f, strict=True)
             header, lines = next(reader, []), [(reader.line_num, cells) for cells in reader if cells]
     except FileNotFoundError:
@@ -67,19 +71,24 @@ def read(path: Path) -> pd.DataFrame:
         if len(cells) != len(header):
             raise ResultsError(f"{path}, line {number}: {len(cells)} values under {len(header)} columns; {repair}")
         for column, value in zip(header, cells, strict=True):
-            if column in FIGURES and value and not is_number(value):
-                raise ResultsError(f"{path}, line {number}: {column} is {printable(value)!r}, which is no number; "
-                                   f"{repair}")
-    return pd.DataFrame([cells for _, cells in lines], columns=header, dtype=str)
+            if column in FIGURES and (fault := fault_of(value, column)):
+                raise ResultsError(f"{path}, line {number}: {column} is {short(value)}, {fault}; {repair}")
+    rows = [[original_cell(cell) for cell in cells] for _, cells in lines]
+    return pd.DataFrame(rows, columns=header, dtype=str)
 
 
-def is_number(value: str) -> bool:
-    if "_" in value or not value.isascii():  # 1_000 is a number to Python, and none to pandas
-        return False
-    try:
-        return math.isfinite(float(value))
-    except ValueError:
-        return False
+def fault_of(value: str, column: str) -> str:
+    "Why `value` cannot be in this column of figures; '' where it can, as an empty one can."
+    if not value:
+        return ""
+    if not NUMBER.fullmatch(value):  # stricter than float(), which takes nan, 1_000 and the digits of every script
+        return "which is not a number"
+    most = 1 if column in SCATTERED else MOST
+    return "" if 0 <= float(value) <= most else f"which is not in 0 to {most:,.0f}"
+
+
+def short(value: str) -> str:
+    return repr(shorten(value, 40))
 
 
 # ---------------------------------------------------------------- adding
@@ -88,7 +97,7 @@ def is_number(value: str) -> bool:
 def leave_row(folder: Path, row: dict[str, Any]) -> None:
     "Write a run's row into its folder, from where `add_row` takes it."
     line = pd.DataFrame([{k: "" if v is None else str(v) for k, v in row.items()}], dtype=str)
-    write_text(folder / ROW, as_csv(line))
+    write_text(folder / ROW, csv_text(line))
 
 
 def add_row(folder: Path) -> None:
@@ -106,10 +115,10 @@ def add_row(folder: Path) -> None:
             rows = read(table) if table.exists() else pd.DataFrame(columns=list(COLUMNS), dtype=str)
             if not holds(rows, line):
                 remove_temporaries(table.parent, table.name)  # the lock is ours: whoever left one is dead
-                write_text(table, as_csv(pd.concat([rows, line], ignore_index=True).fillna("")))
+                write_text(table, csv_text(pd.concat([rows, line], ignore_index=True).fillna("")))
             spare.unlink()
     except (ResultsError, OSError) as e:
-        why = f"{table} is locked by another process for a minute" if isinstance(e, Timeout) else e
+        why = f"{table}.lock has been held for a minute" if isinstance(e, Timeout) else e
         raise ResultsError(f"{why}. The run itself is complete; its row is kept in {spare}, and the next run here adds "
                            f"it") from None
 
@@ -127,7 +136,3 @@ def holds(rows: pd.DataFrame, line: pd.DataFrame) -> bool:
     "Whether `rows` have the one row of `line`."
     same = rows.reindex(columns=line.columns, fill_value="") == line.iloc[0]
     return bool(same.all(axis=1).any())
-
-
-def as_csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n")

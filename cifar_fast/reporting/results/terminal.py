@@ -9,53 +9,50 @@ import pandas as pd
 
 from cifar_fast.reporting.results.summary import selected
 from cifar_fast.utils.statistics import interval_text
+from cifar_fast.utils.tables import aligned
+from cifar_fast.utils.text import printable, shorten
 
 WIDTH = 100
-HEAD = ("recipe", "data", "accuracy %", "n", "beside it", "epochs", "train s", "85% at s", "device", "date", "commit")
+HEAD = ("recipe", "data", "accuracy %", "n", "TTA/best", "epochs", "train s", "85% at s", "device", "date", "commit")
+NOTES = ("accuracy: mean±standard deviation (n−1) over n seeds; TTA: mean of image and mirror",
+         "*  last epoch's accuracy, and beside it that of the best epoch, which was selected on test")
 
 
 def terminal(lines: pd.DataFrame) -> str:
-    "Accuracy and beside it TTA accuracy; of reproductions the last epoch's, beside it the best one (marked)."
-    table = [HEAD, *(cells(line) for _, line in lines.iterrows())]
-    widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
-    left = {0, 1, 8, 9, 10}
-    text = [" ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-            .rstrip() for row in table]
-    notes = ["accuracy: mean±standard deviation (n−1) over n seeds; beside it TTA accuracy (image and mirror)",
-             "*  the last epoch's accuracy, and beside it the best one, which was selected on test",
-             *(note for _, line in lines.iterrows() if (note := remark(line)))]
-    return "\n".join([*text, "", *(textwrap.fill(n, WIDTH, subsequent_indent="   ") for n in notes)])
+    "Accuracy with TTA beside it; of reproductions the last epoch's, with the best epoch's beside it (marked)."
+    table = aligned([HEAD, *(cells(line) for _, line in lines.iterrows())], left={0, 1, 8, 9, 10}, gap=" ")
+    notes = [*NOTES, *(printable(note) for _, line in lines.iterrows() if (note := remark(line)))]
+    return "\n".join([*table, "", *(textwrap.fill(n, WIDTH, subsequent_indent="   ") for n in notes)])
 
 
 def cells(line) -> tuple[str, ...]:
-    name = textwrap.shorten(line["recipe"], 16, placeholder="…")
+    name = shorten(line["recipe"], 16)
     if not line["n"]:
         return name, "", "not run", *[""] * (len(HEAD) - 3)
     if selected(line):
-        first, beside = percent(line, "last_accuracy"), f"{percent(line, 'best_accuracy')}*"
+        first, second = percent(line, "last_accuracy"), f"{percent(line, 'best_accuracy')}*"
     else:
-        first, beside = percent(line, "accuracy"), percent(line, "accuracy_tta")
-    data = textwrap.shorten(line["data"], 10, placeholder="…")
-    return (name, data, first, str(line["n"]), beside, whole(line["epochs"]), spent(line),
-            whole(line["seconds_to_85"]), short(line["device"]), line["date"][2:], line["commit"][:7])
+        first, second = percent(line, "accuracy"), percent(line, "accuracy_tta")
+    return (name, shorten(line["data"], 10), first, str(line["n"]), second, whole(line["epochs"]), spent(line),
+            whole(line["seconds_to_85"]), device_name(line["device"]), line["date"][2:10], line["commit"][:7])
 
 
 def remark(line) -> str:
-    "What has to be known of a line beside its figures; '' where nothing has."
+    "What a reader must know about the figures of a line; '' where nothing."
     if not line["n"]:
         return ""
-    notes = []
+    remarks = []
     if pd.notna(line["current"]) and not line["current"]:
-        notes.append(f"not the recipe as it stands, but {line['settings'] or 'an earlier state of it'}")
+        remarks.append(f"run with {line['settings'] or 'an earlier version of the recipe'}")
     elif line["settings"]:
-        notes.append(line["settings"])
+        remarks.append(line["settings"])
     if line["split"] == "held-out":
-        notes.append("measured on a held-out part of train")
+        remarks.append("measured on held-out images of train")
     if interval := interval_text(shown_accuracy(line), line["images"]):
-        notes.append(interval)
+        remarks.append(interval)
     if averaging_matters(line):
-        notes.append(f"averaged weights; without EMA {percent(line, 'accuracy_without_ema')} %")
-    return f"{line['recipe']}: {'; '.join(notes)}" if notes else ""
+        remarks.append(f"averaged weights (EMA); without averaging {percent(line, 'accuracy_without_ema')} %")
+    return f"{line['recipe']}: {'; '.join(remarks)}" if remarks else ""
 
 
 def shown_accuracy(line) -> float | None:
@@ -81,11 +78,11 @@ def whole(value: float) -> str:
 
 
 def spent(line) -> str:
-    "Seconds of training: their mean, or their range where one run took over half as long again as another."
+    "Seconds of training: their mean, or their range where the longest run took half as long again as the shortest."
     least, most = line["seconds_min"], line["seconds_max"]
     return f"{whole(least)}–{whole(most)}" if most > 1.5 * least else whole(line["seconds"])
 
 
-def short(device: str) -> str:
-    "A device's name without its maker and what stands in parentheses, in ten characters."
-    return textwrap.shorten(re.sub(r" \(.*?\)|NVIDIA |GeForce ", "", device), 10, placeholder="…")
+def device_name(device: str) -> str:
+    "Without its maker and what stands in parentheses, in ten characters."
+    return shorten(re.sub(r" \(.*?\)|NVIDIA |GeForce ", "", device), 10, head=1)
