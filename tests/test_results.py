@@ -259,9 +259,9 @@ def test_usual_spellings_of_a_number_are_read(tmp_path, value):
 
 
 def test_names_are_no_formulas_in_the_file_and_come_back(tmp_path, capsys):
-    path, names = tmp_path / "results.csv", ["=1+1", "+x", "@SUM(A1)", "-2+3", "'=quoted", "-5"]
+    path, names = tmp_path / OWN, ["=1+1", "+x", "@SUM(A1)", "-2+3", "'=quoted", "-5"]
     for name in names:
-        add(made(recipe=name, data=name), path, tmp_path / "row.csv")
+        add(made(recipe=name, data=name, recipe_id=name), tmp_path)
     assert list(read(path)["recipe"]) == list(read(path)["data"]) == names
     with open(path, newline="") as f:
         cells = [row["recipe"] for row in csv.DictReader(f)]
@@ -272,10 +272,9 @@ def test_names_are_no_formulas_in_the_file_and_come_back(tmp_path, capsys):
 
 
 def test_terminal_escapes_in_a_table_are_harmless(tmp_path, capsys):
-    path = tmp_path / "results.csv"
     evil = "\x1b]0;owned\x07\r"
-    add(made(recipe=f"a{evil}", device=evil, on="held-out", data=evil, date=evil), path, tmp_path / "row.csv")
-    for command in (["results", str(path)], ["compare", "--exports", str(tmp_path)]):
+    add(made(recipe=f"a{evil}", device=evil, split="held-out", data=evil, date=evil, settings=evil), tmp_path)
+    for command in (["results", str(tmp_path)], ["compare", "--exports", str(tmp_path)]):
         assert main(command) == 0
         shown = capsys.readouterr()
         assert not set("\x1b\x07\r") & set(shown.out + shown.err)
