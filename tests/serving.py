@@ -1,13 +1,14 @@
-"""What asks a server in the tests, and a real one in a thread for those that need it."""
+"""Requests for the tests of the server, and a real server in a thread or a process."""
 
 import io
+import signal
 import threading
 from contextlib import contextmanager
 
 import numpy as np
-import uvicorn
 from PIL import Image
 
+from cifar_fast.serve.connections import Server
 from cifar_fast.serve.server import listen
 
 VOCAB = [f"class {i}" for i in range(9)] + ["<b>last</b>"]
@@ -32,13 +33,13 @@ def post(client, *files, part=True, **kw):
 
 @contextmanager
 def served(app):
-    "The address at which `app` answers."
+    "The address of a server of `app` in a thread."
     with listen("127.0.0.1", 0) as sock:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server = Server(app)
         thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{sock.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            server.stop(signal.SIGTERM)
             thread.join(10)

@@ -1,7 +1,8 @@
-"""The runs beside an export and the files they left: found by looking through the folder, never by a path given."""
+"""The runs beside an export and their files: found by listing the folder, never by a path of a request."""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_fast.export.files import ExportError, read_card
+from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.text import printable
 
 REPORT, COMPARISON, ROWS = "report.html", "compare.png", "results.csv"
@@ -20,7 +22,7 @@ FIGURES = {
     "published.png": "Published and measured accuracy by epoch",
     "lr_find.png": "Learning rate finder",
 }
-"What a run may leave in its folder and is shown; no other file is."
+"The files of a run that are served; no other file is."
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def find(folder: Path, name: str) -> Run | None:
     return next((r for r in runs(folder) if r.name == name and r.card), None)
 
 
-def left(folder: Path, run: Run, name: str) -> Path | None:
-    "A file that `run` left; None where it left none of that name, or `name` is none that is shown."
+def saved_file(folder: Path, run: Run, name: str) -> Path | None:
+    "A file of `run`; None if it was not saved, or is none of those that are served."
     known = next((n for n in (REPORT, *FIGURES) if n == name), None)
     return known and existing(folder, folder / run.name / known)
 
@@ -78,7 +80,7 @@ def comparison(folder: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class Compared:
-    "The table of all runs; `problem` says why it could not be made."
+    "The table of all runs; `problem` says why it cannot be shown."
 
     cells: tuple[tuple[str, ...], ...] = ()  # the heading first
     notes: tuple[str, ...] = ()
@@ -86,7 +88,7 @@ class Compared:
 
 
 def compared(folder: Path) -> Compared:
-    "What the rows in results.csv say; empty where there is no such file."
+    "The rows of results.csv; empty if there is no such file."
     path = existing(folder, folder / ROWS)
     if path is None:
         return Compared()
@@ -99,20 +101,21 @@ def compared(folder: Path) -> Compared:
 
 @lru_cache(maxsize=4)
 def _compared(path: Path, *state: int) -> Compared:
-    "`compared` while the file stays in one state. The first call reads all recipes, and with them imports fastai."
-    from cifar_fast.recipe import RecipeError
-    from cifar_fast.reporting.compare import HEAD, CompareError, lines_of_recipes, notes, ordered, table, table_cells
-    from cifar_fast.reporting.results import ResultsError
+    "`compared`, cached until the file changes. The first call reads all recipes, which import fastai."
+    from cifar_fast.reporting.compare import HEAD, lines_of_recipes, notes, ordered, table, table_cells
 
     try:
         rows = ordered(table(lines_of_recipes(path)), "accuracy")
-    except (ResultsError, CompareError, RecipeError) as e:
-        return Compared(problem=str(e).replace(f"{path.parent}{os.sep}", ""))  # nobody elsewhere need know the folder
-    return Compared((HEAD, *table_cells(rows)), tuple(notes(rows)))
+        return Compared((HEAD, *table_cells(rows)), tuple(notes(rows)))
+    except CifarFastError as e:
+        return Compared(problem=str(e).replace(f"{path.parent}{os.sep}", ""))  # no reader elsewhere needs the folder
+    except Exception as e:  # a fault of ours, but the page is shown; the terminal has the traceback
+        logging.getLogger(__name__).exception("%s cannot be shown", printable(path))
+        return Compared(problem=f"{ROWS} cannot be shown ({type(e).__name__}); the server's terminal has the details.")
 
 
 def existing(folder: Path, path: Path) -> Path | None:
-    "The regular file behind `path`; None where none is there or a link leads out of `folder`."
+    "The regular file at `path`; None if there is none, or a link leads out of `folder`."
     return path.resolve() if inside(folder, path) else None
 
 

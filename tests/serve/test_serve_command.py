@@ -17,7 +17,7 @@ def test_a_taken_port_is_told_with_the_next_step(capsys):
         port = taken.getsockname()[1]
         assert url(taken, "127.0.0.1") == f"http://127.0.0.1:{port}/"
         assert main(["serve", "exports/nothing", "--port", str(port)]) == 2
-    assert f"port {port} of 127.0.0.1 is taken" in (err := capsys.readouterr().err) and "--port 0" in err
+    assert f"port {port} of 127.0.0.1 is used" in (err := capsys.readouterr().err) and "--port 0" in err
     assert err.count("\n") == 1
 
 
@@ -58,6 +58,6 @@ def test_it_says_where_it_is_and_ctrl_c_ends_it(folder, capsys):
     threading.Thread(target=ask, daemon=True).start()
     assert main(["serve", str(folder / "net"), "--port", str(port), "--host", "0.0.0.0"]) == 130
     out, err = capsys.readouterr()
-    assert "What does the net see?" in answers[0]
+    assert "Classify images" in answers[0]
     assert f"net at http://127.0.0.1:{port}/" in out and "over the network" in err and "Traceback" not in err
     assert sorted(folder.rglob("*")) == before
