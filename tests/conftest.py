@@ -5,6 +5,7 @@ import os
 # Before torch is imported: small nets on small batches lose more to a second thread than they win, and results
 # must not depend on the machine's cores. Subprocesses inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a thread that waits leaves its core to the other processes
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 

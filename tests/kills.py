@@ -1,11 +1,11 @@
 """Kill real training processes with SIGKILL, resume them, and compare with a run that nobody disturbed.
 
-    python tests/kills.py --kills 50
+    python tests/kills.py --kills 50 --interrupts 20
 
 A run is killed again and again until it ends. Half of the kills come from outside at a random moment, the other half
 at a random one of the process's own file replacements (of a checkpoint, the history, the export, a plot or the table
 of results), with the new file written and not yet in place. Every process is a fork of this one, which has imported
-everything and trained nothing.
+everything and trained nothing. The interrupts are SIGINT and SIGTERM to fresh processes, see interrupts.py.
 """
 
 import argparse
@@ -22,6 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: threads do not survive a fo
 
 import pandas as pd
 import torch
+from interrupts import interrupts
 from safetensors.torch import load_file
 
 from cifar_fast.cli.main import main as cifar_fast
@@ -97,7 +98,7 @@ def weights(exports: Path) -> dict[str, torch.Tensor]:
 
 
 def history(exports: Path) -> pd.DataFrame:
-    "Without what a clock says."
+    "Without the columns that a clock decides."
     return pd.read_csv(exports / NAME / "history.csv").drop(columns=["seconds", "images_per_second"])
 
 
@@ -109,7 +110,7 @@ def bytes_that_differ(one: dict, other: dict) -> int:
 
 
 def strays(exports: Path) -> list[str]:
-    "Files that only a run at work has."
+    "Files that only an unfinished run has."
     return [str(p) for p in exports.rglob("*") if p.name.endswith(TEMPORARY) or p.name in ("running", "checkpoint.pt")]
 
 
@@ -138,9 +139,16 @@ def harness(kills: int, folder: Path, seed: int = 0, say=print) -> dict:
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--kills", type=int, default=50)
+    options.add_argument("--interrupts", type=int, default=0, help="then interrupt so many fresh commands")
+    options.add_argument("--seconds", type=float, default=10, help="at a random moment of so many first seconds")
     options.add_argument("--seed", type=int, default=0)
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as tmp:
         result = harness(args.kills, Path(tmp), args.seed)
-    print({**result, "kills": result["kills"].total(), "by kind": dict(result["kills"])})
-    sys.exit(bool(result["lost"] or result["different"] or result["strays"]))
+        print({**result, "kills": result["kills"].total(), "by kind": dict(result["kills"])})
+        exports, path = Path(tmp) / "undisturbed", Path(tmp) / "undisturbed" / NAME
+        commands = [["recipe", "sprint", "data=digits", "epochs=2", "--restart", f"exports={Path(tmp) / 'new'}"],
+                    ["evaluate", str(path)], ["report", str(path)], ["compare", f"--exports={exports}"]]
+        faults = interrupts(commands, args.interrupts, args.seconds, Path(tmp), args.seed)
+    print(f"{args.interrupts} interrupts, {len(faults)} faults", *faults, sep="\n")
+    sys.exit(bool(result["lost"] or result["different"] or result["strays"] or faults))

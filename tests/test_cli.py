@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from strangers import CARD
 
-from cifar_fast.cli.main import main, words
+from cifar_fast.cli.main import main
 from cifar_fast.recipe import list_recipes
+from cifar_fast.utils.errors import CifarFastError, file_error
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "exports" / "results.csv"
@@ -250,7 +251,7 @@ def test_audit_says_what_is_broken_and_strict_fails(capsys):
     assert main(["audit"]) == 0
     out = capsys.readouterr().out
     assert "cifar_strided breaks receptive_field: 33" in out and "cifar_optimized200k breaks dilation: 0" in out
-    assert "49 stated,  81 true" in out
+    assert "49 stated,  81 measured" in out
     assert main(["audit", "cifar_mirror", "--strict"]) == 0
     out = capsys.readouterr().out
     assert "features.stem" in out and "ok      parameters: 198,170, at most 199,999" in out  # layers, verdict per rule
@@ -264,7 +265,7 @@ def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, di
     mine = tmp_path / "mine.py"
     assert main(["copy", "sprint", str(mine)]) == 0
     assert main(["copy", "sprint", str(mine)]) == 2
-    assert "left alone" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert main(["recipe", str(mine), "data=digits", "epochs=1", f"exports={tmp_path}"]) == 0
     assert (tmp_path / "mine-digits.pkl").is_file()
 
@@ -293,7 +294,7 @@ def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, di
     (["results", "nowhere.csv", "--readme", "nowhere.md"], "no nowhere.csv yet"),
     (["copy", "final", "no\x1b[2J\nwhere/mine.py"], "no\\x1b[2J\\nwhere/mine.py: No such file"),
     (["trust", str(Path(__file__))], "is no .pkl"),
-    (["lr_find", "final", "--steps", "29"], "--steps 29: fewer than 30"),
+    (["lr_find", "final", "--steps", "29"], "--steps 29: at least 30"),
     (["lr_find", "final", "--start", "5", "--end", "1"], "--start 5 --end 1"),
     (["lr_find", "final", "--start", "nan"], "--start nan"),
     (["lr_find", "final", "--end", "inf"], "finite"),
@@ -311,10 +312,30 @@ def test_bad_input_is_refused_with_the_next_step(args, named, capsys, digits, tm
 @pytest.mark.parametrize("error, said", [
     (FileNotFoundError(errno.ENOENT, "No such file", "a\nb"), "a\\nb: No such file; check the name"),
     (IsADirectoryError(errno.EISDIR, "Is a directory", "x/.out.1.part", None, "x/out"), "x/out: Is a directory; name"),
-    (OSError(errno.EIO, "Input/output error", b"disk"), "disk: Input/output error"),
-    (OSError("it is no regular file"), "it is no regular file")])
-def test_an_error_of_the_system_names_what_was_asked_for(error, said):
-    assert words(error).startswith(said) and "\n" not in words(error)
+    (OSError(errno.EIO, "Input/output error", b"disk"), "disk: Input/output error")])
+def test_an_error_of_the_system_names_the_file_and_the_next_step(error, said):
+    message = str(file_error(error))
+    assert message.startswith(said) and "\n" not in message
+
+
+class Odd(CifarFastError):
+    exit_code = 7
+
+
+@pytest.mark.parametrize("more", [[], ["-v"]])
+def test_exit_code_and_message_of_an_error_are_its_own(monkeypatch, capsys, more):
+    monkeypatch.setattr("cifar_fast.recipe.list_recipes", lambda: (_ for _ in ()).throw(Odd("odd x.py; do this")))
+    assert main(["recipes", *more]) == 7
+    err = capsys.readouterr().err
+    assert err.endswith("cifar_fast: odd x.py; do this\n") and ("Traceback" in err) is bool(more)
+
+
+@pytest.mark.parametrize("bug", [ValueError("of ours"), OSError("names no file"), KeyError("x"), RuntimeError("y")])
+def test_any_other_exception_is_a_bug_and_shows_itself(monkeypatch, bug):
+    monkeypatch.setattr("cifar_fast.recipe.list_recipes", lambda: (_ for _ in ()).throw(bug))
+    with pytest.raises(type(bug)) as raised:
+        main(["recipes"])
+    assert raised.value is bug
 
 
 def test_a_run_that_is_nearly_named(trained, capsys):

@@ -1,13 +1,15 @@
 """The command line as a user meets it: help, slips of the finger, a narrow terminal, completion in the shell."""
 
+import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 from cifar_fast.cli import COMMANDS
 from cifar_fast.cli.main import main
-from cifar_fast.cli.parser import EXAMPLES, completion, parse
+from cifar_fast.cli.parser import SHELLS, completion_script, parse
 
 
 def told(capsys, *argv):
@@ -25,18 +27,18 @@ def test_help_fits_80_columns_and_has_examples_that_parse(capsys, monkeypatch, c
     assert [line for line in out.splitlines() if len(line) > 80 and "completions" not in line] == []
 
 
-@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+@pytest.mark.parametrize("line", [line for c in COMMANDS.values() for line in c.examples])
 def test_every_example_is_understood(line):
     import shlex
 
     words = shlex.split(line)
     words = words[:words.index(">")] if ">" in words else words
     args = parse(words, COMMANDS)
-    assert args.run is COMMANDS[words[0]]
+    assert args.run is COMMANDS[words[0]].run
 
 
 def test_every_command_has_examples():
-    assert set(EXAMPLES) == set(COMMANDS)
+    assert all(c.examples and all(line.split()[0] == name for line in c.examples) for name, c in COMMANDS.items())
 
 
 @pytest.mark.parametrize("typed, meant", [
@@ -50,7 +52,7 @@ def test_what_may_have_been_meant(capsys, typed, meant):
 
 def test_only_what_is_required_is_called_so(capsys):
     code, _, err = told(capsys, "recipe")
-    assert code == 2 and err.endswith("the following arguments are required: name\n")
+    assert code == 2 and err.endswith("the following arguments are required: NAME\n")
 
 
 def test_the_version(capsys):
@@ -78,14 +80,25 @@ def test_recipes_fit_a_narrow_terminal_and_a_pipe_keeps_them_whole(capsys, monke
                                                                                 {"--resume", "--restart"})])
 def test_bash_completes(tmp_path, words, offered):
     script = tmp_path / "completion.sh"
-    script.write_text(completion(COMMANDS, "bash"))
+    script.write_text(completion_script(COMMANDS, "bash"))
     asked = f"COMP_WORDS=(cifar_fast {' '.join(words)}); COMP_CWORD={len(words)}"
     found = subprocess.run(["bash", "-c", f"source {script}; {asked}; _shtab_cifar_fast; echo ${{COMPREPLY[@]}}"],
                            capture_output=True, text=True, check=True)
     assert set(found.stdout.split()) == offered
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh", "powershell"])
-def test_other_shells_have_a_script(capsys, shell):
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_has_a_script(capsys, shell):
     assert main(["completion", shell]) == 0
     assert "recipe" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("users, set_to", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_do_not_spin_while_they_wait_unless_the_user_says_so(users, set_to):
+    "Set before torch, whose libgomp reads it once."
+    env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | (
+        {"OMP_WAIT_POLICY": users} if users else {})
+    code = ("import sys, os, cifar_fast; assert 'torch' not in sys.modules; import torch; "
+            "print(os.environ['OMP_WAIT_POLICY'])")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert found.stdout.strip() == set_to

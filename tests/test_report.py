@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cifar_fast.cli.main import main
-from cifar_fast.cli.showing import unchanged
+from cifar_fast.cli.run_commands import unchanged
 from cifar_fast.export.files import read_card
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.recipe import describe, load_recipe

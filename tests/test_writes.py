@@ -319,7 +319,7 @@ def test_a_copy_that_fails_is_not_there_and_nothing_is_overwritten(tmp_path, cap
     assert main(["copy", "final", str(mine)]) == 0
     mine.write_text("mine")
     assert main(["copy", "sprint", str(mine)]) == 2
-    assert "left alone" in capsys.readouterr().err and mine.read_text() == "mine"
+    assert "exists already" in capsys.readouterr().err and mine.read_text() == "mine"
 
 
 class Full:

@@ -1,17 +1,14 @@
-"""The commands: one small function each, which takes the parsed arguments and returns the exit code or None for 0.
+"""The command line: `COMMANDS` by name; each is defined with its arguments and examples in a *_commands.py."""
 
-torch and fastai are imported inside them, never at the top: `--help` and a slip of the keyboard answer at once.
-"""
+from cifar_fast.cli.machine_commands import Bench, Completion, Doctor
+from cifar_fast.cli.model_commands import Audit, Export, Trust
+from cifar_fast.cli.predict_commands import Evaluate, Predict, Serve
+from cifar_fast.cli.recipe_commands import Copy, LrFind, Recipe, Recipes
+from cifar_fast.cli.run_commands import Compare, Figures, Report, Results
 
-from cifar_fast.cli.checks import bench, completion, doctor
-from cifar_fast.cli.models import evaluate, export, predict, serve, trust_file
-from cifar_fast.cli.showing import compare, figures, report, results
-from cifar_fast.cli.training import audit, copy, lr_find, recipe, recipes
-
-COMMANDS = {"recipes": recipes, "recipe": recipe, "copy": copy, "audit": audit, "lr_find": lr_find,
-            "export": export, "trust": trust_file, "predict": predict, "serve": serve, "evaluate": evaluate,
-            "results": results, "report": report, "figures": figures, "compare": compare,
-            "doctor": doctor, "bench": bench, "completion": completion}
-"Name → what it runs, in the order of --help."
+COMMANDS = {command.name: command for command in (
+    Recipes, Recipe, Copy, Audit, LrFind, Export, Trust, Predict, Serve, Evaluate, Results, Report, Figures, Compare,
+    Doctor, Bench, Completion)}
+"In the order of --help."
 
 __all__ = ["COMMANDS"]

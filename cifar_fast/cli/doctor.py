@@ -143,7 +143,7 @@ def exported(kept, folder: Path):
 # ---------------------------------------------------------------- in words
 
 
-def text(found: dict) -> str:
+def as_text(found: dict) -> str:
     m, c, test = found["machine"], found["cache"], found["self_test"]
     holds = ", ".join(f"{name} ({size} MB)" for name, size in c["holds"].items()) or "nothing yet"
     lines = [

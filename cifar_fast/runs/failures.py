@@ -1,4 +1,4 @@
-"""Failures of a run that a user can do something about, in words."""
+"""Errors of libraries during a run that a user can do something about: what they mean and what to try."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ import torch
 
 from cifar_fast.recipe import Recipe
 from cifar_fast.runs.run_dir import RunError
+from cifar_fast.utils.errors import FULL
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"What a full disk, a quota, a limit on files and a folder without permission answer."
+UNWRITABLE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def explained(e: BaseException, recipe: Recipe | None = None) -> RunError | None:
     "What happened and what to try, for an error that a library raised; None for one that says enough or is ours."
     text = " ".join(str(e).split())
     if isinstance(e, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
-        least, having = "a smaller batch (bs=…)", ""
+        smaller, used = "a smaller batch (bs=…)", ""
         if recipe:
-            least, having = f"bs={recipe.bs // 2}" if recipe.bs > 1 else "a smaller net", f" with bs={recipe.bs}"
-        return RunError(f"out of memory{having}: {text[:150] or type(e).__name__}. Try {least}, or end what else holds "
-                        f"memory there")
-    if isinstance(e, OSError) and e.errno in FULL or "PytorchStreamWriter failed" in text:
-        where = getattr(e, "filename", None) or (recipe.exports if recipe else "the file")
-        why = getattr(e, "strerror", None) or "the disk is full, or a limit on files is reached"
-        return RunError(f"{where} cannot be written ({why}): make room, or choose another place (exports=DIR). What "
-                        f"stood there before is whole")
+            smaller, used = f"bs={recipe.bs // 2}" if recipe.bs > 1 else "a smaller model", f" with bs={recipe.bs}"
+        return RunError(f"out of memory{used}: {text[:150] or type(e).__name__}. Try {smaller}, or end other programs "
+                        f"that use this memory")
+    if isinstance(e, OSError) and e.errno in UNWRITABLE or "PytorchStreamWriter failed" in text:
+        file = getattr(e, "filename", None) or (recipe.exports if recipe else "the file")
+        reason = getattr(e, "strerror", None) or "the disk is full, or a limit on the size of files is reached"
+        return RunError(f"{file} cannot be written ({reason}): make room, or choose another place (exports=DIR). Files "
+                        f"that existed before are unchanged")
     died = isinstance(e, RuntimeError) and "DataLoader worker" in text
-    if died or is_cut_off(e, recipe):
-        return RunError(f"a process that augments images died ({text[:150]}): it was killed, or ran out of memory. "
-                        f"Try workers=0: the images are the same for any number")
+    if died or is_worker_cut_off(e, recipe):
+        return RunError(f"a worker process died ({text[:150]}): it was killed, or ran out of memory. Try workers=0: "
+                        f"the images are the same for any number of workers")
     return None
 
 
-def is_cut_off(e: BaseException, recipe: Recipe | None) -> bool:
-    "Whether a process that augments images fell silent in mid-sentence; a broken pipe is a reader's of our output."
+def is_worker_cut_off(e: BaseException, recipe: Recipe | None) -> bool:
+    "Whether a worker's pipe broke in the middle of a message; a BrokenPipeError is a closed reader of our output."
     return (bool(recipe and recipe.workers) and isinstance(e, ConnectionError | EOFError)
             and not isinstance(e, BrokenPipeError))
 
 
-def wait_for_the_dead(workers: int, seconds: float = 5) -> None:
-    """Until one of so many processes, which fell silent, has ended; for so many seconds at most.
+def wait_for_dead_worker(workers: int, seconds: float = 5) -> None:
+    """Wait until one of so many worker processes has ended, for so many seconds at most.
 
-    Its pipe breaks before its end is signalled, and torch answers that signal with a RuntimeError wherever this process
-    then is: in the middle of telling what happened, or of Python's own end. Here it does no harm.
+    A worker's pipe breaks before its end is signalled, and torch answers that signal with a RuntimeError wherever this
+    process then is: while it prints what happened, or while Python exits. Here the error does no harm.
     """
     end = time.monotonic() + seconds
     try:

@@ -19,7 +19,7 @@ from cifar_fast.export.predictor import save_export
 from cifar_fast.export.trust import trust
 from cifar_fast.recipe import Recipe, describe
 from cifar_fast.reporting.results import add, changes, draw_published, read, row
-from cifar_fast.runs.failures import explained, is_cut_off, wait_for_the_dead
+from cifar_fast.runs.failures import explained, is_worker_cut_off, wait_for_dead_worker
 from cifar_fast.runs.run_dir import (
     Interrupted,
     RunError,
@@ -121,8 +121,8 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
                 said.save(running / predictions.NAME)
             leave(run, folder, card, said, next(cb for cb in cbs if isinstance(cb, History)))
     except BaseException as e:
-        if is_cut_off(e, recipe):
-            wait_for_the_dead(recipe.workers)
+        if is_worker_cut_off(e, recipe):
+            wait_for_dead_worker(recipe.workers)
         print(f"\n{what_is_kept(folder, about, e, checkpoint.done)}", file=sys.stderr)
         if told := explained(e, recipe):
             raise told from e

@@ -6,9 +6,11 @@ import platform
 
 import torch
 
+from cifar_fast.utils.errors import SettingError
+
 
 def choose_device(device: str = "auto") -> torch.device:
-    "cuda, then mps, then cpu for 'auto'; another name must be a device that is here. Raises ValueError."
+    "cuda, then mps, then cpu for 'auto'; any other must be available. Raises SettingError."
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -16,12 +18,12 @@ def choose_device(device: str = "auto") -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise ValueError(f"device={device}: expected auto, cpu, cuda, cuda:1 … or mps") from None
+        raise SettingError(f"device={device}: expected auto, cpu, cuda, cuda:1 … or mps") from None
     here = {"cpu": True, "cuda": torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count(),
             "mps": torch.backends.mps.is_available()}.get(chosen.type, False)
     if not here:
-        raise ValueError(f"device={device}: this machine has no such device that torch {torch.__version__} can use; "
-                         f"device=auto takes what is here")
+        raise SettingError(f"device={device}: this machine has no such device that torch {torch.__version__} can use; "
+                           f"device=auto chooses one")
     return chosen
 
 

@@ -1,4 +1,10 @@
-"""The one base class of all errors that are the input's and not ours."""
+"""The base class of all errors that are the user's to act on, and what an error of the system means to them."""
+
+from __future__ import annotations
+
+import errno
+
+from cifar_fast.utils.text import printable
 
 
 class CifarFastError(Exception):
@@ -13,5 +19,37 @@ class CifarFastError(Exception):
         super().__init__(message)
         self.message = message
 
-    def __str__(self):  # fastai puts its own words into the `args` of what a callback raises
+    def __str__(self):  # fastai appends its own text to the `args` of what a callback raises
         return self.message
+
+
+class SettingError(CifarFastError, ValueError):
+    "A setting or argument whose value cannot be used; also a ValueError, which Python code may expect of a bad value."
+
+
+class FileError(CifarFastError):
+    "A file that the system cannot read or write."
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"The errors of a full disk, a quota and a limit on the size of files."
+
+NEXT_STEP = {
+    errno.ENOENT: "check the name, and that its folder exists",
+    errno.ENOTDIR: "check the name",
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or choose another place"),
+}
+"What to do about an error of the system, where that follows from it."
+
+
+def file_error(e: OSError) -> FileError | None:
+    "An error of the system with the next step; None where it names no file, so that it is none of the user's."
+    if not (e.errno and e.filename):
+        return None
+    name = printable(e.filename2 or e.filename)  # of a rename the target: the other one is a temporary file of ours
+    if e.errno in FULL:
+        return FileError(f"{name} cannot be written ({e.strerror}): make room, or choose another place")
+    return FileError(f"{name}: {e.strerror}" + (f"; {NEXT_STEP[e.errno]}" if e.errno in NEXT_STEP else ""))

@@ -7,11 +7,14 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY = ".part"
 "How the names of temporary files end; they begin with a dot and the name of their target."
+
+unfinished: set[str] = set()
+"Temporary files of this process that are being written, for `remove_unfinished`."
 
 
 @contextmanager
@@ -32,6 +35,7 @@ def atomic_write(path: str | Path):
     with with_path_in_error(path):
         fd, tmp = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
         os.close(fd)
+        unfinished.add(tmp)
         try:
             yield Path(tmp)
             with open(tmp, "rb+") as f:
@@ -41,6 +45,8 @@ def atomic_write(path: str | Path):
         except BaseException:
             Path(tmp).unlink(missing_ok=True)
             raise
+        finally:
+            unfinished.discard(tmp)
 
 
 def is_stream(path: Path) -> bool:
@@ -150,3 +156,10 @@ def remove_temporaries(folder: Path, name: str | None = None) -> None:
     """
     for path in folder.glob(f".{glob.escape(name) if name else '*'}.*{TEMPORARY}"):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def remove_unfinished() -> None:
+    "Remove what `atomic_write` has not finished, for a process that ends without leaving its blocks."
+    for name in list(unfinished):
+        with suppress(OSError):
+            os.unlink(name)

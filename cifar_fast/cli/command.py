@@ -1,0 +1,48 @@
+"""What every command is, and what several of them share."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+
+from cifar_fast.utils.errors import CifarFastError
+
+
+class UsageError(CifarFastError):
+    "Arguments that a command cannot work with."
+
+
+class Command:
+    """A command: its name, help, examples, arguments and what it runs, in one place.
+
+    torch and fastai are imported inside `run`, never at the top of a file: `--help` and a mistyped name are answered
+    at once.
+    """
+
+    name: str
+    help: str
+    examples: tuple[str, ...] = ()  # each without the program's name
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        "Add the arguments of this command; without any of its own it takes only -q and -v."
+
+    @staticmethod
+    def run(args: Namespace) -> int | None:
+        "The exit code, None for 0."
+        raise NotImplementedError
+
+
+def run_path(name: str) -> str:
+    "The path of a run: a bare name is one in exports/."
+    return name if os.sep in name or "/" in name else f"exports/{name}"
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    "The model that a command opens."
+    parser.add_argument("export", help="exports/NAME (.safetensors + .json), or a trusted .pkl")
+    parser.add_argument("--trust-pickle", action="store_true", help="open a .pkl, which runs its code, this once")
+
+
+def add_changes(parser: ArgumentParser, help: str, metavar: str = "key=value") -> None:
+    parser.add_argument("changes", nargs="*", default=[], metavar=metavar, help=help)

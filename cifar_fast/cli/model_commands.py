@@ -1,0 +1,93 @@
+"""Commands about models and their files: audit, export, trust."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from cifar_fast.cli.command import Command, UsageError, run_path
+from cifar_fast.utils.files import expand_path
+
+
+class Audit(Command):
+    name = "audit"
+    help = "check architectures against the budget"
+    examples = ("audit", "audit cifar_final", "audit resnet18 --strict")
+
+    @staticmethod
+    def add_arguments(parser):
+        parser.add_argument("arch", nargs="*", metavar="ARCH",
+                            help="names in timm's registry; default all of this project's")
+        parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        parser.add_argument("--strict", action="store_true",
+                            help="exit with 1 when a rule is broken, or calculated and measured receptive field differ")
+
+    @staticmethod
+    def run(args):
+        import timm
+
+        from cifar_fast.audit import audit, audit_table, layer_table
+        from cifar_fast.models import create_arch, published
+
+        names = args.arch or timm.list_models("cifar_*")
+        audits = {n: audit(create_arch(n, 10)) for n in names}
+        if args.json:
+            print(json.dumps({n: {**a.as_dict(), "stated": published(n)} for n, a in audits.items()}, indent=1))
+        else:
+            print(audit_table(list(audits.values())))
+            stated = [(n, published(n)) for n in names if published(n)]
+            if stated:
+                print("\nwhat the published systems state, and what was measured here:")
+                for n, s in stated:
+                    p = audits[n].profile
+                    print(f"  {n:<20} parameters {s['parameters']:>9,} stated, {p.params:>9,} measured;  receptive "
+                          f"field {s['receptive_field']:>3} stated, {p.receptive_field:>3} measured")
+            if len(names) == 1:
+                for verdict in audits[names[0]].verdicts:
+                    print(f"{'ok    ' if verdict.ok else 'BROKEN'}  {verdict}")
+                print(f"\n{layer_table(audits[names[0]])}")
+        return 1 if args.strict and any(a.failures() or not a.rf_agrees for a in audits.values()) else 0
+
+
+class Export(Command):
+    name = "export"
+    help = "rebuild a .pkl from .safetensors + .json"
+    examples = ("export final",)
+
+    @staticmethod
+    def add_arguments(parser):
+        parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
+
+    @staticmethod
+    def run(args):
+        from cifar_fast.export.predictor import rebuild_pickle
+        from cifar_fast.export.trust import trust
+
+        pickle = rebuild_pickle(run_path(args.name))
+        trust(pickle)
+        print(f"saved: {pickle}")
+
+
+class Trust(Command):
+    name = "trust"
+    help = "let predict, serve and evaluate open a .pkl: opening one runs its code"
+    examples = ("trust from-a-friend.pkl",)
+
+    @staticmethod
+    def add_arguments(parser):
+        parser.add_argument("file", metavar="FILE",
+                            help="the .pkl, from somebody you know; its SHA-256 is added to your list")
+
+    @staticmethod
+    def run(args):
+        from cifar_fast.export.trust import trust, trust_list
+        from cifar_fast.utils.text import printable
+
+        path = expand_path(args.file)
+        if not os.path.isfile(path):
+            raise UsageError(f"{printable(path)}: no such file; name the .pkl to trust")
+        if path.suffix != ".pkl":
+            raise UsageError(f"{printable(path)} is no .pkl: only those run code when they are opened, so only those "
+                             f"need your trust; open a .safetensors with its .json directly")
+        print(f"{trust(path)}  {printable(path)}\nadded to {trust_list()}: predict, serve and evaluate open this file "
+              f"as long as its content is the same")

@@ -1,0 +1,149 @@
+"""Commands that use a trained model: predict, serve, evaluate."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from cifar_fast.cli.command import Command, UsageError, add_changes, add_model_arguments
+from cifar_fast.utils.files import expand_path
+from cifar_fast.utils.log import quiet
+
+
+class Predict(Command):
+    name = "predict"
+    help = "classify images"
+    examples = ("predict exports/final cat.png", "predict exports/final images/ --topk 3 --csv out.csv",
+                "predict exports/final '*.jpg' --tta --json")
+
+    @staticmethod
+    def add_arguments(parser):
+        add_model_arguments(parser)
+        parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, globs")
+        parser.add_argument("--topk", type=int, default=3, help="classes to show for each image (default 3)")
+        parser.add_argument("--tta", action="store_true", help="mean probability of the image and its mirror image")
+        parser.add_argument("--csv", metavar="FILE", help="save file, prediction and every probability here")
+        parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    @staticmethod
+    def run(args):
+        from cifar_fast.export.predictor import find_images, load_model, predict_files
+        from cifar_fast.utils.device import choose_device
+        from cifar_fast.utils.text import encodable, printable
+
+        if args.topk < 1:
+            raise UsageError(f"--topk {args.topk}: at least 1")
+        model = load_model(args.export, choose_device(), args.trust_pickle)
+        paths, missing, unreadable = find_images(args.paths)
+        for error in [*unreadable, *(f"{printable(pattern)}: no image there" for pattern in missing)]:
+            print(f"cifar_fast: {error}", file=sys.stderr)
+        vocab, rows, failed = model.vocab, [], len(unreadable)
+        top = min(args.topk, len(vocab))
+        for path, probs, error in predict_files(model, paths, args.tta, progress=sys.stderr.isatty() and not quiet()):
+            if error:
+                failed += 1
+                print(f"cifar_fast: {error}", file=sys.stderr)
+                continue
+            best = probs.argsort()[::-1][:top]
+            rows.append({"file": encodable(path), "prediction": vocab[best[0]], "probs": [float(p) for p in probs]})
+            if not args.json:
+                print(f"{printable(path)}  " + "  ".join(f"{vocab[i]} {probs[i]:.1%}" for i in best))
+        if args.json:
+            print(as_json(rows, vocab, top))
+        if args.csv:
+            write_csv(args.csv, vocab, rows)
+        if failed or missing:
+            print(f"cifar_fast: {len(rows)} predicted, {failed} unreadable, {len(missing)} not found", file=sys.stderr)
+        return 1 if failed or missing else 0
+
+
+def as_json(rows: list[dict], vocab: list[str], top: int) -> str:
+    ranked = [sorted(zip(vocab, r["probs"], strict=True), key=lambda kv: -kv[1])[:top] for r in rows]
+    return json.dumps([{"file": r["file"], "prediction": r["prediction"], "probabilities": dict(best)}
+                       for r, best in zip(rows, ranked, strict=True)], indent=1, ensure_ascii=False)
+
+
+def write_csv(path: str, vocab: list[str], rows: list[dict]) -> None:
+    import pandas as pd
+
+    from cifar_fast.utils.files import write_text
+
+    frame = pd.DataFrame([[r["file"], r["prediction"], *r["probs"]] for r in rows],
+                         columns=["file", "prediction", *vocab])
+    write_text(expand_path(path), frame.to_csv(index=False))
+
+
+class Serve(Command):
+    name = "serve"
+    help = "a page in the browser: classify images, see what the model sees; browse the runs"
+    examples = ("serve exports/final", "serve exports/final --port 0 --open")
+
+    @staticmethod
+    def add_arguments(parser):
+        add_model_arguments(parser)
+        parser.add_argument("--port", type=int, default=8000, help="default %(default)s; 0 takes a free one")
+        parser.add_argument("--host", default="127.0.0.1", help="default %(default)s: only this machine can reach it")
+        parser.add_argument("--open", action="store_true", help="open it in the browser")
+
+    @staticmethod
+    def run(args):
+        from cifar_fast.serve.server import listen, run
+
+        with listen(args.host, args.port) as sock:
+            from cifar_fast.export.predictor import load_model
+            from cifar_fast.utils.device import choose_device
+
+            model = load_model(args.export, choose_device(), args.trust_pickle)
+            path = expand_path(args.export)
+            name = path.stem if path.suffix in (".pkl", ".json", ".safetensors") else path.name
+            run(model, name, path.parent, sock, args.host, args.verbose, args.open)
+
+
+class Evaluate(Command):
+    name = "evaluate"
+    help = "accuracy, per class and confusion matrix, on the test set"
+    examples = ("evaluate exports/final", "evaluate exports/final data=my/images")
+
+    @staticmethod
+    def add_arguments(parser):
+        add_model_arguments(parser)
+        add_changes(parser, "another dataset with the same classes", metavar="data=…")
+        parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    @staticmethod
+    def run(args):
+        from cifar_fast.data.sources import load_source
+        from cifar_fast.export.metrics import scores, scores_text
+        from cifar_fast.export.predictor import load_model
+        from cifar_fast.utils.device import choose_device
+        from cifar_fast.utils.text import printable
+
+        model = load_model(args.export, choose_device(), args.trust_pickle)
+        unknown = [c for c in args.changes if not c.startswith("data=")]
+        if unknown:
+            raise UsageError(f"{unknown[0]!r}: evaluate takes data=cifar10, data=digits or data=FOLDER")
+        trained = model.card.get("recipe")
+        trained = trained if isinstance(trained, dict) else {}
+        data, seed = trained.get("data"), trained.get("seed", 42)
+        if args.changes:
+            data = args.changes[-1].removeprefix("data=")
+        if not isinstance(data, str) or not isinstance(seed, int):
+            raise UsageError(f"{args.export} does not say what it was trained on; name the images: data=cifar10, "
+                             f"data=digits or data=FOLDER")
+        source = load_source(data, seed=seed)
+        if list(source.vocab) != model.vocab:
+            raise UsageError(f"data={printable(data)} has the classes {', '.join(source.vocab)}; {args.export} was "
+                             f"trained on {', '.join(model.vocab)}")
+        if source.test is None:
+            raise UsageError(f"data={printable(data)} has no test/ or valid/ folder to evaluate on")
+        result = scores(model.predict(source.test.images), source.test.labels, source.vocab)
+        with_tta = model.predict(source.test.images, tta=True)
+        result["accuracy_tta"] = float((with_tta.argmax(1) == source.test.labels).mean())
+        result["data"] = {"name": source.name, "fingerprint": source.fingerprint}
+        if args.json:
+            print(json.dumps(result, indent=1))
+            return
+        print(scores_text(result, source.vocab))
+        if str(model.card.get("protocol", "")).startswith("selected on test") and not args.changes:
+            print("this model's epoch was selected on these very images, as its authors did")
+        print(f"accuracy {result['accuracy']:.2%}, TTA (image and mirror image) {result['accuracy_tta']:.2%}")

@@ -1,0 +1,191 @@
+"""Commands about finished runs: results, report, figures, compare."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+from cifar_fast.cli.command import Command, UsageError, run_path
+from cifar_fast.utils.files import expand_path
+
+
+class Results(Command):
+    name = "results"
+    help = "the results of the recipes, from the row that every run adds to results.csv"
+    examples = ("results", "results --readme", "results --curves")
+
+    @staticmethod
+    def add_arguments(parser):
+        parser.add_argument("file", nargs="?", default="exports/results.csv", metavar="FILE",
+                            help="default: %(default)s")
+        shape = parser.add_mutually_exclusive_group()
+        shape.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+        shape.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        shape.add_argument("--readme", nargs="?", const="README.md", metavar="README.md",
+                           help="write the table between the two results markers of this file instead")
+        shape.add_argument("--curves", action="store_true",
+                           help="redraw published against measured curves, from the histories beside FILE")
+
+    @staticmethod
+    def run(args):
+        from cifar_fast.reporting import results
+        from cifar_fast.utils.files import write_text
+
+        path = expand_path(args.file)
+        if args.curves:
+            for figure in results.redraw(path.parent):
+                print(f"saved: {figure}")
+            return
+        rows, facts = results.read(path), results.facts()
+        lines = results.summarize(rows, {name: fact["recipe_id"] for name, fact in facts.items()})
+        if args.readme:
+            readme = expand_path(args.readme)
+            text = readme.read_text("utf-8")
+            write_text(readme, results.replace_block(text, results.block(rows, facts), str(readme)))
+            print(f"{readme}: wrote the table of {len(facts)} recipes between the markers")
+        elif args.json:
+            print(lines.to_json(orient="records", indent=1, force_ascii=False))
+        else:
+            print(lines.to_csv(index=False).rstrip() if args.csv else results.terminal(lines))
+
+
+class Report(Command):
+    name = "report"
+    help = "rebuild report.html, its figures and the model card of a run"
+    examples = ("report final",)
+
+    @staticmethod
+    def add_arguments(parser):
+        parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
+
+    @staticmethod
+    def run(args):
+        from cifar_fast.export.files import read_full_card
+        from cifar_fast.reporting.report import rebuild
+        from cifar_fast.runs.train_batch import draw_train_batch
+
+        stem = expand_path(run_path(args.name))
+        recipe = unchanged(read_full_card(stem))
+        if recipe and not (stem / "augmented.png").is_file():
+            draw_train_batch(recipe, stem / "augmented.png")
+        made, missing = rebuild(stem)
+        for reason in missing:
+            print(f"cifar_fast: left out: {reason}", file=sys.stderr)
+        print(f"saved in {stem}/: {', '.join(path.name for path in made)}\nopen {stem / 'report.html'}")
+
+
+def unchanged(card: dict):
+    "The project's recipe that a run's card describes, where it still is the same; else None."
+    from cifar_fast.recipe import describe, list_recipes, load_recipe
+    from cifar_fast.reporting.results import recipe_id
+
+    if card.get("name") not in list_recipes() or not isinstance(card.get("recipe"), dict):
+        return None
+    now = load_recipe(card["name"])
+    if recipe_id(describe(now)) != recipe_id(card["recipe"]):
+        return None
+    return replace(now, seed=card["recipe"].get("seed", now.seed))  # it decides which images come first, and how
+
+
+class Figures(Command):
+    name = "figures"
+    help = "redraw the figures of all runs, from the small files saved with them"
+    examples = ("figures", "figures elsewhere/exports")
+
+    @staticmethod
+    def add_arguments(parser):
+        parser.add_argument("exports", nargs="?", default="exports", metavar="DIR", help="default: %(default)s")
+
+    @staticmethod
+    def run(args):
+        from cifar_fast.reporting import compare
+        from cifar_fast.reporting.report import redraw
+        from cifar_fast.utils.errors import CifarFastError
+
+        exports, drawn, failed = expand_path(args.exports), 0, 0
+        for stem in sorted(path.with_suffix("") for path in exports.glob("*.json")):
+            try:
+                made, skipped = redraw(stem)
+            except (CifarFastError, ValueError) as e:  # ValueError: a model of somebody's own recipe file
+                failed += 1
+                print(f"cifar_fast: left out: {e}", file=sys.stderr)
+                continue
+            drawn += len(made)
+            print(f"{stem}: drew {', '.join(path.name for path in made)}"
+                  + (f"\n  not redrawn: {'; '.join(skipped)}" if skipped else ""), flush=True)
+        if (table := exports / "results.csv").is_file():
+            rows = compare.ordered(compare.table(compare.lines_of_recipes(table)), "accuracy", False)
+            compare.draw(rows, exports / "compare.png", compare.FLOOR)
+            print(f"{exports}: drew compare.png")
+            drawn += 1
+        if not drawn:
+            raise UsageError(f"{exports} holds no run to draw; train one first: python -m cifar_fast recipe final")
+        return 1 if failed else 0
+
+
+class Compare(Command):
+    name = "compare"
+    help = "compare runs in a table, and two of them image by image; or two recipes"
+    examples = ("compare", "compare --sort seconds --csv", "compare final sprint",
+                "compare --recipes final sprint")
+
+    @staticmethod
+    def add_arguments(parser):
+        parser.add_argument("runs", nargs="*", metavar="RUN",
+                            help="exports/NAME, or NAME alone; default a line for each recipe in exports/results.csv")
+        parser.add_argument("--recipes", nargs=2, metavar=("A", "B"),
+                            help="the values in which two recipes differ (names, or files ending in .py)")
+        parser.add_argument("--sort", metavar="COLUMN", help="a column of --csv; accuracies come greatest first")
+        parser.add_argument("--reverse", action="store_true", help="reverse the order")
+        parser.add_argument("--plot", metavar="FILE", help="where the figure is saved, a .png (default: compare.png; "
+                                                           "of named runs compare-RUN-RUN.png beside them)")
+        parser.add_argument("--exports", default="exports", metavar="DIR",
+                            help="the folder of the runs (default: %(default)s)")
+        shape = parser.add_mutually_exclusive_group()
+        shape.add_argument("--csv", action="store_true", help="print the table as CSV; a figure only with --plot")
+        shape.add_argument("--json", action="store_true", help="print JSON; a figure only with --plot")
+
+    @staticmethod
+    def run(args):
+        if args.recipes:
+            compare_recipes(args)
+        else:
+            compare_runs(args)
+
+
+def compare_runs(args) -> None:
+    from cifar_fast.reporting import compare
+
+    if args.plot and expand_path(args.plot).suffix != ".png":
+        raise UsageError(f"--plot {args.plot}: the figure is a PNG; give it a name ending in .png")
+    exports = expand_path(args.exports)
+    runs = compare.find_runs(args.runs, exports)
+    lines = compare.lines_of_runs(runs) if runs else compare.lines_of_recipes(exports / "results.csv")
+    rows = compare.ordered(compare.table(lines), args.sort or (None if runs else "accuracy"), args.reverse)
+    # compare.png is the figure of all runs, which README and the page show: named runs have one of their own.
+    name = "-".join(["compare", *(run.stem.name for run in runs)])[:200]
+    path = expand_path(args.plot) if args.plot else (runs[0].stem.parent if runs else exports) / f"{name}.png"
+    floor = None if runs else compare.FLOOR
+    if args.csv:
+        print(compare.table_csv(rows))
+    elif args.json:
+        pair = compare.pair(*runs).as_dict() if len(runs) == 2 else None
+        print(json.dumps({"runs": compare.records(rows), "pair": pair}, indent=1, ensure_ascii=False))
+    else:
+        print(f"{compare.table_text(rows)}\n\n{compare.draw(rows, path, floor)}")
+        if len(runs) == 2:  # after the table, which does not need the predictions of both
+            print(f"\n{compare.pair_text(compare.pair(*runs), *runs)}")
+        return
+    if args.plot:
+        print(compare.draw(rows, path, floor), file=sys.stderr)
+
+
+def compare_recipes(args) -> None:
+    from cifar_fast.reporting.compare import differences_text, recipe_differences
+
+    if args.runs or args.sort or args.reverse or args.plot or args.csv:
+        raise UsageError("--recipes compares the values of two recipes; it takes only --json beside it")
+    differences = recipe_differences(*args.recipes)
+    print(json.dumps(differences, indent=1, ensure_ascii=False) if args.json
+          else differences_text(differences, *args.recipes))
