@@ -19,7 +19,7 @@ def predict(results=None):
     return (
         h.Div(
             h.H1("Classify images"),
-            h.P("Choose images of any kind and size. The model sees the centre square, scaled to 32 × 32 pixels.",
+            h.P("Choose images of any kind and size. The model sees the centre square, scaled to 32\u00a0×\u00a032\u00a0pixels.",
                 cls="lead"),
             cls="opening",
         ),

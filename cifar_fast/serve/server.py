@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 import socket
 import sys
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from cifar_fast.serve.guard import everywhere, is_loopback
 from cifar_fast.utils.errors import CifarFastError
-from cifar_fast.utils.signals import StopRequested
+from cifar_fast.utils.signals import StopRequested, handling
 from cifar_fast.utils.text import printable
 
 
@@ -59,10 +58,11 @@ def run(predictor, name: str, folder: Path, sock: socket.socket, host: str, verb
     "Serve until SIGINT or SIGTERM, which is raised as StopRequested once the requests under way have ended."
     from cifar_fast.serve.app import create_app
     from cifar_fast.serve.connections import Server
+    from cifar_fast.serve.memory import return_large_blocks
 
+    return_large_blocks()
     server = Server(create_app(predictor, name, folder, host), verbose)
-    before = {signum: signal.signal(signum, server.stop) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(server.stop):
         address = url(sock, host)
         print(f"{printable(name)} at {address}  (Ctrl-C stops the server)", flush=True)
         if message := warning(host):
@@ -70,7 +70,4 @@ def run(predictor, name: str, folder: Path, sock: socket.socket, host: str, verb
         if browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         server.run(sockets=[sock])
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
     raise StopRequested(server.signum)
