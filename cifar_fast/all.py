@@ -10,8 +10,10 @@ import timm
 
 import cifar_fast.models  # noqa: F401  (registers the architectures with timm)
 from cifar_fast.audit import Budget, audit, audit_table, layer_table
-from cifar_fast.data.block import SeededDL, data_block, make_dls, test_dl
-from cifar_fast.data.sources import load_source, read_image
+from cifar_fast.data.block import data_block, make_dls, test_dl
+from cifar_fast.data.images import read_image
+from cifar_fast.data.loaders import SeededDL
+from cifar_fast.data.sources import load_source
 from cifar_fast.data.transforms import AlbumentationsTransform
 from cifar_fast.export.predictor import load_export, load_model, rebuild_pickle
 from cifar_fast.recipe import PUBLISHED_STATS, Recipe, list_recipes, load_recipe, override

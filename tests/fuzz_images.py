@@ -1,10 +1,10 @@
-"""Feed the image loader with spoilt images for a while; every one must give an image or a ImageError.
+"""Read randomly damaged images for a while; every one must give an image or an ImageError.
 
     python tests/fuzz_images.py --minutes 30
 
-The corpus is that of odd_images.py. Inputs are cut, spliced, repeated and overwritten (with the numbers on which
-sizes overflow, too). The work is done in a process of its own, so that a crash of a decoder is seen as well: the input
-it died of is kept.
+The corpus is that of odd_images.py. Inputs are cut, spliced, repeated and overwritten, also with numbers at which
+sizes overflow. They are read in a process of its own, so that a crash of a decoder is reported: the input that
+caused it is saved.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from cifar_fast.data.errors import ImageError
 from cifar_fast.data.images import read_image
 
 NUMBERS = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
-SLOW = 20  # seconds for one input that are a finding
+SLOW = 20  # seconds for one input that count as a failure
 
 
-def spoilt(rng: random.Random, corpus: list[bytes]) -> bytes:
+def damaged(rng: random.Random, corpus: list[bytes]) -> bytes:
     "One input: an image of the corpus with one to four things done to it."
     data = bytearray(rng.choice(corpus))
     for _ in range(rng.randint(1, 4)):
@@ -54,25 +54,25 @@ def spoilt(rng: random.Random, corpus: list[bytes]) -> bytes:
 
 def work(seed: int, seconds: float, last: str, out) -> None:
     warnings.simplefilter("ignore")
-    rng, corpus, found = random.Random(seed), [d for _, d, _ in contents() if d], Counter()
+    rng, corpus, counts = random.Random(seed), [d for _, d, _ in contents() if d], Counter()
     end = time.monotonic() + seconds
-    while (begun := time.monotonic()) < end:
-        data = spoilt(rng, corpus)
+    while (start := time.monotonic()) < end:
+        data = damaged(rng, corpus)
         Path(last).write_bytes(data)
         try:
             image = read_image(data)
             assert image.shape == (32, 32, 3) and image.dtype == "uint8"
-            found["read"] += 1
+            counts["read"] += 1
         except ImageError:
-            found["refused"] += 1
-        if time.monotonic() - begun > SLOW:
-            found["slow"] += 1
+            counts["refused"] += 1
+        if time.monotonic() - start > SLOW:
+            counts["slow"] += 1
             Path(f"{last}.slow").write_bytes(data)
-    out.put((found, round(peak_mb())))
+    out.put((counts, round(peak_mb())))
 
 
 def fuzz(seconds: float, seed: int = 0, folder: str | None = None) -> dict:
-    "Counts of what was read, refused and slow, and the peak in MB. Raises RuntimeError where the process died."
+    "Counts of images read, refused and slow, and peak memory in MB. Raises RuntimeError if it crashed or hung."
     last = str(Path(folder or tempfile.mkdtemp()) / "last_input")
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
@@ -81,10 +81,10 @@ def fuzz(seconds: float, seed: int = 0, folder: str | None = None) -> dict:
     process.join(seconds + 120)
     if process.is_alive() or process.exitcode:
         process.kill()
-        raise RuntimeError(f"the loader died or hung (exit code {process.exitcode}) on the input kept in {last}, "
+        raise RuntimeError(f"the reader crashed or hung (exit code {process.exitcode}) on the input saved in {last}, "
                            f"seed {seed}")
-    found, peak = out.get()
-    return {**found, "peak_mb": peak}
+    counts, peak = out.get()
+    return {**counts, "peak_mb": peak}
 
 
 if __name__ == "__main__":

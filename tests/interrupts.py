@@ -22,10 +22,21 @@ def interrupt(argv: list[str], seconds: float, signum: int, cwd: Path) -> tuple[
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-m", "cifar_fast", *argv], cwd=cwd, env=env, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for_our_code(process)
     time.sleep(seconds)
     process.send_signal(signum)
     out, err = process.communicate(timeout=300)
     return (process.returncode if process.returncode >= 0 else 128 - process.returncode), out, err
+
+
+def wait_for_our_code(process: subprocess.Popen) -> None:
+    "Wait until the process handles SIGTERM: before, Python itself starts, and answers Ctrl-C with its own traceback."
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None and status.exists():
+        caught = next((line for line in status.read_text().splitlines() if line.startswith("SigCgt")), "SigCgt: 0")
+        if int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.005)
 
 
 def fault(code: int, err: str, signum: int, cwd: Path) -> str | None:
@@ -43,7 +54,7 @@ def interrupts(commands: list[list[str]], count: int, longest: float, cwd: Path,
     "The faults of `count` interrupted processes, each with its command and moment."
     rng, faults = random.Random(seed), []
     for i in range(count):
-        argv, seconds = commands[i % len(commands)], rng.uniform(0.05, longest)
+        argv, seconds = commands[i % len(commands)], rng.uniform(0, longest)
         signum = rng.choice((signal.SIGINT, signal.SIGINT, signal.SIGTERM))
         code, _, err = interrupt(argv, seconds, signum, cwd)
         wrong = fault(code, err, signum, cwd)

@@ -1,4 +1,4 @@
-"""A folder of good, odd and broken images, and what is to become of each."""
+"""A folder of good, odd and broken images, each with the expected outcome."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-GOOD, BAD, EITHER = "good", "bad", "either"  # EITHER: what is left of it may still be an image
+GOOD, BAD, EITHER = "good", "bad", "either"  # EITHER: damaged, but it may still be readable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "PPM": "ppm"}
@@ -29,7 +29,7 @@ def noise(mode: str = "RGB", size: tuple[int, int] = (32, 32), seed: int = 0) ->
 
 
 def png_with_header(width: int, height: int) -> bytes:
-    "A PNG that claims to be so large and holds nothing."
+    "A PNG whose header claims this size and that has no pixels."
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -38,7 +38,7 @@ def png_with_header(width: int, height: int) -> bytes:
 
 
 def peak_mb() -> float:
-    "Most megabytes that this process has had. Linux's ru_maxrss would begin with what the parent process held."
+    "Peak memory of this process in MB. Linux's ru_maxrss would start from the parent process's."
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 1024
@@ -46,7 +46,7 @@ def peak_mb() -> float:
 
 
 def contents():
-    "(name, bytes, what is to become of it), for what a file may hold."
+    "(name, bytes, expected outcome) of many kinds of content."
     rng = np.random.default_rng(0)
     for kind in FORMATS:
         end, whole = ENDINGS[kind], encoded(noise(size=(60, 60)), kind)
@@ -60,13 +60,13 @@ def contents():
         yield f"text.{end}", b"This is no image.\n" * 20, BAD
         yield f"zeros.{end}", bytes(5000), BAD
         yield f"only_its_first_bytes.{end}", whole[:8], BAD
-        for share in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
-            yield f"cut_at_{share}.{end}", whole[:int(len(whole) * share)], EITHER
+        for fraction in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+            yield f"cut_at_{fraction}.{end}", whole[:int(len(whole) * fraction)], EITHER
         for i in range(12):
-            spoilt = bytearray(whole)
+            flipped = bytearray(whole)
             for place in rng.integers(0, len(whole) if i % 2 else 200, 4):
-                spoilt[place] ^= 1 << int(rng.integers(8))
-            yield f"flipped_{i}.{end}", bytes(spoilt), EITHER
+                flipped[place] ^= 1 << int(rng.integers(8))
+            yield f"flipped_{i}.{end}", bytes(flipped), EITHER
     for side in (8_001, 20_000, 2**31 - 1):
         yield f"claims_{side}.png", png_with_header(side, side), BAD
     yield "claims_nothing.png", png_with_header(0, 0), BAD
@@ -103,28 +103,28 @@ NAMES = ("Zoë 猫.png", "with space.png", "-dash.png", "quote'\".png", "new\nli
 
 
 def make(folder: Path) -> dict[Path, str]:
-    "Write them all; returns what is to become of each path."
-    found = {}
-    for name, data, fate in contents():
+    "Write them all; returns the expected outcome of each path."
+    outcomes = {}
+    for name, data, outcome in contents():
         (folder / name).write_bytes(data)
-        found[folder / name] = fate
+        outcomes[folder / name] = outcome
     for name in NAMES:
         (folder / name).write_bytes(encoded(noise()))
-        found[folder / name] = GOOD
+        outcomes[folder / name] = GOOD
     deep = folder / Path(*["d" * 50] * 20)
     deep.mkdir(parents=True)
     (deep / "deep.png").write_bytes(encoded(noise()))
-    found[deep / "deep.png"] = GOOD
+    outcomes[deep / "deep.png"] = GOOD
     os.symlink(folder / "whole.png", folder / "link.png")
-    found[folder / "link.png"] = GOOD
+    outcomes[folder / "link.png"] = GOOD
     os.symlink("loop.png", folder / "loop.png")
     os.symlink("nowhere", folder / "dangling.png")
     os.symlink("/dev/zero", folder / "device.png")
     os.mkfifo(folder / "pipe.png")
     for name in ("loop", "dangling", "device", "pipe"):
-        found[folder / f"{name}.png"] = BAD
+        outcomes[folder / f"{name}.png"] = BAD
     if os.geteuid():  # root may read everything
         (folder / "secret.png").write_bytes(encoded(noise()))
         (folder / "secret.png").chmod(0)
-        found[folder / "secret.png"] = BAD
-    return found
+        outcomes[folder / "secret.png"] = BAD
+    return outcomes

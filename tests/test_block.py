@@ -1,4 +1,4 @@
-"""Batches: the same for any number of workers, never the same twice, and exactly what fastai's own path gives."""
+"""Batches: the same for any number of workers, never the same twice, and exactly what single items give."""
 
 import pickle
 from dataclasses import replace
@@ -6,12 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.torch_core import TensorCategory, TensorImage
-from fasttransform import Transform
+from fastai.vision.core import PILImage
 
 from cifar_fast.all import PUBLISHED_STATS, A, AlbumentationsTransform, cifar_learner, data_block, make_dls, test_dl
 from cifar_fast.data.arrays import Arrays
-from cifar_fast.data.block import SeededDL, choose_workers, split_rows
+from cifar_fast.data.block import split_rows
+from cifar_fast.data.errors import DataError
+from cifar_fast.data.loaders import BatchDL, SeededDL, choose_workers
+from cifar_fast.data.transforms import ReadImage
 
 AUGMENT = (
     A.PadIfNeeded(min_height=40, min_width=40, border_mode=0, fill=0),
@@ -91,7 +95,7 @@ def test_no_global_seed_matters(small):
 
 
 def test_an_epoch_may_be_asked_for(small):
-    # What a resume needs: the third epoch is the third whether or not the first two were drawn.
+    # What a resume needs: the third epoch is the third whether or not the first two were asked for.
     dls = make_dls(small, augment=AUGMENT, bs=16, seed=3)
     third = epochs(dls, 3)[2]
     fresh = make_dls(small, augment=AUGMENT, bs=16, seed=3)
@@ -104,20 +108,20 @@ def test_images_batches_and_epochs_differ_in_augmentation(map_source, workers):
     source = source_of(map_source, 256)
     first, second = ([moves(x) for x, _ in e]
                      for e in epochs(make_dls(source, augment=AUGMENT, bs=64, seed=5, workers=workers), 2))
-    drawn = [*first, *second]
-    for batch in drawn:
-        assert len(batch.unique(dim=0)) > 30  # of 162 possible ones, 64 draws
-    for i in range(len(drawn)):
+    batches = [*first, *second]
+    for batch in batches:
+        assert len(batch.unique(dim=0)) > 30  # of 162 possible ones, 64 samples
+    for i in range(len(batches)):
         for j in range(i):  # neither batch by batch nor epoch by epoch the same stream
-            assert (drawn[i] == drawn[j]).all(1).float().mean() < 0.15
+            assert (batches[i] == batches[j]).all(1).float().mean() < 0.15
 
 
 def test_flips_and_crops_are_distributed_as_those_of_the_bare_pipeline(map_source):
     # The DataLoader seeds the pipeline anew for every batch; near seeds must not give near streams.
     dls = make_dls(map_source, augment=AUGMENT, bs=32, seed=6)
-    drawn = torch.stack([moves(x) for e in epochs(dls, 4) for x, _ in e])  # (256 batches, 32, 3)
-    total = drawn[..., 0].numel()
-    flips = drawn[..., 2].float()
+    sampled = torch.stack([moves(x) for e in epochs(dls, 4) for x, _ in e])  # (256 batches, 32, 3)
+    total = sampled[..., 0].numel()
+    flips = sampled[..., 2].float()
 
     bare = A.Compose(list(AUGMENT), seed=6)
     image = np.array(map_source.train.images[0])
@@ -128,58 +132,66 @@ def test_flips_and_crops_are_distributed_as_those_of_the_bare_pipeline(map_sourc
     assert abs(flips.mean() - 0.5) < 4.5 * sigma
     assert abs(flips.mean() - bare_flips.mean()) < 4.5 * 2**0.5 * sigma
     # Each place in the batch by itself, and one batch against the next.
-    assert (flips.mean(0) - 0.5).abs().max() < 4.5 * 0.5 / len(drawn)**0.5
+    assert (flips.mean(0) - 0.5).abs().max() < 4.5 * 0.5 / len(sampled)**0.5
     assert abs((flips[1:] == flips[:-1]).float().mean() - 0.5) < 4.5 * sigma
     # 9 × 9 places of the crop: chi-squared has 80 degrees of freedom, mean 80 and standard deviation 12.6.
-    shifts = drawn[..., :2].reshape(-1, 2) + 4
+    shifts = sampled[..., :2].reshape(-1, 2) + 4
     assert shifts.min() == 0 and shifts.max() == 8
     counts = torch.bincount(shifts[:, 0] * 9 + shifts[:, 1], minlength=81).float()
     assert ((counts - total / 81) ** 2 / (total / 81)).sum() < 80 + 4.5 * 12.6
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
-def test_a_direct_batch_is_what_fastai_gives(small, split):
-    # Brightness has no batched twin: there both ways draw the very same numbers.
+def test_items_that_are_transformed_together_are_those_transformed_one_by_one(small, split):
+    # Brightness cannot be vectorized: there both ways sample the very same numbers.
     augment = (*AUGMENT, A.RandomBrightnessContrast(p=0.5))
-    dl = getattr(make_dls(small, augment=augment, valid=40, bs=16, seed=3), split)
-    dl.before_iter()  # tells every transform its split
-    assert dl.is_direct
-    aug, rows = dl.after_item.fs[0], [0, 7, 3, 3, 30]
-    aug.seed(11)
-    direct = dl.direct_batch(rows)
-    aug.seed(11)
-    plain = dl.do_batch([dl.do_item(i) for i in rows])
-    assert [type(t) for t in direct] == [type(t) for t in plain] == [TensorImage, TensorCategory]
-    for ours, theirs in zip(direct, plain, strict=True):
-        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape and torch.equal(ours, theirs)
-    assert direct[0].dtype == torch.uint8 and direct[0].shape == (5, 3, 32, 32)
-    first, second = direct[0][2], direct[0][3]  # one image twice
-    assert torch.equal(first, second) is (split == "valid")
+    together = getattr(make_dls(small, augment=augment, valid=40, bs=16, seed=3), split)
+    assert type(together) is BatchDL
+    single = together.new(cls=SeededDL)
+    batches = []
+    for dl in (together, single):
+        dl.before_iter()  # tells every transform its split
+        dl.augmentations[0].seed(11)
+        batches.append(dl.do_batch([dl.do_item(row) for row in (0, 7, 3, 3, 30)]))
+    assert [[type(t) for t in batch] for batch in batches] == [[TensorImage, TensorCategory]] * 2
+    for one, other in zip(*batches, strict=True):
+        assert one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
+    x = batches[0][0]
+    assert x.dtype == torch.uint8 and x.shape == (5, 3, 32, 32)
+    assert torch.equal(x[2], x[3]) is (split == "valid")  # one image twice
+    for dl in (together, single):
+        dl.set_epoch(1)
+    assert same(list(together), list(single))
 
 
 @pytest.mark.parametrize("augment", [AUGMENT, ()], ids=["pad, crop, flip", "nothing"])
 def test_images_kept_on_a_device_give_the_same_batches(small, monkeypatch, augment):
-    plain = make_dls(small, augment=augment, valid=40, bs=16, seed=3)
-    kept = make_dls(small, augment=augment, valid=40, bs=16, seed=3)
-    expected = [*epochs(plain, 2), list(plain.valid), list(test_dl(plain, small))]
+    in_memory = make_dls(small, augment=augment, valid=40, bs=16, seed=3)
+    on_device = make_dls(small, augment=augment, valid=40, bs=16, seed=3)
+    expected = [*epochs(in_memory, 2), list(in_memory.valid), list(test_dl(in_memory, small))]
     # A CPU stands in for the GPU: what is tested is the way, not the place.
-    monkeypatch.setattr(SeededDL, "keeps_on_device", lambda self, nbytes: True)
-    monkeypatch.setattr(AlbumentationsTransform, "apply_all", None)
-    found = [*epochs(kept, 2), list(kept.valid), list(test_dl(kept, small))]
-    assert all(same(one, other) for one, other in zip(expected, found, strict=True))
-    reader = kept.train.dataset.tls[0].tfms.fs[0]
-    assert reader is kept.valid.dataset.tls[0].tfms.fs[0] and reader.kept[1].nbytes == reader.nbytes
-    assert pickle.loads(pickle.dumps(reader)).kept is None  # no export and no process takes them along
+    monkeypatch.setattr(BatchDL, "image_device", torch.device("cpu"))
+    results = [*epochs(on_device, 2), list(on_device.valid), list(test_dl(on_device, small))]
+    assert all(same(one, other) for one, other in zip(expected, results, strict=True))
+    reader = on_device.train.dataset.tls[0].tfms[0]
+    assert reader is on_device.valid.dataset.tls[0].tfms[0] and reader.on_device[1].nbytes == reader.nbytes
+    assert pickle.loads(pickle.dumps(reader)).on_device is None  # no export and no process takes them along
 
 
-def test_what_a_device_keeps(small):
-    dl = make_dls(small, augment=AUGMENT, bs=16, device=torch.device("cpu")).train
-    assert not dl.keeps_on_device(1)
-    dl.device = torch.device("meta")
-    assert dl.keeps_on_device(2**30) and not dl.keeps_on_device(2**30 + 1)
-    helped = make_dls(small, augment=AUGMENT, bs=16, workers=1).train
-    helped.device = torch.device("meta")
-    assert not helped.keeps_on_device(1)
+def test_which_images_are_kept_on_a_device(small, monkeypatch):
+    gpu = torch.device("meta")
+
+    def kept_on(nbytes=2**30, augment=AUGMENT, workers=0, device=gpu):
+        dl = make_dls(small, augment=augment, bs=16, workers=workers, device=torch.device("cpu")).train
+        monkeypatch.setattr(ReadImage, "nbytes", nbytes)
+        dl.device = device
+        return dl.image_device
+
+    assert kept_on() == kept_on(augment=()) == gpu
+    assert kept_on(device=torch.device("cpu")) is None
+    assert kept_on(nbytes=2**30 + 1) is None
+    assert kept_on(workers=1) is None
+    assert kept_on(augment=(*AUGMENT, A.RandomBrightnessContrast())) is None
 
 
 def test_processes_help_where_a_gpu_would_wait_for_images(monkeypatch):
@@ -194,12 +206,17 @@ def test_processes_help_where_a_gpu_would_wait_for_images(monkeypatch):
     assert choose_workers(None, cuda, slow, 1) == 0
 
 
-def test_a_block_with_another_step_goes_fastais_way(small):
-    dl = make_dls(small, augment=(*AUGMENT, A.RandomBrightnessContrast(p=0.5)), bs=16, seed=3).train
-    plain, _ = dl.one_batch()
-    dl.after_item.add(Transform(lambda o: o))  # it does nothing, but how should the direct way know
-    dl.set_epoch(0)
-    assert not dl.is_direct and torch.equal(dl.one_batch()[0], plain)
+def test_fastais_own_loader_augments_images_of_any_kind(small):
+    "AlbumentationsTransform in a DataBlock of one's own, over PIL images."
+    images = [PILImage.create(np.array(image)) for image in small.train.images[:8]]
+    block = DataBlock(blocks=(TransformBlock(), CategoryBlock(vocab=[0, 1])), get_y=lambda image: 0,
+                      splitter=lambda items: (range(4), range(4, 8)),
+                      item_tfms=AlbumentationsTransform(train=(A.HorizontalFlip(p=1.0),)))
+    dls = block.dataloaders(images, bs=4, shuffle=False, num_workers=0, device=torch.device("cpu"))
+    expected = torch.from_numpy(np.array(small.train.images[:8])).permute(0, 3, 1, 2)
+    (train, _), (valid, _) = dls.train.new(shuffle=False).one_batch(), dls.valid.one_batch()
+    assert torch.equal(train.as_subclass(torch.Tensor), expected[:4].flip(-1))
+    assert torch.equal(valid.as_subclass(torch.Tensor), expected[4:])
 
 
 def normalised(images, mean, std):
@@ -221,7 +238,7 @@ def test_batches_are_float_and_normalised_once(small, stats):
 
 def test_validation_is_not_augmented(small):
     dls = make_dls(small, augment=AUGMENT, valid=40, bs=16, seed=3)
-    rows = split_rows(small, 40, "split", 3)[1]
+    rows = split_rows(small, 40, "held_out", 3)[1]
     for _ in range(2):
         x, y = next(iter(dls.valid))
         expected = normalised(small.train.images[rows], small.mean, small.std)
@@ -249,32 +266,32 @@ def test_the_test_set_is_no_part_of_training(digits):
     assert [int(i) for i in published.valid_ds.items] == list(range(1438, 1797))
 
 
-def test_fastai_shows_a_batch_the_same_image_and_the_surest_mistakes(digits, monkeypatch):
-    from fastai.vision.all import ClassificationInterpretation  # all of it: how images are shown is told there
+def test_fastai_shows_a_batch_the_same_image_and_the_most_confident_errors(digits, monkeypatch):
+    from fastai.vision.all import ClassificationInterpretation  # all of it: it registers how images are shown
     from matplotlib import pyplot as plt
 
-    drawn = []
-    monkeypatch.setattr(plt.Axes, "imshow", lambda ax, image, *args, **kw: drawn.append(np.asarray(image)))
+    shown = []
+    monkeypatch.setattr(plt.Axes, "imshow", lambda ax, image, *args, **kw: shown.append(np.asarray(image)))
     dls = make_dls(digits, augment=AUGMENT, valid=0.1, bs=64)
     dls.show_batch(max_n=4)
     dls.show_batch(max_n=4, unique=True)
-    batch, same = drawn[:4], drawn[4:]
-    assert len(same) == 4 and all(image.shape == (32, 32, 3) for image in drawn)
-    assert not np.array_equal(same[0], same[1])  # one image, augmented each time
-    bright = [np.asarray(images, float).mean(axis=(1, 2, 3)) for images in (batch, same)]
+    batch, single = shown[:4], shown[4:]
+    assert len(single) == 4 and all(image.shape == (32, 32, 3) for image in shown)
+    assert not np.array_equal(single[0], single[1])  # one image, augmented each time
+    bright = [np.asarray(images, float).mean(axis=(1, 2, 3)) for images in (batch, single)]
     assert np.ptp(bright[1]) < np.ptp(bright[0])
     learn = cifar_learner(dls, "cifar_sprint")
     with learn.no_bar():
-        found = ClassificationInterpretation.from_learner(learn)
-        found.plot_top_losses(5)
-    assert len(drawn) == 13
-    losses, places, rows = found.top_losses(3, items=True)
+        interp = ClassificationInterpretation.from_learner(learn)
+        interp.plot_top_losses(5)
+    assert len(shown) == 13
+    losses, places, rows = interp.top_losses(3, items=True)
     assert [int(dls.valid_ds.items[i]) for i in places] == [int(i) for i in rows] and losses[0] >= losses[2]
     plt.close("all")
 
 
 def test_a_block_survives_pickling(small):
-    train, held = split_rows(small, 40, "split", 3)
+    train, held = split_rows(small, 40, "held_out", 3)
     block = data_block(small, train, held, AUGMENT, PUBLISHED_STATS)
     again = pickle.loads(pickle.dumps(block))
     items = np.arange(150)
@@ -303,41 +320,41 @@ def test_emptied_dataloaders_still_read_images_they_are_given(small, tmp_path):
 
 
 @pytest.mark.parametrize("valid, count", [(0.1, 144), (0.25, 360), (100, 100), (10, 10)])
-def test_shares_and_counts_held_out(digits, valid, count):
-    train, held = split_rows(digits, valid, "split", 42)
+def test_fractions_and_counts_held_out(digits, valid, count):
+    train, held = split_rows(digits, valid, "held_out", 42)
     assert len(held) == count and len(train) + len(held) == 1438
     assert sorted([*train, *held]) == list(range(1438))
-    # Stratified: each class is held out in its share of the whole, rounded to an image.
-    share = np.bincount(digits.train.labels) * count / 1438
-    assert np.abs(np.bincount(digits.train.labels[held], minlength=10) - share).max() <= 1
+    # Stratified: each class is held out in its fraction of the whole, rounded to an image.
+    expected = np.bincount(digits.train.labels) * count / 1438
+    assert np.abs(np.bincount(digits.train.labels[held], minlength=10) - expected).max() <= 1
 
 
 def test_splits_follow_the_seed(digits):
-    one, again, other = (split_rows(digits, 0.1, "split", s)[1].tolist() for s in (1, 1, 2))
+    one, again, other = (split_rows(digits, 0.1, "held_out", s)[1].tolist() for s in (1, 1, 2))
     assert one == again != other
 
 
 def test_nothing_held_out(digits):
-    train, held = split_rows(digits, 0, "split", 42)
+    train, held = split_rows(digits, 0, "held_out", 42)
     assert train.tolist() == list(range(1438)) and held.tolist() == []
 
 
 def test_published_validates_on_the_test_set(digits):
     train, held = split_rows(digits, 0, "test", 42)
     assert train.tolist() == list(range(1438)) and held.tolist() == list(range(1438, 1797))
-    with pytest.raises(ValueError, match="validate_on=test.*digits has none.*valid=0.1"):
+    with pytest.raises(DataError, match="validate_on=test.*digits"):
         split_rows(replace(digits, test=None), 0, "test", 42)
 
 
 @pytest.mark.parametrize("valid", [1e-4, 0.005, 1, 9, 1429, 1438, 5000, 0.9999])
 def test_too_little_on_one_side(digits, valid):
     # 1e-4 rounds to no image at all: it is refused, not taken for valid=0.
-    with pytest.raises(ValueError, match="of 1438 images out; at least one of each of the 10 classes"):
-        split_rows(digits, valid, "split", 42)
+    with pytest.raises(DataError, match=f"valid={valid:g} .* 1438 .* 10 classes"):
+        split_rows(digits, valid, "held_out", 42)
 
 
 def test_a_batch_of_more_than_there_is(small):
-    with pytest.raises(ValueError, match="bs=151 is more than the 150 training images.*bs=18.*drop_last=false"):
+    with pytest.raises(DataError, match="bs=151 is more than the 150 training images.*bs=18.*drop_last=false"):
         make_dls(small, bs=151)
     assert len(make_dls(small, bs=151, drop_last=False).train.one_batch()[1]) == 150
     assert len(make_dls(small, bs=150).train) == 1
@@ -345,5 +362,5 @@ def test_a_batch_of_more_than_there_is(small):
 
 def test_no_test_set_to_load(digits):
     none = replace(digits, test=None)
-    with pytest.raises(ValueError, match="digits has no test set"):
+    with pytest.raises(DataError, match="digits"):
         test_dl(make_dls(none), none)

@@ -14,6 +14,7 @@ from PIL import Image
 from strangers import CARD
 
 from cifar_fast.cli.main import main
+from cifar_fast.cli.predict_commands import write_csv
 from cifar_fast.recipe import list_recipes
 from cifar_fast.utils.errors import CifarFastError, file_error
 
@@ -137,6 +138,14 @@ def test_predict_takes_folders_and_globs_names_the_bad_one_and_goes_on(trained, 
     assert "no image there" in capsys.readouterr().err
 
 
+def test_a_spreadsheet_runs_no_name_in_the_csv_of_predict(tmp_path):
+    write_csv(str(tmp_path / "out.csv"), ["=cat()", "dog"], [{"file": "-rf.png", "prediction": "=cat()",
+                                                              "probs": [0.75, 0.25]}])
+    frame = pd.read_csv(tmp_path / "out.csv")
+    assert list(frame) == ["file", "prediction", "'=cat()", "dog"]
+    assert frame.iloc[0].tolist() == ["'-rf.png", "'=cat()", 0.75, 0.25]
+
+
 def probabilities(capsys, *command) -> dict:
     assert main(["predict", *map(str, command), "--json", "--topk", "10"]) == 0
     return json.loads(capsys.readouterr().out)[0]["probabilities"]
@@ -145,13 +154,13 @@ def probabilities(capsys, *command) -> dict:
 def test_predict_as_json_and_with_tta(trained, images, tmp_path, capsys):
     "The flagship's net answers the same for the mirror image, so TTA adds nothing to it; to another's answer it does."
     from cifar_fast.export.predictor import save_export
-    from cifar_fast.models import create_arch
+    from cifar_fast.models import create_model
 
     plain = probabilities(capsys, trained, images / "0.png")
     assert sum(plain.values()) == pytest.approx(1, abs=1e-4)
     assert probabilities(capsys, trained, images / "0.png", "--tta") == pytest.approx(plain, abs=1e-4)
     other = tmp_path / "other"
-    save_export(other, create_arch("cifar_sprint", 10), CARD, pickle=False)
+    save_export(other, create_model("cifar_sprint", 10), CARD, pickle=False)
     plain = probabilities(capsys, other, images / "0.png")
     assert probabilities(capsys, other, images / "0.png", "--tta") != pytest.approx(plain, abs=1e-4)
 

@@ -53,7 +53,7 @@ def test_broken_training_is_found(monkeypatch, capsys):
 def test_another_result_of_the_same_seed_is_found(monkeypatch):
     from cifar_fast.cli import doctor
 
-    made, seeds = doctor.made, iter((1, 2))
+    made, seeds = doctor.new_run, iter((1, 2))
 
     def other(source):
         from dataclasses import replace
@@ -61,7 +61,7 @@ def test_another_result_of_the_same_seed_is_found(monkeypatch):
         run = made(source)
         return doctor.prepare(replace(run.recipe, seed=next(seeds)), source)
 
-    monkeypatch.setattr(doctor, "made", other)
+    monkeypatch.setattr(doctor, "new_run", other)
     assert "tensors differ" in doctor.self_test()["checks"]["same seed, same weights"]
 
 

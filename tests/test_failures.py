@@ -73,6 +73,24 @@ def test_a_signal_while_it_exports_is_told_and_the_run_can_go_on(plain, tmp_path
     assert bytes_that_differ(weights(plain), weights(tmp_path)) == 0
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_row_is_added_costs_no_row(tmp_path, monkeypatch, digits, signum):
+    "The run is complete: row and export are there, and nothing is left to resume."
+    from cifar_fast.reporting.results import store
+
+    write = store.write_text
+
+    def interrupted(path, text):
+        os.kill(os.getpid(), signum)
+        write(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_text", interrupted)
+        assert main([*RUN, f"exports={tmp_path}"]) == 128 + signum
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 1
+    assert weights(tmp_path) and not list(tmp_path.rglob("running"))
+
+
 KILLER = """
 import multiprocessing, sys
 from cifar_fast.training.callbacks.ema import EMA

@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.serve.classify import OVERLAY_SIDE, overlay, strongest_place
 from cifar_fast.serve.gradcam import grad_cam
 
@@ -13,7 +13,7 @@ from cifar_fast.serve.gradcam import grad_cam
 @pytest.mark.parametrize("arch", timm.list_models("cifar_*"))
 def test_grad_cam_of_every_model(arch):
     "In [0, 1], of the last map before the pooling; the model is left unchanged."
-    model = create_arch(arch, 10).train()
+    model = create_model(arch, 10).train()
     for p in model.parameters():
         p.requires_grad_(arch != "cifar_final")  # a frozen net too
     before = {k: v.clone() for k, v in model.state_dict().items()}

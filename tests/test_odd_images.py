@@ -1,4 +1,4 @@
-"""Over two hundred odd and broken images through the commands: each good one is predicted, each bad one named."""
+"""Over two hundred odd and broken images given to the commands: good ones are predicted, bad ones named."""
 
 import csv
 import errno
@@ -18,7 +18,7 @@ from odd_images import BAD, EITHER, GOOD, encoded, make, noise
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.predictor import find_images, save_export
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.utils.text import encodable, printable
 
 if not hasattr(os, "mkfifo"):
@@ -38,32 +38,32 @@ def corpus(tmp_path_factory):
 def export(tmp_path_factory):
     stem = tmp_path_factory.mktemp("export") / "net"
     torch.manual_seed(0)
-    save_export(stem, create_arch("cifar_sprint", 2), CARD, pickle=False)
+    save_export(stem, create_model("cifar_sprint", 2), CARD, pickle=False)
     return stem
 
 
 def test_there_are_enough_of_them(corpus):
-    fates = Counter(corpus[1].values())
-    assert len(corpus[1]) >= 200 and fates[GOOD] >= 60 and fates[BAD] >= 30 and fates[EITHER] >= 100
+    outcomes = Counter(corpus[1].values())
+    assert len(corpus[1]) >= 200 and outcomes[GOOD] >= 60 and outcomes[BAD] >= 30 and outcomes[EITHER] >= 100
 
 
-def test_predict_answers_for_each(corpus, export, capsys):
-    folder, fates = corpus
+def test_predict_handles_each(corpus, export, capsys):
+    folder, outcomes = corpus
     assert main(["predict", str(export), str(folder), "--json"]) == 1
     out, err = capsys.readouterr()
     predicted = {row["file"] for row in json.loads(out)}
     *lines, total = err.splitlines()
-    named = {path: [line for line in lines if line.startswith(f"cifar_fast: {printable(path)}: ")] for path in fates}
-    for path, fate in fates.items():
+    named = {path: [line for line in lines if line.startswith(f"cifar_fast: {printable(path)}: ")] for path in outcomes}
+    for path, outcome in outcomes.items():
         assert (str(path) in predicted) != bool(named[path]), f"{path}: predicted and named, or neither"
         assert len(named[path]) <= 1
-        assert fate == EITHER or (str(path) in predicted) == (fate == GOOD), f"{path}: {named[path]}"
-    assert len(lines) == sum(map(len, named.values()))  # nothing else is said, each on a line of its own
+        assert outcome == EITHER or (str(path) in predicted) == (outcome == GOOD), f"{path}: {named[path]}"
+    assert len(lines) == sum(map(len, named.values()))  # nothing else is printed, each on a line of its own
     assert total == f"cifar_fast: {len(predicted)} predicted, {len(lines)} unreadable, 0 not found"
 
 
 def test_memory_is_bounded(corpus, export):
-    "A process of its own tells its peak; torch alone takes some 400 MB of it."
+    "In a process of its own, which prints its peak; torch alone takes about 400 MB."
     code = ("import sys; from cifar_fast.cli.main import main; from odd_images import peak_mb; "
             "code = main(sys.argv[1:]); print(peak_mb(), file=sys.stderr); sys.exit(code)")
     done = subprocess.run([sys.executable, "-c", code, "predict", str(export), str(corpus[0])], capture_output=True,
@@ -72,27 +72,27 @@ def test_memory_is_bounded(corpus, export):
     assert float(done.stderr.split()[-1]) < 1500
 
 
-def test_training_leaves_the_bad_ones_out(corpus, tmp_path, capsys):
-    folder, fates = corpus
+def test_training_skips_the_bad_ones(corpus, tmp_path, capsys):
+    folder, outcomes = corpus
     for label in ("a", "b"):
         place = tmp_path / "data" / label
         place.mkdir(parents=True)
-        for path in fates:
+        for path in outcomes:
             os.symlink(path, place / path.name)
     code = main(["recipe", "sprint", f"data={tmp_path / 'data'}", "epochs=1", "bs=32", f"exports={tmp_path / 'out'}"])
     assert code == 0
     err = capsys.readouterr().err
-    bad = 2 * sum(fate == BAD for fate in fates.values()) - 4
+    bad = 2 * sum(outcome == BAD for outcome in outcomes.values()) - 4
     card = json.loads((tmp_path / "out" / "sprint-data.json").read_text())
     assert card["data"]["skipped"] >= bad
-    no_files = 2 * 2  # a pipe and a device in each class are passed over
-    assert card["data"]["skipped"] + card["data"]["train"] + card["data"]["test"] == 2 * len(fates) - no_files
+    no_files = 2 * 2  # a pipe and a device in each class are not listed as images
+    assert card["data"]["skipped"] + card["data"]["train"] + card["data"]["test"] == 2 * len(outcomes) - no_files
     assert f"left out {card['data']['skipped']} unreadable images" in err
 
 
 # ---------------------------------------------------------------- arguments
 
-ODD = {  # what stands for an image on the command line, and what is said of it
+ODD = {  # arguments in the place of an image, and how their error ends
     "a name of 300 letters": ("x" * 300 + ".png", "File name too long"),
     "a path of 5,000 letters": ("x/" * 2500 + "x.png", "File name too long"),
     "below a file": ("good.png/x.png", "no image there"),
@@ -100,7 +100,7 @@ ODD = {  # what stands for an image on the command line, and what is said of it
     "a link to itself": ("loop.png", "Too many levels of symbolic links"),
     "a link to nothing": ("dangling.png", "no image there"),
     "nothing": ("nothing.png", "no image there"),
-    "no text": ("", "no image there"),
+    "an empty argument": ("", "no image there"),
     "a glob of nothing": ("nothing*.png", "no image there"),
     "half a glob": ("[", "no image there"),
     "a name of two lines": ("two\nlines.png", "no image there"),
@@ -124,18 +124,18 @@ def place(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ODD)
 def test_one_argument_costs_no_other(export, place, capsys, name):
-    argument, told = ODD[name]
+    argument, error = ODD[name]
     assert main(["predict", str(export), argument, "good.png"]) == 1
     out, err = capsys.readouterr()
-    said, total = err.splitlines()
+    line, total = err.splitlines()
     assert out.startswith("good.png  ") and len(out.splitlines()) == 1
-    assert said.startswith(f"cifar_fast: {printable(argument)}: ") and said.endswith(told)
+    assert line.startswith(f"cifar_fast: {printable(argument)}: ") and line.endswith(error)
     assert total.startswith("cifar_fast: 1 predicted, ")
 
 
 @pytest.fixture
 def locked(place, monkeypatch):
-    "A folder that may not be entered, as this process may be allowed everything."
+    "A folder without permission, simulated: root may read everything."
     (place / "closed").mkdir()
     (place / "closed" / "in.png").write_bytes(encoded(noise()))
     stat, scandir = os.stat, os.scandir
@@ -152,15 +152,15 @@ def locked(place, monkeypatch):
     return place
 
 
-@pytest.mark.parametrize("argument, told", [
+@pytest.mark.parametrize("argument, error", [
     ("closed/in.png", "closed/in.png: Permission denied"),
     ("closed", "closed: cannot be listed (Permission denied)"),
     (".", "closed: cannot be listed (Permission denied)"),
 ])
-def test_what_may_not_be_read_is_named(export, locked, capsys, argument, told):
+def test_what_cannot_be_read_is_named(export, locked, capsys, argument, error):
     assert main(["predict", str(export), argument, "good.png"]) == 1
     out, err = capsys.readouterr()
-    assert "good.png  " in out and f"cifar_fast: {told}" in err.splitlines() and "0 not found" in err
+    assert "good.png  " in out and f"cifar_fast: {error}" in err.splitlines() and "0 not found" in err
 
 
 def test_a_tree_deeper_than_pythons_stack_is_searched(place):
@@ -180,7 +180,7 @@ def test_a_tree_deeper_than_pythons_stack_is_searched(place):
 
 @pytest.mark.parametrize("name", [b"\xff\xfe.png", b"two\nlines.png", b"\x1b[31m.png", "Zoë 猫.png".encode()])
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_a_image_of_any_name_is_shown(export, place, capfdbinary, name, form):
+def test_an_image_of_any_name_is_shown(export, place, capfdbinary, name, form):
     os.rename("good.png", name)
     argument = os.fsdecode(name)
     more = {"table": [], "csv": ["--csv", "out.csv"], "json": ["--json"]}[form]
@@ -215,7 +215,7 @@ def test_globs_find_what_glob_finds(tmp_path, monkeypatch, pattern):
     assert set(find_images([pattern])[0]) == expected and expected
 
 
-def test_an_encoding_that_lacks_a_name_costs_no_answer(export, place, monkeypatch):
+def test_a_name_that_stdout_cannot_encode_is_escaped(export, place, monkeypatch):
     os.rename("good.png", "Zoë 猫.png")
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", out)

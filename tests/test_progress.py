@@ -13,7 +13,7 @@ from cifar_fast.cli.main import main
 from cifar_fast.export.card import target_accuracy
 from cifar_fast.training.callbacks import progress
 from cifar_fast.training.callbacks.progress import Progress, choose_mode, duration, heading, line
-from cifar_fast.utils.terminal import epochs_drawn, whole_ticks
+from cifar_fast.utils.terminal import accuracy_curves, whole_ticks
 
 ROW = {"epoch": 3, "train_loss": 1.2345, "train_accuracy": 0.5, "valid_loss": 12.5, "valid_accuracy": 1.0,
        "valid_ema_accuracy": 0.987, "lr": 0.00123, "momentum": 0.9, "seconds": 1234.5, "images_per_second": 12345}
@@ -73,7 +73,7 @@ def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):
     assert best and best[0].startswith("   1/2")
     starred = int(best[-1].split("/")[0])
     assert re.search(rf"^\* the best so far: in the end epoch {starred}, \d+\.\d\d%$", out, re.M)
-    assert "accuracy (%)" in out and "- 100%" in out  # drawn at the end, with this run's own target
+    assert "accuracy (%)" in out and "- target 99.9%" in out  # drawn at the end, with this run's own target
     assert max(map(len, out.split("accuracy (%)")[0].splitlines()[1:])) <= 80
 
 
@@ -88,7 +88,7 @@ def test_curves_are_held_against_what_was_aimed_at(recipe, line):
 def test_epochs_are_counted_in_whole_ones(count, ticks):
     assert whole_ticks(range(1, count + 1)) == ticks
     frame = pd.DataFrame({"epoch": range(1, count + 1), "train_accuracy": [i / count for i in range(count)]})
-    below = epochs_drawn(frame).splitlines()[-2]
+    below = accuracy_curves(frame).splitlines()[-2]
     assert [int(tick) for tick in below.split()] == ticks
 
 

@@ -1,4 +1,4 @@
-"""What needs CIFAR-10: the shipped export on the real test set and, slow, every recipe's first epoch."""
+"""Tests on CIFAR-10: the shipped export on the real test set and, slow, every recipe's first epoch."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def test_the_shipped_export_has_the_accuracy_its_card_states(cifar10):
     card = exported.card
     assert card["data"]["fingerprint"] == cifar10.fingerprint
     right = exported.predict(cifar10.test.images).argmax(1) == cifar10.test.labels
-    # Another CPU sums in another order: an image or two on the edge may fall to the other side.
+    # Another CPU sums in another order: an image or two near a decision boundary may change sides.
     assert right.mean() == pytest.approx(card["test"]["accuracy"], abs=5e-4)
     assert right.mean() >= 0.85
     assert card["audit"]["params"] < 200_000 and not card["waived"]
@@ -57,5 +57,5 @@ def test_a_full_epoch_of_every_recipe_learns(recipe, tmp_path):
     print(f"\n{recipe}: {card['seconds']['epoch']:.0f} s an epoch, train loss {card['last_epoch']['train_loss']:.3f}, "
           f"test accuracy {card['test']['accuracy']:.2%}, {card['machine']}")
     assert card["last_epoch"]["train_loss"] < 0.9 * math.log(10)
-    # An average with a decay of 0.999 and no warm-up is still near the first weights after one epoch.
+    # An EMA with a decay of 0.999 and no warm-up is still near the initial weights after one epoch.
     assert card["test"].get("accuracy_without_ema", card["test"]["accuracy"]) > 0.2

@@ -20,6 +20,7 @@ from cifar_fast.recipe import (
     override,
     recipe_path,
     settings,
+    settings_that,
 )
 
 NAMES = list(list_recipes())
@@ -32,16 +33,16 @@ def sprint(*changes):
 # ---------------------------------------------------------------- every recipe
 
 
-def test_the_seven_are_there():
-    assert NAMES == ["final", "mobile", "net", "netv2", "optimized200k", "sprint", "strided"]
+def test_which_recipes_there_are():
+    assert NAMES == ["digits", "final", "mobile", "net", "netv2", "optimized200k", "sprint", "strided"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe(name):
     recipe = load_recipe(name)
     check(recipe)
-    assert recipe.name == name and recipe.data == "cifar10"
-    assert recipe.arch == {"final": "cifar_mirror"}.get(name, f"cifar_{name}")
+    assert recipe.name == name and recipe.data == ("digits" if name == "digits" else "cifar10")
+    assert recipe.arch == {"final": "cifar_mirror", "digits": "cifar_sprint"}.get(name, f"cifar_{name}")
     again = load_recipe(name)
     assert recipe == again and hash(recipe) == hash(again) and recipe is not again
     assert recipe != replace(recipe, seed=recipe.seed + 1)
@@ -80,7 +81,7 @@ def test_the_listing_shows_those_lines(capsys, monkeypatch):
 def test_reproductions_alone_select_on_test(name):
     # What the five published and we do not: everything of ours is trained without a look at the test set.
     recipe = load_recipe(name)
-    assert (recipe.validate_on == "test") is (name not in ("final", "sprint"))
+    assert (recipe.validate_on == "test") is (name not in ("digits", "final", "sprint"))
     assert recipe.valid == 0 and (recipe.validate_on == "test" or recipe.keep == "last")
 
 
@@ -148,10 +149,10 @@ def test_every_choice_of_every_callable_can_be_given():
 
 
 @pytest.mark.parametrize("change, said", [
-    ("epochs", "'epochs' is no key=value pair; for example epochs=30"),
-    ("epoch=3", r"no setting is called 'epoch' \(did you mean epochs\?\); there are arch, epochs, name"),
-    ("=3", "no setting is called ''; there are arch"),
-    ("nothing.like=it", "no setting is called 'nothing'; there are arch"),
+    ("epochs", "'epochs' is not key=value; for example epochs=30"),
+    ("epoch=3", r"no setting is called 'epoch' \(did you mean epochs\?\); the settings are arch, epochs, name"),
+    ("=3", "no setting is called ''; the settings are arch"),
+    ("nothing.like=it", "no setting is called 'nothing'; the settings are arch"),
     ("__class__=x", "no setting is called '__class__'"),
     ("epochs=three", "epochs=three: expected a whole number"),
     ("workers=many", "workers=many: expected a whole number or auto"),
@@ -185,10 +186,10 @@ def test_every_choice_of_every_callable_can_be_given():
     ("sched.gamma=0.1", "sched is None here and takes no arguments; choose one first, e.g. sched=step"),
     ("mix.until=0.5", "mix.until=0.5: mix is None here"),
     ("epochs.x=1", "epochs.x=1: epochs is 8 here and takes no arguments"),
-    ("augment=flip", "augment is no single value; copy the recipe and edit it: python -m cifar_fast copy sprint mine"),
-    ("stats=1", "stats is no single value"),
-    ("budget=1", "budget is no single value"),
-    ("waive=dilation", "waive is no single value"),
+    ("augment=flip", "augment cannot be set here.*copy the recipe and edit it: python -m cifar_fast copy sprint mine"),
+    ("stats=1", "stats cannot be set here"),
+    ("budget=1", "budget cannot be set here"),
+    ("waive=dilation", "waive cannot be set here"),
 ])
 def test_a_bad_change_names_what_would_do(change, said):
     with pytest.raises(RecipeError, match=said):
@@ -207,13 +208,13 @@ def test_a_switch_takes_no_number():
     (["sched=plateau", "valid=0.1"],
      "sched=plateau and fit=one_cycle would both set the learning rate; add fit=constant"),
     (["sched=cosine", "fit=flat_cos"], "sched=cosine and fit=flat_cos would both"),
-    (["sched=plateau", "fit=constant"], "sched=plateau watches validation accuracy.*add valid=0.1"),
-    (["patience=3"], "patience=3 watches validation accuracy"),
-    (["target=0.85"], "target=0.85 watches validation accuracy"),
-    (["keep=best"], "keep=best watches validation accuracy"),
+    (["sched=plateau", "fit=constant"], "sched=plateau needs validation accuracy.*add valid=0.1"),
+    (["patience=3"], "patience=3 needs validation accuracy"),
+    (["target=0.85"], "target=0.85 needs validation accuracy"),
+    (["keep=best"], "keep=best needs validation accuracy"),
     (["mix=mixing", "loss=focal"], "mix=mixing needs a loss.*focal does not; use loss=cross_entropy, or mix=none"),
     (["precision=fp16", "device=cpu"], "fp16 does not train on a CPU.*use bf16 or fp32"),
-    (["validate_on=test", "valid=0.1"], "validate_on=test validates on the test set.*drop valid=0.1"),
+    (["validate_on=test", "valid=0.1"], "validate_on=test validates on the test set.*leave out valid=0.1"),
     (["epochs=0"], "epochs=0"), (["epochs=-1"], "epochs=-1"), (["bs=0"], "bs=0"), (["workers=-1"], "workers=-1"),
     (["opt.weight_decay=-1.0"], "opt: weight_decay=-1.0: expected"), (["opt.momentum=1.0"], "opt: momentum=1.0: exp"),
     (["opt.steps=0"], "opt: steps=0: expected at least 1"), (["opt.sgd_scale=-1.0"], "opt: sgd_scale=-1.0"),
@@ -222,10 +223,10 @@ def test_a_switch_takes_no_number():
     (["valid=nan"], "valid=nan"), (["valid=inf"], "valid=inf"), (["lr=0"], "lr=0"), (["lr=-1"], "lr=-1"),
     (["lr=nan"], "lr=nan"), (["lr=inf"], "lr=inf"), (["target=1"], "target=1"), (["target=85"], "e.g. target=0.85"),
     (["target=nan"], "target=nan"), (["target=-0.1"], "target=-0.1"),
-    (["exports=/x/\udcff"], r"exports=/x/\\udcff: the name is no UTF-8"), (["name=\udcff"], r"name=\\udcff: the name"),
+    (["exports=/x/\udcff"], r"exports=/x/\\udcff: the name is not UTF-8"), (["name=\udcff"], r"name=\\udcff: the name"),
     (["data=/x/\udcff"], r"data=/x/\\udcff: the name"),
-    (["exports=~nobody_of_this_name/x"], "~nobody_of_this_name is nobody's home"),
-    (["data=~nobody_of_this_name/x"], "~nobody_of_this_name is nobody's home"),
+    (["exports=~nobody_of_this_name/x"], "no home folder ~nobody_of_this_name"),
+    (["data=~nobody_of_this_name/x"], "no home folder ~nobody_of_this_name"),
 ])
 def test_what_cannot_work_is_refused_with_a_reason(changes, said):
     with pytest.raises(RecipeError, match=said):
@@ -324,7 +325,7 @@ def test_a_recipe_may_register_a_net_of_its_own(tmp_path):
 
 
 def test_a_recipe_that_there_is_not(tmp_path):
-    with pytest.raises(RecipeError, match=r"no recipe is called 'sprnt' \(did you mean sprint\?\); there are final"):
+    with pytest.raises(RecipeError, match=r"no recipe is called 'sprnt' \(did you mean sprint\?\); there are digits"):
         load_recipe("sprnt")
     with pytest.raises(RecipeError, match="no recipe file .*nowhere.py; python -m cifar_fast copy final .*nowhere.py"):
         load_recipe(str(tmp_path / "nowhere.py"))
@@ -373,3 +374,15 @@ def test_descriptions_are_plain():
     flip = describe(A.HorizontalFlip(p=0.3))
     assert list(flip) == ["HorizontalFlip"] and flip["HorizontalFlip"]["p"] == 0.3
     assert describe(((1, 2.5), None, True, {"a": "b"})) == [[1, 2.5], None, True, {"a": "b"}]
+
+
+# ---------------------------------------------------------------- what a setting affects
+
+
+def test_which_settings_affect_no_weight_and_which_the_machine_decides():
+    assert settings_that(affects_weights=False) == {"name", "exports", "report", "workers", "checkpoint_epochs",
+                                                    "checkpoint_minutes"}
+    assert settings_that(by_machine=True) == {"device", "precision", "compile"}
+    assert settings_that(affects_weights=True, by_machine=False) >= {"arch", "lr", "seed", "mix", "augment"}
+    with pytest.raises(KeyError):
+        settings_that(affects_wieghts=True)

@@ -228,15 +228,15 @@ def said(n=30, right=0):
     return Predictions(labels, predicted, probs / probs.sum(1, keepdims=True), ("a", "b", "c" * 40), "x/test", "test")
 
 
-def test_the_surest_mistakes_come_first():
-    fig = figures.mistakes(said(right=10), np.zeros((30, 32, 32, 3), np.uint8), "t")
+def test_the_most_confident_errors_come_first():
+    fig = figures.most_confident_errors(said(right=10), np.zeros((30, 32, 32, 3), np.uint8), "t")
     titles = [ax.get_title() for band in fig.subfigs for ax in band.axes if ax.get_title()]
     shares = [int(re.search(r"(\d+)%", t)[1]) for t in titles]
     assert len(titles) == 20 and shares == sorted(shares, reverse=True)
 
 
-def test_a_net_without_mistakes_has_no_such_figure():
-    assert figures.mistakes(said(right=30), np.zeros((30, 32, 32, 3), np.uint8), "t") is None
+def test_a_model_without_errors_has_no_such_figure():
+    assert figures.most_confident_errors(said(right=30), np.zeros((30, 32, 32, 3), np.uint8), "t") is None
 
 
 def test_many_classes_show_the_worst():

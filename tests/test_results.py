@@ -161,7 +161,7 @@ def test_runs_that_end_together_lose_no_row(tmp_path):
     (b"recipe,seed\nfinal,42,3\n", "line 2: 3 values under 2 columns"),
     (b'recipe,seed\n"final,42\n', "cannot be read as CSV"),
     (b"\xff\xfe\x00", "cannot be read as CSV"),
-    (b"recipe,accuracy\nfinal,90 %\n", "line 2: accuracy is '90 %', which is no number"),
+    (b"recipe,accuracy\nfinal,90 %\n", "line 2: accuracy is '90 %', which is not a number"),
 ])
 def test_a_broken_table_is_refused_and_the_row_kept(tmp_path, content, named):
     path, spare = tmp_path / "results.csv", tmp_path / "final" / "row.csv"
@@ -172,6 +172,52 @@ def test_a_broken_table_is_refused_and_the_row_kept(tmp_path, content, named):
     assert "complete and exported" in str(e.value) and str(spare) in str(e.value)
     with open(spare, newline="") as f:
         assert list(csv.DictReader(f)) == [made(seed=7)]
+
+
+@pytest.mark.parametrize("column, value", [
+    ("accuracy", "nan"), ("accuracy", "inf"), ("best_accuracy", "1.01"), ("accuracy", "-0.1"), ("accuracy", "0٫9"),
+    ("epochs", "٣"), ("epochs", "1_000"), ("epochs", "0x10"), ("seconds", "-Infinity"), ("seconds", "1e999"),
+    ("parameters", "1e300"), ("multiply_adds", "-1"), ("seconds_to_85", "²"), ("seconds", "\x1b[31m1\x07"),
+])
+def test_a_value_that_no_run_has_is_named_in_one_line(tmp_path, capsys, column, value):
+    path = tmp_path / "results.csv"
+    pd.DataFrame([made(), made(**{"recipe": "net", column: value})]).to_csv(path, index=False)
+    with pytest.raises(ResultsError, match=f"line 3: {column} is ") as e:
+        read(path)
+    assert repr(value) in str(e.value) and str(path) in str(e.value)
+    for command in (["results", str(path)], ["compare", "--exports", str(tmp_path)]):
+        assert main(command) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and f"{column} is " in err and "\x1b" not in err
+
+
+@pytest.mark.parametrize("value", ["", "0", "1", "0.5", "1.", ".5", "5e-1", "+0.5", "1E0"])
+def test_usual_spellings_of_a_number_are_read(tmp_path, value):
+    pd.DataFrame([made(accuracy=value)]).to_csv(tmp_path / "results.csv", index=False)
+    assert read(tmp_path / "results.csv")["accuracy"][0] == value
+
+
+def test_names_are_no_formulas_in_the_file_and_come_back(tmp_path, capsys):
+    path, names = tmp_path / "results.csv", ["=1+1", "+x", "@SUM(A1)", "-2+3", "'=quoted", "-5"]
+    for name in names:
+        add(made(recipe=name, data=name), path, tmp_path / "row.csv")
+    assert list(read(path)["recipe"]) == list(read(path)["data"]) == names
+    with open(path, newline="") as f:
+        cells = [row["recipe"] for row in csv.DictReader(f)]
+    assert cells == ["'=1+1", "'+x", "'@SUM(A1)", "'-2+3", "''=quoted", "-5"]
+    assert main(["results", str(path), "--csv"]) == 0
+    shown = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert {"'=1+1", "''=quoted", "-5"} <= {row["recipe"] for row in shown}
+
+
+def test_terminal_escapes_in_a_table_are_harmless(tmp_path, capsys):
+    path = tmp_path / "results.csv"
+    evil = "\x1b]0;owned\x07\r"
+    add(made(recipe=f"a{evil}", device=evil, on="held-out", data=evil, date=evil), path, tmp_path / "row.csv")
+    for command in (["results", str(path)], ["compare", "--exports", str(tmp_path)]):
+        assert main(command) == 0
+        shown = capsys.readouterr()
+        assert not set("\x1b\x07\r") & set(shown.out + shown.err)
 
 
 # ---------------------------------------------------------------- one line a recipe
@@ -217,8 +263,8 @@ def test_the_terminals_table():
     assert "90.50±0.71 2" in final
     assert "85.52" in net and "87.00*" in net and net.index("85.52") < net.index("87.00*") and "1,234" in net
     said = " ".join(" ".join(shown).split())
-    assert "net: not the recipe as it stands, but epochs=1; averaged weights; without EMA 50.00 %" in said
-    assert "very-long-name: measured on a held-out part of train" in said
+    assert "net: run with epochs=1; averaged weights (EMA); without averaging 50.00 %" in said
+    assert "very-long-name: measured on held-out images of train" in said
     assert "not run" in terminal(lines(made()))
 
 
@@ -301,7 +347,7 @@ def test_published_curves(name, rows, epochs, best):
 
 
 def test_published_against_measured_in_one_figure():
-    fig = plots.published(HISTORY, published_curve("mobile"), "mobile")
+    fig = plots.published(HISTORY, published_curve("mobile"), "mobile", target=0.85)
     train, valid = fig.axes
     assert train.get_ylabel() == "training accuracy (%)" and valid.get_xlabel() == "epoch"
     published, measured, target = valid.lines
@@ -311,7 +357,7 @@ def test_published_against_measured_in_one_figure():
     assert target.get_color() == "red" and target.get_ydata()[0] == 85
     unvalidated = HISTORY.drop(columns="valid_accuracy")
     two = plots.published({"one": HISTORY, "another": unvalidated}, published_curve("strided"))
-    assert [len(ax.lines) for ax in two.axes] == [3, 3]
+    assert [len(ax.lines) for ax in two.axes] == [3, 2]  # without a target no line
     assert two.axes[0].lines[1].get_color() != two.axes[0].lines[2].get_color()
 
 

@@ -14,13 +14,18 @@ from cifar_fast.data import fill
 from cifar_fast.data.download import CLASSES
 from cifar_fast.data.sources import DataError, load_source
 
-BAD = pytest.mark.filterwarnings("ignore:left out")
+SKIPPED = pytest.mark.filterwarnings("ignore:left out")
 
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch, tmp_path):
     monkeypatch.delenv("CIFAR_FAST_DATA", raising=False)
     monkeypatch.setenv("CIFAR_FAST_CACHE", str(tmp_path / "cache"))
+
+
+def entries(tmp_path) -> int:
+    "How many datasets the cache holds."
+    return len(list((tmp_path / "cache" / "data").glob("*@*")))
 
 
 def paint(path, value: int, size=(32, 32)) -> None:
@@ -73,7 +78,31 @@ def test_class_folders_alone_are_split_by_seed(tmp_path, monkeypatch):
     assert one.fingerprint == again.fingerprint != other.fingerprint
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load_source("~/mine").fingerprint == one.fingerprint
-    assert len(list((tmp_path / "cache" / "data").iterdir())) == 2  # one entry a seed
+    assert entries(tmp_path) == 2  # one a seed
+
+
+def test_one_image_of_each_class_leaves_none_to_test_on(tmp_path):
+    for name in "abc":
+        paint(tmp_path / "few" / name / "only.png", 7)
+    with pytest.raises(DataError, match="few has one image of each class.*train/"):
+        load_source(tmp_path / "few")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "few").rename(tmp_path / "train" / "train")  # the way out that the error names
+    source = load_source(tmp_path / "train")
+    assert len(source.train) == 3 and source.test is None
+
+
+@pytest.mark.parametrize("names", [
+    ("$5", "$10", "a$b$c"), ("猫", "犬", "馬"), tuple(f"class {i:03}" for i in range(120)),
+], ids=["dollars", "CJK", "120 classes"])
+def test_classes_of_any_name_and_number(tmp_path, names):
+    for i, name in enumerate(names):
+        for j in range(2):
+            paint(tmp_path / "own" / name / f"{j}.png", i)
+    source = load_source(tmp_path / "own")
+    assert source.vocab == tuple(sorted(names))
+    assert len(source.train) == len(source.test) == len(names)
+    assert [names[v] for v in source.test.images[:, 0, 0, 0]] == [source.vocab[i] for i in source.test.labels]
 
 
 def test_leading_numbers_give_the_order(tmp_path):
@@ -102,7 +131,7 @@ def test_nested_hidden_other_and_oddly_named_files(pets):
     assert len(source.skipped) == 1
 
 
-@BAD
+@SKIPPED
 def test_unreadable_images_are_skipped_or_refused(pets):
     (pets / "train" / "cat" / "p1.png").write_bytes(b"")
     (pets / "test" / "dog" / "p0.png").write_text("a text")
@@ -110,7 +139,7 @@ def test_unreadable_images_are_skipped_or_refused(pets):
         source = load_source(pets)
         assert (len(source.train), len(source.test), len(source.skipped)) == (7, 3, 2)
         assert "p1.png: is empty (0 bytes)" in source.skipped[0]
-        with pytest.raises(DataError, match=r"2 unreadable images in pets: .*p1\.png.*on_error=skip"):
+        with pytest.raises(DataError, match=r"2 unreadable images in pets: .*p1\.png"):
             load_source(pets, on_error="refuse")
     paint(pets / "train" / "cat" / "p1.png", 10)
     (pets / "test" / "dog" / "p0.png").unlink()
@@ -120,9 +149,12 @@ def test_unreadable_images_are_skipped_or_refused(pets):
 def test_a_class_with_no_readable_image(pets):
     for path in (pets / "train" / "dog").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match="no image of class 'dog' in train can be read"):
+    (pets / "train" / "eel").mkdir()  # its error is not the dog's
+    (pets / "train" / "eel" / "torn.png").write_bytes(b"no image")
+    paint(pets / "train" / "eel" / "whole.png", 7)
+    with pytest.raises(DataError, match=r"'dog' in train .*dog.p\d.png"):
         load_source(pets)
-    assert not list((pets.parent / "cache" / "data").iterdir())
+    assert entries(pets.parent) == 0
 
 
 def test_a_passing_fault_is_not_remembered(pets, monkeypatch):
@@ -131,7 +163,7 @@ def test_a_passing_fault_is_not_remembered(pets, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(fill, "read_image", worn_out)
-        with pytest.raises(DataError, match="run the same command again"):
+        with pytest.raises(DataError, match="p0.png"):
             load_source(pets)
     assert load_source(pets).skipped == ()
 
@@ -141,10 +173,10 @@ def test_bad_folders(pets, tmp_path):
         with pytest.raises(DataError, match=match):
             load_source(data)
 
-    refused("imagenet", "data=imagenet is neither a known dataset nor a folder; use cifar10, digits or a ")
-    refused(tmp_path / "nowhere", "nowhere is neither")
-    refused("", "data= is neither")
-    refused("x" * 5000, "is neither")
+    refused("imagenet", "data=imagenet")
+    refused(tmp_path / "nowhere", "nowhere")
+    refused("", "data= ")
+    refused("x" * 5000, "xxxx")
     (tmp_path / "file").write_text("")
     refused(tmp_path / "file", "is a file")
     (tmp_path / "empty").mkdir()
@@ -158,7 +190,7 @@ def test_bad_folders(pets, tmp_path):
     refused(pets, "class 'bird' has no images")
     (pets / "train" / "bird" / "a.doc").write_text("")
     refused(pets, "empty but for 1 other files")
-    with pytest.raises(DataError, match="on_error='maybe'.*on_error=skip or on_error=refuse"):
+    with pytest.raises(DataError, match="on_error='maybe'"):
         load_source(pets, on_error="maybe")
 
 
@@ -167,7 +199,7 @@ def test_a_folder_that_may_not_be_listed(pets, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataError, match="train cannot be listed: Permission denied"):
+    with pytest.raises(DataError, match="train.*Permission denied"):
         load_source(pets)
 
 
@@ -186,7 +218,7 @@ def test_digits(tmp_path):
     for name in "ab":  # a folder of the same name has its own place in the cache
         paint(tmp_path / "digits" / "train" / name / "x.png", 7)
     assert load_source(tmp_path / "digits").vocab == ("a", "b")
-    assert len(list((tmp_path / "cache" / "data").iterdir())) == 2
+    assert entries(tmp_path) == 2
 
 
 def test_the_variable_names_a_tree(tmp_path, monkeypatch):
@@ -200,26 +232,26 @@ def test_the_variable_names_a_tree(tmp_path, monkeypatch):
 
 def test_a_variable_that_names_nothing_usable(pets, tmp_path, monkeypatch):
     monkeypatch.setenv("CIFAR_FAST_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="CIFAR_FAST_DATA=.*nowhere holds no image tree.*unset it"):
+    with pytest.raises(DataError, match="CIFAR_FAST_DATA=.*nowhere"):
         load_source()
     monkeypatch.setenv("CIFAR_FAST_DATA", str(pets))
-    with pytest.raises(DataError, match="classes are not CIFAR-10's: cat, dog; use data="):
+    with pytest.raises(DataError, match="pets.*cat, dog"):
         load_source()
     assert load_source(pets).name == "pets"  # which the variable does not concern
 
 
-@pytest.mark.parametrize("data, seed, said", [
-    ("a\0b", 0, r"data=a\\x00b is no path"), ("a\ud800b", 0, r"data=a\\ud800b is no path"), ("digits", -1, "seed=-1"),
+@pytest.mark.parametrize("data, seed, value", [
+    ("a\0b", 0, r"a\\x00b"), ("a\ud800b", 0, r"a\\ud800b"), ("digits", -1, "seed=-1"),
 ])
-def test_what_no_file_system_could_find(data, seed, said):
-    with pytest.raises(DataError, match=said):
+def test_what_no_file_system_could_find(data, seed, value):
+    with pytest.raises(DataError, match=value):
         load_source(data, seed=seed)
 
 
-def test_two_classes_that_look_alike_are_told_apart_by_nobody(pets):
+def test_two_classes_that_are_shown_alike_are_refused(pets):
     (pets / "train" / "cat").rename(pets / "train" / os.fsdecode(b"\xff"))
     (pets / "train" / "dog").rename(pets / "train" / "\\udcff")
-    with pytest.raises(DataError, match="two class folders that are both shown as"):
+    with pytest.raises(DataError, match="udcff"):
         load_source(pets)
 
 

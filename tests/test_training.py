@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 from tiny import tiny, trained
 from toys import Watch, equal, state, toy
 
-from cifar_fast.audit import Budget
+from cifar_fast.audit import AuditError, Budget
 from cifar_fast.export.card import finished, scored
+from cifar_fast.models import ModelError
 from cifar_fast.training.callbacks.ema import EMA, ema
 from cifar_fast.training.callbacks.stopping import KeepBest, Patience, Target
 from cifar_fast.training.prepare import BudgetError, prepare
@@ -143,14 +144,14 @@ def test_a_rule_is_waived_by_name_and_with_a_reason(digits):
         "receptive_field"]  # it is waived, not hidden
     with pytest.raises(BudgetError, match="receptive_field"):
         prepare(replace(strided, waive={"dilation": "another rule"}))
-    with pytest.raises(ValueError, match="no rule is called receptive; the rules are parameters, receptive_field"):
+    with pytest.raises(AuditError, match="receptive; the rules are parameters, receptive_field"):
         prepare(replace(strided, waive={"receptive": "a typo"}))
-    with pytest.raises(ValueError, match="needs a reason"):
+    with pytest.raises(AuditError, match="no reason for receptive_field"):
         prepare(replace(strided, waive={"receptive_field": ""}))
 
 
 def test_an_architecture_that_there_is_not(digits):
-    with pytest.raises(ValueError, match="no architecture is called 'cifar_nope'.*; there are cifar_final"):
+    with pytest.raises(ModelError, match="'cifar_nope'.* there are cifar_final.*--recipe"):
         prepare(tiny("arch=cifar_nope"))
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from cifar_fast.cli.main import main
 from cifar_fast.export.predictor import load_export, save_export
 from cifar_fast.export.trust import trust
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.results.store import ResultsError, add
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
@@ -47,7 +47,7 @@ def history(folder, version):
 
 def export(folder, version):
     torch.manual_seed(version)
-    save_export(folder / "net", create_arch("cifar_sprint", 2), {**CARD, "version": version})
+    save_export(folder / "net", create_model("cifar_sprint", 2), {**CARD, "version": version})
 
 
 def plot(folder, version):
@@ -283,7 +283,7 @@ def test_an_error_keeps_the_name_and_the_text_it_has(tmp_path):
 @pytest.fixture
 def untrained(tmp_path):
     torch.manual_seed(0)
-    save_export(tmp_path / "net", create_arch("cifar_sprint", 2), CARD, pickle=False)
+    save_export(tmp_path / "net", create_model("cifar_sprint", 2), CARD, pickle=False)
     return tmp_path / "net"
 
 

@@ -1,27 +1,42 @@
-"""A map and where it stands: positions, receptive field and jump, through windows and reshapes."""
+"""What is known of a feature map: its size, receptive field and total stride, through windows and reshapes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Map:
-    "What is known about a tensor that follows from the image."
+class FeatureMapInfo:
+    "What is known of a tensor that is computed from the image."
 
-    size: tuple[int, int]  # height and width of the map
-    dims: tuple[int, ...]  # the tensor's dimensions that are positions: two, or one where flattened
-    field: tuple[int, int] = (1, 1)
-    jump: tuple[int, int] = (1, 1)
-    pooled: frozenset[str] = frozenset()  # "average", "max": the global pools behind it
-    depthwise: int | None = None  # the depthwise convolution that only element-wise operations followed
+    size: tuple[int, int]  # height and width
+    dims: tuple[int, ...]  # the tensor's spatial dimensions: two, or one where flattened
+    receptive_field: tuple[int, int] = (1, 1)  # pixels
+    total_stride: tuple[int, int] = (1, 1)  # pixels between neighbouring positions
+    pooled: frozenset[str] = frozenset()  # "average", "max": the global pools applied so far
+    depthwise: int | None = None  # id of the depthwise convolution that only element-wise operations followed
 
-    def window(self, kernel, stride, dilation=(1, 1)) -> "Map":
-        "The rule; a map that is pooled globally has no positions left."
+    def window(self, kernel, stride, dilation=(1, 1)) -> "FeatureMapInfo":
+        "After a convolution or pool, by the rule; a globally pooled map has no positions and stays as it is."
         if self.pooled:
             return self
-        axes = zip(self.field, self.jump, kernel, stride, dilation, strict=True)
-        grown = [(r + (k - 1) * d * j, j * s) for r, j, k, s, d in axes]
-        return replace(self, field=tuple(r for r, _ in grown), jump=tuple(j for _, j in grown))
+        axes = zip(self.receptive_field, self.total_stride, kernel, dilation, strict=True)
+        field = tuple(r + (k - 1) * d * j for r, j, k, d in axes)
+        total = tuple(j * s for j, s in zip(self.total_stride, stride, strict=True))
+        return replace(self, receptive_field=field, total_stride=total)
+
+
+def merge(maps: Sequence[FeatureMapInfo]) -> FeatureMapInfo:
+    "Where branches meet: the largest receptive field and total stride of those that are not globally pooled."
+    whole = [m for m in maps if not m.pooled]
+    if not whole:
+        return replace(maps[0], pooled=frozenset().union(*(m.pooled for m in maps)))
+    largest = max(whole, key=lambda m: (len(m.dims), m.size))
+    return replace(
+        largest,
+        receptive_field=tuple(max(axis) for axis in zip(*(m.receptive_field for m in whole), strict=True)),
+        total_stride=tuple(max(axis) for axis in zip(*(m.total_stride for m in whole), strict=True)),
+        depthwise=whole[0].depthwise if len({m.depthwise for m in whole}) == 1 else None,
+    )
 
 
 def pair(value) -> tuple[int, int]:
@@ -30,7 +45,7 @@ def pair(value) -> tuple[int, int]:
 
 
 def locate(shape: Sequence[int], size: tuple[int, int]) -> tuple[int, ...]:
-    "The dimensions that hold a map's positions after a reshape: a pair, a flattened one, or all that might."
+    "The spatial dimensions after a reshape: a pair of this size, one flattened dimension, or all that may be."
     shape, n = tuple(shape), len(shape)
     for i in [n - 2, *range(1, n - 2)]:
         if i >= 1 and shape[i:i + 2] == size:

@@ -1,4 +1,4 @@
-"""The census: every operation that a network executes, in its order, with the module that ran it."""
+"""Records every operation that a model executes, in order, with the module that ran it."""
 
 import copy
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from cifar_fast.audit.params import weights
 class Layer:
     "One executed operation."
 
-    path: str  # the innermost module that ran it, "" for the network itself
+    path: str  # the innermost module that ran it, "" for the model itself
     op: str  # aten's name, e.g. "convolution"
     kind: str  # "conv", "depthwise conv", "linear", "norm", "max pool", …, or aten's name
     shape: tuple[int, ...]  # of the output, without the batch
@@ -26,43 +26,43 @@ class Layer:
     stride: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     groups: int = 1
-    params: int  # first use only, so that the layers add up
+    params: int  # counted at their first use only, so that the layers add up to the model
     macs: int  # multiply-adds of convolutions and matrix products
     receptive_field: int  # pixels, after this operation
-    jump: int  # input pixels between two neighbouring units, after this operation
+    total_stride: int  # pixels between neighbouring positions, after this operation
 
 
 @contextmanager
 def eval_copy(model: nn.Module, dtype: torch.dtype):
-    "A copy in eval mode on the CPU, and the RNG as it was afterwards: the network itself never runs."
+    "A copy in eval mode on the CPU; afterwards the random state is what it was. The model itself never runs."
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         yield copy.deepcopy(model).eval().to(device="cpu", dtype=dtype)
 
 
 class OpRecorder(TorchDispatchMode):
-    "Sees each aten operation below autograd; a `ReceptiveFieldTracker` tells what it does to the image's map."
+    "Records each aten operation below autograd; a `ReceptiveFieldTracker` follows the feature maps through it."
 
     def __init__(self, model: nn.Module, image: Tensor):
         super().__init__()
         self.names = {id(m): name for name, m in model.named_modules()}
-        self.pending = {id(w): w.numel() for _, w in weights(model)}  # weights that no operation has used yet
-        self.follower = ReceptiveFieldTracker(image)
-        self.alive = [image]  # an id is only good as long as its tensor lives
+        self.pending = {id(w): w.numel() for _, w in weights(model)}  # weights that no operation has used so far
+        self.tracker = ReceptiveFieldTracker(image)
+        self.alive = [image]  # keeps the tensors: ids of freed ones would be used again
         self.path: list[str] = [""]
         self.layers: list[Layer] = []
         self.bytes = 0
 
-    def entered(self, module: nn.Module, args):
+    def enter_module(self, module: nn.Module, args):
         self.path.append(self.names.get(id(module), self.path[-1]))
 
-    def left(self, module: nn.Module, args, output):
+    def exit_module(self, module: nn.Module, args, output):
         self.path.pop()
 
     @contextmanager
-    def watching(self):
-        "Also follow which module runs; global hooks leave the network's own alone."
-        enter = nn_module.register_module_forward_pre_hook(self.entered)
-        leave = nn_module.register_module_forward_hook(self.left, always_call=True)
+    def recording(self):
+        "Also record which module runs, by global hooks: those of the model itself stay as they are."
+        enter = nn_module.register_module_forward_pre_hook(self.enter_module)
+        leave = nn_module.register_module_forward_hook(self.exit_module, always_call=True)
         try:
             with self:
                 yield
@@ -75,22 +75,23 @@ class OpRecorder(TorchDispatchMode):
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         outs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         if outs:
-            self.see(func.name().removeprefix("aten::").split(".")[0], args, tensors, outs)
+            self.record(func.name().removeprefix("aten::").split(".")[0], args, tensors, outs)
         return out
 
-    def see(self, name: str, args: tuple, tensors: list[Tensor], outs: list[Tensor]):
+    def record(self, name: str, args: tuple, tensors: list[Tensor], outs: list[Tensor]):
         params = sum(self.pending.pop(id(t), 0) for t in tensors)
         self.alive += outs
-        if not any(id(t) in self.follower.maps for t in tensors):
-            if params:  # computed from weights alone, a transposed or normalised weight
+        if not any(id(t) in self.tracker.maps for t in tensors):
+            if params:  # computed from weights alone, such as a transposed or normalised weight
                 self.pending[id(outs[0])] = params
             return
-        before = {t.untyped_storage().data_ptr() for t in tensors}
-        fresh = [t for t in outs if t.untyped_storage().data_ptr() not in before]
+        inputs = {t.untyped_storage().data_ptr() for t in tensors}
+        allocated = [t for t in outs if t.untyped_storage().data_ptr() not in inputs]
         kind = name.rstrip("_")
         layer = dict(op=name, kind=kind, params=params, macs=0)
-        after = self.follower.follow(kind, args, tensors, outs, layer)
-        self.bytes += sum(4 * t.numel() for t in fresh)
-        if fresh or name.endswith("_"):
+        after = self.tracker.follow(kind, args, tensors, outs, layer)
+        self.bytes += sum(4 * t.numel() for t in allocated)
+        if allocated or name.endswith("_"):
             self.layers.append(Layer(path=self.path[-1], shape=tuple(outs[0].shape[1:]),
-                                     receptive_field=max(after.field), jump=max(after.jump), **layer))
+                                     receptive_field=max(after.receptive_field), total_stride=max(after.total_stride),
+                                     **layer))

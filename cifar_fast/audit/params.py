@@ -1,4 +1,4 @@
-"""What counts as a parameter."""
+"""Which tensors count as parameters."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,10 @@ from torch.nn.modules.batchnorm import _NormBase
 
 
 def weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter, frozen or not, then every floating-point buffer that is no normalisation statistic.
+    """Every parameter, frozen or not, then every floating-point buffer except normalisation statistics.
 
-    A statistic is a buffer of a module of torch's `_NormBase` (BatchNorm, InstanceNorm, SyncBatchNorm and
-    their subclasses) named running_mean or running_var; num_batches_tracked is an integer. Any other
-    floating-point buffer could be a weight in disguise and counts. What two modules share comes once.
+    Statistics are running_mean and running_var of torch's `_NormBase` (BatchNorm, InstanceNorm, SyncBatchNorm and their
+    subclasses). Any other floating-point buffer may serve as a weight, so it counts. A shared tensor comes once.
     """
     yield from model.named_parameters()
     statistics = {
@@ -24,5 +23,5 @@ def weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def count_params(model: nn.Module) -> int:
-    "All weights, frozen ones and those kept as buffers included, shared ones once."
+    "All weights: frozen ones and buffers included, shared ones once."
     return sum(w.numel() for _, w in weights(model))

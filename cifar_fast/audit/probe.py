@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_map_only
 from cifar_fast.audit.feature_maps import pair
 from cifar_fast.audit.op_recorder import OpRecorder, eval_copy
 from cifar_fast.audit.params import weights
+from cifar_fast.utils.errors import SettingError
 
 _IDENTITY = {
     "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "rrelu", "elu", "elu_", "selu", "celu",
@@ -19,7 +20,7 @@ _IDENTITY = {
 
 
 def _window_mean(input, kernel_size, stride=None, padding=0, dilation=1, *_, **__):
-    "In place of a max pool, whose gradient reaches one position of the window only."
+    "Instead of a max pool, whose gradient reaches one position of the window only."
     kernel, channels = pair(kernel_size), input.shape[1]
     weight = input.new_full((channels, 1, *kernel), 1 / (kernel[0] * kernel[1]))
     return F.conv2d(input, weight, None, stride or kernel_size, padding, dilation, channels)
@@ -30,7 +31,7 @@ def _double(t: Tensor) -> Tensor:
 
 
 class _Linearised(TorchFunctionMode):
-    "Activations and normalisations pass their input on, functional ones too; a maximum becomes a mean."
+    "Activations and normalisations become the identity, functional ones too; a max pool becomes a mean."
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         # Constants that are neither parameters nor buffers were not converted with the rest.
@@ -45,54 +46,54 @@ class _Linearised(TorchFunctionMode):
 
 @torch.no_grad()
 def _make_positive(model: nn.Module):
-    "Weights absolute, in rows that add up to 1 (nothing overflows or dies out), and no biases."
+    "Absolute weights in rows that add up to 1, so that nothing overflows or vanishes; no biases."
     for name, w in weights(model):
         if name.split(".")[-1] == "bias":
             w.zero_()
             continue
         w.abs_()
-        if not w.any():  # a residual branch's gain at the start: closed now, but not by its geometry
+        if not w.any():  # such as the zero gain of a residual branch at the start of training
             w.fill_(1)
         if w.dim() > 1:
             w /= w.flatten(1).sum(1).clamp_min(1e-12).view(-1, *[1] * (w.dim() - 1))
 
 
 def _last_map(model: nn.Module, images: Tensor) -> Tensor:
-    "The map before the global pool: timm's `forward_features`, or else what the last global pool reads."
+    "The last feature map: timm's `forward_features`, else the input of the last global pool."
     if hasattr(model, "forward_features"):
-        found = model.forward_features(images)
+        last = model.forward_features(images)
     else:
-        with OpRecorder(model, images) as census:
+        with OpRecorder(model, images) as recorder:
             model(images)
-        found = census.follower.last_map
-    if not isinstance(found, Tensor) or found.dim() != 4:
-        raise ValueError(f"{type(model).__name__} ends in no map (N, C, H, W) that could be probed")
-    return found
+        last = recorder.tracker.last_map
+    if not isinstance(last, Tensor) or last.dim() != 4:
+        raise SettingError(f"{type(model).__name__} has no last feature map (N, C, H, W), which the probe needs")
+    return last
 
 
 def receptive_field_probe(
     model: nn.Module,
-    input_size: tuple[int, int, int] = (3, 32, 32),  # only its channels, and the least size that is tried
-    max_size: int = 512,  # pixels of the largest image; a field that fills it is returned as this
+    input_size: tuple[int, int, int] = (3, 32, 32),  # its channels, and the smallest size that is tried
+    max_size: int = 512,  # pixels of the largest image; a receptive field that fills it is returned as this
 ) -> int:
-    """The receptive field in pixels, measured: the extent of the gradient of one centre unit before the pool.
+    """The receptive field in pixels, measured: the extent of the gradient of one centre position before the pool.
 
-    On a copy in float64 with positive weights, no biases, and activations and normalisations as identity, no
-    gradient cancels or vanishes, so what is zero is out of reach. The image grows until the field no longer
-    touches its edge. A squeeze-excite gate sees everything: then it is the size of the largest image tried.
-    ValueError where there is no map to probe; the network's own error where it runs at no size.
+    The copy has positive float64 weights, no biases, and the identity for activations and normalisations: gradients
+    neither cancel nor vanish, so a zero one is out of reach. The image grows until the field no longer touches its
+    edge; with squeeze-excite, which sees everything, the result is the size of the largest image. SettingError where
+    there is no feature map to probe; the model's own error where it accepts no size.
     """
     native = max(input_size[1:])
     size = max(64, native)
-    with eval_copy(model, torch.float64) as twin, torch.enable_grad():
-        _make_positive(twin)
+    with eval_copy(model, torch.float64) as copied, torch.enable_grad():
+        _make_positive(copied)
         while True:
             try:
-                spans = _reach(twin, input_size[0], size)
+                spans = _extent(copied, input_size[0], size)
             except RuntimeError:
                 if size == native:
                     raise
-                size = max_size = native  # made for one size: good enough unless the field touches the edge
+                size = max_size = native  # it accepts one size only: enough unless the field touches the edge
                 continue
             inside = all(low > 0 and high < size - 1 for low, high in spans)
             if inside or 2 * size > max_size:
@@ -100,16 +101,16 @@ def receptive_field_probe(
             size *= 2
 
 
-def _reach(model: nn.Module, channels: int, size: int) -> list[tuple[int, int]]:
-    "First and last row, first and last column, that a centre unit of the last map can see."
-    # Small and positive: hard and saturating functions that no name above covers stay in their slope.
+def _extent(model: nn.Module, channels: int, size: int) -> list[tuple[int, int]]:
+    "First and last row, first and last column that a centre position of the last feature map sees."
+    # Small and positive: hard and saturating functions that _IDENTITY lacks keep a slope.
     images = torch.full((1, channels, size, size), 1e-3, dtype=torch.float64).requires_grad_()
     with _Linearised():
-        found = _last_map(model, images)
-    height, width = found.shape[2:]
-    unit = found[0, :, height // 2, width // 2].sum()
-    seen = torch.autograd.grad(unit, images)[0][0].abs().sum(0) > 0
+        last = _last_map(model, images)
+    height, width = last.shape[2:]
+    centre = last[0, :, height // 2, width // 2].sum()
+    seen = torch.autograd.grad(centre, images)[0][0].abs().sum(0) > 0
     if not seen.any():
-        raise ValueError(f"no gradient flows through {type(model).__name__}: a weight closes it everywhere")
-    lines = [axis.nonzero().flatten() for axis in (seen.any(1), seen.any(0))]
-    return [(int(line[0]), int(line[-1])) for line in lines]
+        raise SettingError(f"no gradient flows through {type(model).__name__}: somewhere it is multiplied by zero")
+    indices = [axis.nonzero().flatten() for axis in (seen.any(1), seen.any(0))]
+    return [(int(line[0]), int(line[-1])) for line in indices]

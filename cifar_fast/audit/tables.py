@@ -5,19 +5,12 @@ from collections.abc import Sequence
 
 from cifar_fast.audit.op_recorder import Layer
 from cifar_fast.audit.verdicts import Audit
-
-
-def _aligned(rows: list[list[str]], left: int = 1) -> list[str]:
-    "Columns as wide as their widest cell; the first `left` are flush left."
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    align = [str.ljust] * left + [str.rjust] * (len(widths) - left)
-    return ["  ".join(f(c, w) for f, c, w in zip(align, row, widths, strict=True)).rstrip() for row in rows]
+from cifar_fast.utils.tables import aligned
 
 
 def audit_table(audits: Sequence[Audit]) -> str:
-    "One line a network, then one for each broken rule, disagreement and note."
-    rows = [["architecture", "params", "MMACs", "weights", "activ.", "RF", "probe", "down", "max", "d-sep",
-             "dil", "GAP", "broken"]]
+    "One line a model, then one for each broken rule, disagreement between rule and probe, and note."
+    rows = ["model params MMACs weights activ. RF probe down max d-sep dil GAP broken".split()]
     remarks = []
     for a in audits:
         p, broken = a.profile, a.failures()
@@ -33,22 +26,22 @@ def audit_table(audits: Sequence[Audit]) -> str:
             remarks.append(f"{a.name}: receptive field {p.receptive_field} by the rule, {probe} measured")
         remarks += [f"{a.name}: {note}" for note in p.notes]
     remarks = [textwrap.fill(remark, 100, subsequent_indent="  ") for remark in remarks]
-    return "\n".join([*_aligned(rows), *([""] if remarks else []), *remarks])
+    return "\n".join([*aligned(rows), *([""] if remarks else []), *remarks])
 
 
 def layer_rows(audit: Audit) -> list[list[str]]:
-    """A heading, then convolutions, products, norms, pools and joins in the order they ran, then the sums.
+    """A heading, then convolutions, matrix products, norms, pools and joins in the order they ran, then the sums.
 
-    Activations and views are left out.
+    Activations and views are not listed.
     """
     shown = ("conv", "pool", "linear", "norm", "add", "cat", "mul")
-    rows = [["layer", "operation", "output", "params", "MMACs", "RF", "jump"]]
+    rows = [["layer", "operation", "output", "params", "MMACs", "RF", "total stride"]]
     for layer in audit.profile.layers:
         if not (layer.params or layer.kind.endswith(shown)):
             continue
         rows.append([
             layer.path, _operation(layer), "×".join(map(str, layer.shape)), f"{layer.params:,}",
-            f"{layer.macs / 1e6:.2f}", str(layer.receptive_field), str(layer.jump),
+            f"{layer.macs / 1e6:.2f}", str(layer.receptive_field), str(layer.total_stride),
         ])
     used = sum(layer.params for layer in audit.profile.layers)
     rows.append(["total", "", "", f"{used:,}", f"{audit.profile.macs / 1e6:.2f}", "", ""])
@@ -56,11 +49,11 @@ def layer_rows(audit: Audit) -> list[list[str]]:
 
 
 def layer_table(audit: Audit) -> str:
-    "The rows as text."
-    lines = _aligned(layer_rows(audit), left=3)
+    "`layer_rows` as text."
+    lines = aligned(layer_rows(audit), left=3)
     used = sum(layer.params for layer in audit.profile.layers)
     if used != audit.profile.params:
-        lines.append(f"{audit.profile.params - used:,} more parameters are in the network but not used by it")
+        lines.append(f"{audit.profile.params - used:,} more parameters belong to the model, but nothing uses them")
     return "\n".join(lines)
 
 

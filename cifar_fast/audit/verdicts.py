@@ -1,4 +1,4 @@
-"""The budget, and a verdict on each of its rules."""
+"""A budget, and a verdict on each of its rules."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -7,15 +7,20 @@ from torch import nn
 
 from cifar_fast.audit.graph import Profile, profile
 from cifar_fast.audit.probe import receptive_field_probe
+from cifar_fast.utils.errors import CifarFastError
 
 RULES = ("parameters", "receptive_field", "max_pooling", "depthwise_separable", "dilation",
          "global_average_pooling")
-_AT_MOST = ("parameters", "max_pooling")  # the other rules ask for at least so much
+_AT_MOST = ("parameters", "max_pooling")  # the other rules require at least so much
+
+
+class AuditError(CifarFastError):
+    "A `waive` that names no rule or gives no reason; the message names the rule."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    "What a network may have at most and must have at least."
+    "What a model may have at most and must have at least."
 
     max_params: int = 199_999
     min_receptive_field: int = 45  # pixels: more than 44
@@ -29,13 +34,13 @@ STANDARD = Budget()
 
 
 def bound(rule: str) -> str:
-    "How the number that a rule requires is meant."
+    "Whether a rule limits its number from above or from below, in words."
     return "at most" if rule in _AT_MOST else "at least"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    "One rule: what it asks, what was found."
+    "One rule: what it requires, and what the model has."
 
     rule: str  # one of RULES
     required: int | bool
@@ -50,11 +55,11 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    "A profile, the measured receptive field and a verdict on each rule."
+    "A profile, the measured receptive field, and a verdict on each rule."
 
     name: str
     profile: Profile
-    receptive_field_probe: int | None  # pixels; None where the network cannot run on larger images
+    receptive_field_probe: int | None  # pixels; None where the probe could not run
     verdicts: list[Verdict]
 
     @property
@@ -62,16 +67,16 @@ class Audit:
         return self.receptive_field_probe == self.profile.receptive_field
 
     def failures(self, waive: Mapping[str, str] | None = None) -> list[Verdict]:
-        "The broken rules that `waive` (rule → reason) does not name; ValueError for an unknown rule."
+        "The broken rules that `waive` (rule → reason) does not name. AuditError for unknown rules and empty reasons."
         waive = waive or {}
         if unknown := sorted(set(waive) - set(RULES)):
-            raise ValueError(f"no rule is called {', '.join(unknown)}; the rules are {', '.join(RULES)}")
-        if silent := [rule for rule, reason in waive.items() if not str(reason).strip()]:
-            raise ValueError(f"waiving {', '.join(silent)} needs a reason")
+            raise AuditError(f"waive names {', '.join(unknown)}; the rules are {', '.join(RULES)}")
+        if unexplained := [rule for rule, reason in waive.items() if not str(reason).strip()]:
+            raise AuditError(f"waive gives no reason for {', '.join(unexplained)}; write one as the value")
         return [v for v in self.verdicts if not v.ok and v.rule not in waive]
 
     def as_dict(self, layers: bool = False) -> dict:
-        "Plain values for JSON; `layers` adds one entry per executed operation."
+        "Values for JSON; `layers=True` adds an entry for each executed operation."
         values = asdict(self.profile)
         rows = values.pop("layers")
         return {
@@ -84,46 +89,46 @@ class Audit:
         }
 
 
-_PROBE_BYTES = 2**31
+_PROBE_BYTES = 2**31  # of activations in float64
 
 
-def _probe_room(found: Profile) -> int:
-    "The largest image worth probing: just larger than the rule's field, and 2 GiB of float64 activations."
-    reach = found.receptive_field + 2 * max((layer.jump for layer in found.layers), default=1)
-    area = found.input_size[1] * found.input_size[2] * _PROBE_BYTES / (2 * found.activation_bytes or 1)
-    return max(64, min(1 << max(7, reach.bit_length()), 1 << (int(area**0.5).bit_length() - 1)))
+def _probe_size(profile: Profile) -> int:
+    "Pixels of the largest image to probe: just above the receptive field by the rule, within `_PROBE_BYTES`."
+    extent = profile.receptive_field + 2 * max((layer.total_stride for layer in profile.layers), default=1)
+    area = profile.input_size[1] * profile.input_size[2] * _PROBE_BYTES / (2 * profile.activation_bytes or 1)
+    return max(64, min(1 << max(7, extent.bit_length()), 1 << (int(area**0.5).bit_length() - 1)))
 
 
 def audit(
     model: nn.Module,
     budget: Budget = STANDARD,
     input_size: tuple[int, int, int] = (3, 32, 32),
-    name: str | None = None,  # default: the architecture's registered name, else the class's
+    name: str | None = None,  # default: the model's registered name, else its class's
 ) -> Audit:
-    "Profile, probe and judge. The receptive field is the smaller one where rule and probe disagree."
-    found = profile(model, input_size)
-    room = _probe_room(found)
+    "Profile, probe and judge a model. Where rule and probe disagree, the smaller receptive field counts."
+    measured = profile(model, input_size)
+    largest = _probe_size(measured)
     try:
-        probe = receptive_field_probe(model, input_size, max_size=room)
-    except (RuntimeError, ValueError, AssertionError) as error:  # networks of one fixed input size
+        probe = receptive_field_probe(model, input_size, max_size=largest)
+    except (RuntimeError, ValueError, AssertionError) as error:  # the model accepts one input size only
         probe = None
-        found = replace(found, notes=(*found.notes, f"the probe did not run: {error}"))
-    if probe is not None and probe >= room < found.receptive_field:
-        found = replace(found, notes=(*found.notes, f"the probe stops at {room} pixels: more would take too "
-                                                    "much memory"))
-    field = found.receptive_field if probe is None else min(found.receptive_field, probe)
-    asked = {  # rule: required, found
-        "parameters": (budget.max_params, found.params),
+        measured = replace(measured, notes=(*measured.notes, f"the probe did not run: {error}"))
+    if probe is not None and probe >= largest < measured.receptive_field:
+        note = f"the probe stops at {largest} pixels: a larger image would need too much memory"
+        measured = replace(measured, notes=(*measured.notes, note))
+    field = measured.receptive_field if probe is None else min(measured.receptive_field, probe)
+    rules = {  # rule: required, found
+        "parameters": (budget.max_params, measured.params),
         "receptive_field": (budget.min_receptive_field, field),
-        "max_pooling": (budget.max_pools, found.max_pools),
-        "depthwise_separable": (budget.depthwise_separable, found.depthwise_separable),
-        "dilation": (budget.dilated, found.dilated),
-        "global_average_pooling": (budget.global_average_pool, found.global_average_pool),
+        "max_pooling": (budget.max_pools, measured.max_pools),
+        "depthwise_separable": (budget.depthwise_separable, measured.depthwise_separable),
+        "dilation": (budget.dilated, measured.dilated),
+        "global_average_pooling": (budget.global_average_pool, measured.global_average_pool),
     }
     verdicts = [
         Verdict(rule, required, has, has <= required if rule in _AT_MOST else has >= required)
-        for rule, (required, has) in asked.items()
+        for rule, (required, has) in rules.items()
     ]
     if name is None:
         name = (getattr(model, "default_cfg", None) or {}).get("architecture") or type(model).__name__
-    return Audit(name=name, profile=found, receptive_field_probe=probe, verdicts=verdicts)
+    return Audit(name=name, profile=measured, receptive_field_probe=probe, verdicts=verdicts)

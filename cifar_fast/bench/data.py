@@ -1,7 +1,7 @@
 """data: images a second of the training DataLoader, against the bare Albumentations pipeline over the same arrays.
 
-The bare loop makes uint8 images and no batches, so the DataLoader is held against it up to its uint8 batches; what
-the Learner gets, float and normalised, stands beside it. Processes are started and ended inside the time of both.
+The bare loop makes uint8 images and no batches, so the bar is for the DataLoader's uint8 batches; a second figure is
+for what the Learner gets, float and normalised. Both times include the start and end of worker processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cifar_fast.data.sources import Source
 from cifar_fast.recipe import Recipe, load_recipe
 from cifar_fast.utils.device import choose_device
 
-PIPELINES = ("strided", "net", "final")  # of few steps, of many, and one that has a batched twin
+PIPELINES = ("strided", "net", "final")  # of few steps, of many, and one that is vectorized
 WORKERS = (0, 2)
 IMAGES = 4096  # a pass
 BAR = Bar(must=0.70, goal=0.90)
@@ -29,12 +29,12 @@ BAR = Bar(must=0.70, goal=0.90)
 
 def measure(rounds: int) -> dict:
     source = random_source(IMAGES)
-    found = {}
+    comparisons = {}
     for name in PIPELINES:
         for workers in WORKERS:
             note(f"data: pipeline of {name}, {workers} workers")
-            found |= compared(load_recipe(name), source, workers, rounds)
-    return {"comparisons": found}
+            comparisons |= compared(load_recipe(name), source, workers, rounds)
+    return {"comparisons": comparisons}
 
 
 def compared(recipe: Recipe, source: Source, workers: int, rounds: int) -> dict:
@@ -50,7 +50,7 @@ def compared(recipe: Recipe, source: Source, workers: int, rounds: int) -> dict:
 
 
 def loader(recipe: Recipe, source: Source, workers: int, batch_tfms: bool):
-    "The recipe's training DataLoader; without `batch_tfms` it stays on the CPU and ends at uint8 batches."
+    "The recipe's training DataLoader; without `batch_tfms` it gives uint8 batches on the CPU."
     device = choose_device(recipe.device) if batch_tfms else torch.device("cpu")
     dl = make_dls(source, augment=recipe.augment, stats=recipe.stats, bs=recipe.bs, drop_last=recipe.drop_last,
                   workers=workers, seed=recipe.seed, device=device).train
@@ -65,18 +65,18 @@ def consume(dl: Iterable) -> None:
 
 
 def bare(images: np.ndarray, augment: list, workers: int) -> None:
-    "Every image once through the pipeline: in this process, or each of `workers` processes over its share."
+    "Every image once through the pipeline: in this process, or split among `workers` processes."
     if not workers:
         return loop(images, augment)
     # Started the way a DataLoader of this platform starts its own.
-    processes = [multiprocessing.Process(target=loop, args=(share, augment))
-                 for share in np.array_split(images, workers)]
+    processes = [multiprocessing.Process(target=loop, args=(part, augment))
+                 for part in np.array_split(images, workers)]
     for p in processes:
         p.start()
     for p in processes:
         p.join()
     if any(p.exitcode for p in processes):
-        raise RuntimeError(f"a process of the bare loop ended with {[p.exitcode for p in processes]}")
+        raise RuntimeError(f"processes of the bare loop ended with the exit codes {[p.exitcode for p in processes]}")
 
 
 def loop(images: np.ndarray, augment: list) -> None:

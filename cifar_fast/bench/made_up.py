@@ -7,7 +7,7 @@ import torch
 
 from cifar_fast.data.download import CLASSES
 from cifar_fast.export.predictor import Predictor
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 
 FLAGSHIP = "cifar_mirror"
 "The net of recipe final."
@@ -25,4 +25,4 @@ def untrained(device: torch.device, arch: str = FLAGSHIP) -> Predictor:
     "What an export of this architecture would open as."
     card = {"arch": arch, "vocab": list(CLASSES), "normalize": {"mean": list(MEAN), "std": list(STD)},
             "data": {"name": "random", "fingerprint": ""}}
-    return Predictor(create_arch(arch, len(CLASSES)).to(device).eval(), card, device)
+    return Predictor(create_model(arch, len(CLASSES)).to(device).eval(), card, device)

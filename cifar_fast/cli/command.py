@@ -42,6 +42,12 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     "The model that a command opens."
     parser.add_argument("export", help="exports/NAME (.safetensors + .json), or a trusted .pkl")
     parser.add_argument("--trust-pickle", action="store_true", help="open a .pkl, which runs its code, this once")
+    add_model_file(parser)
+
+
+def add_model_file(parser: ArgumentParser) -> None:
+    "The file of one's own that registers the model; `main` runs it before the command."
+    parser.add_argument("--recipe", metavar="FILE.py", help="a file of your own that defines the model; its code runs")
 
 
 def add_changes(parser: ArgumentParser, help: str, metavar: str = "key=value") -> None:

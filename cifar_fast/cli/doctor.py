@@ -1,4 +1,4 @@
-"""What is here, and whether it works: versions, device, data and cache, and a self-test of some ten seconds."""
+"""What `doctor` examines: versions, device, data and cache, and a self-test of ten seconds."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from cifar_fast.utils.environment import hardware, versions
 
 
 def examine() -> dict:
-    "Everything, as JSON-able data; `problems` lists what a user should do something about."
-    found = {"versions": versions(), "machine": machine(), "data": data(), "cache": cache(),
+    "Everything as JSON-able data; `problems` lists what a user should act on."
+    result = {"versions": versions(), "machine": machine(), "data": data(), "cache": cache(),
              "trusted_pickles": {"list": str(trust_list()), "files": len(trusted_sums())}, "self_test": self_test()}
-    found["problems"] = [f"self-test: {name}: {told}" for name, told in found["self_test"]["checks"].items()
-                         if told != "ok"]
-    found["problems"] += [found[part]["problem"] for part in ("data", "cache") if found[part].get("problem")]
-    return found
+    result["problems"] = [f"self-test: {name}: {outcome}" for name, outcome in result["self_test"]["checks"].items()
+                          if outcome != "ok"]
+    result["problems"] += [result[part]["problem"] for part in ("data", "cache") if result[part].get("problem")]
+    return result
 
 
 def machine() -> dict:
@@ -45,34 +45,34 @@ def machine() -> dict:
 
 
 def data() -> dict:
-    "Where CIFAR-10 would come from."
+    "Where CIFAR-10 is read from."
     try:
         tree = named_tree()
         if tree is None:
-            return {"cifar10": "the official archive, downloaded once (CIFAR_FAST_DATA may name an image tree)"}
+            return {"cifar10": "the official archive, downloaded once (CIFAR_FAST_DATA may name a folder of it)"}
         scan_tree(tree)
     except (DataError, OSError) as e:
         return {"cifar10": "not usable", "problem": str(e)}
-    return {"cifar10": f"image tree {tree}"}
+    return {"cifar10": f"image folder {tree}"}
 
 
 def cache() -> dict:
-    "Where decoded images are kept, what is there, and whether more can be."
+    "Where decoded images are stored, which datasets are there, and whether there is room for more."
     folder = cache_folder() / "data"
     entries = sorted(p for p in folder.iterdir() if p.is_dir() and "@" in p.name) if folder.is_dir() else []
-    found = {"folder": str(folder), "holds": {p.name.partition("@")[0]: megabytes(p) for p in entries}}
+    result = {"folder": str(folder), "holds": {p.name.partition("@")[0]: megabytes(p) for p in entries}}
     above = next(p for p in (folder, *folder.parents) if p.exists())
-    found["free_mb"] = shutil.disk_usage(above).free // 2**20
+    result["free_mb"] = shutil.disk_usage(above).free // 2**20
     try:
         with tempfile.TemporaryFile(dir=above):
             pass
     except OSError as e:
-        found["problem"] = f"{folder} cannot be written ({e.strerror}); set CIFAR_FAST_CACHE to a folder that can"
-        return found
-    if found["free_mb"] < 400:
-        found["problem"] = (f"{folder} has {found['free_mb']} MB left, decoded CIFAR-10 takes 185; make room, or set "
+        result["problem"] = f"{folder} cannot be written ({e.strerror}); set CIFAR_FAST_CACHE to a folder that can"
+        return result
+    if result["free_mb"] < 400:
+        result["problem"] = (f"{folder} has {result['free_mb']} MB left, decoded CIFAR-10 takes 185; make room, or set "
                             f"CIFAR_FAST_CACHE to another disk")
-    return found
+    return result
 
 
 def megabytes(folder: Path) -> int:
@@ -82,81 +82,85 @@ def megabytes(folder: Path) -> int:
 # ---------------------------------------------------------------- the self-test
 
 
+class SelfTestError(Exception):
+    "A check whose result is wrong."
+
+
 def self_test() -> dict:
-    "One epoch of `sprint` on a part of digits, twice; export, load, predict. Each check is 'ok' or says what is wrong."
-    began, checks = time.perf_counter(), {}
+    "One epoch of `sprint` on part of digits, twice; export, load, predict. Each check is 'ok' or the error."
+    start, checks = time.perf_counter(), {}
     with tempfile.TemporaryDirectory() as tmp:
-        steps = [("data", lambda kept: digits(Path(tmp))), ("training", trained), ("same seed, same weights", repeated),
-                 ("export and prediction", lambda kept: exported(kept, Path(tmp)))]
-        kept = None
+        steps = [("data", lambda _: small_digits(Path(tmp))), ("training", check_training),
+                 ("same seed, same weights", check_seed),
+                 ("export and prediction", lambda run: check_export(run, Path(tmp)))]
+        state = None  # what a step hands on: the data, then the trained run
         for name, step in steps:
             try:
-                kept, checks[name] = step(kept), "ok"
-            except Exception as e:  # whatever is broken here: that is what the doctor is asked
+                state, checks[name] = step(state), "ok"
+            except Exception as e:  # whatever is broken: to find it is what the doctor is for
                 checks[name] = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
                 break
-    return {"checks": checks, "seconds": round(time.perf_counter() - began, 1)}
+    return {"checks": checks, "seconds": round(time.perf_counter() - start, 1)}
 
 
-def digits(folder: Path):
+def small_digits(folder: Path):
     source = load_source("digits", cache=folder)
     few = replace(source.train, images=np.array(source.train.images[:512]), labels=source.train.labels[:512])
     test = replace(source.test, images=np.array(source.test.images), labels=source.test.labels)
     return replace(source, train=few, test=test)
 
 
-def made(source) -> Run:
+def new_run(source) -> Run:
     return prepare(override(load_recipe("sprint"), ["data=digits", "epochs=1", "bs=64"]), source)
 
 
-def trained(source):
-    run = made(source)
+def check_training(source) -> Run:
+    run = new_run(source)
     fit(run)
     loss = float(run.learn.recorder.losses[-1])
     if not math.isfinite(loss):
-        raise ValueError(f"the loss is {loss}")
-    return source, run
+        raise SelfTestError(f"the loss is {loss}")
+    return run
 
 
-def repeated(kept):
-    source, run = kept
-    again = made(source)
+def check_seed(run: Run) -> Run:
+    again = new_run(run.source)
     fit(again)
     one, other = run.learn.model.state_dict(), again.learn.model.state_dict()
     differ = [k for k in one if not torch.equal(one[k], other[k])]
     if differ and run.device.type == "cpu":  # a GPU adds in any order
-        raise ValueError(f"{len(differ)} of {len(one)} tensors differ, {differ[0]} for one")
-    return kept
+        raise SelfTestError(f"{len(differ)} of {len(one)} tensors differ, {differ[0]} for one")
+    return run
 
 
-def exported(kept, folder: Path):
-    source, run = kept
+def check_export(run: Run, folder: Path) -> Run:
+    source = run.source
     card = {"arch": run.recipe.arch, "vocab": list(source.vocab), "data": {"name": "digits", "fingerprint": ""},
             "normalize": {"mean": list(source.mean), "std": list(source.std)}}
     save_export(folder / "doctor", run.learn.model, card, pickle=False)
     probs = load_export(folder / "doctor").predict(source.test.images)
     if not np.allclose(probs.sum(1), 1, atol=1e-4):
-        raise ValueError("probabilities do not add up to 1")
-    return kept
+        raise SelfTestError("probabilities do not add up to 1")
+    return run
 
 
-# ---------------------------------------------------------------- in words
+# ---------------------------------------------------------------- as text
 
 
-def as_text(found: dict) -> str:
-    m, c, test = found["machine"], found["cache"], found["self_test"]
+def as_text(result: dict) -> str:
+    m, c, test = result["machine"], result["cache"], result["self_test"]
     holds = ", ".join(f"{name} ({size} MB)" for name, size in c["holds"].items()) or "nothing yet"
     lines = [
-        *(f"{name:<16}{version}" for name, version in found["versions"].items()),
+        *(f"{name:<16}{version}" for name, version in result["versions"].items()),
         f"{'CPU':<16}{m['cpu']}, {m['cores']} cores, {m['threads']} threads of torch, "
         f"{'bf16' if m['cpu_has_bf16'] else 'no bf16 (it would be emulated)'}",
         f"{'GPU':<16}{m['gpu'] or 'none'}",
         f"{'device=auto':<16}{m['device']}, precision=auto {m['precision']}, torch.compile "
         f"{'works' if m['compiles'] else 'does not work: ' + m['why_not']}",
-        f"{'CIFAR-10':<16}{found['data']['cifar10']}",
+        f"{'CIFAR-10':<16}{result['data']['cifar10']}",
         f"{'cache':<16}{c['folder']}: {holds}; {c['free_mb']:,} MB free",
-        f"{'trusted .pkl':<16}{found['trusted_pickles']['files']} in {found['trusted_pickles']['list']}",
-        *(f"{'self-test':<16}{name}: {told}" for name, told in test["checks"].items()),
+        f"{'trusted .pkl':<16}{result['trusted_pickles']['files']} in {result['trusted_pickles']['list']}",
+        *(f"{'self-test':<16}{name}: {outcome}" for name, outcome in test["checks"].items()),
         f"{'':<16}{test['seconds']} s",
     ]
-    return "\n".join([*lines, *(f"to do: {problem}" for problem in found["problems"])])
+    return "\n".join([*lines, *(f"to do: {problem}" for problem in result["problems"])])

@@ -37,6 +37,10 @@ def run(argv: list[str] | None) -> int:
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not end the command
             stream.reconfigure(errors="backslashreplace")
     try:
+        if getattr(args, "recipe", None):
+            from cifar_fast.models import register_from_file  # here: it imports torch
+
+            register_from_file(args.recipe)
         code = args.run(args) or 0
         flush()
         return code

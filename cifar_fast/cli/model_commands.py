@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 
-from cifar_fast.cli.command import Command, UsageError, run_path
+from cifar_fast.cli.command import Command, UsageError, add_model_file, run_path
 from cifar_fast.utils.files import expand_path
 
 
 class Audit(Command):
     name = "audit"
     help = "check architectures against the budget"
-    examples = ("audit", "audit cifar_final", "audit resnet18 --strict")
+    examples = ("audit", "audit cifar_final", "audit resnet18 --strict", "audit my_model --recipe mine.py")
 
     @staticmethod
     def add_arguments(parser):
@@ -21,21 +21,22 @@ class Audit(Command):
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
         parser.add_argument("--strict", action="store_true",
                             help="exit with 1 when a rule is broken, or calculated and measured receptive field differ")
+        add_model_file(parser)
 
     @staticmethod
     def run(args):
         import timm
 
         from cifar_fast.audit import audit, audit_table, layer_table
-        from cifar_fast.models import create_arch, published
+        from cifar_fast.models import create_model, published_claims
 
         names = args.arch or timm.list_models("cifar_*")
-        audits = {n: audit(create_arch(n, 10)) for n in names}
+        audits = {n: audit(create_model(n, 10)) for n in names}
         if args.json:
-            print(json.dumps({n: {**a.as_dict(), "stated": published(n)} for n, a in audits.items()}, indent=1))
+            print(json.dumps({n: {**a.as_dict(), "stated": published_claims(n)} for n, a in audits.items()}, indent=1))
         else:
             print(audit_table(list(audits.values())))
-            stated = [(n, published(n)) for n in names if published(n)]
+            stated = [(n, published_claims(n)) for n in names if published_claims(n)]
             if stated:
                 print("\nwhat the published systems state, and what was measured here:")
                 for n, s in stated:
@@ -57,6 +58,7 @@ class Export(Command):
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
+        add_model_file(parser)
 
     @staticmethod
     def run(args):

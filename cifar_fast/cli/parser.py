@@ -12,7 +12,7 @@ from cifar_fast.utils.text import nearest
 PROGRAM = "python -m cifar_fast"
 SHELLS = ("bash", "zsh")
 EPILOG = f"""examples:
-  {PROGRAM} recipe sprint data=digits epochs=5  # no download
+  {PROGRAM} recipe digits                       # no download
   {PROGRAM} recipe final                        # CIFAR-10
   {PROGRAM} recipe final --dry-run epochs=60    # trains nothing
   {PROGRAM} predict exports/final cat.png       # classify an image

@@ -66,11 +66,12 @@ def as_json(rows: list[dict], vocab: list[str], top: int) -> str:
 def write_csv(path: str, vocab: list[str], rows: list[dict]) -> None:
     import pandas as pd
 
+    from cifar_fast.utils.csv import csv_text
     from cifar_fast.utils.files import write_text
 
     frame = pd.DataFrame([[r["file"], r["prediction"], *r["probs"]] for r in rows],
                          columns=["file", "prediction", *vocab])
-    write_text(expand_path(path), frame.to_csv(index=False))
+    write_text(expand_path(path), csv_text(frame))
 
 
 class Serve(Command):

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import replace
 
-from cifar_fast.cli.command import Command, UsageError, run_path
+from cifar_fast.cli.command import Command, UsageError, add_model_file, run_path
 from cifar_fast.utils.files import expand_path
 
 
@@ -30,6 +30,7 @@ class Results(Command):
     @staticmethod
     def run(args):
         from cifar_fast.reporting import results
+        from cifar_fast.utils.csv import csv_text
         from cifar_fast.utils.files import write_text
 
         path = expand_path(args.file)
@@ -47,7 +48,7 @@ class Results(Command):
         elif args.json:
             print(lines.to_json(orient="records", indent=1, force_ascii=False))
         else:
-            print(lines.to_csv(index=False).rstrip() if args.csv else results.terminal(lines))
+            print(csv_text(lines).rstrip("\n") if args.csv else results.terminal(lines))
 
 
 class Report(Command):
@@ -58,6 +59,7 @@ class Report(Command):
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
+        add_model_file(parser)
 
     @staticmethod
     def run(args):
@@ -107,7 +109,7 @@ class Figures(Command):
         for stem in sorted(path.with_suffix("") for path in exports.glob("*.json")):
             try:
                 made, skipped = redraw(stem)
-            except (CifarFastError, ValueError) as e:  # ValueError: a model of somebody's own recipe file
+            except CifarFastError as e:
                 failed += 1
                 print(f"cifar_fast: left out: {e}", file=sys.stderr)
                 continue

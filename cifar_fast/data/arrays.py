@@ -1,4 +1,4 @@
-"""Splits as .npy files: streamed to disk, opened memory-mapped, counted and fingerprinted."""
+"""Splits as .npy files: streamed to disk, opened memory-mapped; their channel statistics and fingerprint."""
 
 import hashlib
 import io
@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Arrays", "SIZE", "channel_stats", "fingerprint", "open_split", "write_split"]
-
 SIZE = 32  # side of every image, pixels
-_ROWS = 4096  # images at a time (12 MB), so that memory does not grow with the data
+ROWS = 4096  # images read at a time (12 MB), so that memory does not grow with the data
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,7 +20,7 @@ class Arrays:
     "The images of one split."
 
     images: np.ndarray  # (N, 32, 32, 3) uint8, a read-only memory map
-    labels: np.ndarray  # (N,) int64, places in the vocab, read-only
+    labels: np.ndarray  # (N,) int64, indices into the vocab, read-only
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,21 +37,21 @@ def write_split(
     "Write `<split>_images.npy` and `<split>_labels.npy` without holding the images in memory."
     labels = []
     with open(folder / f"{split}_images.npy", "wb") as file:
-        file.write(_header(0))
+        file.write(npy_header(0))
         for image, label in rows:
             file.write(image.tobytes())
             labels.append(label)
         file.seek(0)
-        file.write(_header(len(labels)))
-        _flush(file)
+        file.write(npy_header(len(labels)))
+        flush(file)
     with open(folder / f"{split}_labels.npy", "wb") as file:
         np.save(file, labels := np.array(labels, dtype=np.int64))
-        _flush(file)
+        flush(file)
     return labels
 
 
 def open_split(folder: Path, split: str) -> Arrays:
-    "Map what `write_split` left. Raises OSError, EOFError or ValueError where a file is missing or broken."
+    "Open what `write_split` wrote, memory-mapped. Raises OSError, EOFError or ValueError where it is damaged."
     images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
     labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
     if images.dtype != np.uint8 or images.shape != (*labels.shape, SIZE, SIZE, 3) or labels.dtype != np.int64:
@@ -65,10 +63,10 @@ def open_split(folder: Path, split: str) -> Arrays:
 def channel_stats(
     images: np.ndarray,  # (N, H, W, 3) uint8
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:  # mean and std of red, green, blue, in 0..1
-    "Exact, from a histogram. No std is below 1/255, so that a flat channel divides nothing by 0."
+    "Exact, from a histogram. A std is at least 1/255, so that a constant channel is not divided by 0."
     counts = np.zeros((3, 256), dtype=np.int64)
-    for start in range(0, len(images), _ROWS):
-        pixels = images[start : start + _ROWS].reshape(-1, 3)
+    for start in range(0, len(images), ROWS):
+        pixels = images[start : start + ROWS].reshape(-1, 3)
         counts += np.stack([np.bincount(pixels[:, c], minlength=256) for c in range(3)])
     n = int(counts[0].sum())
     sums, squares = ((counts * np.arange(256) ** power).sum(axis=1).tolist() for power in (1, 2))
@@ -77,17 +75,17 @@ def channel_stats(
 
 
 def fingerprint(vocab: tuple[str, ...], splits: dict[str, Arrays]) -> str:
-    "sha256 of class names, pixels and labels in order: the same for the same data, wherever it lies."
+    "sha256 of class names, pixels and labels in order: equal for equal data, wherever it is."
     digest = hashlib.sha256(json.dumps(vocab).encode())
     for split, arrays in splits.items():
         digest.update(f"{split} {arrays.images.shape}".encode())
-        for start in range(0, len(arrays), _ROWS):
-            digest.update(np.ascontiguousarray(arrays.images[start : start + _ROWS]))
+        for start in range(0, len(arrays), ROWS):
+            digest.update(np.ascontiguousarray(arrays.images[start : start + ROWS]))
         digest.update(arrays.labels.astype("<i8").tobytes())
     return digest.hexdigest()
 
 
-def _header(count: int) -> bytes:
+def npy_header(count: int) -> bytes:
     "The .npy header for `count` images; numpy pads it so that its length does not depend on the count."
     shape = (count, SIZE, SIZE, 3)
     file = io.BytesIO()
@@ -95,6 +93,6 @@ def _header(count: int) -> bytes:
     return file.getvalue()
 
 
-def _flush(file) -> None:
+def flush(file) -> None:
     file.flush()
     os.fsync(file.fileno())

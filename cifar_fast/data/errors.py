@@ -2,8 +2,6 @@
 
 from cifar_fast.utils.errors import CifarFastError
 
-__all__ = ["DataError", "ImageError"]
-
 
 class DataError(CifarFastError):
     """Bad input: the message names the file or value and the next step."""

@@ -1,6 +1,6 @@
-"""Each kind of dataset, decoded into a folder: its splits as files, and what a reader must know beside them.
+"""Each kind of dataset, decoded into a folder of .npy files.
 
-All return {"vocab", "splits"}, and "skipped" and "others" where there may be any.
+All return {"vocab", "splits"}, and "skipped" and "others" (see `Source`) where there may be any.
 """
 
 import errno
@@ -19,59 +19,56 @@ from cifar_fast.data.images import read_image
 from cifar_fast.data.tree import File, Tree, seeded_split
 from cifar_fast.utils.log import progress
 
-__all__ = ["fill_from_archive", "fill_from_digits", "fill_from_tree"]
-
-_CHUNK = 256  # images decoded at a time
-_SEED = 0  # of the digits' split, which is the same for everybody
-# Not the image's fault: it must not be remembered as unreadable.
-_PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
+CHUNK = 256  # images decoded at a time
+DIGITS_SEED = 0  # of their split, which is the same for everybody
+# Errors of the system, not of the image: it must not be cached as unreadable.
+TRANSIENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
 def fill_from_tree(tree: Tree, folder: Path) -> dict:
     skipped = []
     for split, files in tree.splits.items():
-        rows = progress(_decoded(files, skipped), len(files), f"decoding {split}", "images")
-        labels = write_split(folder, split, rows)
-        lost = sorted({file.label for file in files} - set(labels.tolist()))
-        if lost:
-            raise DataError(
-                f"no image of class {tree.vocab[lost[0]]!r} in {split} can be read "
-                f"({skipped[-1]}); replace its images or remove the class"
-            )
+        errors: list[tuple[int, str]] = []
+        rows = progress(decoded(files, errors), len(files), f"decoding {split}", "images")
+        labels = set(write_split(folder, split, rows).tolist())
+        if lost := next(((label, error) for label, error in errors if label not in labels), None):
+            raise DataError(f"no image of class {tree.vocab[lost[0]]!r} in {split} can be read ({lost[1]}); "
+                            "replace its images or remove the class")
+        skipped += [error for _, error in errors]
     return {"vocab": tree.vocab, "splits": list(tree.splits), "skipped": skipped, "others": tree.others}
 
 
-def _decoded(files: list[File], skipped: list[str]) -> Iterator[tuple[np.ndarray, int]]:
-    "Images and labels, in order; what cannot be read is added to `skipped`."
+def decoded(files: list[File], errors: list[tuple[int, str]]) -> Iterator[tuple[np.ndarray, int]]:
+    "Images and labels, in order; of each image that cannot be read, label and error are added to `errors`."
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(files), _CHUNK):
-            chunk = files[start : start + _CHUNK]
-            for file, image in zip(chunk, pool.map(_try_image, chunk), strict=True):
+        for start in range(0, len(files), CHUNK):
+            chunk = files[start : start + CHUNK]
+            for file, image in zip(chunk, pool.map(try_image, chunk), strict=True):
                 if isinstance(image, ImageError):
-                    skipped.append(str(image))
+                    errors.append((file.label, str(image)))
                 else:
                     yield image, file.label
 
 
-def _try_image(file: File) -> np.ndarray | ImageError:
+def try_image(file: File) -> np.ndarray | ImageError:
     try:
         return read_image(file.path, SIZE)
     except ImageError as error:
         cause = error.__cause__
-        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _PASSING:
-            raise DataError(f"{error}; the fault is not the image's: run the same command again") from error
+        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in TRANSIENT:
+            raise DataError(f"{error}; the system could not read it: run the same command again") from error
         return error
 
 
 def fill_from_digits(folder: Path) -> dict:
-    "1,797 scans of 8 x 8 pixels in 17 greys, enlarged; 20 % of each digit are the test set."
+    "1,797 scans of 8×8 pixels in 17 greys, enlarged; 20 % of each digit are the test set."
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     greys = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     large = [Image.fromarray(g).resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB") for g in greys]
     images, labels = np.stack([np.asarray(image) for image in large]), digits.target
-    test = seeded_split(labels, _SEED)
+    test = seeded_split(labels, DIGITS_SEED)
     for split, part in (("train", ~test), ("test", test)):
         write_split(folder, split, zip(images[part], labels[part].tolist(), strict=True))
     return {"vocab": [str(digit) for digit in digits.target_names], "splits": ["train", "test"]}

@@ -1,4 +1,4 @@
-"""Any image → a square of uint8 RGB. Training and prediction both read their images here."""
+"""Any image → a square of uint8 RGB; training and prediction read their images the same way."""
 
 import functools
 import io
@@ -12,17 +12,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from cifar_fast.data.errors import ImageError
 from cifar_fast.utils.text import printable
 
-__all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "read_image"]
-
-MAX_PIXELS = 64_000_000  # by the header, before decoding: about 0.7 GB at the peak of the worst mode
+MAX_PIXELS = 64_000_000  # by the header, before decoding: about 0.7 GB of memory in the worst mode
 MAX_BYTES = 512 * 2**20  # of a file on disk; 64 megapixels of raw 16-bit RGBA just fit
-# Raster formats only: Pillow would hand EPS to Ghostscript, which is a program, not an image.
-_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+# Raster formats only: Pillow would run Ghostscript on EPS.
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 EXTENSIONS = frozenset(
     ".apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .mpo .pbm .pgm .png .pnm"
     " .ppm .tif .tiff .webp".split()
 )
-_ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 def read_image(
@@ -31,58 +29,58 @@ def read_image(
 ) -> np.ndarray:  # (size, size, 3) uint8, RGB
     """Decode an image, turn it upright, crop its centre square and bring that to `size` with antialiasing.
 
-    Cropped rather than squashed, so that things keep their proportions; a size x size RGB image passes bit
-    for bit. Transparency is put on white, as on a page. The first frame of an animation counts. Sixteen bits
-    of grey become eight by the full range (65535 → 255), floats by 0..1 or 0..255, whichever holds them, and
-    other ranges by their own minimum and maximum. Colour profiles are not applied.
+    Cropped rather than squashed, so that things keep their proportions; a size×size RGB image comes out
+    unchanged. Transparency becomes white. Of an animation the first frame is read. Greys of 16 bits are scaled
+    by their full range (65535 → 255), floats by 0..1 or 0..255, whichever holds them, and other ranges by
+    their own minimum and maximum. Colour profiles are not applied.
     Raises ImageError, which names the image and the reason, whatever is wrong with it.
     """
     try:
         if isinstance(source, Image.Image):
-            return _square(source, size)
+            return square(source, size)
         if isinstance(source, bytes | bytearray | memoryview):
-            return _decode(io.BytesIO(source), size)
+            return decode(io.BytesIO(source), size)
         if hasattr(source, "read"):
-            return _decode(source, size)
-        _check_file(source)
+            return decode(source, size)
+        check_file(source)
         with open(source, "rb") as file:
-            return _decode(file, size)
+            return decode(file, size)
     except Exception as error:  # Pillow's decoders raise nearly everything: SyntaxError, struct.error, …
-        raise ImageError(f"{_name(source)}: {_reason(error)}") from error
+        raise ImageError(f"{source_name(source)}: {reason_of(error)}") from error
 
 
-def _check_file(path) -> None:
-    "Refuse what would block (a pipe), never end (a device) or not fit, before it is opened."
-    facts = os.stat(path)
-    if stat.S_ISDIR(facts.st_mode):
+def check_file(path) -> None:
+    "Raise ImageError, before it is opened, for what would block (a pipe), never end (a device) or is too large."
+    info = os.stat(path)
+    if stat.S_ISDIR(info.st_mode):
         raise ImageError("is a folder, not an image")
-    if not stat.S_ISREG(facts.st_mode):
+    if not stat.S_ISREG(info.st_mode):
         raise ImageError("is not a regular file")
-    if facts.st_size == 0:
+    if info.st_size == 0:
         raise ImageError("is empty (0 bytes)")
-    if facts.st_size > MAX_BYTES:
-        raise ImageError(f"has {facts.st_size:,} bytes, more than the {MAX_BYTES:,} allowed")
+    if info.st_size > MAX_BYTES:
+        raise ImageError(f"has {info.st_size:,} bytes, more than the {MAX_BYTES:,} allowed")
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
     "The allowed formats this Pillow can open."
     Image.init()
-    return tuple(f for f in _FORMATS if f in Image.OPEN)
+    return tuple(f for f in FORMATS if f in Image.OPEN)
 
 
-def _decode(file, size: int) -> np.ndarray:
-    with Image.open(file, formats=_formats()) as image:
-        return _square(image, size)
+def decode(file, size: int) -> np.ndarray:
+    with Image.open(file, formats=formats()) as image:
+        return square(image, size)
 
 
-def _square(image: Image.Image, size: int) -> np.ndarray:
+def square(image: Image.Image, size: int) -> np.ndarray:
     width, height = image.size
     if not 0 < width * height <= MAX_PIXELS:
         raise ImageError(f"has {width} x {height} pixels; from 1 to {MAX_PIXELS:,} are allowed")
     image.load()  # before EXIF is asked for, so that a truncated image fails here and only once
-    image = _upright(image)
-    image = _eight_bits(_centre(image))
+    image = upright(image)
+    image = eight_bits(centre_square(image))
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)  # antialiased; RGBA premultiplied
     if image.mode == "RGBA":
@@ -91,15 +89,15 @@ def _square(image: Image.Image, size: int) -> np.ndarray:
     return np.array(image)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    "Turned as EXIF says; a broken EXIF block is no reason to lose a readable image."
+def upright(image: Image.Image) -> Image.Image:
+    "Turned as EXIF says; an image with a broken EXIF block is read as it is."
     try:
-        return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
+        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
     except Exception:
         return image
 
 
-def _centre(image: Image.Image) -> Image.Image:
+def centre_square(image: Image.Image) -> Image.Image:
     width, height = image.size
     if width == height:
         return image
@@ -108,21 +106,21 @@ def _centre(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    "In mode RGB, or RGBA where something is transparent."
+def eight_bits(image: Image.Image) -> Image.Image:
+    "In mode RGB, or RGBA where a part is transparent."
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_scaled(np.asarray(image))).convert("RGB")
+        return Image.fromarray(to_uint8(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         return image if image.mode == "RGBA" else image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _scaled(values: np.ndarray) -> np.ndarray:
+def to_uint8(values: np.ndarray) -> np.ndarray:
     "Grey values of more than eight bits (unsigned 16, signed 32 or float) as uint8, same shape."
     tops = (1.0, 255.0) if values.dtype.kind == "f" else (65535.0,)
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ImageError("has pixels that are infinite or not a number")
+        raise ImageError("has non-finite pixels (NaN or infinity)")
     fitting = [top for top in tops if 0 <= low and high <= top]
     low, high = (0.0, fitting[0]) if fitting else (low, high)
     scaled = np.empty(values.shape, dtype=np.uint8)
@@ -132,17 +130,17 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _name(source) -> str:
+def source_name(source) -> str:
     if isinstance(source, str | os.PathLike):
         return printable(source)
     name = getattr(source, "filename", None) or getattr(source, "name", None)
     return printable(name) if isinstance(name, str | bytes | os.PathLike) and name else "image"
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its own text is the address of a Python object
+def reason_of(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own text names a Python object
         return "is not an image in a format known here"
-    if isinstance(error, Image.DecompressionBombError):  # its own text speaks to whoever wrote the program
+    if isinstance(error, Image.DecompressionBombError):  # its own text is for programmers
         return f"has too many pixels; from 1 to {MAX_PIXELS:,} are allowed"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

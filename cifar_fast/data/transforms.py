@@ -1,4 +1,4 @@
-"""Albumentations inside a fastai DataBlock."""
+"""Albumentations inside a fastai DataBlock, on single images and on whole batches."""
 
 import mmap
 import os
@@ -8,17 +8,33 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks th
 import albumentations
 import numpy as np
 import torch
-from fastai.data.transforms import ToTensor
-from fastai.torch_core import TensorImage
-from fasttransform import ItemTransform, Transform
+from fastai.data.transforms import Categorize, ToTensor
+from fastai.torch_core import TensorBase, TensorCategory, TensorImage
+from fasttransform import Transform
 from PIL import Image
 
-from cifar_fast.data.batched import batched
 from cifar_fast.data.images import read_image
+from cifar_fast.data.vectorized import vectorized
 
 
 class ImageArray(np.ndarray):
-    "A decoded image: (32, 32, 3) uint8, RGB."
+    "A decoded image: (H, W, 3) uint8, RGB."
+
+
+class ImageBatch(TensorBase):
+    "Decoded images: (N, H, W, 3) uint8, RGB, on any device."
+
+
+class Items(list):
+    "The dataset's items of one batch, which a transform reads together."
+
+    def __init__(
+        self,
+        items,  # row numbers, or files and images, of one kind
+        device: torch.device | None = None,  # where the images are kept and the batch is made, None for memory
+    ):
+        super().__init__(items)
+        self.device = device
 
 
 @ToTensor
@@ -27,30 +43,44 @@ def encodes(self, o: ImageArray):
     return TensorImage(torch.from_numpy(np.ascontiguousarray(o)).permute(2, 0, 1))
 
 
+@ToTensor
+def encodes(self, o: ImageBatch):
+    "NHWC uint8 → NCHW uint8 `TensorImage`, without a copy: what torch calls channels_last."
+    return TensorImage(o.as_subclass(torch.Tensor).permute(0, 3, 1, 2))
+
+
 class ReadImage(Transform):
     "The first step of an image: a row number looks into the decoded arrays, anything else is read by PIL."
 
     # A DataBlock infers from this which inputs `learn.predict` may be given.
     input_types = (int, np.integer, str, os.PathLike, bytes, np.ndarray, object)
 
-    kept = None  # on a device: its name, and all images
+    on_device = None  # a device, and all images there
 
-    def __init__(self, *parts):  # uint8 arrays (N, 32, 32, 3), as if they were one after the other
+    def __init__(self, *parts):  # uint8 arrays (N, H, W, 3), as if they were one after the other
         super().__init__()
         self.parts = parts
 
     def encodes(self, o):
-        if isinstance(o, int | np.integer):
-            image = self.row(o)
-        else:
-            image = read_image(Image.fromarray(o) if isinstance(o, np.ndarray) else o)
-        return np.array(image).view(ImageArray)  # a copy: the arrays are mapped read-only
+        return np.array(self.image(o)).view(ImageArray)  # a copy: the arrays are mapped read-only
 
-    def row(self, i: int) -> np.ndarray:
+    def encodes(self, items: Items):
+        if not isinstance(items[0], int | np.integer):
+            return ImageBatch(torch.from_numpy(np.stack([self.image(o) for o in items])))
+        if items.device is not None:
+            return ImageBatch(self.images_on(items.device)[torch.tensor(items, device=items.device)])
+        first = np.asarray(self.parts[0])  # without np.memmap's own indexing, which costs more than the copy
+        images = first[items] if max(items) < len(first) else np.stack([self.image(i) for i in items])
+        return ImageBatch(torch.from_numpy(images))
+
+    def image(self, o) -> np.ndarray:
+        "One image, (H, W, 3) uint8. Raises ImageError where it cannot be read."
+        if not isinstance(o, int | np.integer):
+            return read_image(Image.fromarray(o) if isinstance(o, np.ndarray) else o)
         for part in self.parts:
-            if i < len(part):
-                return part[i]
-            i -= len(part)
+            if o < len(part):
+                return part[o]
+            o -= len(part)
         raise IndexError("row number beyond the last image")
 
     def __getstate__(self):
@@ -58,7 +88,7 @@ class ReadImage(Transform):
         # (A slice of one keeps its file's offset, so it goes as it is.)
         named = [(p.filename, p.dtype.str, p.shape, p.offset)
                  if isinstance(p, np.memmap) and isinstance(p.base, mmap.mmap) else p for p in self.parts]
-        return {**self.__dict__, "parts": named, "kept": None}
+        return {**self.__dict__, "parts": named, "on_device": None}
 
     def __setstate__(self, state):
         # Where the file is gone, as for a Learner that was exported elsewhere, images can still be read.
@@ -66,26 +96,34 @@ class ReadImage(Transform):
                  if not isinstance(p, tuple) or os.path.isfile(p[0])]
         self.__dict__.update(state, parts=tuple(parts))
 
-    def take(self, rows) -> np.ndarray:
-        "The images of row numbers as one array (N, 32, 32, 3) uint8, a copy."
-        first = np.asarray(self.parts[0])  # without np.memmap's own indexing, which costs more than the copy
-        return first[rows] if max(rows) < len(first) else np.stack([self.row(i) for i in rows])
-
     @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.parts)
 
-    def on(self, device: torch.device) -> torch.Tensor:
-        "All images on `device`, (N, 32, 32, 3) uint8: brought there once, for as long as this object lives."
-        if self.kept is None or self.kept[0] != device:
-            self.kept = device, torch.cat([torch.from_numpy(np.array(part)).to(device) for part in self.parts])
-        return self.kept[1]
+    def images_on(self, device: torch.device) -> torch.Tensor:
+        "All images, (N, H, W, 3) uint8: copied to `device` once, for as long as this object lives."
+        if self.on_device is None or self.on_device[0] != device:
+            self.on_device = device, torch.cat([torch.from_numpy(np.array(part)).to(device) for part in self.parts])
+        return self.on_device[1]
 
 
-class AlbumentationsTransform(ItemTransform):
+class ReadLabel(Categorize):
+    "The first step of a label: row number → class number, decoded to the class name."
+
+    def __init__(self, vocab, *parts):  # class names; int64 arrays (N,), as if they were one after the other
+        super().__init__(vocab=list(vocab), sort=False)
+        self.labels = np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def encodes(self, i):
+        return TensorCategory(int(self.labels[i]))
+
+    def encodes(self, items: Items):
+        return TensorCategory(torch.from_numpy(self.labels[items]))
+
+
+class AlbumentationsTransform(Transform):
     "One object with a training and a validation pipeline: fastai keeps only the last item transform of a class."
 
-    split_idx = None  # chosen below, per split
     order = 2  # before ToTensor (5): Albumentations works on uint8 HWC arrays
 
     def __init__(self,
@@ -95,39 +133,35 @@ class AlbumentationsTransform(ItemTransform):
         super().__init__()
         # `is_check_shapes` compares images with masks, of which there are none.
         self.train, self.valid = (albumentations.Compose(list(t), is_check_shapes=False) for t in (train, valid))
-        self.twin, self.rng = batched(train), np.random.default_rng()
+        self.vectorized, self.rng = vectorized(train), np.random.default_rng()
+        self.pipeline = self.train
 
     def __call__(self, x, split_idx=None, **kwargs):
-        # The pipelines are called directly: fastai's type dispatch would cost more than a flip does.
-        image, *rest = x
-        return (self.apply(np.asarray(image), split_idx).view(ImageArray), *rest)
+        self.pipeline = self.valid if split_idx else self.train
+        return super().__call__(x, split_idx=split_idx, **kwargs)
 
-    def apply(self, image: np.ndarray, split_idx: int | None) -> np.ndarray:
-        "One image, (H, W, 3) uint8, through the pipeline of its split."
-        aug = self.valid if split_idx else self.train
-        return aug(image=image)["image"] if aug.transforms else image
+    def encodes(self, image: ImageArray | Image.Image):
+        return self.augment(np.array(image)).view(ImageArray)
 
-    def apply_all(self, images: np.ndarray, split_idx: int | None) -> np.ndarray:
-        "Images (N, H, W, 3) uint8 through the pipeline of their split, as one array (N, h, w, 3)."
-        if self.twin and not split_idx:
-            return self.twin(images, self.rng)
-        return np.stack([self.apply(image, split_idx) for image in images])
+    def encodes(self, images: ImageBatch):
+        if not self.pipeline.transforms:
+            return images
+        if self.is_vectorized(self.pipeline):
+            return ImageBatch(self.vectorized(images.as_subclass(torch.Tensor), self.rng))
+        return ImageBatch(torch.from_numpy(np.stack([self.augment(image) for image in images.numpy()])))
 
-    def can_gather(self, split_idx: int | None) -> bool:
-        "Whether `gather` serves this split: a pipeline with a twin, or an empty one."
-        return not self.valid.transforms if split_idx else bool(self.twin or not self.train.transforms)
+    def augment(self, image: np.ndarray) -> np.ndarray:
+        return self.pipeline(image=image)["image"] if self.pipeline.transforms else image
 
-    def gather(self, store: torch.Tensor, items: list[int], split_idx: int | None) -> torch.Tensor:
-        "What `apply_all` gives for the images `items` of `store` (N, H, W, 3) uint8, made on its device."
-        if self.twin and not split_idx:
-            return self.twin.gather(store, items, self.rng)
-        return store[torch.tensor(items, device=store.device)]
+    def is_vectorized(self, pipeline) -> bool:
+        return pipeline is self.train and self.vectorized is not None
 
-    def decode(self, x, **kwargs):
-        return x
+    def runs_on_any_device(self, split_idx: int | None) -> bool:
+        "Whether the pipeline of this split needs no Albumentations: a vectorized or an empty one."
+        pipeline = self.valid if split_idx else self.train
+        return not pipeline.transforms or self.is_vectorized(pipeline)
 
     def seed(self, seed: int) -> None:
         "Seed the training pipeline; Albumentations ignores the global seeds."
-        if self.twin:
-            self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
         self.train.set_random_seed(seed)

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from cifar_fast.models import create_arch
+from cifar_fast.models import ModelError, create_model
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import expand_path, read_regular, regular, whole
 from cifar_fast.utils.text import nearest, printable
@@ -196,8 +196,8 @@ def require_fit(
     arch = card["arch"]
     try:
         with torch.device("meta"):  # without memory: the file has not shown yet that it fills it
-            wanted = create_arch(arch, len(card["vocab"])).state_dict()
-    except ValueError as e:
+            wanted = create_model(arch, len(card["vocab"])).state_dict()
+    except ModelError as e:
         raise ExportError(f"{path.with_suffix('.json')}: {e}") from None
     except Exception as e:  # some of timm's cannot be made without memory, or not for any number of classes
         raise ExportError(f"{path.with_suffix('.json')}: {arch} cannot be made for this: {short(e)}") from None

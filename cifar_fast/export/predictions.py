@@ -1,36 +1,39 @@
-"""What a net said about each image of the set it was measured on, kept beside its run."""
+"""What a model predicted for each image of the set it was measured on, saved beside its run."""
 
 from __future__ import annotations
 
 import json
 import zipfile
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import atomic_write
+from cifar_fast.utils.text import printable
 
 NAME = "predictions.npz"
 MOST_BYTES = 1 << 30  # decompressed; 10,000 images of ten classes take 0.2 MB
+HALF = 1e-3  # probabilities in a file are float16: a sum of one may be off by this much
 
 
 class PredictionsError(CifarFastError):
-    "A file of predictions that cannot be worked with; the message names it and the next step."
+    "A file of predictions that cannot be used; the message names it and the next step."
 
 
 @dataclass(frozen=True)
 class Predictions:
-    "Plain predictions (no TTA) of N images of C classes, in the order of the dataset."
+    "Predictions (without TTA) of N images of C classes, in the order of the dataset."
 
-    labels: np.ndarray  # (N,) int64, places in `vocab`
+    labels: np.ndarray  # (N,) int64, indices into `vocab`
     predicted: np.ndarray  # (N,) int64, likewise
-    probabilities: np.ndarray  # (N, C) float32; as precise as float16 once they have been in a file
+    probabilities: np.ndarray  # (N, C) float32; as precise as float16 when read from a file
     vocab: tuple[str, ...]
-    images: str  # names the very images and their order: two nets with the same value can be paired
+    images: str  # identifies the images and their order: two models with the same value can be paired
     on: str  # "test" or "held-out"
-    items: np.ndarray | None = None  # (N,) int64, places in train of held-out images; None for all of test in order
+    items: np.ndarray | None = None  # (N,) int64, indices into train of held-out images; None for all of test in order
 
     @property
     def correct(self) -> np.ndarray:
@@ -39,9 +42,9 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         about = json.dumps({"vocab": self.vocab, "images": self.images, "on": self.on})
-        place = np.uint8 if len(self.vocab) <= 256 else np.uint16
+        index = np.uint8 if len(self.vocab) <= 256 else np.uint16
         with atomic_write(path) as tmp, open(tmp, "wb") as f:
-            np.savez_compressed(f, labels=self.labels.astype(place), predicted=self.predicted.astype(place),
+            np.savez_compressed(f, labels=self.labels.astype(index), predicted=self.predicted.astype(index),
                                 probabilities=self.probabilities.astype(np.float16), about=np.array(about),
                                 **({} if self.items is None else {"items": self.items.astype(np.uint32)}))
 
@@ -49,27 +52,75 @@ class Predictions:
     def load(cls, path: Path) -> Predictions:
         "Raises PredictionsError; no pickle is read."
         try:
-            with zipfile.ZipFile(path) as archive:
-                if sum(i.file_size for i in archive.infolist()) > MOST_BYTES:
-                    raise ValueError("it is larger than any such file of ours")
-            with np.load(path, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                found = cls(file["labels"].astype(np.int64), file["predicted"].astype(np.int64),
-                            file["probabilities"].astype(np.float32), tuple(map(str, about["vocab"])),
-                            str(about["images"]), str(about["on"]),
-                            file["items"].astype(np.int64) if "items" in file else None)
-            n, c = len(found.labels), len(found.vocab)
-            if found.probabilities.shape != (n, c) or found.predicted.shape != (n,) or found.labels.shape != (n,):
-                raise ValueError("its arrays do not fit each other")
-            if (found.items is None) != (found.on == "test") or (found.items is not None and len(found.items) != n):
-                raise ValueError("it does not say which images these are")
-            if n and max(found.labels.max(), found.predicted.max()) >= c:
-                raise ValueError(f"it names a class beyond its {c}")
-            if not np.isfinite(found.probabilities).all():
-                raise ValueError("it holds probabilities that are no numbers")
+            predictions = cls(**read_arrays(path))
+            predictions.check()
+            return predictions
         except FileNotFoundError:
             raise PredictionsError(f"no {path}: python -m cifar_fast report {path.parent} makes it") from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as e:
-            raise PredictionsError(f"{path} is no file of predictions ({e}); remove it, and "
-                                   f"python -m cifar_fast report {path.parent} makes it anew") from None
-        return found
+        except Exception as e:  # whatever zipfile, zlib and numpy raise on somebody's file
+            reason = f"missing: {printable(e)}" if isinstance(e, KeyError) else printable(e) or type(e).__name__
+            raise PredictionsError(f"{path} is not a file of predictions ({reason}); remove it, and "
+                                   f"python -m cifar_fast report {path.parent} makes it again") from None
+
+    def check(self) -> None:
+        "Raises ValueError where the values cannot be predictions."
+        n, c = len(self.labels), len(self.vocab)
+        if not n or not c:
+            raise ValueError(f"it holds {n} images of {c} classes")
+        if self.predicted.shape != (n,) or self.probabilities.shape != (n, c):
+            raise ValueError("its arrays do not fit each other")
+        if (self.items is None) != (self.on == "test") or (self.items is not None and self.items.shape != (n,)):
+            raise ValueError("it does not say which images these are")
+        for name, values in (("label", self.labels), ("predicted class", self.predicted)):
+            if values.min() < 0 or values.max() >= c:
+                wrong = values[(values < 0) | (values >= c)][0]
+                raise ValueError(f"{name} {wrong} is none of its {c} classes")
+        if self.items is not None and (self.items.min() < 0 or len(np.unique(self.items)) < n):
+            raise ValueError("it names an image twice, or one before the first")
+        if not (np.abs(self.probabilities.sum(1) - 1) < 10 * HALF).all() or (self.probabilities < 0).any():
+            raise ValueError("its probabilities do not sum to one")  # which non-finite ones do not either
+        chosen = np.take_along_axis(self.probabilities, self.predicted[:, None], 1)[:, 0]
+        if (chosen < self.probabilities.max(1) - HALF).any():
+            raise ValueError("a predicted class is not the most probable one")
+
+
+def read_arrays(path: Path) -> dict:
+    "The fields of `Predictions` from a file; no array is larger than what the file holds."
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
+            raise ValueError(f"it is larger than {MOST_BYTES >> 20} MB")
+        for entry in archive.infolist():
+            with archive.open(entry) as f:
+                require_size(f, entry.file_size)
+    with np.load(path, allow_pickle=False) as file:
+        about = json.loads(str(file["about"]))
+        vocab, images, on = about["vocab"], about["images"], about["on"]
+        if not isinstance(vocab, list) or not all(isinstance(v, str) for v in vocab):
+            raise ValueError("its class names are not a list of texts")
+        if not isinstance(images, str) or on not in ("test", "held-out"):
+            raise ValueError("it does not say which images these are")
+        indices = {name: whole_numbers(file, name) for name in ("labels", "predicted", "items") if name in file}
+        probabilities = file["probabilities"]
+    if probabilities.dtype.kind != "f" or probabilities.ndim != 2:
+        raise ValueError("its probabilities are not a table of fractions")
+    return {**indices, "probabilities": probabilities.astype(np.float32), "vocab": tuple(vocab), "images": images,
+            "on": on}
+
+
+def require_size(f, size: int) -> None:
+    "Raises ValueError where a .npy claims more than its `size` bytes, which numpy would allocate before it reads."
+    version = np.lib.format.read_magic(f)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(f)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"it claims an array of shape {shape}, which it does not hold")
+
+
+def whole_numbers(file, name: str) -> np.ndarray:
+    "A vector of integers as int64."
+    values = file[name]
+    if values.dtype.kind not in "iu" or values.ndim != 1:
+        raise ValueError(f"its {name} are not a list of whole numbers")
+    return values.astype(np.int64)

@@ -28,8 +28,9 @@ from cifar_fast.export.files import (
     read_weights,
     short,
 )
+from cifar_fast.export.own_models import recipe_files_by_value
 from cifar_fast.export.trust import require_trust
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.utils.files import atomic_write, expand_path, read_regular, rollback_on_error
 from cifar_fast.utils.text import printable
 
@@ -120,7 +121,8 @@ def save_pickle(path: Path, card: dict, state: dict) -> None:
     learn, content = inference_learner(card, state), io.BytesIO()
     learn.dls = learn.dls.new_empty()
     # As `learn.export` does. It writes into the file itself, and torch says of a full disk "unexpected pos 128 vs 0".
-    torch.save(learn, content, pickle_module=cloudpickle, pickle_protocol=2)
+    with recipe_files_by_value():
+        torch.save(learn, content, pickle_module=cloudpickle, pickle_protocol=2)
     path.write_bytes(content.getbuffer())
 
 
@@ -138,7 +140,7 @@ def inference_learner(card: dict, state: dict):
                     mean=tuple(card["normalize"]["mean"]), std=tuple(card["normalize"]["std"]),
                     fingerprint=card["data"].get("fingerprint", ""), skipped=(), origin="export")
     dls = data_block(source, [0], [0]).dataloaders(np.arange(1), bs=1, num_workers=0, device=torch.device("cpu"))
-    model = create_arch(card["arch"], len(card["vocab"]))
+    model = create_model(card["arch"], len(card["vocab"]))
     model.load_state_dict(state)
     return Learner(dls, model.eval(), loss_func=CrossEntropyLossFlat(), metrics=accuracy, path=Path("."))
 
@@ -149,7 +151,7 @@ def load_export(stem: str | Path, device: str | torch.device = "cpu") -> Predict
     state = read_weights(stem, card)
     path = export_files(stem)[0]
     try:
-        model = create_arch(card["arch"], len(card["vocab"]))
+        model = create_model(card["arch"], len(card["vocab"]))
         model.load_state_dict(state)
     except (MemoryError, RuntimeError) as e:
         raise ExportError(f"{path} cannot be opened: {short(e)}") from None

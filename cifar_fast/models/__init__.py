@@ -1,6 +1,7 @@
-"""The architectures. Importing this registers them with timm: `timm.create_model("cifar_final")`."""
+"""The models. Importing this registers them with timm: `timm.create_model("cifar_final")`."""
 
 import sys
+from pathlib import Path
 
 import timm
 from timm.models import is_model, model_entrypoint
@@ -13,30 +14,45 @@ from cifar_fast.models.netv2 import cifar_netv2
 from cifar_fast.models.optimized200k import cifar_optimized200k
 from cifar_fast.models.sprint import cifar_sprint
 from cifar_fast.models.strided import cifar_strided
+from cifar_fast.recipe.registry import recipe_path, run_recipe_file
+from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.text import nearest
 
 __all__ = [
-    "cifar_final", "cifar_mirror", "cifar_mobile", "cifar_net", "cifar_netv2", "cifar_optimized200k",
-    "cifar_sprint", "cifar_strided", "create_arch", "published", "require_arch",
+    "ModelError", "cifar_final", "cifar_mirror", "cifar_mobile", "cifar_net", "cifar_netv2", "cifar_optimized200k",
+    "cifar_sprint", "cifar_strided", "create_model", "published_claims", "register_from_file", "require_model",
 ]
 
 
-def published(arch: str) -> dict | None:
-    "What the authors of architecture `arch` state about it (module constant PUBLISHED); None if nobody does."
+class ModelError(CifarFastError):
+    "A model that timm does not know by this name; the message names what to import."
+
+
+def published_claims(arch: str) -> dict | None:
+    "What the authors of `arch` state about it (module constant PUBLISHED); None where nobody does."
     if not is_model(arch):
         return None
     return getattr(sys.modules[model_entrypoint(arch).__module__], "PUBLISHED", None)
 
 
-def require_arch(arch: str) -> None:
-    "Raises ValueError that names the architectures of this project where `arch` is none that timm knows."
+def register_from_file(path: str | Path) -> None:
+    """Run a recipe file, so that timm knows the models which it registers. Raises RecipeError.
+
+    Call it for files of your own only: this runs their code.
+    """
+    run_recipe_file(recipe_path(str(path)))
+
+
+def require_model(arch: str) -> None:
+    "Raises ModelError, with the names of this project's models, unless timm knows `arch`."
     if not is_model(arch):
-        known = timm.list_models()
-        raise ValueError(f"no architecture is called {arch!r}{nearest(arch, known)}; there are "
-                         f"{', '.join(timm.list_models('cifar_*'))}, and what else timm.list_models() knows")
+        raise ModelError(f"no model is called {arch!r}{nearest(arch, timm.list_models())}; there are "
+                         f"{', '.join(timm.list_models('cifar_*'))}, and all others of timm.list_models(). If a file "
+                         f"of your own registers it, name that file: --recipe FILE.py, or in Python "
+                         f"cifar_fast.models.register_from_file('FILE.py')")
 
 
-def create_arch(arch: str, num_classes: int):
-    "`timm.create_model(arch)` for 32×32 RGB. Raises ValueError."
-    require_arch(arch)
+def create_model(arch: str, num_classes: int):
+    "`timm.create_model(arch)` for 32×32 RGB. Raises ModelError."
+    require_model(arch)
     return timm.create_model(arch, num_classes=num_classes)

@@ -1,27 +1,24 @@
-"""The flagship before `cifar_mirror`, of plain convolutions: made for a CPU, where few large dense ones are fast."""
+"""Few, large, dense convolutions, which a CPU runs fast. It was the model of recipe `final` before `cifar_mirror`."""
 
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from cifar_fast.models.layers import CifarNet, Residual, cifar_cfg, conv_bn_act, create, dense_block, separable
+from cifar_fast.models.layers import CifarModel, Residual, cifar_cfg, conv_bn_act, create, dense_block, separable
 
 
-class CifarFinal(CifarNet):
+class CifarFinal(CifarModel):
     """3×3 stem at 32×32 → dense residual blocks at 16×16 → dilated, then separable residual blocks at 8×8.
 
-    Only the thin stem runs at full resolution: there a CPU pays for memory traffic more than for arithmetic. A
-    patch stem (2×2, stride 2) was a third faster and 5 points behind after the same four epochs (one run each, 45,000
-    images, validated on the other 5,000, two AVX2 cores).
+    Only the narrow stem runs at full resolution: there a CPU pays for memory traffic more than for arithmetic.
     """
 
     def __init__(
         self,
-        num_classes: int = 10,
         in_chans: int = 3,
-        drop_rate: float = 0.0,  # before the classifier
         widths: tuple[int, int, int] = (16, 48, 72),  # channels at 32×32, 16×16 and 8×8
         depths: tuple[int, int, int] = (1, 1, 3),  # residual blocks: dense, dilated, separable
         act_layer: str = "relu",
+        **head,  # as `CifarModel` takes them: num_classes, drop_rate, global_pool
     ):
         stem, w1, w2 = widths
         dense, dilated, light = depths
@@ -35,7 +32,8 @@ class CifarFinal(CifarNet):
             conv_bn_act(w1, w2, stride=2, **act), *(dense_block(w2, dilation=2, **act) for _ in range(dilated))))
         features.add_module("stage3", nn.Sequential(
             *(Residual(separable(w2, w2, act_layer=""), act_layer) for _ in range(light))))
-        super().__init__(features, w2, num_classes, drop_rate)
+        levels = [("stem", stem, 1), ("stage1", w1, 2), ("stage2", w2, 4), ("stage3", w2, 4)]
+        super().__init__(features, levels, in_chans, **head)
 
 
 default_cfgs = generate_default_cfgs({

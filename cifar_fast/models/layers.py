@@ -1,7 +1,9 @@
-"""What the architectures share: a base class that behaves as timm users expect, and a few blocks."""
+"""What the models share: a base class with the interface of timm's own models, and a few blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
+import torch
 from timm.layers import ClassifierHead, get_act_layer, get_padding
 from timm.models import build_model_with_cfg
 from torch import Tensor, nn
@@ -10,29 +12,36 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 
-class CifarNet(nn.Module):
-    "A feature extractor and a head: global average pooling, dropout, classifier."
+class CifarModel(nn.Module):
+    "Features and a head: global pooling, dropout, classifier."
 
     def __init__(
         self,
-        features: nn.Module,  # images (N, in_chans, H, W) → the last map (N, num_features, h, w)
-        num_features: int,
-        num_classes: int = 10,  # 0 leaves the classifier out: the network then returns pooled features
+        features: nn.Sequential,  # images (N, in_chans, H, W) → the last feature map (N, num_features, h, w)
+        levels: Sequence[tuple[str, int, int]],  # what `features_only=True` returns: child, channels, total stride
+        in_chans: int = 3,
+        num_classes: int = 10,  # 0: no classifier; the model then returns pooled features
         drop_rate: float = 0.0,  # dropout between the global pool and the classifier
+        global_pool: str = "avg",  # timm's name; "" with num_classes=0 returns the last feature map
         conv_head: bool = False,  # the classifier is a 1×1 convolution instead of a linear layer
         head_bias: bool = True,
     ):
         super().__init__()
+        num_features = levels[-1][1]
+        self.in_chans = in_chans
         self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = num_features
+        self.num_features = num_features
         self.drop_rate = drop_rate
         self.head_bias = head_bias
+        self.feature_info = [
+            dict(num_chs=channels, reduction=stride, module=f"features.{name}") for name, channels, stride in levels]
         # The order matters: fastai cuts a callable architecture at its last child that holds a pool.
         self.features = features
-        self.head = ClassifierHead(num_features, num_classes, "avg", drop_rate, use_conv=conv_head)
-        self._drop_head_bias()
+        self.head = ClassifierHead(num_features, num_classes, global_pool, drop_rate, use_conv=conv_head)
+        self._adapt_head()
 
-    def _drop_head_bias(self):
+    def _adapt_head(self):
+        self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
         if not self.head_bias and self.num_classes > 0:
             self.head.fc.register_parameter("bias", None)
 
@@ -40,9 +49,12 @@ class CifarNet(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None):
+        "A new classifier, on the device and in the type of the features; `global_pool` stays unless it is given."
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
-        self._drop_head_bias()
+        like = next(self.features.parameters())
+        self.head.to(like.device, like.dtype).train(self.training)
+        self._adapt_head()
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.features(x)
@@ -55,11 +67,11 @@ class CifarNet(nn.Module):
 
 
 def cifar_cfg(
-    pool_size: tuple[int, int],  # height and width of the last map for a 32×32 image; fastai reads it
+    pool_size: tuple[int, int],  # height and width of the last feature map of a 32×32 image; fastai reads it
     first_conv: str,  # path of the first convolution
     **kwargs,
 ) -> dict:
-    "timm's default_cfg of a network for 32×32 images in ten classes."
+    "timm's default_cfg of a model for 32×32 images in ten classes."
     return dict(
         num_classes=10, input_size=(3, 32, 32), pool_size=pool_size, crop_pct=1.0, interpolation="bicubic",
         mean=CIFAR10_MEAN, std=CIFAR10_STD, first_conv=first_conv, classifier="head.fc", license="apache-2.0",
@@ -68,23 +80,28 @@ def cifar_cfg(
 
 
 def create(
-    model_cls: type[CifarNet],
+    model_cls: type[CifarModel],
     name: str,  # registered name, `cifar_…`
     pretrained: bool = False,  # only with weights of your own: RuntimeError otherwise
     *,
-    recipe: str | None = None,  # what trains it; default the recipe of the same name
-    **kwargs,  # timm's (`pretrained_cfg_overlay`, …) and the constructor's
-) -> CifarNet:
-    "Build a registered architecture the way timm does."
+    recipe: str | None = None,  # arguments of the command that trains it; default the recipe of the same name
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **kwargs,  # timm's (`features_only`, `out_indices`, `pretrained_cfg_overlay`, …) and the constructor's
+) -> nn.Module:
+    "Build a registered model as timm does."
     own_weights = kwargs.get("pretrained_cfg") or kwargs.get("pretrained_cfg_overlay")
     if pretrained and not own_weights:
         recipe = recipe or name.removeprefix("cifar_")
         raise RuntimeError(
-            f"no pretrained weights are published for {name!r}. Use pretrained=False and train it "
-            f"(python -m cifar_fast recipe {recipe}), or load an export of yours: pretrained=True, "
-            f"pretrained_cfg_overlay=dict(file='exports/{recipe.split()[0]}.safetensors')"
+            f"no pretrained weights are published for {name!r}. Train it (python -m cifar_fast recipe {recipe}), then "
+            f"load the run: timm.create_model('local-dir:exports/{recipe.split()[0]}', pretrained=True)"
         )
-    return build_model_with_cfg(model_cls, name, pretrained, **kwargs)
+    # Every child of `features` becomes a module of its own in timm's feature extractor.
+    feature_cfg = dict(out_indices=(0, 1, 2, 3), flatten_sequential=True)
+    with torch.device(device) if device is not None else nullcontext():
+        model = build_model_with_cfg(model_cls, name, pretrained, feature_cfg=feature_cfg, **kwargs)
+    return model if dtype is None else model.to(dtype)
 
 
 def activation(name: str) -> nn.Module:
@@ -101,7 +118,7 @@ def conv_bn_act(
     padding: int | None = None,  # None keeps the size at stride 1
     groups: int = 1,
     bias: bool = False,
-    act_layer: str = "relu",  # timm's name; "" leaves the activation out
+    act_layer: str = "relu",  # timm's name; "" for no activation
     drop: nn.Module | None = None,
 ) -> nn.Sequential:
     "Convolution → batch norm → activation → dropout."
@@ -134,7 +151,7 @@ def separable(
 
 
 class Residual(nn.Module):
-    "y = act(x + body(x)); the body keeps the shape and ends without an activation."
+    "y = act(body(x) + shortcut(x)); the body ends without an activation, the shortcut is the identity by default."
 
     def __init__(self, body: nn.Module, act_layer: str = "relu", shortcut: nn.Module | None = None):
         super().__init__()
@@ -152,7 +169,7 @@ def dense_block(
     act_layer: str = "relu",
     unit: Callable[..., nn.Module] = conv_bn_act,  # or another of (in_chs, out_chs, dilation=, act_layer=)
 ) -> Residual:
-    "Two dense 3×3 convolutions with a shortcut; the second one may be dilated."
+    "Two dense 3×3 convolutions with a shortcut; `dilation` is that of the second one."
     return Residual(nn.Sequential(
         unit(width, width, act_layer=act_layer),
         unit(width, width, dilation=dilation, act_layer=""),

@@ -3,7 +3,7 @@
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from cifar_fast.models.layers import CifarNet, cifar_cfg, conv_bn_act, create, separable
+from cifar_fast.models.layers import CifarModel, cifar_cfg, conv_bn_act, create, separable
 
 PUBLISHED = {
     "name": "MobileNet-inspired",
@@ -16,26 +16,29 @@ PUBLISHED = {
 }
 
 
-class CifarMobile(CifarNet):
+class CifarMobile(CifarModel):
     "One convolution, then separable units: (output channels, stride, dilation) each."
 
     def __init__(
         self,
-        num_classes: int = 10,
         in_chans: int = 3,
-        # Before the classifier. Its text mentions dropout without a rate or a place; its training accuracy
-        # ends above its test accuracy (87.45 and 87.20), so it cannot have been strong.
+        # Before the classifier. The published text mentions dropout without a rate or a place; its training accuracy
+        # ends above its test accuracy (87.45 and 87.20), so the rate cannot have been high.
         drop_rate: float = 0.1,
         stem_width: int = 32,
         units: tuple[tuple[int, int, int], ...] = (),
+        **head,  # as `CifarModel` takes them: num_classes, global_pool
     ):
         features = nn.Sequential()
         features.add_module("stem", conv_bn_act(in_chans, stem_width))
-        i = stem_width
+        levels, i, total_stride = [("stem", stem_width, 1)], stem_width, 1
         for n, (o, stride, dilation) in enumerate(units):
             features.add_module(f"unit{n + 1}", separable(i, o, stride, dilation))
-            i = o
-        super().__init__(features, i, num_classes, drop_rate, conv_head=True)
+            i, total_stride = o, total_stride * stride
+            if stride == 1:  # one level a resolution, from its last unit
+                levels.pop()
+            levels.append((f"unit{n + 1}", o, total_stride))
+        super().__init__(features, levels, in_chans, drop_rate=drop_rate, conv_head=True, **head)
 
 
 default_cfgs = generate_default_cfgs({

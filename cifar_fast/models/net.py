@@ -1,9 +1,9 @@
-"""CIFAR10Net: full resolution until the last layer, 199,368 parameters, about 200 million multiply-adds."""
+"""CIFAR10Net: full resolution up to the last layer, 199,368 parameters, about 200 million multiply-adds."""
 
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from cifar_fast.models.layers import CifarNet, cifar_cfg, conv_bn_act, create, separable
+from cifar_fast.models.layers import CifarModel, cifar_cfg, conv_bn_act, create, separable
 
 PUBLISHED = {
     "name": "CIFAR10Net",
@@ -17,21 +17,20 @@ PUBLISHED = {
 }
 
 
-class CifarFullResolution(CifarNet):
+class CifarFullResolution(CifarModel):
     """Two separable stages, two dilated ones, 1×1 transitions between them; every convolution has a bias.
 
-    The published network ends in LogSoftmax and is trained with negative log-likelihood. This one returns
-    logits, because the project's losses take logits: LogSoftmax followed by that loss is cross-entropy.
+    The published model ends in LogSoftmax and is trained with negative log-likelihood, which together are
+    cross-entropy. This one returns logits, as all models here do, and is trained with cross-entropy.
     """
 
     def __init__(
         self,
-        num_classes: int = 10,
         in_chans: int = 3,
-        drop_rate: float = 0.0,  # before the classifier; the published network has none there
-        # Whole channels, after 11 of its 12 units. The rate is not published. With so many in a row a usual
-        # 0.1 would leave 0.9^11 = 31 % of the paths untouched, 0.05 leaves 57 %.
+        # Whole channels, after 11 of the 12 units. The rate is not published. With 11 in a row the usual 0.1 would
+        # leave 0.9^11 = 31 % of the paths without a drop, 0.05 leaves 57 %.
         unit_drop_rate: float = 0.05,
+        **head,  # as `CifarModel` takes them: num_classes, drop_rate (none published), global_pool
     ):
         def ds(i, o):
             return separable(i, o, bias=True, drop=nn.Dropout2d(unit_drop_rate))
@@ -52,7 +51,8 @@ class CifarFullResolution(CifarNet):
         features.add_module("transition3", transition(128, 16))
         features.add_module("stage4", nn.Sequential(dc(16, 32, 4), dc(32, 64, 4), dc(64, 64, 4, drop=False)))
         features.add_module("transition4", transition(64, 16, stride=2))
-        super().__init__(features, 16, num_classes, drop_rate)
+        levels = [("stage1", 128, 1), ("stage2", 128, 1), ("stage3", 128, 1), ("transition4", 16, 2)]
+        super().__init__(features, levels, in_chans, **head)
 
 
 default_cfgs = generate_default_cfgs({

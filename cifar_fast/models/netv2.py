@@ -3,7 +3,7 @@
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from cifar_fast.models.layers import CifarNet, cifar_cfg, conv_bn_act, create
+from cifar_fast.models.layers import CifarModel, cifar_cfg, conv_bn_act, create
 
 PUBLISHED = {
     "name": "CIFAR10Netv2",
@@ -17,15 +17,14 @@ PUBLISHED = {
 }
 
 
-class CifarNetv2(CifarNet):
+class CifarNetv2(CifarModel):
     "Four blocks at 32, 16, 8 and 4 pixels; every unit is Conv → BN → ReLU → Dropout."
 
     def __init__(
         self,
-        num_classes: int = 10,
         in_chans: int = 3,
-        drop_rate: float = 0.0,  # before the classifier; the published network has none there
         unit_drop_rate: float = 0.1,  # after every unit, as published
+        **head,  # as `CifarModel` takes them: num_classes, drop_rate (none published), global_pool
     ):
         def cbr(i, o, k=3, **kwargs):
             return conv_bn_act(i, o, k, drop=nn.Dropout(unit_drop_rate), **kwargs)
@@ -44,7 +43,8 @@ class CifarNetv2(CifarNet):
         features.add_module("block3", nn.Sequential(cbr(52, 52), cbr(52, 52, dilation=2), separable))
         features.add_module("transition3", reduce(52, 52))
         features.add_module("block4", nn.Sequential(cbr(52, 52), *(cbr(52, 52, 1) for _ in range(3))))
-        super().__init__(features, 52, num_classes, drop_rate)
+        levels = [("block1", 16, 1), ("block2", 32, 2), ("block3", 52, 4), ("block4", 52, 8)]
+        super().__init__(features, levels, in_chans, **head)
 
 
 default_cfgs = generate_default_cfgs({

@@ -3,7 +3,7 @@
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from cifar_fast.models.layers import CifarNet, Residual, cifar_cfg, conv_bn_act, create, separable
+from cifar_fast.models.layers import CifarModel, Residual, cifar_cfg, conv_bn_act, create, separable
 
 PUBLISHED = {
     "name": "OptimizedCIFAR10Net200K",
@@ -18,21 +18,21 @@ PUBLISHED = {
 
 
 def efficient_block(i: int, o: int, stride: int = 1) -> Residual:
-    "Two separable convolutions beside a shortcut: a strided 1×1 convolution where the shape changes."
+    "Two separable convolutions; the shortcut is a 1×1 convolution where the shape changes."
     body = nn.Sequential(separable(i, o, stride), separable(o, o, act_layer=""))
     changes = stride != 1 or i != o
     return Residual(body, shortcut=conv_bn_act(i, o, 1, stride, act_layer="") if changes else None)
 
 
-class CifarOptimized200k(CifarNet):
-    "Four stages of separable residual blocks, each at half the size and twice the width of the one before."
+class CifarOptimized200k(CifarModel):
+    "Four stages of separable residual blocks, each with half the resolution and twice the channels of the last."
 
     def __init__(
         self,
-        num_classes: int = 10,
         in_chans: int = 3,
         drop_rate: float = 0.2,  # before the classifier, as published
         widths: tuple[int, ...] = (20, 40, 80, 160),
+        **head,  # as `CifarModel` takes them: num_classes, global_pool
     ):
         features = nn.Sequential()
         features.add_module("stem", conv_bn_act(in_chans, widths[0]))
@@ -42,7 +42,8 @@ class CifarOptimized200k(CifarNet):
             stage = nn.Sequential(efficient_block(i, o, stride), efficient_block(o, o))
             features.add_module(f"stage{n + 1}", stage)
             i = o
-        super().__init__(features, i, num_classes, drop_rate)
+        levels = [(f"stage{n + 1}", width, 2**n) for n, width in enumerate(widths)]
+        super().__init__(features, levels, in_chans, drop_rate=drop_rate, **head)
 
 
 default_cfgs = generate_default_cfgs({

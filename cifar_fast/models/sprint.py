@@ -1,12 +1,12 @@
-"""A smaller network for a short schedule, legal by every rule."""
+"""A smaller model for a short schedule, within the standard budget."""
 
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from cifar_fast.models.layers import CifarNet, Residual, cifar_cfg, conv_bn_act, create, dense_block, separable
+from cifar_fast.models.layers import CifarModel, Residual, cifar_cfg, conv_bn_act, create, dense_block, separable
 
 
-class CifarSprint(CifarNet):
+class CifarSprint(CifarModel):
     """Overlapping 4×4 stem to 16×16 → dense convolutions at 8×8, the last one dilated → a separable residual block.
 
     Half of the multiply-adds are spent at 8×8, where a dense convolution costs a CPU little memory traffic.
@@ -14,12 +14,11 @@ class CifarSprint(CifarNet):
 
     def __init__(
         self,
-        num_classes: int = 10,
         in_chans: int = 3,
-        drop_rate: float = 0.0,  # before the classifier
         widths: tuple[int, int, int] = (32, 48, 64),  # channels at 16×16, at the step to 8×8, and from there on
         depths: tuple[int, int] = (1, 1),  # residual blocks: dilated, separable
         act_layer: str = "relu",
+        **head,  # as `CifarModel` takes them: num_classes, drop_rate, global_pool
     ):
         stem, w1, w2 = widths
         dilated, light = depths
@@ -32,7 +31,8 @@ class CifarSprint(CifarNet):
             *(dense_block(w2, dilation=2, **act) for _ in range(dilated))))
         features.add_module("light", nn.Sequential(
             *(Residual(separable(w2, w2, act_layer=""), act_layer) for _ in range(light))))
-        super().__init__(features, w2, num_classes, drop_rate)
+        levels = [("stem", stem, 2), ("widen", w2, 4), ("dilated", w2, 4), ("light", w2, 4)]
+        super().__init__(features, levels, in_chans, **head)
 
 
 default_cfgs = generate_default_cfgs({

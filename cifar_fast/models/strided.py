@@ -1,9 +1,9 @@
-"""Net: unpadded and dilated convolutions, 193,280 parameters, receptive field 33 (it breaks that rule)."""
+"""Net: unpadded and dilated convolutions, 193,280 parameters; its receptive field of 33 pixels breaks that rule."""
 
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from cifar_fast.models.layers import CifarNet, cifar_cfg, create
+from cifar_fast.models.layers import CifarModel, cifar_cfg, create
 
 PUBLISHED = {
     "name": "Net",
@@ -17,27 +17,26 @@ PUBLISHED = {
 }
 
 
-class CifarStrided(CifarNet):
-    """Three blocks without padding and one with; images from 15×15 up.
+class CifarStrided(CifarModel):
+    """Three blocks without padding, one with; for images of at least 15×15 pixels.
 
-    Its final AvgPool 5 covers the whole 5×5 map of a 32×32 image: it is the global pool, so the head pools
-    whatever map an image of another size leaves.
+    The published AvgPool 5 covers the whole 5×5 feature map of a 32×32 image: it is the global pool. Here it is one
+    for images of any size.
     """
 
     def __init__(
         self,
-        num_classes: int = 10,
         in_chans: int = 3,
-        drop_rate: float = 0.0,  # before the classifier; the published network has none there
         unit_drop_rate: float = 0.05,  # after every unit, as published
+        **head,  # as `CifarModel` takes them: num_classes, drop_rate (none published), global_pool
     ):
         def unit(i, o, k=3, drop=True, **kwargs):
-            # ReLU before BN: the order is not published; this is the one in which the unit is described.
+            # ReLU before BN: the order is not published, but the unit is described in this one.
             layers = [nn.Conv2d(i, o, k, bias=False, **kwargs), nn.ReLU(inplace=True), nn.BatchNorm2d(o)]
             return nn.Sequential(*layers, *([nn.Dropout(unit_drop_rate)] if drop else []))
 
         def reduce():
-            # A bare convolution: only so do the published parameters and activation memory come out.
+            # A convolution alone: only this gives the published parameters and activation memory.
             return nn.Conv2d(64, 32, 1, bias=False)
 
         features = nn.Sequential()
@@ -46,7 +45,8 @@ class CifarStrided(CifarNet):
         features.add_module("c2", nn.Sequential(reduce(), depthwise, unit(32, 64, 1), unit(64, 64)))
         features.add_module("c3", nn.Sequential(unit(64, 64, stride=2), reduce(), nn.AvgPool2d(2)))
         features.add_module("c4", nn.Sequential(unit(32, 64, padding=1), unit(64, 64, padding=1)))
-        super().__init__(features, 64, num_classes, drop_rate, conv_head=True, head_bias=False)
+        levels = [("c1", 64, 1), ("c2", 64, 1), ("c3", 32, 4), ("c4", 64, 4)]
+        super().__init__(features, levels, in_chans, conv_head=True, head_bias=False, **head)
 
 
 default_cfgs = generate_default_cfgs({

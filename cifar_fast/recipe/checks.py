@@ -8,18 +8,19 @@ from cifar_fast.recipe.spec import Recipe, RecipeError
 
 
 def require_text(key: str, value: str) -> None:
-    "Raises RecipeError where a name or path is none that a file can hold and a file system can find."
+    "Raises RecipeError where a name or path is not UTF-8, or begins with a home that does not exist."
     try:
         str(Path(value).expanduser()).encode()
     except UnicodeEncodeError:
-        raise RecipeError(f"{key}={ascii(value)[1:-1]}: the name is no UTF-8, and the files of a run are; rename it, "
-                          f"or take another") from None
+        raise RecipeError(f"{key}={ascii(value)[1:-1]}: the name is not UTF-8, which the files of a run are; rename "
+                          f"it, or choose another") from None
     except RuntimeError:
-        raise RecipeError(f"{key}={value}: {value.split('/')[0]} is nobody's home here") from None
+        raise RecipeError(f"{key}={value}: there is no home folder {value.split('/')[0]}; write the whole "
+                          f"path") from None
 
 
 def check(recipe: Recipe) -> None:
-    "Raise RecipeError for values and combinations that cannot work, with the reason and a way out."
+    "Raise RecipeError for values and combinations that cannot work."
     r = recipe
     for key, least in (("epochs", 1), ("bs", 1), ("workers", 0), ("clip", 0), ("patience", 0), ("valid", 0),
                        ("checkpoint_epochs", 0), ("checkpoint_minutes", 0)):
@@ -30,9 +31,9 @@ def check(recipe: Recipe) -> None:
     if not 0 <= r.seed < 2**32:
         raise RecipeError(f"seed={r.seed}: expected 0 to {2**32 - 1}")
     if not 0 <= r.target < 1:
-        raise RecipeError(f"target={r.target}: a share of 1 is expected, e.g. target=0.85")
+        raise RecipeError(f"target={r.target}: expected a fraction below 1, e.g. target=0.85")
     if Path(r.name).name != r.name or r.name in (".", "..") or r.name.endswith((".json", ".pkl", ".safetensors")):
-        raise RecipeError(f"name={r.name}: a plain name is expected, without ending; exports=DIR says where it is left")
+        raise RecipeError(f"name={r.name}: expected a plain name without ending; exports=DIR chooses the folder")
     for key in ("data", "exports", "name"):  # they go into the files of the run, which are UTF-8
         require_text(key, str(getattr(r, key)))
     validates = r.validate_on == "test" or r.valid > 0
@@ -42,18 +43,19 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"sched={sched.__name__} and fit={fit.__name__} would both set the learning rate; "
                           f"add fit=constant, or sched=none")
     if r.validate_on == "test" and r.valid:
-        raise RecipeError(f"validate_on=test validates on the test set and holds nothing out; drop valid={r.valid}")
+        raise RecipeError(f"validate_on=test validates on the test set and holds nothing out; leave out "
+                          f"valid={r.valid}")
     for on, what in ((getattr(sched, "needs_valid", False), f"sched={getattr(sched, '__name__', '')}"),
                      (r.patience, f"patience={r.patience}"), (r.target, f"target={r.target}"),
                      (r.keep == "best", "keep=best")):
         if on and not validates:
-            raise RecipeError(f"{what} watches validation accuracy, and this recipe validates on nothing; "
+            raise RecipeError(f"{what} needs validation accuracy, and this recipe validates on nothing; "
                               f"add valid=0.1 to hold out a tenth of train")
     if r.mix is not None and not getattr(getattr(r.loss, "func", r.loss), "mixes", False):
         raise RecipeError(f"mix={getattr(r.mix, 'func', r.mix).__name__} needs a loss that takes several weighted "
                           f"labels, and {getattr(r.loss, 'func', r.loss).__name__} does not; "
                           f"use loss=cross_entropy, or mix=none")
-    for key in ("loss", "sched", "mix", "resize", "ema"):  # these refuse values out of range when they are made
+    for key in ("loss", "sched", "mix", "resize", "ema"):  # these check their own arguments when they are called
         try:
             if (make := getattr(r, key)) is not None:
                 make()

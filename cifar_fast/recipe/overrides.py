@@ -19,37 +19,36 @@ from cifar_fast.utils.text import nearest
 
 
 def elsewhere(recipe: Recipe, data: str) -> Recipe:
-    """The recipe on another dataset than its own, called <name>-<data>, so that it never overwrites its own export.
+    """The recipe on another dataset than its own, named NAME-DATA, so that it has a folder of its own.
 
-    Statistics that were written down for its own dataset are left out: those of the images are used.
+    The mean and std of its own dataset are removed: those of the images are used.
     """
     short = data if data in ("cifar10", "digits") else Path(os.path.realpath(expand_path(data))).name
     return replace(recipe, data=data, name=f"{recipe.name}-{short}", stats=None)
 
 
-
-
 def override(recipe: Recipe, changes: list[str]) -> Recipe:
     """A copy with `key=value` changes; `key.arg=value` changes an argument of a callable. Raises RecipeError.
 
-    Another dataset changes the run's name as well, see `elsewhere`, unless `name=` is given.
+    Another dataset also changes the run's name, see `elsewhere`, unless `name=` is given.
     """
-    # In this order, whatever was typed: data= (it names the run) before name=, sched=step before sched.gamma=0.1.
+    # In whatever order they were typed: data= (it names the run) before name=, sched=step before sched.gamma=0.1.
     for change in sorted(changes, key=lambda c: (not c.startswith("data="), "." in c.split("=")[0])):
         key, sep, text = change.partition("=")
         if not sep:
-            raise RecipeError(f"{change!r} is no key=value pair; for example epochs=30 or fit.pct_start=0.2")
+            raise RecipeError(f"{change!r} is not key=value; for example epochs=30 or fit.pct_start=0.2")
         name, _, arg = key.partition(".")
         known = {f.name: f for f in fields(Recipe)}
         if name not in known:
-            raise RecipeError(f"no setting is called {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+            raise RecipeError(f"no setting is called {name!r}{nearest(name, known)}; the settings are "
+                              f"{', '.join(known)}")
         f, now = known[name], getattr(recipe, name)
         if arg:
             new = _with_argument(name, now, arg, text)
         elif "from" in f.metadata:
             new = _callable(name, f.metadata["from"], text, optional=f.default is None)
         elif f.name in UNTYPED:
-            raise RecipeError(f"{name} is no single value; copy the recipe and edit it: "
+            raise RecipeError(f"{name} cannot be set here, it is more than one value; copy the recipe and edit it: "
                               f"python -m cifar_fast copy {recipe.name or 'final'} mine.py")
         else:
             new = _scalar(name, f.type, text, f.metadata.get("choices"))
@@ -86,7 +85,7 @@ def _scalar(name: str, kind: str, text: str, choices=None) -> Any:
 
 
 def choices(module: str) -> dict[str, Callable]:
-    "The public callables of `module`, by name: what the command line takes for a field that holds a callable."
+    "The public callables of `module` by name: what the command line accepts for a field whose value is a callable."
     mod = importlib.import_module(module)
     return {n: getattr(mod, n) for n in mod.__all__}
 
@@ -102,7 +101,7 @@ def _callable(name: str, module: str, text: str, optional: bool) -> Callable | N
 
 
 def settings(value: Callable | None) -> dict[str, Any]:
-    "The arguments of a recipe's callable that a user may set, with the values they have now."
+    "The arguments of a recipe's callable that a user may set, with their current values."
     if value is None:
         return {}
     func, given = (value.func, value.keywords) if isinstance(value, partial) else (value, {})

@@ -8,10 +8,14 @@ import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from cifar_fast.recipe.spec import Recipe, RecipeError
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import nearest
+
+MODULE_PREFIX = "cifar_fast_recipe_"
+"A recipe file is imported as the module of this name and the file's own."
 
 
 def recipes_dir() -> Path:
@@ -40,17 +44,22 @@ def recipe_path(name: str) -> Path:
     return path
 
 
-def load_recipe(name: str) -> Recipe:
-    "The `recipe` value of a recipe file, named after the file. Raises RecipeError naming the file."
-    path = recipe_path(name)
-    spec = importlib.util.spec_from_file_location(f"cifar_fast_recipe_{path.stem}", path)
+def run_recipe_file(path: Path) -> ModuleType:
+    "The module of a recipe file, run anew: what it registers with timm is registered. Raises RecipeError."
+    spec = importlib.util.spec_from_file_location(f"{MODULE_PREFIX}{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # timm looks a registered architecture's module up there
+    sys.modules[spec.name] = module  # timm looks a registered model's module up there
     try:
         spec.loader.exec_module(module)
     except Exception as e:
         raise RecipeError(f"{path} cannot be run: {type(e).__name__}: {e}") from e
-    found = getattr(module, "recipe", None)
+    return module
+
+
+def load_recipe(name: str) -> Recipe:
+    "The `recipe` value of a recipe file, named after the file. Raises RecipeError naming the file."
+    path = recipe_path(name)
+    found = getattr(run_recipe_file(path), "recipe", None)
     if not isinstance(found, Recipe):
         raise RecipeError(f"{path} must define `recipe = Recipe(...)`; it has {type(found).__name__}")
     return replace(found, name=found.name or path.stem)

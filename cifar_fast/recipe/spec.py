@@ -15,20 +15,32 @@ PUBLISHED_STATS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 "Mean and std that all five published systems normalise with (their std is not the pixels' 0.247, 0.243, 0.262)."
 
 UNTYPED = ("stats", "augment", "budget", "waive")
-"Settings that are no single value: they are written in a recipe file, never on the command line."
+"Settings that are no single value: they are set in a recipe file, never on the command line."
+
+METADATA = {"affects_weights": True, "by_machine": False}
+"""What is said of each setting, with the value of those that say nothing.
+
+affects_weights: whether another value trains other weights, or measures something else of them.
+by_machine: whether the machine decides what `auto` becomes; a run records the result, which does affect the weights.
+"""
 
 
 class RecipeError(CifarFastError):
-    "A recipe, or a change to one, that cannot work; the message names the value and the next step."
+    "A recipe, or a change to one, that cannot work."
 
 
 def _from(module: str, **kw) -> Any:
-    "A field whose value is a callable; on the command line any public name of `module` may stand for it."
+    "A field whose value is a callable; on the command line it is any public name of `module`."
     return field(metadata={"from": module}, **kw)
 
 
-def _choice(*choices: str, default: str) -> Any:
-    return field(default=default, metadata={"choices": choices})
+def _choice(*choices: str, default: str, **metadata: bool) -> Any:
+    return field(default=default, metadata={"choices": choices, **metadata})
+
+
+def _aside(default: Any) -> Any:
+    "A field that affects no weight: where a run is saved, how fast it goes, what is shown of it."
+    return field(default=default, metadata={"affects_weights": False})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,17 +49,17 @@ class Recipe:
 
     arch: str  # a name in timm's registry, e.g. "cifar_final"
     epochs: int
-    name: str = ""  # where the run is kept under `exports`; "" is the recipe's own name (and -<data> elsewhere)
-    data: str = "cifar10"  # "cifar10", "digits" or a folder
+    name: str = _aside("")  # folder of the run in `exports`; "" is the recipe's own name (NAME-DATA on other data)
+    data: str = "cifar10"  # "cifar10", "digits" or a folder of images
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
-    stats: tuple | None = None  # (mean, std) per channel in 0..1; None: those of the training images
+    stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
     augment: tuple = ()  # Albumentations for training, applied in this order to uint8 HWC images
-    validate_on: str = _choice("held_out", "test", default="held_out")  # "test": as the published systems did
-    valid: float = 0  # held out of train: a share below 1, a count from 1 up, 0 for nothing (train on all)
-    keep: str = _choice("last", "best", default="last")  # which epoch's weights are kept
+    validate_on: str = _choice("held_out", "test", default="held_out")  # "test": what the published systems did
+    valid: float = 0  # held out of train: a fraction below 1, or a number of images from 1 up; 0: train on all
+    keep: str = _choice("last", "best", default="last")  # which epoch's weights are exported
     bs: int = 128
-    drop_last: bool = True  # leave out the last, smaller batch of an epoch (fastai's default)
-    workers: int | None = None  # processes that augment, `auto` (None): what helps here; the images are always the same
+    drop_last: bool = True  # drop the last, smaller batch of an epoch (fastai's default)
+    workers: int | None = _aside(None)  # processes that augment; None (auto): chosen here; the images are the same
     lr: float = 1e-3  # peak learning rate; `lr=find` on the command line takes lr_find's valley
     opt: Callable = _from("cifar_fast.training.optimizers")
     fit: Callable = _from("cifar_fast.training.fits")
@@ -56,21 +68,21 @@ class Recipe:
     mix: Callable | None = _from("cifar_fast.training.callbacks.mix", default=None)
     resize: Callable | None = _from("cifar_fast.training.callbacks.resize", default=None)  # smaller images early on
     ema: Callable | None = _from("cifar_fast.training.callbacks.ema", default=None)
-    clip: float = 0  # maximal norm of the gradient, 0 for none
-    patience: int = 0  # stop after so many epochs without a better validation accuracy, 0 for never
-    target: float = 0  # stop once validation accuracy reaches this share (0.85), 0 for never
+    clip: float = 0  # maximum norm of the gradient, 0 for no clipping
+    patience: int = 0  # stop after this many epochs without a better validation accuracy, 0: never
+    target: float = 0  # stop once validation accuracy reaches this fraction (0.85), 0: never
     seed: int = 42
-    device: str = "auto"  # "auto" (cuda, then mps, then cpu) or a torch device
-    precision: str = _choice("auto", "fp32", "bf16", "fp16", default="fp32")
+    device: str = field(default="auto", metadata={"by_machine": True})  # "auto" (cuda, mps, cpu) or torch's name
+    precision: str = _choice("auto", "fp32", "bf16", "fp16", default="fp32", by_machine=True)
     channels_last: bool = False
-    compile: str = _choice("off", "on", "auto", default="off")  # torch.compile; "auto": where it can and pays
-    tta: bool = True  # also report the mean probability of the image and its mirror
-    budget: Any = None  # a constraints.Budget; None: the default one
-    waive: Mapping[str, str] = field(default_factory=dict)  # broken rule → why this recipe may break it
-    exports: str = "exports"  # folder that runs are left in
-    report: bool = True  # leave report.html, its figures and a model card
-    checkpoint_epochs: int = 1  # save the run after so many epochs, 0 for never
-    checkpoint_minutes: float = 5  # and within an epoch after so many minutes, 0 for never
+    compile: str = _choice("off", "on", "auto", default="off", by_machine=True)  # torch.compile; "auto": if faster
+    tta: bool = True  # also report TTA accuracy: mean probability of the image and its mirror image
+    budget: Any = None  # an audit.Budget; None: the default one
+    waive: Mapping[str, str] = field(default_factory=dict)  # rule of the budget that this recipe breaks → the reason
+    exports: str = _aside("exports")  # folder of all runs
+    report: bool = _aside(True)  # save report.html, its figures and a model card
+    checkpoint_epochs: int = _aside(1)  # save a checkpoint every so many epochs, 0: never
+    checkpoint_minutes: float = _aside(5)  # and within an epoch every so many minutes, 0: never
 
     def __post_init__(self):
         object.__setattr__(self, "waive", MappingProxyType(dict(self.waive)))
@@ -84,3 +96,9 @@ class Recipe:
 
     def __hash__(self):
         return hash(repr(describe(self)))
+
+
+def settings_that(**metadata: bool) -> frozenset[str]:
+    "Names of the settings with these values of `METADATA`: settings_that(affects_weights=False)."
+    return frozenset(f.name for f in fields(Recipe)
+                     if all({**METADATA, **f.metadata}[key] == value for key, value in metadata.items()))

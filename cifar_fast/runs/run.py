@@ -39,8 +39,8 @@ from cifar_fast.training.prepare import Run, fit, prepare
 from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import cpu_name
 from cifar_fast.utils.files import write_text
-from cifar_fast.utils.signals import defer_signals
-from cifar_fast.utils.terminal import epochs_drawn
+from cifar_fast.utils.signals import defer_signals, hold_signals
+from cifar_fast.utils.terminal import accuracy_curves
 
 
 def train(
@@ -127,11 +127,13 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
         if told := explained(e, recipe):
             raise told from e
         raise
-    try:
-        # A run that was killed right here has added its row already.
-        add(row(card, about["typed"]), stem.parent / "results.csv", spare=stem / "row.csv", once=checkpoint.resumes > 0)
-    finally:
-        folder.end()  # with or without its row in the table the run is complete
+    with hold_signals():  # or the row would be lost
+        try:
+            # A run that was killed right here has added its row already.
+            add(row(card, about["typed"]), stem.parent / "results.csv", spare=stem / "row.csv",
+                once=checkpoint.resumes > 0)
+        finally:
+            folder.end()  # with or without its row in the table the run is complete
     return card
 
 
@@ -157,7 +159,7 @@ def leave(run: Run, folder: RunFolder, card: dict, said: Predictions | None, his
     if recipe.report:
         leave_report(run, stem, card, said, history)
     if card["epochs"] > 1:
-        print(f"\n{epochs_drawn(history.frame(), target_accuracy(card))}\n")
+        print(f"\n{accuracy_curves(history.frame(), target_accuracy(card))}\n")
     print(summary(card, stem))
 
 

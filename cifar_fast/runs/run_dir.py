@@ -17,15 +17,14 @@ import timm
 import torch
 from filelock import FileLock, Timeout
 
-from cifar_fast.recipe import Recipe, describe, flatten
+from cifar_fast.recipe import Recipe, describe, flatten, settings_that
 from cifar_fast.training.callbacks.checkpoint import load
 from cifar_fast.utils.environment import versions
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import TEMPORARY, remove_temporaries
 
-ASIDE = ("name", "exports", "report", "workers", "device", "precision", "compile", "checkpoint_epochs",
-         "checkpoint_minutes")
-"Settings that change no weight, or that are compared as what became of them (`device=auto` is a CPU here)."
+ASIDE = settings_that(affects_weights=False) | settings_that(by_machine=True)
+"Settings that are not compared: they affect no weight, or what became of them on the machine is compared."
 
 COMPARED = ("recipe", "code", "data", "machine", "versions", "commit")
 "What must be the same for a run to go on to the very same weights."

@@ -23,4 +23,4 @@ def draw_train_batch(recipe: Recipe, path: Path) -> None:
 def save_train_batch(rows: list, path: Path) -> None:
     from cifar_fast.reporting import plots
 
-    plots.save(plots.sheet(rows), path)
+    plots.save(plots.image_grid(rows), path)

@@ -111,7 +111,7 @@ def _compared(path: Path, *state: int) -> Compared:
         return Compared(problem=str(e).replace(f"{path.parent}{os.sep}", ""))  # no reader elsewhere needs the folder
     except Exception as e:  # a fault of ours, but the page is shown; the terminal has the traceback
         logging.getLogger(__name__).exception("%s cannot be shown", printable(path))
-        return Compared(problem=f"{ROWS} has a value that cannot be compared ({type(e).__name__}); the server's terminal has the details.")
+        return Compared(problem=f"{ROWS} has an unexpected value ({type(e).__name__}); see the server's terminal.")
 
 
 def existing(folder: Path, path: Path) -> Path | None:

@@ -19,8 +19,8 @@ def predict(results=None):
     return (
         h.Div(
             h.H1("Classify images"),
-            h.P("Choose images of any kind and size. The model sees the centre square, scaled to 32\u00a0×\u00a032\u00a0pixels.",
-                cls="lead"),
+            h.P("Choose images of any kind and size. The model sees the centre square, scaled to "
+                "32\u00a0×\u00a032\u00a0pixels.", cls="lead"),
             cls="opening",
         ),
         h.Form(

@@ -9,7 +9,7 @@ from fastai.callback.core import CancelEpochException
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.training.callbacks.seeding import Seeding
 from cifar_fast.training.losses import cross_entropy
 from cifar_fast.training.optimizers import sgd
@@ -49,7 +49,7 @@ def cifar_learner(
 ) -> CifarLearner:
     "A Learner for the whole net: the head is part of the architecture, so fastai adds none that breaks the budget."
     seed = getattr(dls.train, "seed", 0) if seed is None else seed
-    learn = CifarLearner(dls, create_arch(arch, dls.c), loss_func=loss_func or cross_entropy(),
+    learn = CifarLearner(dls, create_model(arch, dls.c), loss_func=loss_func or cross_entropy(),
                          opt_func=opt_func or partial(sgd, momentum=0.9), metrics=metrics, **kwargs)
     learn.recorder.train_metrics = True  # train_accuracy beside valid_accuracy
     learn.add_cb(Seeding(seed))

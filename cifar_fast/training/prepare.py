@@ -15,9 +15,10 @@ from fastai.imports import noop
 from fastai.metrics import accuracy
 
 from cifar_fast.audit import Audit, Budget, audit
-from cifar_fast.data.block import choose_workers, make_dls
+from cifar_fast.data.block import make_dls
+from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
-from cifar_fast.models import require_arch
+from cifar_fast.models import require_model
 from cifar_fast.recipe import Recipe, check, recipes_dir
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.callbacks.compiling import Compiled, choose_compile
@@ -55,11 +56,11 @@ def prepare(
     recipe: Recipe,
     source: Source | None = None,  # the images, where they are not those that the recipe names
 ) -> Run:
-    "Load the data, build and audit the net. Raises RecipeError, DataError, BudgetError, ValueError with a way out."
+    "Load the data, build and audit the net. Raises RecipeError, DataError, BudgetError, ModelError, AuditError."
     check(recipe)
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
-    require_arch(recipe.arch)
+    require_model(recipe.arch)
     source = source or load_source(recipe.data, seed=recipe.seed, on_error=recipe.on_error)
     nbytes = sum(part.images.nbytes for part in (source.train, source.test) if part)
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))

@@ -1,4 +1,4 @@
-"""What a figure was measured on: the machine, the versions of what ran, and the commit."""
+"""What a figure was measured on: hardware, versions of the libraries, and the commit."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ LIBRARIES = ("torch", "torchvision", "fastai", "timm", "albumentations", "pandas
 
 
 def versions() -> dict[str, str]:
-    "The versions that decide a result; no library is imported for it."
+    "Versions of Python and of the libraries that affect a result; imports none of them."
     found = {"cifar_fast": __version__, "python": platform.python_version(), **{n: version(n) for n in LIBRARIES}}
-    for name in ("opencv-python-headless", "opencv-python"):  # Albumentations warps with whichever is there
+    for name in ("opencv-python-headless", "opencv-python"):  # Albumentations uses whichever is installed
         with suppress(PackageNotFoundError):
             found["opencv"] = version(name)
     return found
 
 
 def hardware() -> dict:
-    "CPU, cores, threads and GPU; and how busy the machine is, since others' work slows every figure."
+    "CPU, cores, threads and GPU; and the load, since other processes slow every measurement."
     return {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -37,7 +37,7 @@ def hardware() -> dict:
 
 
 def cpu_name() -> str:
-    "The CPU's model as Linux names it, elsewhere as Python knows it."
+    "The CPU's model, from /proc/cpuinfo on Linux, elsewhere from `platform`."
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
@@ -53,13 +53,13 @@ def gpu_name() -> str | None:
 
 
 def git_commit(recipes: Path) -> str | None:
-    "The commit of the checkout this package and its recipes are of, with + where files differ; None outside of one."
+    "The commit of the checkout that holds this package, with + where tracked files were changed; None outside of one."
     def git(*args: str) -> str:
         return subprocess.run(["git", "-C", str(Path(__file__).parent.parent), *args], capture_output=True, text=True,
                               check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "all.py")  # not the repository of somebody who installed us inside it
+        git("ls-files", "--error-unmatch", "all.py")  # not another repository that this package is installed in
         commit = git("rev-parse", "--short=12", "HEAD")
         dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", str(recipes))
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""How much a command says beside its results (-q, nothing or -v), and progress on stderr."""
+"""How much a command prints beside its results (-q, default, -v), and progress on stderr."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def verbose() -> bool:
 
 
 def log_progress(text: str) -> None:
-    "Say on stderr how far something is; a quiet command does not."
+    "Print progress on stderr, unless the command is quiet."
     if not quiet():
         print(text, file=sys.stderr, flush=True)
 
 
-_EVERY = 5.0  # seconds; what is done sooner stays silent
+SECONDS = 5.0  # between two lines of progress; work that takes less prints none
 T = TypeVar("T")
 
 
 def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
-    "Pass `items` on, saying now and then how many of `total` (0: unknown) went by, and how long it took."
-    start = said = time.monotonic()
+    "Yield `items`; print now and then how many of `total` (0: unknown) are done, and at the end how long it took."
+    start = printed = time.monotonic()
     count = 0
     for count, item in enumerate(items, 1):
         yield item
-        if (now := time.monotonic()) - said >= _EVERY:
-            said = now
+        if (now := time.monotonic()) - printed >= SECONDS:
+            printed = now
             of = f" of {total:,}" if total else ""
             log_progress(f"{what}: {count:,}{of} {unit}")
-    if said > start:
+    if printed > start:
         log_progress(f"{what}: {count:,} {unit} in {time.monotonic() - start:.0f} s")

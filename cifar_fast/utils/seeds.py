@@ -1,6 +1,6 @@
-"""Every random draw of a run is derived from (seed, epoch, batch), so nothing of it needs to be saved.
+"""Every random number of a run follows from (seed, epoch, batch), so no random state needs to be saved.
 
-The same images, mixes and dropout masks come with any number of workers and after a resume.
+Images, mixes and dropout masks are the same with any number of workers and after a resume.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 
 def derive(seed: int, *where: int) -> int:
-    "A 32-bit seed for the place `where` (an epoch, a batch …) of the run `seed`; near places are unrelated."
+    "A 32-bit seed for `where` (an epoch, a batch …) in the run of `seed`; those of neighbours are unrelated."
     return int(np.random.SeedSequence([seed % 2**63, *where]).generate_state(1)[0])
 
 
@@ -29,7 +29,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def rng_restored():
-    "Leave the global RNGs of Python, NumPy and torch as they were found."
+    "Restore the global RNGs of Python, NumPy and torch when the block ends."
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     try:

@@ -6,38 +6,41 @@ import pandas as pd
 
 
 def curve(x, y, title: str, xlabel: str, width: int = 78, height: int = 15) -> str:
-    "The line y(x) as plain text of `height` lines, without colours."
+    "The line y(x) as plain text of `width` columns and `height` lines."
     return curves([(x, y, "braille")], title, xlabel, width, height)
 
 
-def epochs_drawn(frame: pd.DataFrame, target: float = 0.85) -> str:
-    "Accuracy by epoch, on training images and (where there are such) on validation, with the target as a line."
+def accuracy_curves(frame: pd.DataFrame, target: float | None = None) -> str:
+    "Accuracy by epoch on training images and, where a run has such, on validation; the target as a line."
     epochs = frame["epoch"]
-    lines = [([epochs.iloc[0], epochs.iloc[-1]], [target * 100] * 2, "-")]
+    lines = [(epochs, frame["train_accuracy"] * 100, "braille")]
     title = "accuracy (%):  ⣀⡠ train"
-    lines.append((epochs, frame["train_accuracy"] * 100, "braille"))
     if "valid_accuracy" in frame:
         title += "  • validation"
         lines.append((epochs, frame["valid_accuracy"] * 100, "dot"))
-    return curves(lines, f"{title}  - {target:.0%}", "epoch", ticks=whole_ticks(epochs))
+    if target:
+        title += f"  - target {target * 100:g}%"
+        lines.insert(0, ([epochs.iloc[0], epochs.iloc[-1]], [target * 100] * 2, "-"))
+    return curves(lines, title, "epoch", ticks=whole_ticks(epochs))
 
 
 def whole_ticks(epochs, most: int = 8) -> list[int]:
-    "At most so many of them, evenly spaced, the first and the last among them."
-    found = list(map(int, epochs))
-    step = (found[-1] - found[0]) / max(1, min(most, len(found)) - 1)
-    return sorted({round(found[0] + i * step) for i in range(min(most, len(found)))})
+    "At most `most` of the epochs, evenly spaced, the first and the last among them."
+    all_epochs = list(map(int, epochs))
+    count = min(most, len(all_epochs))
+    step = (all_epochs[-1] - all_epochs[0]) / max(1, count - 1)
+    return sorted({round(all_epochs[0] + i * step) for i in range(count)})
 
 
 def curves(lines, title: str, xlabel: str, width: int = 78, height: int = 15, ticks: list[int] | None = None) -> str:
-    "Several (x, y, mark), told apart by their marks, since there are no colours."
+    "Several lines (x, y, marker) as plain text; without colours, their markers tell them apart."
     import plotext
 
     fig = plotext.figure
     fig.clear()
     fig.plot_size(width, height)
-    for x, y, mark in lines:
-        fig.draw(fig.signal(list(x), list(y), marker=mark).lines())
+    for x, y, marker in lines:
+        fig.draw(fig.signal(list(x), list(y), marker=marker).lines())
     fig.title(title)
     fig.label(xlabel)
     if ticks:

@@ -7,7 +7,7 @@ import torch
 from strangers import CARD
 
 from cifar_fast.export.predictor import save_export
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def executed(tmp_path, monkeypatch):
 def good(tmp_path_factory):
     torch.manual_seed(0)
     stem = tmp_path_factory.mktemp("good") / "good"
-    save_export(stem, create_arch("cifar_sprint", 10), CARD)
+    save_export(stem, create_model("cifar_sprint", 10), CARD)
     return stem
 
 

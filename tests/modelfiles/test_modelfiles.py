@@ -15,7 +15,7 @@ from strangers import CLASSES, Payload, weights
 from cifar_fast.cli.main import main
 from cifar_fast.export.files import ExportError, file_sha256, read_card
 from cifar_fast.export.predictor import load_export, load_model
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 
 
 def card_with(**values):
@@ -39,7 +39,7 @@ def another_arch(name):
     "Weights that fit one of timm's other nets."
     def spoil(stem):
         torch.manual_seed(0)
-        save_file({k: v.contiguous() for k, v in create_arch(name, 10).state_dict().items()}, weights(stem))
+        save_file({k: v.contiguous() for k, v in create_model(name, 10).state_dict().items()}, weights(stem))
         card_with(arch=name, sha256=file_sha256(weights(stem)))(stem)
     return spoil
 
@@ -47,7 +47,7 @@ def another_arch(name):
 def sparse(stem):
     "Gigabytes that take no room on the disk, under a header that fits."
     with torch.device("meta"):
-        wanted, end, listed = create_arch("resnext101_32x32d", 10).state_dict(), 0, {}
+        wanted, end, listed = create_model("resnext101_32x32d", 10).state_dict(), 0, {}
     for name, t in wanted.items():
         begin, end = end, end + t.numel() * t.element_size()
         kind = {torch.float32: "F32", torch.int64: "I64"}[t.dtype]
@@ -143,7 +143,7 @@ HOSTILE = {
     "card: a link to itself": (card_node(lambda path: path.symlink_to(path.name)), "cannot be read"),
     "card: another format": (card_with(format=99), "no export of this version"),
     "card: a number of 10,000 digits": (card_text('{"format": 1' + "0" * 10_000 + "}"), "cannot be read"),
-    "arch: unknown": (card_with(arch="cifar_nonesuch"), "no architecture is called"),
+    "arch: unknown": (card_with(arch="cifar_nonesuch"), "no model is called"),
     "arch: a path": (card_with(arch="../../etc/passwd"), "no name of an architecture"),
     "arch: another place": (card_with(arch="hf-hub:stranger/model"), "no name of an architecture"),
     "arch: a folder": (card_with(arch="local-dir:/tmp/x"), "no name of an architecture"),

@@ -10,7 +10,7 @@ from serving import CARD, HOST
 from starlette.testclient import TestClient
 
 from cifar_fast.export.predictor import load_export, save_export
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.serve.app import create_app
 
 
@@ -18,7 +18,7 @@ from cifar_fast.serve.app import create_app
 def made(tmp_path_factory):
     torch.manual_seed(0)
     stem = tmp_path_factory.mktemp("made") / "net"
-    save_export(stem, create_arch("cifar_sprint", 10), CARD, pickle=False)
+    save_export(stem, create_model("cifar_sprint", 10), CARD, pickle=False)
     return stem
 
 

@@ -34,7 +34,7 @@ PAGES = ("/", "/runs", "/runs/net", "/compare", "/nothing")
 def address(tmp_path_factory):
     "A server with a net that was never trained, its run with a figure and a report."
     from cifar_fast.export.predictor import load_export, save_export
-    from cifar_fast.models import create_arch
+    from cifar_fast.models import create_model
     from cifar_fast.serve.app import create_app
 
     torch.manual_seed(0)
@@ -42,7 +42,7 @@ def address(tmp_path_factory):
     vocab = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     card = {"arch": "cifar_sprint", "vocab": vocab, "normalize": {"mean": [0.5] * 3, "std": [0.25] * 3},
             "data": {"name": "made up", "fingerprint": ""}, "test": {"accuracy": 0.1}, "audit": {"params": 122_730}}
-    save_export(folder / "net", create_arch("cifar_sprint", 10), card, pickle=False)
+    save_export(folder / "net", create_model("cifar_sprint", 10), card, pickle=False)
     (folder / "net").mkdir()
     Image.new("RGB", (900, 300), "white").save(folder / "net" / "history.png")
     Image.new("RGB", (1200, 600), "white").save(folder / "compare.png")

@@ -36,10 +36,8 @@ def hostile(folder):
     model = load_export(folder / "net")
     vocab = [f"{i} {HOSTILE}" for i in range(10)]
     card = {**model.card, "vocab": vocab, "arch": HOSTILE, "date": HOSTILE, "protocol": HOSTILE}
-    for text in ("recipe", "settings", "date", "device", "data"):
-        write_rows(folder, made_row(), made_row(**{text: HOSTILE}, recipe_id="b"))
-    write_rows(folder, made_row(), made_row(recipe=HOSTILE, settings=HOSTILE, date=HOSTILE, device=HOSTILE, data=HOSTILE,
-                                            recipe_id="b"))
+    texts = dict.fromkeys(("recipe", "settings", "date", "device", "data"), HOSTILE)
+    write_rows(folder, made_row(), made_row(**texts, recipe_id="b"))
     (folder / "other.json").write_text(json.dumps(json.loads((folder / "other.json").read_text())
                                                   | {"arch": HOSTILE, "date": HOSTILE, "protocol": HOSTILE}))
     app = create_app(Predictor(model.model, card, model.device), HOSTILE, folder)
@@ -47,7 +45,8 @@ def hostile(folder):
 
 
 @pytest.mark.parametrize("path", ["/", "/runs", "/runs/net", "/runs/other", "/compare", "/runs/%3Cscript%3Ealert(1)%1b",
-                                  "/runs/net/%1b%0d%0aSet-Cookie:%20a=1", "/%3Cscript%3Ealert(1)", "/runs/net/README.md"])
+                                  "/runs/net/%1b%0d%0aSet-Cookie:%20a=1", "/%3Cscript%3Ealert(1)",
+                                  "/runs/net/README.md"])
 def test_names_on_pages(hostile, path):
     response = hostile.get(path)
     assert response.status_code in (200, 404) and is_harmless(response), response.text
@@ -55,8 +54,8 @@ def test_names_on_pages(hostile, path):
 
 @pytest.mark.parametrize("part", [True, False])
 def test_names_of_classes_and_files(hostile, part):
-    response = post(hostile, ("<script>alert(1)</script>\x1b[31m.png", image()), ("\x1b]0;x\x07<script>alert(1)", b"bad"),
-                    part=part)
+    files = [("<script>alert(1)</script>\x1b[31m.png", image()), ("\x1b]0;x\x07<script>alert(1)", b"bad")]
+    response = post(hostile, *files, part=part)
     assert response.status_code == 200 and is_harmless(response)
 
 

@@ -45,7 +45,8 @@ def test_the_comparison_is_a_table_too(client, folder):
 
 @pytest.mark.parametrize("text, words", [
     (b"no,such\n1,2\n", "results.csv: its first line"), (b"recipe,accuracy\n", "results.csv holds no run yet"),
-    (b"recipe,accuracy\nfinal,1_000\n", "is no number"), (b"recipe\n\xff\n", "cannot be read as CSV"),
+    (b"recipe,accuracy\nfinal,1_000\n", "is not a number"), (b"recipe,accuracy\nfinal,nan\n", "accuracy is 'nan'"),
+    (b"recipe,seconds\nfinal,1e999\n", "seconds is '1e999'"), (b"recipe\n\xff\n", "cannot be read as CSV"),
     (None, "results.csv: No such file")])
 def test_a_damaged_table_has_an_error_without_the_folder(folder, monkeypatch, text, words):
     monkeypatch.chdir(folder.parent)  # as a user names it: exports/net

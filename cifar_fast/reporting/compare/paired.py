@@ -1,26 +1,24 @@
-"""Two nets on the same images: where one alone is right, and what that says about the difference.
+"""Two models on the same images: where only one is right, and what that says about the difference.
 
-The images are the sample here, the two nets stand as they are: another seed is another net, and no interval of this
-kind knows about it.
+The images are the sample here and the two models are fixed: the interval says nothing about other seeds.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from math import sqrt
-from statistics import NormalDist
 
 import numpy as np
 
 from cifar_fast.reporting.compare.runs import CompareError, Run
 
 LEVEL = 0.95
-CLASSES = 3  # how many are named on which the two differ most
+CLASSES = 3  # with the greatest differences, which are named
 
 
 @dataclass(frozen=True)
 class Pair:
-    "Counts of images, shares of 1; `difference` is that of the first run less that of the second."
+    "Numbers of images and accuracies as fractions; `difference` is the first run's accuracy minus the second's."
 
     names: tuple[str, str]
     on: str  # "test" or "held-out"
@@ -33,11 +31,11 @@ class Pair:
     difference: float
     interval: tuple[float, float]  # 95 %, Newcombe 1998
     p: float  # McNemar's exact test
-    classes: tuple[tuple[str, float, float], ...]  # (class, accuracy of the first, of the second), the most apart first
+    classes: tuple[tuple[str, float, float], ...]  # (class, accuracies of both), the greatest difference first
 
     @property
     def real(self) -> bool:
-        "Whether interval and test both say that the difference is more than the draw of the images."
+        "Whether interval and test both say that the difference is more than chance in the choice of images."
         low, high = self.interval
         return (low > 0 or high < 0) and self.p < 1 - LEVEL
 
@@ -47,20 +45,18 @@ class Pair:
 
 
 def pair(first: Run, second: Run) -> Pair:
-    "Raises PredictionsError where a run has kept none, CompareError where they are of other images."
+    "Raises PredictionsError where a run has no predictions, CompareError where they are of different images."
     a, b = first.predictions(), second.predictions()
     if a.images != b.images or a.vocab != b.vocab or not np.array_equal(a.labels, b.labels):
-        raise CompareError(f"{first.name} and {second.name} were measured on other images ({described(a)}; "
+        raise CompareError(f"{first.name} and {second.name} were measured on different images ({described(a)}; "
                            f"{described(b)}), so they cannot be paired; train both with the same data=, valid= and "
                            f"seed=, or compare their means: python -m cifar_fast results")
-    if not len(a.labels):
-        raise CompareError(f"{first.name} and {second.name} were measured on no image at all")
-    right, other = a.correct, b.correct
-    counts = tuple(int(np.sum(x)) for x in (right & other, right & ~other, ~right & other, ~right & ~other))
-    n = len(right)
-    return Pair((first.name, second.name), a.on, n, (float(right.mean()), float(other.mean())), *counts,
+    one, two = a.correct, b.correct
+    counts = tuple(int(np.sum(x)) for x in (one & two, one & ~two, ~one & two, ~one & ~two))
+    n = len(one)
+    return Pair((first.name, second.name), a.on, n, (float(one.mean()), float(two.mean())), *counts,
                 difference=(counts[1] - counts[2]) / n, interval=newcombe(*counts), p=mcnemar(*counts[1:3]),
-                classes=most_apart(a.labels, right, other, a.vocab))
+                classes=greatest_differences(a.labels, one, two, a.vocab))
 
 
 def described(predictions) -> str:
@@ -96,21 +92,21 @@ def newcombe(both: int, first: int, second: int, neither: int, level: float = LE
 
 def wilson(k: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     "Wilson's score interval of k in n, without correction for continuity."
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    centre, half = k + z * z / 2, z * sqrt(k * (n - k) / n + z * z / 4)
-    return (centre - half) / (n + z * z), (centre + half) / (n + z * z)
+    from scipy.stats import binomtest
+
+    return binomtest(k, n).proportion_ci(level, "wilson")
 
 
 def mcnemar(first: int, second: int) -> float:
-    "Two-sided exact p of McNemar's test (1947): a fair coin for each image that one net alone gets right."
+    "Two-sided exact p of McNemar's test (1947): a fair coin for each image that only one model gets right."
     from scipy.stats import binomtest
 
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
-def most_apart(labels, right, other, vocab) -> tuple[tuple[str, float, float], ...]:
-    "The classes whose accuracies differ most, those that do not differ left out."
-    found = [(name, float(right[labels == i].mean()), float(other[labels == i].mean()))
-             for i, name in enumerate(vocab) if (labels == i).any()]
-    found.sort(key=lambda c: -abs(c[1] - c[2]))
-    return tuple(c for c in found[:CLASSES] if c[1] != c[2])
+def greatest_differences(labels, one, two, vocab) -> tuple[tuple[str, float, float], ...]:
+    "The classes whose accuracies differ most; none that do not differ."
+    accuracies = [(name, float(one[labels == i].mean()), float(two[labels == i].mean()))
+                  for i, name in enumerate(vocab) if (labels == i).any()]
+    accuracies.sort(key=lambda c: -abs(c[1] - c[2]))
+    return tuple(c for c in accuracies[:CLASSES] if c[1] != c[2])

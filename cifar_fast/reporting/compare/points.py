@@ -1,4 +1,4 @@
-"""What stands beside our runs in the figure: what others state, none of it run here but as our own reproductions."""
+"""The points of the figure: our runs, and what others state about their systems (none of it measured here)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from pathlib import Path
 import pandas as pd
 
 from cifar_fast.audit import profile
-from cifar_fast.models import create_arch, published
+from cifar_fast.models import create_model, published_claims
 from cifar_fast.recipe import list_recipes, load_recipe
-from cifar_fast.reporting import plots
+from cifar_fast.reporting.plots import save
 from cifar_fast.reporting.results.summary import selected
+from cifar_fast.reporting.tradeoffs import tradeoffs
+from cifar_fast.utils.text import printable
 
 COLUMNS = ("label", "kind", "accuracy", "std", "parameters", "multiply_adds", "seconds", "source")
 "Accuracy and std in percent; `kind` is ours, published or public."
 
 # (name, parameters, accuracy on CIFAR-10's test set in percent, who states it and how it was trained). None of these
-# keeps to the 200,000-parameter rules as a whole. Nobody states their multiply-adds or seconds in the same way, so
-# parameters are all they are placed by.
+# meets all rules of the 200,000-parameter budget. Their multiply-adds and seconds are not stated in comparable ways, so
+# only their parameters are drawn.
 PUBLIC = (
     ("cifar10-tiniest", 97_530, 94.4, "xvel/cifar10-tiniest on GitHub: 200 epochs, mean of 5 runs"),
     ("BSConv WRN-28-2", 190_000, 93.4, "zeiss-microscopy/BSConv on GitHub (Haase and Amthor, 2020)"),
@@ -27,23 +29,23 @@ PUBLIC = (
 )
 
 UNPLACED = ("best public project under these rules", 90.5)
-"Its parameters, multiply-adds and seconds are not known: it is a line, not a point."
+"Its parameters, multiply-adds and seconds are not known, so it is drawn as a line."
 
 FLOOR = 80.0
-"In percent: recipes below it (runs of one epoch, say) would press all that is of interest into a corner."
+"In percent: points below it (recipes of one epoch, for example) would press all the others into a corner."
 
 
 def published_points() -> list[dict]:
-    "What the authors of the reproduced systems state; multiply-adds, which they do not, are counted on the same net."
-    found = []
+    "What the authors of the reproduced systems state; multiply-adds, which they do not state, are of our model."
+    points = []
     for name in list_recipes():
         arch = load_recipe(name).arch
-        if stated := published(arch):
-            found.append({"label": name, "kind": "published", "accuracy": stated["accuracy"],
-                          "parameters": stated["parameters"], "seconds": stated.get("seconds"),
-                          "multiply_adds": profile(create_arch(arch, 10)).macs,
-                          "source": f"{stated['name']}, {stated['hardware']}; {stated['note']}"})
-    return found
+        if stated := published_claims(arch):
+            points.append({"label": name, "kind": "published", "accuracy": stated["accuracy"],
+                           "parameters": stated["parameters"], "seconds": stated.get("seconds"),
+                           "multiply_adds": profile(create_model(arch, 10)).macs,
+                           "source": f"{stated['name']}, {stated['hardware']}; {stated['note']}"})
+    return points
 
 
 def public_points() -> list[dict]:
@@ -52,13 +54,13 @@ def public_points() -> list[dict]:
 
 
 def figure_points(rows: pd.DataFrame, floor: float | None = None) -> tuple[pd.DataFrame, str, list[str]]:
-    """The points of a table's rows and of others, the dataset they are of, and why which rows are left out.
+    """The points of a table's rows and of others, their dataset, and why which rows are left out.
 
-    Only what was measured on the same images stands in one figure; what others state is of CIFAR-10.
+    One figure shows what was measured on the same images; what others state is about CIFAR-10.
     """
     on = rows["data"].where(rows["data"] != "", "cifar10")  # the first rows had no such column
     data = "cifar10" if (on == "cifar10").any() else on.iloc[0]
-    here, shown, left_out = rows[on == data], [], []
+    here, left_out = rows[on == data], []
     if len(other := rows["run"][on != data]):
         left_out.append(f"{', '.join(other)}: not on {data}")
     if len(unmeasured := here["run"][here["accuracy"].isna()]):
@@ -68,22 +70,31 @@ def figure_points(rows: pd.DataFrame, floor: float | None = None) -> tuple[pd.Da
     if low.any() and not low.all():
         left_out.append(f"{', '.join(here['run'][low])}: below {floor:.0f} %")
         here = here[~low]
-    for _, line in here.iterrows():
-        suffix = " (held-out)" if line["on"] == "held-out" else " (last epoch)" if selected(line) else ""
-        shown.append({"label": line["run"] + suffix, "kind": "ours", "accuracy": 100 * line["accuracy"],
-                      "std": 100 * line["accuracy_std"], "source": f"n = {line['n']}",
-                      **{x: line[x] for x in ("parameters", "multiply_adds", "seconds")}})
+    points = [own_point(line) for _, line in here.iterrows()]
     if data == "cifar10":
-        shown += published_points() + public_points()
-    points = pd.DataFrame(shown, columns=list(COLUMNS))
+        points += published_points() + public_points()
+    frame = pd.DataFrame(points, columns=list(COLUMNS))
     figures = ["accuracy", "std", "parameters", "multiply_adds", "seconds"]
-    return points.assign(**points[figures].astype(float)), data, left_out
+    return frame.assign(**frame[figures].astype(float)), data, left_out
+
+
+def own_point(line: pd.Series) -> dict:
+    suffix = " (held-out)" if line["on"] == "held-out" else " (last epoch)" if selected(line) else ""
+    return {"label": line["run"] + suffix, "kind": "ours", "accuracy": 100 * line["accuracy"],
+            "std": 100 * line["accuracy_std"], "source": f"n = {line['n']}",
+            **{figure: line[figure] for figure in ("parameters", "multiply_adds", "seconds")}}
+
+
+def stated_target(rows: pd.DataFrame) -> float | None:
+    "The target accuracy that recipes among the runs state, if it is one; recipes without a target have no say."
+    targets = {load_recipe(name).target for name in rows["run"] if name in list_recipes()} - {None, 0}
+    return targets.pop() if len(targets) == 1 else None
 
 
 def draw(rows: pd.DataFrame, path: Path, floor: float | None = None) -> str:
-    "Leave the figure of a table's rows at `path`; returns what is to be said of it."
+    "Write the figure of a table's rows to `path`; returns what it shows and what it leaves out, in lines."
     points, data, left_out = figure_points(rows, floor)
-    others = {"stated": UNPLACED, "target": 85} if data == "cifar10" else {}
-    plots.save(plots.tradeoffs(points, f"accuracy on {data} against what it costs", **others), path)
-    hollow = ["hollow in it: what others state; cifar_fast/compare/points.py says who"] if others else []
-    return "\n".join([f"drew {path}", *hollow, *(f"not in it: {why}" for why in left_out)])
+    others = {"stated": UNPLACED, "target": stated_target(rows)} if data == "cifar10" else {}
+    save(tradeoffs(points, f"Accuracy on {data} by cost", **others), path)
+    hollow = ["hollow points are stated by others (cifar_fast/reporting/compare/points.py)"] if others else []
+    return "\n".join([f"drew {path}", *hollow, *(f"left out: {printable(reason)}" for reason in left_out)])

@@ -1,4 +1,4 @@
-"""The table of runs: which columns there are, in which order the rows stand, and how 80 characters hold it."""
+"""The table of runs: its columns, the order of its rows, and its text in 80 characters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pandas as pd
 from cifar_fast.reporting.compare.runs import CompareError
 from cifar_fast.reporting.results.summary import selected
 from cifar_fast.reporting.results.terminal import percent, remark, whole
-from cifar_fast.utils.text import nearest
+from cifar_fast.utils.csv import csv_text
+from cifar_fast.utils.tables import aligned
+from cifar_fast.utils.text import nearest, printable, shorten
 
 WIDTH = 80
 NAME_WIDTH = 16
@@ -30,12 +32,12 @@ TAKEN = {
 
 
 def table(lines: pd.DataFrame) -> pd.DataFrame:
-    "The columns of TAKEN and a note; of runs that were selected on test `accuracy` is the last epoch's."
+    "The columns of TAKEN and a note; for runs that were selected on test `accuracy` is the last epoch's."
     picked = [line for _, line in lines.iterrows()]
     rows = [{**{ours: line[theirs] for ours, theirs in TAKEN.items()}, "note": remark(line)} for line in picked]
-    for found, line in zip(rows, picked, strict=True):
+    for row, line in zip(rows, picked, strict=True):
         if selected(line):
-            found |= {"accuracy": line["last_accuracy"], "accuracy_std": line["last_accuracy_std"]}
+            row |= {"accuracy": line["last_accuracy"], "accuracy_std": line["last_accuracy_std"]}
     return pd.DataFrame(rows, columns=[*TAKEN, "note"])
 
 
@@ -53,11 +55,11 @@ def ordered(rows: pd.DataFrame, column: str | None, reverse: bool = False) -> pd
 
 
 def table_csv(rows: pd.DataFrame) -> str:
-    return numbered(rows).to_csv(index=False, lineterminator="\n").rstrip()
+    return csv_text(numbered(rows)).rstrip("\n")
 
 
 def records(rows: pd.DataFrame) -> list[dict]:
-    "A dict a row, None for what a run has not."
+    "A dict a row, None for what a run does not have."
     return json.loads(numbered(rows).to_json(orient="records", double_precision=15, force_ascii=False))
 
 
@@ -75,15 +77,13 @@ HEAD = ("run", "accuracy %", "TTA %", "n", "epochs", "parameters", "mult-adds", 
 
 def table_text(rows: pd.DataFrame) -> str:
     "At most 80 characters wide, with notes below where a figure needs a word."
-    cells = [HEAD, *((shortened(name), *figures) for name, *figures in table_cells(rows))]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
-    text = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-            for row in cells]
-    return "\n".join([*text, "", *(textwrap.fill(note, WIDTH, subsequent_indent="   ") for note in notes(rows))])
+    text = aligned([HEAD, *((shorten(name, NAME_WIDTH), *figures) for name, *figures in table_cells(rows))])
+    return "\n".join([*text, "", *(textwrap.fill(printable(note), WIDTH, subsequent_indent="   ")
+                                   for note in notes(rows))])
 
 
 def table_cells(rows: pd.DataFrame) -> list[tuple[str, ...]]:
-    "The words under HEAD, a tuple a row."
+    "The text under HEAD, a tuple a row."
     return [cells_of(line) for _, line in rows.iterrows()]
 
 
@@ -94,22 +94,16 @@ def cells_of(line) -> tuple[str, ...]:
             whole(line["epochs"]), whole(line["parameters"]), adds, whole(line["seconds"]))
 
 
-def shortened(name: str) -> str:
-    "A name in 16 characters, its middle left out: what tells runs apart stands at either end."
-    return name if len(name) <= NAME_WIDTH else f"{name[:7]}…{name[7 - NAME_WIDTH + 1:]}"
-
-
 def notes(rows: pd.DataFrame) -> list[str]:
-    "What has to be known of the figures."
-    found = ["accuracy: plain, mean±standard deviation over n seeds; TTA: image and mirror"]
+    "What a reader must know about the figures."
+    lines = ["accuracy: mean±standard deviation over n seeds; TTA: mean of image and mirror"]
     if any(selected(line) for _, line in rows.iterrows()):
-        found.append("*  the last epoch's accuracy; TTA is that of the weights that were kept, which keep=best "
-                     "selected on test")
+        lines.append("*  last epoch's accuracy; TTA is that of the exported weights, which keep=best selected on test")
     if len(data := dict.fromkeys(d for d in rows["data"] if d)) > 1:
-        found.append("measured on different images: "
+        lines.append("measured on different images: "
                      + "; ".join(f"{', '.join(rows['run'][rows['data'] == d])} on {d}" for d in data))
     elif data and "cifar10" not in data:
-        found.append(f"measured on {next(iter(data))}")
+        lines.append(f"measured on {next(iter(data))}")
     if len(devices := dict.fromkeys(rows["device"])) > 1:
-        found.append(f"seconds were taken on different devices: {', '.join(devices)}")
-    return [*found, *(note for note in rows["note"] if note)]
+        lines.append(f"seconds were measured on different devices: {', '.join(devices)}")
+    return [*lines, *(note for note in rows["note"] if note)]

@@ -1,4 +1,4 @@
-"""What a pair of runs says, and what tells two recipes apart, in lines for people."""
+"""A pair of runs and the differences of two recipes, in lines for people."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from cifar_fast.reporting.compare.runs import Run, experiment_of
 from cifar_fast.reporting.compare.table import WIDTH
 from cifar_fast.reporting.results.rows import text
 from cifar_fast.reporting.results.terminal import percent
+from cifar_fast.utils.tables import aligned
+from cifar_fast.utils.text import printable
 
 
 def pair_text(pair: Pair, first: Run, second: Run) -> str:
-    "Counts, difference with its interval, and in plain words what may be said."
+    "Counts, difference with its interval, and what follows from them in a sentence."
     a, b = pair.names
-    width = max(len(a), len(b))
     difference, low, high = (f"{100 * x:+.2f}" for x in (pair.difference, *pair.interval))
-    unlike = pair.first_only + pair.second_only
+    counts = aligned([[a, f"{pair.accuracy[0]:.2%}", "  only this one right on", f"{pair.first_only:,}"],
+                      [b, f"{pair.accuracy[1]:.2%}", "  only this one right on", f"{pair.second_only:,}"]])
     lines = [
         f"{a} and {b} on the same {pair.n:,} {pair.on} images:",
-        f"  {a:<{width}}  {pair.accuracy[0]:>7.2%}   alone right on {pair.first_only:>6,}",
-        f"  {b:<{width}}  {pair.accuracy[1]:>7.2%}   alone right on {pair.second_only:>6,}",
+        *(f"  {line}" for line in counts),
         f"  both right on {pair.both:,}, neither on {pair.neither:,}",
         f"  difference {difference} points, {LEVEL:.0%} interval {low} to {high} (Newcombe 1998)",
-        f"  {small(pair.p)} that a fair coin splits the {unlike:,} so unevenly (McNemar, exact)",
-        *(["  furthest apart on " + ", ".join(f"{c} ({x:.1%}, {y:.1%})" for c, x, y in pair.classes)]
+        f"  {p_value(pair.p)} (McNemar's exact test on the {pair.first_only + pair.second_only:,} that split them)",
+        *(["  greatest differences: " + ", ".join(f"{c} ({x:.1%}, {y:.1%})" for c, x, y in pair.classes)]
           if pair.classes else []),
         "",
         verdict(pair),
         *cautions(first, second),
     ]
     return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="    " if line.startswith(" ") else "")
-                     if len(line) > WIDTH else line for line in lines)
+                     if len(line) > WIDTH else line for line in map(printable, lines))
 
 
 def verdict(pair: Pair) -> str:
-    "One sentence: by how much the better one is better, or that nobody can say."
+    "One sentence: by how much the better one is better, or that the difference may be chance."
     low, high = sorted(abs(100 * x) for x in pair.interval)
     if pair.real:
         digits = 1 if low >= 0.1 else 2
@@ -44,39 +45,39 @@ def verdict(pair: Pair) -> str:
 
 
 def cautions(first: Run, second: Run) -> list[str]:
-    "What the sentence does not cover, with the means over seeds where results.csv has them."
-    said = ["That is about these two nets and the draw of the images. It says nothing on other seeds:"]
-    lines = [experiment_of(run) for run in (first, second)]
-    if all(line is not None for line in lines) and lines[0]["recipe_id"] == lines[1]["recipe_id"]:
-        said = ["Both are runs of one recipe: what differs is the seed (or the machine), not the idea."]
-    for run, line in zip((first, second), lines, strict=True):
-        if line is None:
-            said.append(f"  {run.name}: no row in {run.stem.parent / 'results.csv'}")
+    "What the verdict does not cover, with the means over seeds where results.csv has them."
+    lines = ["This compares these two models on these images. It says nothing about other seeds:"]
+    experiments = [experiment_of(run) for run in (first, second)]
+    if all(e is not None for e in experiments) and experiments[0]["recipe_id"] == experiments[1]["recipe_id"]:
+        lines = ["Both are runs of one recipe: they differ in the seed (or the machine) only."]
+    for run, experiment in zip((first, second), experiments, strict=True):
+        if experiment is None:
+            lines.append(f"  {run.name}: no row in {run.stem.parent / 'results.csv'}")
         else:
             figure = "last_accuracy" if run.selected_on_test else "accuracy"
-            seeds = f"{line['n']} seeds" if line["n"] > 1 else "1 seed"
-            said.append(f"  {run.name}: {percent(line, figure, ' ± ')} % over {seeds}")
-    said += [f"{run.name}: its epoch was selected on these very images, as its authors did"
-             for run in (first, second) if run.selected_on_test]
-    return said
+            seeds = f"{experiment['n']} seeds" if experiment["n"] > 1 else "1 seed"
+            lines.append(f"  {run.name}: {percent(experiment, figure, ' ± ')} % over {seeds}")
+    lines += [f"{run.name}: its epoch was selected on these very images, as its authors did"
+              for run in (first, second) if run.selected_on_test]
+    return lines
 
 
-def small(p: float) -> str:
+def p_value(p: float) -> str:
     return "p < 1e-300" if p < 1e-300 else f"p = {p:.2g}"
 
 
-def differences_text(found: dict[str, dict], first: str, second: str) -> str:
+def differences_text(differences: dict[str, dict], first: str, second: str) -> str:
     "`fit.pct_start: 0.25 | 0.3`, a line a value; – where a recipe has no such value."
-    if not found:
+    if not differences:
         return "no difference"
-    width = max(map(len, found)) + 1
-    shown = [f"{key + ':':<{width}} {' | '.join(value(told[n]) if n in told else '–' for n in (first, second))}"
-             for key, told in found.items()]
-    return "\n".join([f"{'':<{width}} {first} | {second}", *shown])
+    rows = [["", f"{first} | {second}"],
+            *([f"{key}:", " | ".join(value(values[n]) if n in values else "–" for n in (first, second))]
+              for key, values in differences.items())]
+    return "\n".join(aligned(rows, left=2, gap=" "))
 
 
-def value(told) -> str:
+def value(v) -> str:
     "As the command line reads it; a list of names without brackets."
-    if isinstance(told, list) and told and all(isinstance(v, str) for v in told):
-        return ", ".join(told)
-    return text(told)
+    if isinstance(v, list) and v and all(isinstance(name, str) for name in v):
+        return ", ".join(v)
+    return text(v)

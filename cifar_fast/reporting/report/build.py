@@ -11,10 +11,10 @@ from cifar_fast.audit import Audit, audit, layer_rows
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.export.card import target_accuracy
 from cifar_fast.export.files import ExportError, read_full_card
-from cifar_fast.export.metrics import counted
+from cifar_fast.export.metrics import scores_of_predicted
 from cifar_fast.export.predictions import NAME, Predictions, PredictionsError
 from cifar_fast.export.predictor import load_export
-from cifar_fast.models import create_arch
+from cifar_fast.models import create_model
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.report import figures
 from cifar_fast.reporting.report.modelcard import model_card
@@ -41,7 +41,7 @@ def report(
     missing: list[str] = (),  # what is not there, and why
 ) -> list[Path]:
     "Draw the figures of a finished run into its folder, then report.html and the model card; returns all of these."
-    found = found or audit(create_arch(card["arch"], len(card["vocab"])))
+    found = found or audit(create_model(card["arch"], len(card["vocab"])))
     made = draw(stem, card, said, images, found)
     write_text(stem / "report.html", page(card, stem, history, layer_rows(found), missing))
     write_text(stem / "README.md", model_card(card))
@@ -57,7 +57,7 @@ def draw(stem: Path, card: dict, said: Predictions | None, images: np.ndarray | 
         drawn["classes.png"] = figures.classes(measured(said)["per_class"], title)
         drawn["calibration.png"] = figures.calibration(said, title)
         if images is not None:
-            drawn["mistakes.png"] = figures.mistakes(said, images, title)
+            drawn["mistakes.png"] = figures.most_confident_errors(said, images, title)
     for name, fig in drawn.items():
         if fig is None:  # nothing to show: no mistake was made
             (stem / name).unlink(missing_ok=True)
@@ -69,14 +69,16 @@ def draw(stem: Path, card: dict, said: Predictions | None, images: np.ndarray | 
 
 def measured(said: Predictions) -> dict:
     "From the classes themselves: two probabilities that are one in float16 would name another."
-    return counted(said.predicted, said.labels, said.vocab)
+    return scores_of_predicted(said.predicted, said.labels, said.vocab)
 
 
 def images_of(said: Predictions, source: Source) -> np.ndarray:
-    "The images that were predicted, in that order."
-    if said.on == "test":
-        return source.test.images
-    return source.train.images[said.items]
+    "The images that were predicted, in that order. Raises PredictionsError where the dataset lacks some of them."
+    images = source.test.images if said.on == "test" else source.train.images
+    last = len(said.labels) - 1 if said.items is None else said.items.max()
+    if last >= len(images):
+        raise PredictionsError(f"the predictions are of image {last:,}, and {source.name} has only {len(images):,}")
+    return images[:last + 1] if said.items is None else images[said.items]
 
 
 # ---------------------------------------------------------------- of a run on disk
@@ -127,7 +129,7 @@ def redraw(stem: Path) -> tuple[list[Path], list[str]]:
     found = measured(said) if said else card.get("test") or card.get("held_out") or {}
     if counts := found.get("confusion"):
         made.append(draw_confusion(stem, card, counts))
-    made += draw(stem, card, said, None, audit(create_arch(card["arch"], len(card["vocab"]))))
+    made += draw(stem, card, said, None, audit(create_model(card["arch"], len(card["vocab"]))))
     left += [f"{name} ({why})" for name, why in ELSEWHERE.items() if (stem / name).is_file()]
     return made, left
 

@@ -1,4 +1,4 @@
-"""Figures of one trained net: classes, calibration, its surest mistakes, its layers, what it was fed."""
+"""Figures of one trained model: accuracy by class, calibration, its most confident errors, its layers."""
 
 from __future__ import annotations
 
@@ -6,63 +6,73 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cifar_fast.export.predictions import Predictions
-from cifar_fast.reporting.plots import BLUE, GREEN, ORANGE, figure, sheet
+from cifar_fast.reporting.plots import BLUE, GREEN, ORANGE, figure, image_grid, set_title
 from cifar_fast.reporting.report.calibration import BINS, bins, calibration_error
+from cifar_fast.utils.fonts import figure_names
+from cifar_fast.utils.text import shorten
 
 MOST_CLASSES = 40  # in the figure of classes; of more, the worst
-MISTAKES = 24
+MOST_ERRORS = 24
 
 
 def classes(per_class: dict[str, float | None], title: str) -> Figure:
-    "Accuracy of each class, the worst at the bottom."
-    known = sorted(((share, name) for name, share in per_class.items() if share is not None), reverse=True)
-    known = known[-MOST_CLASSES:]
-    fig, ax = figure(width=6.4, height=1.2 + 0.28 * len(known))
-    shares = [share * 100 for share, _ in known]
-    ax.barh(range(len(known)), shares, color=BLUE)
-    ax.set_yticks(range(len(known)), [name for _, name in known])
-    ax.invert_yaxis()
-    for at, share in enumerate(shares):
-        inside = share > 12
-        ax.text(share - 1 if inside else share + 1, at, f"{share:.1f}", va="center", fontsize=8,
+    "Accuracy of each class, the worst at the bottom; a class without images (None) is left out."
+    names = figure_names(per_class, 32)
+    measured = sorted(((accuracy * 100, name) for name, accuracy in zip(names, per_class.values(), strict=True)
+                       if accuracy is not None), reverse=True)
+    shown = measured[-MOST_CLASSES:]
+    if len(shown) < len(measured):
+        title += f": the {len(shown)} worst of {len(measured)} classes"
+    fig, ax = figure(width=6.4, height=1.2 + 0.28 * len(shown))
+    ax.barh(range(len(shown)), [accuracy for accuracy, _ in shown], color=BLUE)
+    ax.set_yticks(range(len(shown)), [name for _, name in shown])
+    ax.set_ylim(len(shown) - 0.4, -0.6)
+    for row, (accuracy, _) in enumerate(shown):
+        inside = accuracy > 12
+        ax.text(accuracy - 1 if inside else accuracy + 1, row, f"{accuracy:.1f}", va="center", fontsize=8,
                 ha="right" if inside else "left", color="white" if inside else "black")
-    ax.set(xlim=(0, 100), xlabel="accuracy of the class (%)", title=title)
+    ax.set(xlim=(0, 100), xlabel="accuracy (%)")
+    set_title(fig, title)
     return fig
 
 
-def calibration(said: Predictions, title: str) -> Figure:
-    "Accuracy over confidence, with the share of images in each bin below."
-    found, fig = bins(said.probabilities, said.correct), Figure(figsize=(5.2, 4.6), layout="constrained")
+def calibration(predictions: Predictions, title: str) -> Figure:
+    "Reliability diagram: accuracy over confidence, with the number of images in each bin below."
+    table, fig = bins(predictions.probabilities, predictions.correct), Figure(figsize=(5.2, 4.6), layout="constrained")
     ax, below = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    ax.plot([0, 100], [0, 100], ls="--", color="black", lw=1, label="as sure as right")
-    ax.bar((found["bin"] + 0.5) / BINS * 100, found["accuracy"] * 100, width=100 / BINS, color=BLUE, edgecolor="white",
-           label="this net")
-    ax.plot(found["confidence"] * 100, found["accuracy"] * 100, "o", color=ORANGE, ms=4, label="mean of the bin")
-    error = calibration_error(said.probabilities, said.correct)
-    ax.set(ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100), title=f"{title}: calibration error {error:.1%}")
+    ax.plot([0, 100], [0, 100], ls="--", color="black", lw=1, label="perfect calibration")
+    centres = (table["bin"] + 0.5) / BINS * 100
+    ax.bar(centres, table["accuracy"] * 100, width=100 / BINS, color=BLUE, edgecolor="white", label="this model")
+    ax.plot(table["confidence"] * 100, table["accuracy"] * 100, "o", color=ORANGE, ms=4, label="mean of the bin")
+    error = calibration_error(predictions.probabilities, predictions.correct)
+    ax.set(ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
+    set_title(fig, f"{title}: expected calibration error {error:.1%}")
     ax.legend(loc="upper left", fontsize=8)
-    below.bar((found["bin"] + 0.5) / BINS * 100, found["count"] / found["count"].sum() * 100, width=100 / BINS,
-              color=GREEN, edgecolor="white")
+    below.bar(centres, table["count"] / table["count"].sum() * 100, width=100 / BINS, color=GREEN, edgecolor="white")
     below.set(xlabel="confidence: probability of the predicted class (%)", ylabel="images (%)")
     return fig
 
 
-def mistakes(said: Predictions, images: np.ndarray, title: str) -> Figure | None:
-    "The most confident wrong predictions. images (N, H, W, 3) uint8, in the order of `said`; None where all is right."
-    wrong = np.flatnonzero(~said.correct)
+def most_confident_errors(predictions: Predictions, images: np.ndarray, title: str) -> Figure | None:
+    """The wrong predictions of highest confidence; None where all are right.
+
+    images (N, H, W, 3) uint8, in the order of `predictions`.
+    """
+    wrong = np.flatnonzero(~predictions.correct)
     if not len(wrong):
         return None
-    sure = said.probabilities[wrong, said.predicted[wrong]]
-    chosen = wrong[np.argsort(-sure, kind="stable")][:MISTAKES]
-    captions = [f"{short(said.vocab[said.predicted[i]])} {said.probabilities[i, said.predicted[i]]:.0%}\n"
-                f"is: {short(said.vocab[said.labels[i]])}" for i in chosen]
-    heading = f"{title}: taken for, with its confidence; below it, what it is"
-    return sheet([(heading, [images[i] for i in chosen], captions)])
+    confidence = predictions.probabilities[wrong, predictions.predicted[wrong]]
+    order = np.argsort(-confidence, kind="stable")[:MOST_ERRORS]
+    names = figure_names(predictions.vocab, 12)
+    captions = [f"{names[predictions.predicted[i]]} {p:.0%}\ntrue: {names[predictions.labels[i]]}"
+                for i, p in zip(wrong[order], confidence[order], strict=True)]
+    heading = f"{title}: predicted class with its confidence, below it the true class"
+    return image_grid([(heading, [images[i] for i in wrong[order]], captions)])
 
 
 def layers(rows: list[list[str]], title: str) -> Figure:
-    "The table of layers as an image; `rows` as `constraints.layer_rows` gives them, the first one the heading."
-    body = [[cell if len(cell) < 34 else f"…{cell[-32:]}" for cell in row] for row in rows]
+    "The table of layers as an image; `rows` as `audit.layer_rows` returns them, the first one the heading."
+    body = [[shorten(cell, 33, head=0) for cell in row] for row in rows]
     fig = Figure(figsize=(9.6, 0.7 + 0.2 * len(body)), layout="constrained")
     ax = fig.subplots()
     ax.axis("off")
@@ -75,9 +85,5 @@ def layers(rows: list[list[str]], title: str) -> Figure:
         cell.set_facecolor("#e8eef4" if row == 0 else "#f7f7f7" if row % 2 else "white")
         if column < 3:
             cell.set_text_props(ha="left")
-    ax.set_title(title, fontsize=10)
+    set_title(fig, title, fontsize=10)
     return fig
-
-
-def short(name: str, most: int = 13) -> str:
-    return name if len(name) <= most else name[:most - 1] + "…"

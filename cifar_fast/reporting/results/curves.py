@@ -13,7 +13,7 @@ from cifar_fast.reporting.results.store import ResultsError
 
 
 def published_curve(name: str) -> pd.DataFrame | None:
-    "The record of recipe `name`: epochs counted from 1, accuracies as shares of 1. None where none was published."
+    "The record of recipe `name`: epochs counted from 1, accuracies as fractions. None where none was published."
     path = recipes_dir() / "published" / f"{name}.csv"
     if not path.is_file():
         return None
@@ -23,13 +23,14 @@ def published_curve(name: str) -> pd.DataFrame | None:
 
 
 def draw_published(folder: Path, name: str, recipe: dict, history: pd.DataFrame) -> Path | None:
-    "Leave published.png in `folder`; None where the (described) recipe has no record to stand beside."
+    "Write published.png to `folder`; None where the (described) recipe has no published record of CIFAR-10."
     record = published_curve(name)
     if record is None or recipe["data"] != "cifar10":
         return None
     on = "selected on test" if recipe["validate_on"] == "test" else "held-out"
     path = folder / "published.png"
-    plots.save(plots.published({f"measured ({on})": history}, record, title=f"{name}, published and measured"), path)
+    plots.save(plots.published({f"measured ({on})": history}, record, title=f"{name}, published and measured",
+                               target=recipe.get("target")), path)
     return path
 
 

@@ -8,9 +8,9 @@ import shlex
 from dataclasses import MISSING, fields
 from typing import Any
 
-from cifar_fast.recipe import UNTYPED, Recipe, describe, elsewhere, list_recipes, load_recipe
+from cifar_fast.recipe import UNTYPED, Recipe, describe, elsewhere, list_recipes, load_recipe, settings_that
 
-ASIDE = ("seed", "name", "exports", "report", "device", "workers", "checkpoint_epochs", "checkpoint_minutes")
+ASIDE = settings_that(affects_weights=False) | {"seed", "device"}
 "Settings that do not make another experiment; `seed`, `recipe` and `device` have columns of their own."
 
 

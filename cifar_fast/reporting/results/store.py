@@ -1,16 +1,19 @@
-"""results.csv: read as text, so that a row once written stays as it is; grown under a lock, replaced whole."""
+"""results.csv: read as text, so that a written row stays as it is; a row is added under a lock, the file replaced."""
 
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from cifar_fast.utils.csv import csv_text, original_cell
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import remove_temporaries, write_text
+from cifar_fast.utils.text import shorten
 
 COLUMNS = (
     "recipe", "recipe_id", "settings", "seed", "epochs", "accuracy", "accuracy_tta", "accuracy_without_ema",
@@ -19,21 +22,23 @@ COLUMNS = (
     "precision", "compiled", "date", "commit",
 )
 
-
 SCATTERED = ("accuracy", "accuracy_tta", "accuracy_without_ema", "last_accuracy", "best_accuracy")
 FIGURES = (*SCATTERED, "epochs", "seconds", "seconds_to_85", "parameters", "receptive_field", "multiply_adds")
-"What tables take means of; SCATTERED with their standard deviation."
+"Columns whose means stand in tables; SCATTERED are accuracies, with their standard deviation beside the mean."
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+MOST = 1e15  # of any figure that is not an accuracy
 
 
 class ResultsError(CifarFastError):
-    "A table or README that cannot be worked with; the message names the file and the next step."
+    "A table or README that cannot be used; the message names the file and the next step."
 
 
 def read(path: Path) -> pd.DataFrame:
-    "All rows as text, '' for what a run has not. Raises ResultsError naming the line."
-    repair = "repair it, or move it away and the next run begins a new one"
+    "All rows as text, '' for what a run does not have. Raises ResultsError naming the line."
+    repair = "repair it, or move it away and the next run starts a new one"
     try:
-        with open(path, newline="", encoding="utf-8-sig") as f:  # a spreadsheet may have left its mark
+        with open(path, newline="", encoding="utf-8-sig") as f:  # a spreadsheet may have added its byte order mark
             reader = csv.reader(f, strict=True)
             header, lines = next(reader, []), [(reader.line_num, cells) for cells in reader if cells]
     except FileNotFoundError:
@@ -46,9 +51,24 @@ def read(path: Path) -> pd.DataFrame:
         if len(cells) != len(header):
             raise ResultsError(f"{path}, line {number}: {len(cells)} values under {len(header)} columns; {repair}")
         for column, value in zip(header, cells, strict=True):
-            if column in FIGURES and value and not is_number(value):
-                raise ResultsError(f"{path}, line {number}: {column} is {value!r}, which is no number; {repair}")
-    return pd.DataFrame([cells for _, cells in lines], columns=header, dtype=str)
+            if column in FIGURES and (fault := fault_of(value, column)):
+                raise ResultsError(f"{path}, line {number}: {column} is {short(value)}, {fault}; {repair}")
+    rows = [[original_cell(cell) for cell in cells] for _, cells in lines]
+    return pd.DataFrame(rows, columns=header, dtype=str)
+
+
+def fault_of(value: str, column: str) -> str:
+    "Why `value` cannot be in this column of figures; '' where it can, as an empty one can."
+    if not value:
+        return ""
+    if not NUMBER.fullmatch(value):  # stricter than float(), which takes nan, 1_000 and the digits of every script
+        return "which is not a number"
+    most = 1 if column in SCATTERED else MOST
+    return "" if 0 <= float(value) <= most else f"which is not in 0 to {most:,.0f}"
+
+
+def short(value: str) -> str:
+    return repr(shorten(value, 40))
 
 
 def add(row: dict[str, Any], path: Path, spare: Path, once: bool = False) -> None:
@@ -65,10 +85,10 @@ def add(row: dict[str, Any], path: Path, spare: Path, once: bool = False) -> Non
             if once and holds(rows, line):
                 return
             remove_temporaries(path.parent, path.name)  # the lock is ours: whoever left one is dead
-            write_text(path, as_csv(pd.concat([rows, line], ignore_index=True).fillna("")))
+            write_text(path, csv_text(pd.concat([rows, line], ignore_index=True).fillna("")))
     except (ResultsError, OSError) as e:
         why = f"{path}.lock has been held for a minute" if isinstance(e, Timeout) else e
-        write_text(spare, as_csv(line))
+        write_text(spare, csv_text(line))
         raise ResultsError(f"{why}. The run itself is complete and exported; its row is kept in {spare}: "
                            f"add it to {path} by hand") from None
 
@@ -77,17 +97,3 @@ def holds(rows: pd.DataFrame, line: pd.DataFrame) -> bool:
     "Whether `rows` have the one row of `line`, whatever its date."
     columns = [c for c in line.columns if c != "date"]
     return bool((rows.reindex(columns=columns) == line[columns].iloc[0]).all(axis=1).any())
-
-
-def is_number(value: str) -> bool:
-    if "_" in value:  # 1_000 is a number to Python, and none to pandas
-        return False
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
-
-
-def as_csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n")

@@ -14,30 +14,30 @@ LATEST = ("settings", "on", "data", "date", "commit")
 
 
 def facts() -> dict[str, dict]:
-    "Recipe of the project → its id as it stands, its net in a line, and what the net's authors state about it."
-    from cifar_fast.models import published
+    "Recipe of the project → its id as it is now, its model in a line, and what the model's authors state about it."
+    from cifar_fast.models import published_claims
 
-    found = {}
+    known = {}
     for name, line in list_recipes().items():
         recipe = load_recipe(name)
-        # What follows a semicolon there is the published figure, which has a column of its own.
-        found[name] = {"recipe_id": recipe_id(describe(recipe)), "line": line.split(";")[0].rstrip("."),
-                       "stated": published(recipe.arch) or {}}
-    return dict(sorted(found.items(), key=lambda item: bool(item[1]["stated"])))  # ours, then the reproductions
+        # What follows a semicolon in the line is the published figure, which has a column of its own.
+        known[name] = {"recipe_id": recipe_id(describe(recipe)), "line": line.split(";")[0].rstrip("."),
+                       "stated": published_claims(recipe.arch) or {}}
+    return dict(sorted(known.items(), key=lambda item: bool(item[1]["stated"])))  # ours, then the reproductions
 
 
 def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
-    """A line for each recipe of `ids` (name → recipe_id as it stands now), then for each other name in `rows`.
+    """A line for each recipe of `ids` (name → recipe_id as it is now), then for each other name in `rows`.
 
-    A recipe's experiment is the one of its id, whatever its runs were named; without such a run its latest one.
+    A recipe's experiment is all runs of its id, whatever their names; without such a run its latest experiment.
     """
     rows = completed(rows)
     rows = rows.assign(**{figure: pd.to_numeric(rows[figure]).astype(float) for figure in FIGURES})
-    # A run named after its seed (sprint-43) is one of its recipe's, of a former state of it too.
+    # A run named after its seed (sprint-43) belongs to its recipe, even if that has changed since.
     named = [name.removesuffix(f"-{seed}") if name.removesuffix(f"-{seed}") in ids else name
              for name, seed in zip(rows["recipe"], rows["seed"], strict=True)]
     rows["recipe"] = pd.Series(named, index=rows.index, dtype=str)
-    # Rows without an id, made by hand, are one experiment where they were started with the same words.
+    # Rows without an id, written by hand, are one experiment where their settings are the same.
     rows["experiment"] = rows["recipe_id"].where(rows["recipe_id"] != "", rows["recipe"] + " " + rows["settings"])
     lines = []
     for name, id_ in ids.items():
@@ -49,12 +49,12 @@ def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
 
 
 def completed(rows: pd.DataFrame) -> pd.DataFrame:
-    "With every column, '' in those that a table made by hand or long ago has not."
+    "With every column; '' in those that a table written by hand or by an old version lacks."
     return rows.reindex(columns=list(dict.fromkeys([*rows.columns, *COLUMNS])), fill_value="")
 
 
 def by_epochs(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    "A line, as `summarize` makes them, for each number of epochs that a recipe of the project was run for as it is."
+    "A line of `summarize` for each number of epochs with which a recipe of the project was run, else unchanged."
     recipe, rows = load_recipe(name), completed(rows)
     counts = sorted({int(n) for n in rows["epochs"] if str(n).isdigit()})
     ids = {str(n): recipe_id(describe(replace(recipe, epochs=n))) for n in counts}
@@ -69,22 +69,23 @@ def latest(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
-    """Mean, standard deviation (n−1) and n over the seeds of one experiment; of a seed run twice the last run.
+    """Mean, standard deviation (n−1) and n over the seeds of one experiment; of a repeated seed the last run counts.
 
-    A figure that one of the runs lacks is left out: a mean over the others would be of another n.
+    A figure that one of the runs lacks is left out: the mean of the others would have a smaller n.
     """
     runs = runs.drop_duplicates("seed", keep="last")
     last = runs.iloc[-1].to_dict() if len(runs) else {}
-    found = {"recipe": name, "recipe_id": last.get("recipe_id"), "current": current if len(runs) else None,
-             "n": len(runs), "seeds": " ".join(runs["seed"])}
+    figures = {"recipe": name, "recipe_id": last.get("recipe_id"), "current": current if len(runs) else None,
+               "n": len(runs), "seeds": " ".join(runs["seed"])}
     for figure in FIGURES:
-        found[figure] = runs[figure].mean(skipna=False)
+        figures[figure] = runs[figure].mean(skipna=False)
         if figure in SCATTERED:
-            found[f"{figure}_std"] = runs[figure].std(ddof=1, skipna=False)
-    # Seeds may have run on machines of different speed: no run took a mean of their seconds.
-    found["seconds_min"], found["seconds_max"] = runs["seconds"].min(skipna=False), runs["seconds"].max(skipna=False)
+            figures[f"{figure}_std"] = runs[figure].std(ddof=1, skipna=False)
+    # Seeds may have run on machines of different speed, of which a mean says little.
+    seconds = runs["seconds"]
+    figures |= {"seconds_min": seconds.min(skipna=False), "seconds_max": seconds.max(skipna=False)}
     together = {k: ", ".join(dict.fromkeys(v for v in runs[k] if v)) for k in ("device", "threads", "precision")}
-    return {**found, **{k: last.get(k) for k in LATEST}, **together, "since": runs["date"].min()}
+    return {**figures, **{k: last.get(k) for k in LATEST}, **together, "since": runs["date"].min()}
 
 
 def selected(line) -> bool:

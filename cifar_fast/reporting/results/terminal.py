@@ -8,46 +8,44 @@ import textwrap
 import pandas as pd
 
 from cifar_fast.reporting.results.summary import selected
+from cifar_fast.utils.tables import aligned
+from cifar_fast.utils.text import printable, shorten
 
 WIDTH = 100
-HEAD = ("recipe", "accuracy %", "n", "beside it", "epochs", "train s", "85% at s", "device", "date", "commit")
+HEAD = ("recipe", "accuracy %", "n", "TTA/best", "epochs", "train s", "85% at s", "device", "date", "commit")
+NOTES = ("accuracy: mean±standard deviation (n−1) over n seeds; TTA: mean of image and mirror",
+         "*  last epoch's accuracy, and beside it that of the best epoch, which was selected on test")
 
 
 def terminal(lines: pd.DataFrame) -> str:
-    "Plain accuracy and beside it TTA; of reproductions the last epoch's, beside it the best one (marked)."
-    table = [HEAD, *(cells(line) for _, line in lines.iterrows())]
-    widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
-    left = {0, 7, 8, 9}
-    text = [" ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-            .rstrip() for row in table]
-    notes = ["accuracy: plain, mean±standard deviation (n−1) over n seeds; beside it TTA (image and mirror)",
-             "*  the last epoch's accuracy, and beside it the best one, which was selected on test",
-             *(note for _, line in lines.iterrows() if (note := remark(line)))]
-    return "\n".join([*text, "", *(textwrap.fill(n, WIDTH, subsequent_indent="   ") for n in notes)])
+    "Accuracy with TTA beside it; of reproductions the last epoch's, with the best epoch's beside it (marked)."
+    table = aligned([HEAD, *(cells(line) for _, line in lines.iterrows())], left={0, 7, 8, 9}, gap=" ")
+    notes = [*NOTES, *(printable(note) for _, line in lines.iterrows() if (note := remark(line)))]
+    return "\n".join([*table, "", *(textwrap.fill(n, WIDTH, subsequent_indent="   ") for n in notes)])
 
 
 def cells(line) -> tuple[str, ...]:
-    name = textwrap.shorten(line["recipe"], 16, placeholder="…")
+    name = shorten(line["recipe"], 16)
     if not line["n"]:
         return name, "not run", *[""] * (len(HEAD) - 2)
     if selected(line):
-        first, beside = percent(line, "last_accuracy"), f"{percent(line, 'best_accuracy')}*"
+        first, second = percent(line, "last_accuracy"), f"{percent(line, 'best_accuracy')}*"
     else:
-        first, beside = percent(line, "accuracy"), percent(line, "accuracy_tta")
-    return (name, first, str(line["n"]), beside, whole(line["epochs"]), spent(line),
-            whole(line["seconds_to_85"]), short(line["device"]), line["date"][2:], line["commit"][:7])
+        first, second = percent(line, "accuracy"), percent(line, "accuracy_tta")
+    return (name, first, str(line["n"]), second, whole(line["epochs"]), spent(line),
+            whole(line["seconds_to_85"]), device_name(line["device"]), line["date"][2:10], line["commit"][:7])
 
 
 def remark(line) -> str:
-    "What has to be known of a line beside its figures; '' where nothing has."
-    said = []
+    "What a reader must know about the figures of a line; '' where nothing."
+    remarks = []
     if pd.notna(line["current"]) and not line["current"]:
-        said.append(f"not the recipe as it stands, but {line['settings'] or 'an earlier state of it'}")
+        remarks.append(f"run with {line['settings'] or 'an earlier version of the recipe'}")
     if line["on"] == "held-out":
-        said.append("measured on a held-out part of train")
+        remarks.append("measured on held-out images of train")
     if averaging_matters(line):
-        said.append(f"averaged weights; without EMA {percent(line, 'accuracy_without_ema')} %")
-    return f"{line['recipe']}: {'; '.join(said)}" if said else ""
+        remarks.append(f"averaged weights (EMA); without averaging {percent(line, 'accuracy_without_ema')} %")
+    return f"{line['recipe']}: {'; '.join(remarks)}" if remarks else ""
 
 
 def averaging_matters(line) -> bool:
@@ -67,11 +65,11 @@ def whole(value: float) -> str:
 
 
 def spent(line) -> str:
-    "Seconds of training: their mean, or their range where one run took over half as long again as another."
+    "Seconds of training: their mean, or their range where the longest run took half as long again as the shortest."
     least, most = line["seconds_min"], line["seconds_max"]
     return f"{whole(least)}–{whole(most)}" if most > 1.5 * least else whole(line["seconds"])
 
 
-def short(device: str) -> str:
-    "A device's name without its maker and what stands in parentheses, in ten characters."
-    return textwrap.shorten(re.sub(r" \(.*?\)|NVIDIA |GeForce ", "", device), 10, placeholder="…")
+def device_name(device: str) -> str:
+    "Without its maker and what stands in parentheses, in ten characters."
+    return shorten(re.sub(r" \(.*?\)|NVIDIA |GeForce ", "", device), 10, head=1)

@@ -10,6 +10,7 @@ from fastai.callback.core import Callback, CancelFitException
 from fastai.data.transforms import Normalize
 
 from cifar_fast.training.losses import MixedLabels
+from cifar_fast.utils.fonts import figure_names
 
 STEPS = 200
 PLAIN, MIXED = 24, 8
@@ -38,7 +39,7 @@ class AugmentedBatch(Callback):
         kind = mixing.drawn_now if mixing else "none"
         if kind not in self.kept:
             n = PLAIN if kind == "none" else MIXED
-            self.kept[kind] = (pixels(self.dls, self.x[:n]), captions(self.y, n, self.dls.vocab))
+            self.kept[kind] = (pixels(self.dls, self.x[:n]), captions(self.y, n, figure_names(self.dls.vocab, 12)))
 
     def after_batch(self):
         if self.stop and self.training and self.kept and (self.iter + 1 >= STEPS or self.complete()):
@@ -59,7 +60,7 @@ class AugmentedBatch(Callback):
         kept, self.kept = self.kept, None
         if not kept or self.path.exists():
             return
-        names = {"none": "as the net is given them: augmented"}
+        names = {"none": "training batch: augmented"}
         rows = [(names.get(kind, kind), *kept[kind]) for kind in sorted(kept, key=lambda k: k != "none")]
         self.drawn_by(rows, self.path)
 

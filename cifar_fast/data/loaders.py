@@ -1,0 +1,116 @@
+"""DataLoaders whose batches follow from (seed, epoch, batch) alone, with any number of workers and after a resume."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from fastai.data.core import TfmdDL
+from fastcore.basics import chunked
+
+from cifar_fast.data.transforms import AlbumentationsTransform, Items
+from cifar_fast.data.vectorized import vectorized
+from cifar_fast.utils.seeds import derive
+
+ON_DEVICE = 2**30
+"Most bytes of images that are kept on a GPU, a third of a million of 32×32; CIFAR-10 has 184 million bytes."
+
+
+class SeededDL(TfmdDL):
+    """A `TfmdDL` whose order and augmentation follow from (seed, epoch, batch) alone.
+
+    The epoch counts up with every pass; `set_epoch` says which one comes next (the Learner does, see callbacks).
+    """
+
+    def __init__(self, dataset, *args, seed=0, **kwargs):
+        super().__init__(dataset, *args, **kwargs)
+        self.seed, self.next_epoch, self.epoch = seed, 0, 0
+        self.next_skipped = self.skipped = 0  # batches left out at the start of the next pass, and of this one
+
+    @property
+    def items(self) -> list:
+        "What fastai's Interpretation looks items up in, several at once: an array it would take for a single item."
+        return list(self.dataset.items)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.next_epoch = epoch
+
+    def skip_batches(self, count: int) -> None:
+        "The next pass leaves its first `count` batches out; the others are what they are in a whole pass."
+        self.next_skipped = count
+
+    def new(self, dataset=None, cls=None, **kwargs):
+        return super().new(dataset, cls, **{"seed": self.seed, **kwargs})
+
+    def before_iter(self):
+        super().before_iter()
+        self.epoch, self.next_epoch = self.next_epoch, self.next_epoch + 1
+        self.skipped, self.next_skipped = self.next_skipped, 0
+
+    def get_idxs(self):
+        return super().get_idxs()[self.skipped * self.bs:]
+
+    def shuffle_fn(self, idxs):
+        return np.random.default_rng(derive(self.seed, self.epoch)).permutation(idxs).tolist()
+
+    def create_batches(self, samps):
+        # Worker `offs` of `num_workers` is handed every num_workers-th batch.
+        for k, rows in enumerate(chunked(samps, self.bs, self.drop_last)):
+            for aug in self.augmentations:
+                aug.seed(derive(self.seed, self.epoch, self.skipped + k * self.num_workers + self.offs))
+            yield self.do_batch([self.do_item(row) for row in rows])
+
+    @property
+    def augmentations(self) -> list[AlbumentationsTransform]:
+        return [t for t in self.after_item.fs if isinstance(t, AlbumentationsTransform)]
+
+    def wif(self):
+        """In a worker, at its start: the first SIGTERM is ignored, the second ends it.
+
+        One that is sent to a whole group of processes must let the run finish its step.
+        """
+        signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+class BatchDL(SeededDL):
+    """A `SeededDL` that transforms the items of a batch together, as fastai's `TabDataLoader` does.
+
+    Its type and item transforms get `Items` and `ImageBatch`, so each is dispatched once a batch, not once an image.
+    """
+
+    def do_item(self, s):
+        return self.dataset.items[s or 0]
+
+    def create_batch(self, items):
+        items = Items(items, self.image_device)
+        return self.after_item(tuple(tl.tfms(items) for tl in self.dataset.tls))
+
+    def retain(self, res, b):
+        return res  # typed as it is; fastai would cast it to the type of an item
+
+    @property
+    def image_device(self) -> torch.device | None:
+        "The GPU where it makes the batches itself; None where they are made in memory."
+        gpu = self.device is not None and torch.device(self.device).type != "cpu"
+        fits = gpu and self.dataset.tls[0].tfms[0].nbytes <= ON_DEVICE
+        alone = not self.fake_l.num_workers  # self.num_workers is 1 where there are no workers
+        split = self.after_item.split_idx
+        return self.device if fits and alone and all(a.runs_on_any_device(split) for a in self.augmentations) else None
+
+
+def choose_workers(workers: int | None, device: torch.device, augment: Sequence, nbytes: int) -> int:
+    """Worker processes for augmentation where `workers` is None, else `workers`.
+
+    None on a CPU, whose cores are worth more in the steps, and none where a GPU makes the batches itself; beside other
+    GPUs, and for `nbytes` of images that do not fit there, one a core, up to 8. Processes that cannot be forked would
+    import torch and fastai in each epoch.
+    """
+    if workers is not None:
+        return workers
+    on_gpu = nbytes <= ON_DEVICE and (not augment or vectorized(augment))
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    if device.type != "cuda" or on_gpu or method != "fork":
+        return 0
+    return min(len(os.sched_getaffinity(0)), 8)

@@ -1,0 +1,69 @@
+"""Accuracy against what it costs: parameters, multiply-adds, seconds."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cifar_fast.reporting.labels import place_names
+from cifar_fast.reporting.plots import BLUE, GREEN, VERMILION, figure, plain_log_ticks, set_title, target_line
+from cifar_fast.utils.fonts import plain_text
+
+KINDS = {  # of points: legend, colour, marker, filled
+    "ours": ("ours", BLUE, "o", True),
+    "published": ("systems under the same rules, stated by their authors, selected on test", VERMILION, "s", False),
+    "public": ("public models under other rules, stated by others", GREEN, "^", False),
+}
+COSTS = (  # column, unit, label of the axis, its scale
+    ("parameters", 1e3, "parameters (thousands)", "linear"),
+    ("multiply_adds", 1e6, "multiply-adds per image (millions, log scale)", "log"),
+    ("seconds", 1, "training, on the hardware of each (seconds, log scale)", "log"),
+)
+
+
+def tradeoffs(
+    points: pd.DataFrame,  # label, kind (of KINDS), accuracy and std in percent, parameters, multiply_adds, seconds
+    title: str = "",
+    stated: tuple[str, float] | None = None,  # whose accuracy (percent) is known, and nothing else of it
+    target: float | None = None,  # accuracy, a fraction
+) -> Figure:
+    "A panel for each cost. What was run here is filled, what others state is hollow."
+    fig, axes = figure(3, width=5, height=5.4)
+    for ax, (cost, unit, label, scale) in zip(axes, COSTS, strict=True):
+        for kind in KINDS:
+            draw_kind(ax, points[points["kind"] == kind], cost, unit, kind)
+        target_line(ax, target)
+        if stated:
+            ax.axhline(stated[1], color="black", ls=":", lw=1, label=f"{stated[1]} %: {stated[0]}, its size not stated")
+        ax.set(xscale=scale, xlabel=label)
+        if scale == "log":
+            plain_log_ticks(ax)
+        ax.margins(x=0.15, y=0.1)
+        ax.grid(alpha=0.3)
+        if ax is not axes[0]:
+            ax.sharey(axes[0])
+    axes[0].set_ylabel("accuracy (%)")
+    set_title(fig, title)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    plain_text(fig)
+    fig.draw_without_rendering()  # from here on nothing moves, so names can be placed
+    fig.set_layout_engine("none")
+    for ax, (cost, unit, *_) in zip(axes, COSTS, strict=True):
+        known = points[points[cost].notna()]
+        place_names(ax, [(p[cost] / unit, p["accuracy"], p["std"] if p["std"] > 0 else 0, p["label"],
+                          KINDS[p["kind"]][1]) for _, p in known.iterrows()])
+    return fig
+
+
+def draw_kind(ax: Axes, points: pd.DataFrame, cost: str, unit: float, kind: str) -> None:
+    "The points of one kind with their error bars; in the legend although none has this cost."
+    if points.empty:
+        return
+    legend, colour, marker, filled = KINDS[kind]
+    if (points["std"] > 0).any():
+        legend += " (mean ± standard deviation over seeds)"
+    known = points[points[cost].notna()]
+    ax.plot(known[cost] / unit, known["accuracy"], marker, color=colour, ms=7, label=legend, zorder=3,
+            mfc=colour if filled else "white")
+    ax.errorbar(known[cost] / unit, known["accuracy"], known["std"], fmt="none", color=colour, capsize=3, lw=1)
