@@ -78,7 +78,9 @@ def run_to_its_end(exports: Path, kills: int, seconds: float, rng: random.Random
     counted, argv = Counter(), [*RUN[:-1], f"exports={exports}"]  # with its report
     while True:
         kind = rng.choice(["random moment", "write"]) if counted.total() < kills else None
-        resume = ["--resume"] if (exports / NAME / "running").exists() else []
+        if (exports / NAME).exists() and not working(exports).exists():  # killed when all was done
+            return counted
+        resume = ["--resume"] if working(exports).exists() else []
         write = round(WRITES ** rng.random())  # small numbers more often: a run that goes on has fewer writes left
         pid = child(argv + resume, log, write if kind == "write" else None)
         if kind == "random moment":
@@ -93,8 +95,13 @@ def run_to_its_end(exports: Path, kills: int, seconds: float, rng: random.Random
         counted[kind] += 1
 
 
+def working(exports: Path) -> Path:
+    "Where the unfinished run is."
+    return exports / f".{NAME}.running"
+
+
 def weights(exports: Path) -> dict[str, torch.Tensor]:
-    return load_file(exports / f"{NAME}.safetensors")
+    return load_file(exports / NAME / "model.safetensors")
 
 
 def history(exports: Path) -> pd.DataFrame:
@@ -110,8 +117,9 @@ def bytes_that_differ(one: dict, other: dict) -> int:
 
 
 def strays(exports: Path) -> list[str]:
-    "Files that only an unfinished run has."
-    return [str(p) for p in exports.rglob("*") if p.name.endswith(TEMPORARY) or p.name in ("running", "checkpoint.pt")]
+    "Files that only a run at work has."
+    return [str(p) for p in exports.rglob("*") if p.name.endswith((TEMPORARY, ".running", ".discarded"))
+            or p.name in ("checkpoint.pt", "row.csv")]
 
 
 def harness(kills: int, folder: Path, seed: int = 0, say=print) -> dict:
@@ -126,7 +134,7 @@ def harness(kills: int, folder: Path, seed: int = 0, say=print) -> dict:
         exports = folder / f"run{found['runs']}"
         found["kills"] += run_to_its_end(exports, min(8, kills - found["kills"].total()), seconds, rng, log)
         found["runs"] += 1
-        same = len(pd.read_csv(exports / "results.csv")) == 1 and history(exports).equals(history(plain))
+        same = len(pd.read_csv(exports / "runs.csv")) == 1 and history(exports).equals(history(plain))
         found["lost"] += not same
         found["different"] += bytes_that_differ(weights(plain), weights(exports))
         found["strays"] += strays(exports)

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cifar_fast.export.card import Audited, Card, Metrics, Normalization
 from cifar_fast.serve.connections import Server
 from cifar_fast.serve.server import listen
 
 VOCAB = [f"class {i}" for i in range(9)] + ["<b>last</b>"]
-CARD = {"arch": "cifar_sprint", "vocab": VOCAB, "normalize": {"mean": [0.5] * 3, "std": [0.25] * 3},
-        "data": {"name": "made up", "fingerprint": ""}, "test": {"accuracy": 0.9138, "accuracy_tta": 0.923},
-        "audit": {"params": 122_730}, "date": "2026-11-21"}
+CARD = Card(arch="cifar_sprint", vocab=VOCAB, normalize=Normalization(mean=[0.5] * 3, std=[0.25] * 3), split="test",
+            metrics=Metrics(n=10_000, accuracy=0.9138, accuracy_tta=0.923),
+            audit=Audited(params=122_730, macs=1, receptive_field=48), date="2026-11-21")
 HOST = "http://127.0.0.1:8000"
 XSS = "<img src=x onerror=alert(1)>.png"
 UPLOAD = (b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Part: 1\r\nContent-Type: multipart/form-data; boundary=x\r\n"

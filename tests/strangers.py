@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+from cifar_fast.export.card import Card, Normalization
+
 CLASSES = [f"class {i}" for i in range(10)]
-CARD = {"arch": "cifar_sprint", "vocab": CLASSES, "normalize": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
-        "data": {"name": "made up", "fingerprint": ""}, "name": "good"}
+CARD = Card(arch="cifar_sprint", vocab=CLASSES, normalize=Normalization(mean=[0.5] * 3, std=[0.25] * 3), name="good")
 
 
 class Payload:
@@ -15,5 +16,5 @@ class Payload:
         return Path.touch, (Path(os.environ["CIFAR_FAST_TEST_PAYLOAD"]),)
 
 
-def weights(stem) -> Path:
-    return stem.with_suffix(".safetensors")
+def weights(folder) -> Path:
+    return folder / "model.safetensors"

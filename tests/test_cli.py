@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from strangers import CARD
 
 from cifar_fast.cli.main import main
 from cifar_fast.cli.predict_commands import write_csv
+from cifar_fast.export.card import read_card
 from cifar_fast.recipe import list_recipes
 from cifar_fast.utils.errors import CifarFastError, file_error
 
@@ -52,15 +54,14 @@ def images(tmp_path_factory, digits):
 
 
 def test_final_learns_digits(trained):
-    card = json.loads(trained.with_suffix(".json").read_text())
-    assert card["test"]["accuracy"] > 0.95
-    assert card["test"]["accuracy_tta"] == pytest.approx(card["test"]["accuracy"], abs=0.003)  # one image at most
-    assert card["test"]["n"] == sum(map(sum, card["test"]["confusion"]))
-    assert card["audit"]["params"] < 200_000 and card["audit"]["receptive_field"] > 44
-    assert card["protocol"].startswith("nothing selected")
-    for key in ("epochs", "seconds", "recipe", "versions", "commit", "data", "mixed"):
-        assert key in card
-    assert card["epochs"] == 8 and card["data"]["name"] == "digits" and len(card["data"]["fingerprint"]) == 64
+    card = read_card(trained)
+    assert card.split == "test" and card.metrics.accuracy > 0.95 and not card.selected_on_test
+    assert card.metrics.accuracy_tta == pytest.approx(card.metrics.accuracy, abs=0.003)  # one image at most
+    assert card.metrics.n == sum(map(sum, card.metrics.confusion)) == 359
+    assert card.audit.params < 200_000 and card.audit.receptive_field > 44
+    assert card.seconds.training > 0 and card.versions["torch"] and card.mixed and card.recipe_name == "final"
+    assert card.epochs == 8 and card.data.name == "digits" and len(card.data.fingerprint) == 64
+    assert ("test accuracy", f"{card.metrics.accuracy:.2%}") == card.facts()[0]
 
 
 def test_a_run_leaves_its_plots_and_history_and_no_stray_file(trained):
@@ -70,17 +71,16 @@ def test_a_run_leaves_its_plots_and_history_and_no_stray_file(trained):
     assert json.loads((trained / "recipe.json").read_text())["arch"] == "cifar_mirror"
     assert not (trained / "published.png").exists()  # nobody published a curve of it
     everything = {p.name for p in trained.parent.rglob("*")}
-    assert not [n for n in everything if n.startswith(".") and n != ".lock"]  # what keeps two runs apart
-    assert {"final-digits.pkl", "final-digits.json", "final-digits.safetensors"} <= everything
+    assert not [n for n in everything if n.startswith(".") and not n.endswith(".lock")]  # what keeps two runs apart
+    assert {"learner.pkl", "card.json", "config.json", "model.safetensors"} <= {p.name for p in trained.iterdir()}
 
 
 def test_a_run_adds_its_row(trained):
-    card = json.loads(trained.with_suffix(".json").read_text())
-    row = pd.read_csv(trained.parent / "results.csv").iloc[0]
+    card, row = read_card(trained), pd.read_csv(trained.parent / "runs.csv").iloc[0]
     assert row["recipe"] == "final-digits" and row["settings"] == "data=digits epochs=8 bs=64"
-    assert row["accuracy"] == card["test"]["accuracy"] and row["accuracy_tta"] == card["test"]["accuracy_tta"]
-    assert row["on"] == card["on"] == "test" and row["epochs"] == 8 and row["seed"] == 42
-    assert row["parameters"] == card["audit"]["params"] and row["data"] == "digits"
+    assert row["accuracy"] == card.metrics.accuracy and row["accuracy_tta"] == card.metrics.accuracy_tta
+    assert row["split"] == card.split == "test" and row["epochs"] == 8 and row["seed"] == 42
+    assert row["parameters"] == card.audit.params and row["data"] == "digits" and row["images"] == 359
     assert row[["last_accuracy", "best_accuracy", "best_epoch", "seconds_to_85"]].isna().all()  # validates on nothing
 
 
@@ -91,7 +91,7 @@ def test_a_fresh_process_opens_the_learner_and_agrees_with_the_safetensors(train
             "with learn.no_bar(): found = [learn.predict(f) for f in sys.argv[2:]]\n"
             "print(json.dumps([[str(label), p.tolist()] for label, _, p in found]))")
     files = [str(images / f"{i}.png") for i in range(5)] + [str(images / "wide.jpg")]
-    done = fresh("-c", code, trained.with_suffix(".pkl"), *files, cwd=images)
+    done = fresh("-c", code, trained / "learner.pkl", *files, cwd=images)
     assert done.returncode == 0, done.stderr[-2000:]
     from_pickle = json.loads(done.stdout.splitlines()[-1])
 
@@ -107,7 +107,7 @@ def test_a_fresh_process_opens_the_learner_and_agrees_with_the_safetensors(train
 def test_the_pickle_holds_no_images_and_no_training_callbacks(trained):
     from fastai.learner import load_learner
 
-    pkl = trained.with_suffix(".pkl")
+    pkl = trained / "learner.pkl"
     assert pkl.stat().st_size < 2_000_000
     names = {type(cb).__name__ for cb in load_learner(pkl).cbs}
     assert "Recorder" in names and not names & {"Mixing", "EMA", "History", "Autocast", "Seeding"}
@@ -116,7 +116,7 @@ def test_the_pickle_holds_no_images_and_no_training_callbacks(trained):
 def test_export_rebuilds_the_pickle(trained, capsys):
     from fastai.learner import load_learner
 
-    pkl = trained.with_suffix(".pkl")
+    pkl = trained / "learner.pkl"
     before = load_learner(pkl).model.state_dict()
     pkl.unlink()
     assert main(["export", str(trained)]) == 0
@@ -153,7 +153,7 @@ def probabilities(capsys, *command) -> dict:
 
 def test_predict_as_json_and_with_tta(trained, images, tmp_path, capsys):
     "The flagship's net answers the same for the mirror image, so TTA adds nothing to it; to another's answer it does."
-    from cifar_fast.export.predictor import save_export
+    from cifar_fast.export.save import save_export
     from cifar_fast.models import create_model
 
     plain = probabilities(capsys, trained, images / "0.png")
@@ -177,27 +177,27 @@ def test_tta_is_the_mean_of_the_image_and_its_mirror():
 
 
 def test_evaluate_gives_the_accuracy_of_the_run(trained, capsys):
-    card = json.loads(trained.with_suffix(".json").read_text())
+    card = read_card(trained)
     assert main(["evaluate", str(trained), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["accuracy"] == pytest.approx(card["test"]["accuracy"], abs=1e-9)
-    assert found["accuracy_tta"] == pytest.approx(card["test"]["accuracy_tta"], abs=1e-9)
-    assert found["data"]["fingerprint"] == card["data"]["fingerprint"]
+    assert found["accuracy"] == pytest.approx(card.metrics.accuracy, abs=1e-9)
+    assert found["accuracy_tta"] == pytest.approx(card.metrics.accuracy_tta, abs=1e-9)
+    assert found["data"]["fingerprint"] == card.data.fingerprint
     assert main(["evaluate", str(trained)]) == 0
-    assert "rows true, columns predicted" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "rows true, columns predicted" in out and f"({card.metrics.interval})" in out
 
 
 @pytest.mark.parametrize("damage", ["no json", "bad json", "other format", "no weights", "cut weights", "other arch"])
 def test_a_damaged_export_is_refused_by_name(trained, tmp_path, capsys, damage):
-    for ext in (".json", ".safetensors"):
-        (tmp_path / f"x{ext}").write_bytes(trained.with_suffix(ext).read_bytes())
-    json_file, weights = tmp_path / "x.json", tmp_path / "x.safetensors"
+    shutil.copytree(trained, tmp_path / "x")
+    json_file, weights = tmp_path / "x" / "card.json", tmp_path / "x" / "model.safetensors"
     if damage == "no json":
         json_file.unlink()
     elif damage == "bad json":
         json_file.write_text(json_file.read_text()[:100])
     elif damage == "other format":
-        json_file.write_text(json_file.read_text().replace('"format": 1', '"format": 99'))
+        json_file.write_text(json_file.read_text().replace('"format": 2', '"format": 99'))
     elif damage == "no weights":
         weights.unlink()
     elif damage == "cut weights":
@@ -205,17 +205,17 @@ def test_a_damaged_export_is_refused_by_name(trained, tmp_path, capsys, damage):
     else:
         json_file.write_text(json_file.read_text().replace('"arch": "cifar_mirror"', '"arch": "cifar_mobile"'))
     assert main(["predict", str(tmp_path / "x"), str(tmp_path)]) == 2
-    assert "x." in capsys.readouterr().err
+    assert str(tmp_path / "x") in capsys.readouterr().err
 
 
 def test_lr_find_leaves_plot_json_and_suggestions(tmp_path, capsys, digits):
     assert main(["lr_find", "sprint", "data=digits", f"exports={tmp_path}", "--steps", "60"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in ("valley", "slide", "minimum", "steep"))
-    found = json.loads((tmp_path / "sprint-digits" / "lr_find.json").read_text())
+    found = json.loads((tmp_path / "sprint-digits-lr_find" / "lr_find.json").read_text())
     assert set(found["suggestions"]) == {"valley", "slide", "minimum", "steep"}
     assert all(1e-6 <= s["lr"] <= 10 for s in found["suggestions"].values())
-    assert Image.open(tmp_path / "sprint-digits" / "lr_find.png").size[0] > 300
+    assert Image.open(tmp_path / "sprint-digits-lr_find" / "lr_find.png").size[0] > 300
 
 
 def test_a_recipe_trains_with_lr_find_first(tmp_path, capsys, digits):
@@ -276,7 +276,7 @@ def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, di
     assert main(["copy", "sprint", str(mine)]) == 2
     assert "exists already" in capsys.readouterr().err
     assert main(["recipe", str(mine), "data=digits", "epochs=1", f"exports={tmp_path}"]) == 0
-    assert (tmp_path / "mine-digits.pkl").is_file()
+    assert (tmp_path / "mine-digits" / "learner.pkl").is_file()
 
 
 @pytest.mark.parametrize("args, named", [
@@ -308,7 +308,10 @@ def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, di
     (["lr_find", "final", "--start", "nan"], "--start nan"),
     (["lr_find", "final", "--end", "inf"], "finite"),
     (["results"], "python -m cifar_fast recipe final"),
-    (["results", "elsewhere/results.csv", "--curves"], "recipe netv2"),
+    (["results", "elsewhere", "--curves"], "recipe netv2"),
+    (["recipe", "digits", "name="], "plain name"),
+    (["recipe", "digits", "name=.."], "plain name"),
+    (["recipe", "digits", "name=results.csv"], "name=results.csv"),
 ])
 def test_bad_input_is_refused_with_the_next_step(args, named, capsys, digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -350,7 +353,7 @@ def test_any_other_exception_is_a_bug_and_shows_itself(monkeypatch, bug):
 def test_a_run_that_is_nearly_named(trained, capsys):
     for command in (["report", str(trained)[:-1]], ["predict", str(trained)[:-1], "x.png"]):
         assert main(command) == 2
-        assert f"no export {str(trained)[:-1]} (did you mean final-digits?)" in capsys.readouterr().err
+        assert f"no run {str(trained)[:-1]} (did you mean final-digits?)" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a disk that is full")
@@ -383,7 +386,6 @@ def test_a_dataset_of_ones_own(tmp_path, capsys, digits):
             Image.fromarray(np.array(digits.train.images[i])).resize((40, 50)).save(
                 tmp_path / "own" / part / kind / f"{i}.jpg")
     assert main(["recipe", "sprint", f"data={tmp_path / 'own'}", "epochs=4", "bs=32", f"exports={tmp_path}"]) == 0
-    card = json.loads((tmp_path / "sprint-own.json").read_text())
-    assert card["vocab"] == ["even", "odd"] and card["test"]["accuracy"] > 0.6
+    card = read_card(tmp_path / "sprint-own")
+    assert card.vocab == ["even", "odd"] and card.metrics.accuracy > 0.6
     assert main(["predict", str(tmp_path / "sprint-own"), str(tmp_path / "own" / "valid" / "odd")]) == 0
-    assert Path(tmp_path / "sprint-own.pkl").is_file()

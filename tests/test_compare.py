@@ -11,6 +11,7 @@ from rows import made
 from scipy.stats import binomtest
 
 from cifar_fast.cli.main import main
+from cifar_fast.export.card import Audited, BestEpoch, Card, Data, Machine, Metrics, Normalization, Seconds
 from cifar_fast.export.predictions import NAME, Predictions
 from cifar_fast.recipe import describe, flatten, load_recipe
 from cifar_fast.reporting import plots
@@ -22,6 +23,7 @@ from cifar_fast.reporting.compare import (
     figure_points,
     find_runs,
     newcombe,
+    ordered,
     pair,
     recipe_differences,
     table,
@@ -29,7 +31,7 @@ from cifar_fast.reporting.compare import (
 )
 from cifar_fast.reporting.compare.paired import mcnemar
 from cifar_fast.reporting.compare.words import verdict
-from cifar_fast.reporting.results import COLUMNS, add, recipe_id, row, summarize
+from cifar_fast.reporting.results import COLUMNS, OWN, add_row, leave_row, recipe_id, row, summarize
 from cifar_fast.reporting.tradeoffs import tradeoffs
 
 VOCAB = [f"class {i}" for i in range(10)]
@@ -44,26 +46,27 @@ def predictions(wrong, n=1000, images="abc/test", seed=0):
 
 def card_of(name, recipe="final", accuracy=0.9, seed=42, **changes):
     "The card of a run that nobody trained."
-    told = {**describe(load_recipe(recipe)), "seed": seed}
-    card = {"format": 1, "name": name, "arch": told["arch"], "vocab": VOCAB, "recipe": told, "epochs": 3, "on": "test",
-            "normalize": {"mean": [0.5] * 3, "std": [0.2] * 3}, "held_out": None, "protocol": "nothing selected",
-            "test": {"accuracy": accuracy, "accuracy_tta": accuracy + 0.01}, "last_epoch": {"train_loss": 1.0},
-            "best_epoch": None, "data": {"name": "cifar10"}, "date": "2026-11-21", "commit": "abc",
-            "seconds": {"training": 100.0, "epoch": 30.0, "to_85": None},
-            "audit": {"params": 192_642, "receptive_field": 65, "macs": 21_911_760},
-            "machine": {"device": "cpu (x86_64)", "threads": 2, "precision": "fp32", "compiled": False}}
-    return {**card, **changes}
+    described = {**describe(load_recipe(recipe)), "seed": seed}
+    card = Card(name=name, arch=described["arch"], vocab=VOCAB, recipe=described, recipe_name=recipe, epochs=3,
+                normalize=Normalization(mean=[0.5] * 3, std=[0.2] * 3), split="test", data=Data(name="cifar10"),
+                metrics=Metrics(n=1000, accuracy=accuracy, accuracy_tta=accuracy + 0.01),
+                last_epoch={"train_loss": 1.0}, date="2026-11-21", commit="abc",
+                seconds=Seconds(training=100.0, epoch=30.0),
+                audit=Audited(params=192_642, receptive_field=65, macs=21_911_760),
+                machine=Machine(device="cpu (x86_64)", threads=2, precision="fp32", compiled=False))
+    return replace(card, **changes)
 
 
 def leave(folder, name, wrong=None, rows=True, **values):
-    "The run's files in `folder`: .json, a row, and predictions that are wrong on `wrong` of 1,000 images."
+    "A run's folder: card, row, and predictions that are wrong on `wrong` of 1,000 images."
     card = card_of(name, **({} if wrong is None else {"accuracy": 1 - wrong / 1000}), **values)
     (folder / name).mkdir(parents=True)
-    (folder / f"{name}.json").write_text(json.dumps(card))
+    card.write(folder / name)
     if wrong is not None:
         predictions(wrong).save(folder / name / NAME)
     if rows:
-        add(row(card, ""), folder / "results.csv", folder / "row.csv")
+        leave_row(folder / name, row(card))
+        add_row(folder / name)
     return folder / name
 
 
@@ -79,7 +82,8 @@ def exports(tmp_path, monkeypatch):
 
 
 def rows_of(*rows):
-    return table(summarize(pd.DataFrame(rows, dtype=str), {}))
+    "The table of rows that are an experiment each."
+    return table(summarize(pd.DataFrame([{**r, "recipe_id": r["recipe"]} for r in rows], dtype=str), {}))
 
 
 # ---------------------------------------------------------------- two runs
@@ -88,7 +92,7 @@ def rows_of(*rows):
 def run_of(tmp_path, name, found):
     (tmp_path / name).mkdir()
     found.save(tmp_path / name / NAME)
-    return Run(name, tmp_path / name, {})
+    return Run(name, tmp_path / name, card_of(name))
 
 
 def test_a_pair_counts_images(tmp_path):
@@ -135,21 +139,22 @@ def test_two_runs_on_the_command_line(exports, capsys):
     assert "only this one right on  50" in out and "both right on 850, neither on 100" in out
     assert "difference +5.00 points" in out and "final is better by 3." in out
     assert "final: 90.00 % over 1 seed" in out and "sprint: 84.90 ± 0.14 % over 2 seeds" in out
-    assert "nothing about other seeds" in out.replace("\n", " ")
+    assert "nothing about other seeds" in out.replace("\n", " ") and "n = 1,000, 95 % interval 88.0 to 91.7 %" in out
+    settings = {line.split(":")[0]: line for line in out.splitlines()}
+    assert settings["epochs"].split()[1:] == ["80", "|", "8"] and "seed" not in settings
     assert (exports / "compare-final-sprint.png").stat().st_size > 20_000
-    assert not (exports / "compare.png").exists()  # that of all runs is left alone
+    assert not (exports / "runs.png").exists()  # that of all runs is left alone
     assert main(["compare", "sprint", "sprint-43"]) == 0
     out = capsys.readouterr().out
     assert "within noise" in out and "Both are runs of one recipe" in out
-    assert main(["compare", "exports/sprint.json", "exports/final", "--json"]) == 0
+    assert main(["compare", "exports/sprint/card.json", "exports/final", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [r["run"] for r in found["runs"]] == ["sprint", "final"] and found["pair"]["difference"] == -0.05
     assert found["pair"]["beyond_noise"] and found["runs"][0]["parameters"] == 192_642
 
 
 def test_a_run_that_was_selected_on_test_says_so(exports, capsys):
-    card = {"protocol": "selected on test, as published", "on": "test (selected on test)",
-            "last_epoch": {"train_loss": 1.0, "valid_accuracy": 0.8}, "best_epoch": {"epoch": 2, "accuracy": 0.85}}
+    card = {"last_epoch": {"train_loss": 1.0, "valid_accuracy": 0.8}, "best_epoch": BestEpoch(epoch=2, accuracy=0.85)}
     leave(exports, "net", wrong=150, recipe="net", **card)
     assert main(["compare", "final", "net"]) == 0
     out = capsys.readouterr().out
@@ -161,7 +166,8 @@ def test_a_run_that_was_selected_on_test_says_so(exports, capsys):
 
 def test_a_run_is_a_name_a_stem_or_a_file(exports, tmp_path):
     leave(tmp_path / "more", "final")
-    for name in ("final", "exports/final", "exports/final/", "exports/final.pkl", str(tmp_path / "exports" / "final")):
+    for name in ("final", "exports/final", "exports/final/", "exports/final/learner.pkl",
+                 str(tmp_path / "exports" / "final")):
         assert [r.name for r in find_runs([name], exports)] == ["final"]
     both = find_runs(["final", "more/final"], exports)
     assert [r.name for r in both] == [str(Path("exports/final")), str(Path("more/final"))]
@@ -172,12 +178,12 @@ def test_a_run_is_a_name_a_stem_or_a_file(exports, tmp_path):
     (["finale"], "did you mean final"),
     (["exports/sprnt", "final"], "no run exports/sprnt (did you mean sprint?)"),
     (["nowhere/final"], "there is no folder nowhere"),
-    (["final", "exports/final.json"], "exports/final is named twice"),
+    (["final", "exports/final/card.json"], "exports/final is named twice"),
     (["--sort", "acuracy"], "did you mean accuracy"),
     (["--exports", "nowhere"], "python -m cifar_fast recipe final"),
     (["final", "unpredicted"], "python -m cifar_fast report exports/unpredicted"),
-    (["odd"], "exports/odd.json does not tell a run"),
-    (["worded"], "accuracy is 'good', which is no number"),
+    (["odd"], "exports/odd/card.json: audit.params: "),
+    (["worded"], "exports/worded/card.json: metrics.accuracy: "),
     (["--recipes", "final", "sprnt"], "did you mean sprint"),
     (["final", "--recipes", "final", "sprint"], "--recipes"),
     (["--plot", "x.svg"], "ending in .png"),
@@ -185,15 +191,16 @@ def test_a_run_is_a_name_a_stem_or_a_file(exports, tmp_path):
 def test_bad_input_is_refused_with_the_next_step(args, named, exports, capsys):
     leave(exports, "unpredicted", rows=False)
     leave(exports, "odd", rows=False)
-    (exports / "odd.json").write_text(json.dumps({k: v for k, v in card_of("odd").items() if k != "audit"}))
-    (exports / "worded.json").write_text(json.dumps(card_of("worded", test={"accuracy": "good"})))
+    leave(exports, "worded", rows=False)
+    for name, odd in (("odd", {"audit": {}}), ("worded", {"metrics": {"n": 5, "accuracy": "good"}})):
+        (exports / name / "card.json").write_text(json.dumps(card_of(name).to_dict() | odd))
     assert main(["compare", *args]) == 2
     err = capsys.readouterr().err
     assert named in err and err.count("\n") == 1, err
 
 
 def test_an_empty_table_is_named(exports, capsys):
-    (exports / "results.csv").write_text(",".join(COLUMNS) + "\n")
+    (exports / OWN).write_text(",".join(COLUMNS) + "\n")
     assert main(["compare"]) == 2
     assert "holds no run yet; python -m cifar_fast recipe final" in capsys.readouterr().err
 
@@ -221,7 +228,7 @@ def test_all_recipes_and_three_runs_have_no_pair(exports, capsys):
 def test_the_table_holds_in_80_columns():
     rows = rows_of(made(recipe="final-a-folder-with-a-very-long-name-44", accuracy_tta=0.91, seconds=1234567),
                    made(recipe="final-a-folder-with-a-very-long-name-45", data="digits", device="cuda"),
-                   made(recipe="net", on="test (selected on test)", last_accuracy=0.85, best_accuracy=0.87,
+                   made(recipe="net", selected_on_test=True, last_accuracy=0.85, best_accuracy=0.87,
                         accuracy=0.87, parameters=11_173_962, multiply_adds=557_000_000))
     shown = table_text(rows).splitlines()
     assert max(map(len, shown)) <= 80
@@ -230,6 +237,15 @@ def test_the_table_holds_in_80_columns():
     assert "85.00*" in net and "87.00" not in net and "557.0M" in net
     said = " ".join(" ".join(shown).split())
     assert "different images" in said and "different devices" in said and "selected on test" in said
+
+
+def test_runs_of_one_dataset_are_ranked_together_and_the_column_says_which():
+    rows = ordered(rows_of(made(recipe="a", data="digits", accuracy=0.99), made(recipe="b", accuracy=0.8),
+                           made(recipe="c", data="digits", accuracy=0.95), made(recipe="d", accuracy=0.9)), "accuracy")
+    assert list(rows["run"]) == ["d", "b", "a", "c"]
+    lines = table_text(rows).splitlines()
+    assert lines[0].split()[:2] == ["run", "data"] and [line.split()[1] for line in lines[1:5]] == [
+        "cifar10", "cifar10", "digits", "digits"]
 
 
 # ---------------------------------------------------------------- the figure
@@ -268,7 +284,7 @@ def test_rows_far_below_or_without_accuracy_are_left_out_and_named():
     assert left_out == ["none: no accuracy", "one-epoch: below 80 %"]
     points, _, left_out = figure_points(rows_of(made(accuracy=0.4)), floor=80)
     assert list(points["label"][points["kind"] == "ours"]) == ["final"] and not left_out  # better low than nothing
-    digits, data, _ = figure_points(rows_of(made(data="digits", on="held-out")))
+    digits, data, _ = figure_points(rows_of(made(data="digits", split="held-out")))
     assert data == "digits" and list(digits["label"]) == ["final (held-out)"]  # others' figures are of CIFAR-10
 
 
@@ -344,4 +360,4 @@ def test_flat():
 
 
 def test_a_run_is_of_the_experiment_of_its_recipe():
-    assert recipe_id(card_of("a", "sprint")["recipe"]) == recipe_id(card_of("b", "sprint", seed=43)["recipe"])
+    assert recipe_id(card_of("a", "sprint").recipe) == recipe_id(card_of("b", "sprint", seed=43).recipe)

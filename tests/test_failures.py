@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from breaking import STEPS, at, resume
-from kills import NAME, RUN, bytes_that_differ, weights
+from kills import NAME, RUN, bytes_that_differ, weights, working
 
 from cifar_fast.cli.main import main
 from cifar_fast.recipe import load_recipe
@@ -65,7 +65,7 @@ def test_a_signal_while_it_exports_is_told_and_the_run_can_go_on(plain, tmp_path
     def killed(*args):
         os.kill(os.getpid(), signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "save_export", killed)
+        patch.setattr(train, "write_model", killed)
         assert main([*RUN, f"exports={tmp_path}"]) == 143
     err = capsys.readouterr().err
     assert "keeps the whole training" in err and "--resume" in err
@@ -186,7 +186,7 @@ def test_a_signal_to_the_whole_group_saves_too(plain, tmp_path, digits):
     found = subprocess.run([sys.executable, "-c", GROUP, *RUN, "workers=2", f"exports={tmp_path}"],
                            capture_output=True, text=True, timeout=300, start_new_session=True)
     assert found.returncode == 143 and "died" not in found.stderr, found.stderr
-    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (0, 3)
+    assert load(working(tmp_path) / "checkpoint.pt")["position"] == (0, 3)
     assert resume(tmp_path) == 0
     assert bytes_that_differ(weights(plain), weights(tmp_path)) == 0
 
@@ -200,7 +200,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, monkeypatc
     assert main([*RUN, f"exports={tmp_path}"]) == 2
     assert "last good checkpoint is kept" in capsys.readouterr().err
     monkeypatch.undo()
-    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (0, 4)
+    assert load(working(tmp_path) / "checkpoint.pt")["position"] == (0, 4)
     assert resume(tmp_path, "lr=0.01", "--allow-changes") == 0
     rates = pd.read_csv(tmp_path / NAME / "history.csv")["lr"]
     plain_rates = one_cycle_rates(0.01)
@@ -244,7 +244,7 @@ def test_ctrl_c_while_the_loss_explodes_spoils_no_checkpoint(tmp_path, monkeypat
         explodes(patch, stopped=True)
         assert main([*WILD, "epochs=6", "lr=0.01", f"exports={tmp_path}"]) == 130
     assert "not saved over the checkpoint from before" in capsys.readouterr().err
-    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (1, 0)
+    assert load(working(tmp_path) / "checkpoint.pt")["position"] == (1, 0)
     assert main([*WILD, "epochs=6", "lr=0.01", f"exports={tmp_path}", "--resume"]) == 0
 
 
@@ -256,12 +256,12 @@ def test_a_loss_that_explodes_spoils_no_checkpoint(tmp_path, monkeypatch, capsys
     err = capsys.readouterr().err
     assert "cifar_fast: the loss became" in err and "learning rate of 1e+06" in err and "Exception occ" not in err
     assert "last good checkpoint is kept" in err
-    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (1, 0)
+    assert load(working(tmp_path) / "checkpoint.pt")["position"] == (1, 0)
     assert main([*WILD, "epochs=6", "lr=0.001", f"exports={tmp_path}", "--resume", "--allow-changes"]) == 0
-    assert (tmp_path / f"{NAME}.safetensors").exists()
+    assert (tmp_path / NAME).exists()
 
 
 def test_a_net_that_answers_no_numbers_is_no_result(tmp_path, capsys, digits):
     assert main([*WILD, "bs=1024", "epochs=1", "lr=1e38", f"exports={tmp_path}"]) == 2
     assert "nothing was exported" in capsys.readouterr().err
-    assert not (tmp_path / f"{NAME}.safetensors").exists() and not (tmp_path / "results.csv").exists()
+    assert not (tmp_path / NAME).exists() and not (tmp_path / "runs.csv").exists()

@@ -17,15 +17,16 @@ import torch
 from odd_images import BAD, EITHER, GOOD, encoded, make, noise
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.predictor import find_images, save_export
+from cifar_fast.export.card import Card, Normalization
+from cifar_fast.export.predictor import find_images
+from cifar_fast.export.save import save_export
 from cifar_fast.models import create_model
 from cifar_fast.utils.text import encodable, printable
 
 if not hasattr(os, "mkfifo"):
     pytest.skip("links and pipes of a POSIX system are among them", allow_module_level=True)
 
-CARD = {"arch": "cifar_sprint", "vocab": ["odd", "even"], "normalize": {"mean": [0.5] * 3, "std": [0.25] * 3},
-        "data": {"name": "made up", "fingerprint": ""}}
+CARD = Card(arch="cifar_sprint", vocab=["odd", "even"], normalize=Normalization(mean=[0.5] * 3, std=[0.25] * 3))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_training_skips_the_bad_ones(corpus, tmp_path, capsys):
     assert code == 0
     err = capsys.readouterr().err
     bad = 2 * sum(outcome == BAD for outcome in outcomes.values()) - 4
-    card = json.loads((tmp_path / "out" / "sprint-data.json").read_text())
+    card = json.loads((tmp_path / "out" / "sprint-data" / "card.json").read_text())
     assert card["data"]["skipped"] >= bad
     no_files = 2 * 2  # a pipe and a device in each class are not listed as images
     assert card["data"]["skipped"] + card["data"]["train"] + card["data"]["test"] == 2 * len(outcomes) - no_files
@@ -236,9 +237,9 @@ def test_classes_of_any_name_are_trained_and_predicted(tmp_path, capsys):
                 f.write(encoded(noise(seed=5 * i + j)))
     assert main(["recipe", "sprint", f"data={tmp_path / 'own'}", "epochs=1", "bs=16", f"exports={tmp_path}"]) == 0
     stem = str(tmp_path / "sprint-own")
-    vocab = json.loads((tmp_path / "sprint-own.json").read_text("utf-8"))["vocab"]
+    vocab = json.loads((tmp_path / "sprint-own" / "card.json").read_text("utf-8"))["vocab"]
     assert sorted(vocab) == sorted(printable(os.fsdecode(name)) for name in CLASS_NAMES)
     for command in (["predict", stem, str(tmp_path / "own"), "--csv", str(tmp_path / "x.csv")], ["evaluate", stem],
-                    ["export", stem], ["predict", f"{stem}.pkl", str(tmp_path / "own"), "--json"]):
+                    ["export", stem], ["predict", f"{stem}/learner.pkl", str(tmp_path / "own"), "--json"]):
         assert main(command) == 0, command
     assert "\x1b" not in capsys.readouterr().out

@@ -4,13 +4,14 @@ import pty
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from strangers import CARD
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import target_accuracy
 from cifar_fast.training.callbacks import progress
 from cifar_fast.training.callbacks.progress import Progress, choose_mode, duration, heading, line
 from cifar_fast.utils.terminal import accuracy_curves, whole_ticks
@@ -52,8 +53,9 @@ def test_json_is_an_object_an_epoch_and_nothing_else_on_stdout(tmp_path, capsys)
     code, out, err = run(tmp_path, capsys, "--log", "json")
     *rows, last = [json.loads(text) for text in out.splitlines()]
     assert code == 0 and [r["epoch"] for r in rows] == [1, 2] and {r["epochs"] for r in rows} == {2}
-    card = json.loads((tmp_path / "mobile-digits.json").read_text())
-    assert last["done"] and last["accuracy"] == card["test"]["accuracy"] and last["on"] == card["on"]
+    card = json.loads((tmp_path / "mobile-digits" / "card.json").read_text())
+    assert last["done"] and last["accuracy"] == card["metrics"]["accuracy"] and last["split"] == card["split"]
+    assert last["selected_on_test"]
     assert last["export"] == str(tmp_path / "mobile-digits") and last["best_epoch"] == card["best_epoch"]
     assert {"train_loss", "valid_accuracy", "lr", "images_per_second", "best"} <= rows[0].keys() and rows[0]["best"]
     assert "test accuracy" in err and "next:" in err  # the words are still there
@@ -77,10 +79,13 @@ def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):
     assert max(map(len, out.split("accuracy (%)")[0].splitlines()[1:])) <= 80
 
 
-@pytest.mark.parametrize("recipe, line", [({}, 0.85), ({"target": 0}, 0.85), ({"target": 0.9}, 0.9),
-                                          ({"target": "0.9"}, 0.85), ({"target": True}, 0.85), (None, 0.85)])
-def test_curves_are_held_against_what_was_aimed_at(recipe, line):
-    assert target_accuracy({"recipe": recipe}) == line
+@pytest.mark.parametrize("recipe, line", [({}, None), ({"target": 0}, None), ({"target": 0.9}, 0.9),
+                                          ({"target": "0.9"}, None), ({"target": True}, None)])
+def test_only_a_recipe_with_a_target_has_its_line(recipe, line):
+    card = replace(CARD, recipe=recipe)
+    assert card.target_accuracy == line
+    frame = pd.DataFrame({"epoch": [1, 2], "train_accuracy": [0.5, 0.6]})
+    assert ("%" in accuracy_curves(frame, card.target_accuracy).splitlines()[0].split("train")[1]) == (line is not None)
 
 
 @pytest.mark.parametrize("count, ticks", [(1, [1]), (2, [1, 2]), (8, [*range(1, 9)]),

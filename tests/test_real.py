@@ -37,12 +37,12 @@ def test_the_shipped_export_has_the_accuracy_its_card_states(cifar10):
 
     exported = load_export(ROOT / "exports" / "final")
     card = exported.card
-    assert card["data"]["fingerprint"] == cifar10.fingerprint
+    assert card.data.fingerprint == cifar10.fingerprint
     right = exported.predict(cifar10.test.images).argmax(1) == cifar10.test.labels
-    # Another CPU sums in another order: an image or two near a decision boundary may change sides.
-    assert right.mean() == pytest.approx(card["test"]["accuracy"], abs=5e-4)
+    # Another CPU sums in another order: an image or two on the edge may fall to the other side.
+    assert right.mean() == pytest.approx(card.metrics.accuracy, abs=5e-4)
     assert right.mean() >= 0.85
-    assert card["audit"]["params"] < 200_000 and not card["waived"]
+    assert card.audit.params < 200_000 and not card.waived
 
 
 @pytest.mark.slow
@@ -53,9 +53,9 @@ def test_a_full_epoch_of_every_recipe_learns(recipe, tmp_path):
     done = subprocess.run([sys.executable, "-m", "cifar_fast", "recipe", recipe, "epochs=1", f"exports={tmp_path}"],
                           env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    card = json.loads((tmp_path / f"{recipe}.json").read_text())
+    card = json.loads((tmp_path / recipe / "card.json").read_text())
     print(f"\n{recipe}: {card['seconds']['epoch']:.0f} s an epoch, train loss {card['last_epoch']['train_loss']:.3f}, "
-          f"test accuracy {card['test']['accuracy']:.2%}, {card['machine']}")
+          f"test accuracy {card['metrics']['accuracy']:.2%}, {card['machine']}")
     assert card["last_epoch"]["train_loss"] < 0.9 * math.log(10)
-    # An EMA with a decay of 0.999 and no warm-up is still near the initial weights after one epoch.
-    assert card["test"].get("accuracy_without_ema", card["test"]["accuracy"]) > 0.2
+    # An average with a decay of 0.999 and no warm-up is still near the first weights after one epoch.
+    assert (card["metrics"]["accuracy_without_ema"] or card["metrics"]["accuracy"]) > 0.2

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from cifar_fast.cli.main import main
 from cifar_fast.data import sources
+from cifar_fast.export.card import read_card
 from cifar_fast.export.predictions import NAME, Predictions
 from cifar_fast.recipe import recipes_dir
 from cifar_fast.reporting import plots
@@ -28,8 +30,8 @@ def exports(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "cached", opened)
     folder = tmp_path / "exports"
     (folder / "final").mkdir(parents=True)
-    for name in ("final.json", "final/history.csv", f"final/{NAME}"):
-        shutil.copy(EXPORTS / name, folder / name)
+    for name in ("card.json", "history.csv", NAME):
+        shutil.copy(EXPORTS / "final" / name, folder / "final" / name)
     return folder
 
 
@@ -56,30 +58,30 @@ def test_one_command_redraws_everything_and_twice_gives_the_same_bytes(exports, 
 
 
 def test_a_reproduction_is_drawn_beside_its_authors_record(exports):
-    card = json.loads((exports / "final.json").read_text("utf-8"))
-    card |= {"name": "netv2", "recipe": {**card["recipe"], "data": "cifar10", "validate_on": "test"}}
-    (exports / "final.json").write_text(json.dumps(card))
+    card = read_card(exports / "final")
+    replace(card, recipe_name="netv2", recipe={**card.recipe, "validate_on": "test"}).write(exports / "final")
     assert exports / "final" / "published.png" in redraw(exports / "final")[0]
 
 
 def test_a_run_of_which_little_is_there_is_drawn_as_far_as_it_goes(exports, capsys):
-    shutil.rmtree(exports / "final")
+    for name in ("history.csv", NAME):
+        (exports / "final" / name).unlink()
     assert main(["figures", str(exports)]) == 0
     out = capsys.readouterr().out
     assert "drew confusion.png, layers.png" in out and f"calibration.png (no {NAME})" in out and "no history" in out
 
 
-@pytest.mark.parametrize("odd", [None, {"protocol": 5}, {"test": 5}, {"name": []}, {"on": {}}, {"audit": "none"}])
+@pytest.mark.parametrize("odd", [None, {"split": 5}, {"metrics": 5}, {"name": []}, {"date": {}}, {"audit": "none"}])
 def test_a_broken_run_is_named_and_the_others_are_drawn(exports, capsys, odd):
-    card = json.loads((exports / "final.json").read_text())
-    (exports / "broken.json").write_text(json.dumps(card | odd) if odd else "{")
+    card = json.loads((exports / "final" / "card.json").read_text())
+    shutil.copytree(exports / "final", exports / "broken")
+    (exports / "broken" / "card.json").write_text(json.dumps(card | odd) if odd else "{")
     if odd:
-        shutil.copytree(exports / "final", exports / "broken")
         assert main(["report", str(exports / "broken")]) == 2
-        assert f"broken.json: {next(iter(odd))} is " in capsys.readouterr().err
+        assert f"broken/card.json: {next(iter(odd))}: " in capsys.readouterr().err
     assert main(["figures", str(exports)]) == 1
     out, err = capsys.readouterr()
-    assert "broken.json" in err and "final: drew" in out
+    assert "broken/card.json" in err and "final: drew" in out
 
 
 def test_without_a_run_the_next_step_is_told(tmp_path, capsys):

@@ -1,6 +1,8 @@
 """What a run leaves to be looked at: the figures, report.html in one file, the model card."""
 
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from PIL import Image
 
 from cifar_fast.cli.main import main
 from cifar_fast.cli.run_commands import unchanged
-from cifar_fast.export.files import read_card
+from cifar_fast.export.card import read_card
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.recipe import describe, load_recipe
 from cifar_fast.reporting.report import calibration_error, figures, model_card, page
@@ -77,19 +79,21 @@ def test_the_report_is_one_whole_file_that_loads_nothing(left):
 
 def test_the_report_says_what_the_card_says(left):
     card, words = read_card(left / NAME), " ".join(Reading((left / NAME / "report.html").read_text("utf-8")).words)
-    for said in (f"{card['test']['accuracy']:.2%}", f"{card['test']['accuracy_tta']:.2%}",
-                 f"{card['audit']['params']:,}", card["versions"]["torch"], "mixing(mixup=0.5", "kept", "stem.conv",
+    for said in (f"{card.metrics.accuracy:.2%}", f"{card.metrics.accuracy_tta:.2%}", card.metrics.interval,
+                 f"{card.audit.params:,}", card.versions["torch"], "mixing(mixup=0.5", "met", "stem.conv",
                  "at most 199,999", "at least 45"):
         assert said in words, said
 
 
 def test_a_stranger_s_names_stay_text(left):
     card = read_card(left / NAME)
-    card = {**card, "name": "<script>alert(1)</script>", "vocab": ["<b>a</b>", "`|x", *card["vocab"][2:]]}
+    card = replace(card, name="<script>alert(1)</script>", vocab=["<b>a</b>", "`|x", *card.vocab[2:]],
+                   commit="<script>", date="<b>", machine=replace(card.machine, device="<script>"))
     text = page(card, left / NAME, None, None, ["<img src=x onerror=alert(1)>"])
     assert not {"script", "b"} & {tag for tag, _ in Reading(text).tags} and "onerror=alert" not in str(
         [attrs for _, attrs in Reading(text).tags])
-    assert "<script" not in model_card(card).split("---")[2] and "<b>" not in model_card(card)
+    words = model_card(card).split("---\n", 2)[2]
+    assert "<script" not in words and "<b>" not in words
 
 
 def test_the_model_card_begins_with_yaml_that_means_what_it_says(left):
@@ -97,23 +101,21 @@ def test_the_model_card_begins_with_yaml_that_means_what_it_says(left):
     text, card = (left / NAME / "README.md").read_text("utf-8"), read_card(left / NAME)
     front = yaml.safe_load(text.split("---")[1])
     plain, tta = front["model-index"][0]["results"][0]["metrics"]
-    assert plain["value"] == round(card["test"]["accuracy"], 4) and tta["value"] == round(
-        card["test"]["accuracy_tta"], 4)
+    assert plain["value"] == round(card.metrics.accuracy, 4) and tta["value"] == round(
+        card.metrics.accuracy_tta, 4)
     assert front["pipeline_tag"] == "image-classification" and front["model-index"][0]["name"] == NAME
-    assert f"{card['test']['accuracy']:.2%}" in text.split("---")[2]
+    assert f"{card.metrics.accuracy:.2%} accuracy (n = 359, 95 % interval" in text.split("---")[2]
 
 
 @pytest.mark.parametrize("name", ['a": b', "a\nb: c", "#x", "- y", "ünï"])
 def test_no_name_breaks_out_of_the_yaml(left, name):
     yaml = pytest.importorskip("yaml")
-    front = yaml.safe_load(model_card({**read_card(left / NAME), "name": name}).split("---\n")[1])
+    front = yaml.safe_load(model_card(replace(read_card(left / NAME), name=name)).split("---\n")[1])
     assert front["model-index"][0]["name"] == name and set(front) == {
         "library_name", "pipeline_tag", "tags", "metrics", "model-index"}
 
 
 def test_it_is_rebuilt_from_what_is_on_disk(left, tmp_path, capsys):
-    import shutil
-
     shutil.copytree(left, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / NAME
     before = (folder / "report.html").read_text("utf-8")
@@ -131,10 +133,10 @@ def test_it_is_rebuilt_from_what_is_on_disk(left, tmp_path, capsys):
 
 
 def test_the_sheet_of_a_run_is_drawn_again_with_its_own_seed(left):
-    card = read_card(left / NAME)
-    told = describe(load_recipe("final"))
-    assert unchanged({**card, "name": "final", "recipe": {**told, "seed": 7}}).seed == 7
-    assert unchanged({**card, "name": "final", "recipe": {**told, "seed": 7, "bs": 3}}) is None
+    card, recipe = read_card(left / NAME), describe(load_recipe("final"))
+    assert card.recipe_name == "final"
+    assert unchanged(replace(card, recipe={**recipe, "seed": 7})).seed == 7
+    assert unchanged(replace(card, recipe={**recipe, "seed": 7, "bs": 3})) is None
 
 
 def test_a_wide_figure_can_be_moved_on_a_phone(left, tmp_path):
@@ -144,12 +146,10 @@ def test_a_wide_figure_can_be_moved_on_a_phone(left, tmp_path):
         (tmp_path / name).write_bytes(b"no image any more")
     text = page(read_card(left / NAME), tmp_path, None, None)
     assert [attrs.get("class") for tag, attrs in Reading(text).tags if tag == "figure"] == [None] * 4
-    assert text.count('class="across"') == 1 and text.index('class="across"') < text.index("epoch; red dashes")
+    assert text.count('class="across"') == 1 and text.index('class="across"') < text.index("epoch; a dashed red line")
 
 
 def test_what_cannot_be_rebuilt_is_said(left, tmp_path, capsys):
-    import shutil
-
     shutil.copytree(left, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / NAME
     for name in ("history.csv", "augmented.png"):
@@ -157,21 +157,38 @@ def test_what_cannot_be_rebuilt_is_said(left, tmp_path, capsys):
     capsys.readouterr()
     assert main(["report", str(folder)]) == 0
     err = capsys.readouterr().err
-    assert "left out: curves (no " in err and "what the net was fed" in err
+    assert "left out: curves (no " in err and "a training batch" in err
     assert "Not in this report" in (folder / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("spoil, told", [
-    (lambda f: (f / "history.csv").write_text("epoch\n1\n"), "history.csv does not tell a run"),
-    (lambda f: (f.parent / f"{NAME}.json").write_text("{"), f"{NAME}.json")])
+    (lambda f: (f / "history.csv").write_text("epoch\n1\n"), "history.csv is no history"),
+    (lambda f: (f / "card.json").write_text("{"), f"{NAME}/card.json")])
 def test_a_broken_run_is_named(left, tmp_path, capsys, spoil, told):
-    import shutil
-
     shutil.copytree(left, tmp_path, dirs_exist_ok=True)
     spoil(tmp_path / NAME)
     capsys.readouterr()
     assert main(["report", str(tmp_path / NAME)]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_run_whose_images_are_gone_has_its_report_all_the_same(tmp_path, capsys, digits):
+    data = tmp_path / "own"
+    for part, rows in (("train", range(0, 80)), ("test", range(80, 120))):
+        for i in rows:
+            folder = data / part / ("odd" if digits.train.labels[i] % 2 else "even")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.array(digits.train.images[i])).save(folder / f"{i}.png")
+    assert main(["recipe", "sprint", f"data={data}", "epochs=1", "bs=16", f"exports={tmp_path}"]) == 0
+    run = tmp_path / "sprint-own"
+    shutil.rmtree(data)
+    for name in ("report.html", "classes.png", "augmented.png"):
+        (run / name).unlink()
+    capsys.readouterr()
+    assert main(["report", str(run)]) == 0
+    out, err = capsys.readouterr()
+    assert str(data) in err and "report.html" in out and (run / "classes.png").is_file()
+    assert f"{read_card(run).metrics.accuracy:.2%}" in (run / "report.html").read_text("utf-8")
 
 
 def test_no_such_run(capsys):
@@ -199,7 +216,7 @@ def test_a_report_that_fails_costs_no_run(tmp_path, monkeypatch, capsys, digits)
     monkeypatch.setattr(figures, "calibration", lambda *args: 1 / 0)
     assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}"]) == 0
     assert "report.html could not be made (ZeroDivisionError" in capsys.readouterr().err
-    assert (tmp_path / "results.csv").exists() and (tmp_path / "sprint-digits.safetensors").exists()
+    assert (tmp_path / "runs.csv").exists() and (tmp_path / "sprint-digits" / "model.safetensors").exists()
 
 
 def test_without_a_report(tmp_path, digits):

@@ -14,24 +14,29 @@ import pytest
 from rows import made
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import seconds_to
+from cifar_fast.export.card import Audited, BestEpoch, Card, Data, Machine, Metrics, Normalization, Seconds
+from cifar_fast.export.measure import seconds_to
 from cifar_fast.recipe import describe, load_recipe, override
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.results import (
     COLUMNS,
     END,
+    OWN,
     START,
     ResultsError,
-    add,
+    add_missing_rows,
+    add_row,
     block,
     by_epochs,
     changes,
     draw_published,
     epochs_markdown,
     facts,
+    leave_row,
     markdown,
     published_curve,
     read,
+    read_all,
     recipe_id,
     redraw,
     replace_block,
@@ -41,8 +46,8 @@ from cifar_fast.reporting.results import (
 )
 
 ROOT = Path(__file__).parent.parent
-FACTS = {"final": {"line": "ours", "stated": {}, "recipe_id": "aaaaaaaa"},
-         "net": {"line": "a | net", "recipe_id": "bbbbbbbb",
+FACTS = {"final": {"line": "ours", "stated": {}, "recipe_id": "aaaaaaaa", "data": "cifar10"},
+         "net": {"line": "a | net", "recipe_id": "bbbbbbbb", "data": "cifar10",
                  "stated": {"parameters": 199_368, "receptive_field": 44, "accuracy": 87.02, "epochs": 50}}}
 IDS = {name: fact["recipe_id"] for name, fact in FACTS.items()}
 
@@ -89,26 +94,39 @@ def test_changes_are_the_words_that_were_typed(name, words):
 def test_changes_of_other_names_and_files():
     final = load_recipe("final")
     assert changes(replace(final, name="final-s7", epochs=3)) == "epochs=3"
-    assert changes(replace(final, name="mine", epochs=3)) == ""
+    assert changes(replace(final, name="mine", epochs=3)) == ""  # of what, nobody says
+    assert changes(replace(final, name="mine", epochs=3, lr=0.2), final) == "epochs=3 lr=0.2"
     assert changes(replace(final, augment=final.augment[1:], epochs=3)) == ""  # somebody's own final.py
     assert changes(replace(final, epochs=3), finds_lr=True) == "epochs=3 lr=find"
 
 
+CARD = Card(arch="cifar_net", vocab=["a", "b"], normalize=Normalization(mean=[0.5] * 3, std=[0.2] * 3), name="net",
+            recipe=describe(load_recipe("net")), settings="epochs=2", epochs=2, split="test",
+            metrics=Metrics(n=1000, accuracy=0.8, accuracy_tta=0.81), date="2026-11-21", data=Data(name="cifar10"),
+            last_epoch={"train_loss": 1.23456, "valid_accuracy": 0.79}, best_epoch=BestEpoch(epoch=1, accuracy=0.8),
+            seconds=Seconds(training=12.345, epoch=6.1),
+            audit=Audited(params=199_368, receptive_field=49, macs=200_109_216),
+            machine=Machine(device="cpu", threads=2, precision="fp32", compiled=False))
+
+
 def test_a_row_of_a_card():
-    card = {"name": "net", "recipe": describe(load_recipe("net")), "epochs": 2, "held_out": None, "on": "test",
-            "test": {"accuracy": 0.8, "accuracy_tta": 0.81}, "protocol": "as published", "date": "2026-11-21",
-            "last_epoch": {"train_loss": 1.23456, "valid_accuracy": 0.79}, "commit": None,
-            "best_epoch": {"epoch": 1, "accuracy": 0.800000012}, "data": {"name": "cifar10"},
-            "seconds": {"training": 12.345, "epoch": 6.1, "to_85": None},
-            "audit": {"params": 199_368, "receptive_field": 49, "macs": 200_109_216},
-            "machine": {"device": "cpu", "threads": 2, "precision": "fp32", "compiled": False}}
-    found = row(card, "epochs=2")
+    found = row(CARD)
     assert tuple(found) == COLUMNS
     assert found["recipe_id"] == id_of("net") and found["settings"] == "epochs=2" and found["seed"] == 42
     assert (found["last_accuracy"], found["best_accuracy"], found["best_epoch"]) == (0.79, 0.8, 1)
     assert found["seconds"] == 12.3 and found["seconds_to_85"] is None and found["train_loss"] == 1.2346
-    nothing = row({**card, "test": None, "best_epoch": None, "last_epoch": {"train_loss": 1.0}, "on": None}, "")
+    assert found["selected_on_test"] and found["split"] == "test" and found["images"] == 1000
+    nothing = row(replace(CARD, metrics=None, best_epoch=None, last_epoch={"train_loss": 1.0}, split=None))
     assert nothing["accuracy"] is nothing["last_accuracy"] is nothing["best_accuracy"] is None
+    assert not nothing["selected_on_test"]
+
+
+def test_an_id_outlives_a_move_of_our_functions():
+    told = describe(load_recipe("final"))
+    moved = json.loads(json.dumps(told).replace("cifar_fast.training.", "cifar_fast.elsewhere."))
+    assert moved != told and recipe_id(moved) == recipe_id(told)
+    own = json.loads(json.dumps(told).replace("cifar_fast.training.losses", "cifar_fast_recipe_mine"))
+    assert recipe_id(own) != recipe_id(told)
 
 
 def test_seconds_to_85():
@@ -121,36 +139,79 @@ def test_seconds_to_85():
 # ---------------------------------------------------------------- the table that grows
 
 
+def add(values, exports, name="run"):
+    "A finished run of these values: its row goes to the table."
+    (exports / name).mkdir(parents=True, exist_ok=True)
+    leave_row(exports / name, values)
+    add_row(exports / name)
+
+
 def test_rows_of_older_tables_stay_as_they_are(tmp_path):
-    path = tmp_path / "results.csv"
+    path = tmp_path / OWN
     old = 'recipe,seed,note,accuracy\nfinal,42,"a, b",0.90\nnet,007,,\n'
     path.write_text(old)
-    add({"recipe": "sprint", "seed": 1, "accuracy": None, "compiled": True, "epochs": 12}, path, tmp_path / "row.csv")
+    add({"recipe": "sprint", "seed": 1, "accuracy": None, "compiled": True, "epochs": 12}, tmp_path)
     assert path.read_text() == ('recipe,seed,note,accuracy,compiled,epochs\nfinal,42,"a, b",0.90,,\nnet,007,,,,\n'
                                 "sprint,1,,,True,12\n")
-    assert list(read(path)["seed"]) == ["42", "007", "1"] and not (tmp_path / "row.csv").exists()
-    add(made(), tmp_path / "new" / "results.csv", tmp_path / "row.csv")
-    assert list(read(tmp_path / "new" / "results.csv").columns) == list(COLUMNS)
+    assert list(read(path)["seed"]) == ["42", "007", "1"] and not (tmp_path / "run" / "row.csv").exists()
+    add(made(), tmp_path / "new")
+    assert list(read(tmp_path / "new" / OWN).columns) == list(COLUMNS)
+
+
+def test_published_rows_and_own_ones_are_read_together_and_only_the_own_grow(tmp_path):
+    published = ",".join(COLUMNS) + "\n" + ",".join(made(seed=1).values()) + "\n"
+    (tmp_path / "results.csv").write_text(published)
+    add(made(seed=2), tmp_path)
+    assert list(read_all(tmp_path)["seed"]) == ["1", "2"] and (tmp_path / "results.csv").read_text() == published
+    with pytest.raises(ResultsError, match="recipe final"):
+        read_all(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("stopped_at", ["unlink", "write_text"])
+def test_a_run_that_is_stopped_while_its_row_is_added_gets_it_from_the_next_one_once(tmp_path, monkeypatch, stopped_at):
+    from cifar_fast.reporting.results import store
+
+    def stop(*args, **kw):
+        raise KeyboardInterrupt
+
+    (tmp_path / "first").mkdir()
+    leave_row(tmp_path / "first", made(seed=1))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(*((Path, "unlink") if stopped_at == "unlink" else (store, "write_text")), stop)
+        add_row(tmp_path / "first")
+    add_missing_rows(tmp_path)
+    add_missing_rows(tmp_path)
+    assert list(read(tmp_path / OWN)["seed"]) == ["1"] and not (tmp_path / "first" / "row.csv").exists()
+
+
+def test_a_row_of_another_run_that_cannot_be_added_is_a_warning(tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "row.csv").write_text("no,such\n1\n")
+    with pytest.warns(UserWarning, match="row.csv"):
+        add_missing_rows(tmp_path)
 
 
 ADD_SOME = """
 import sys
 from pathlib import Path
-from cifar_fast.reporting.results import add
-path, name = Path(sys.argv[1]), sys.argv[2]
-path.with_name(name).touch()
-while len(list(path.parent.glob("ready-*"))) < 2:  # so that they do meet
+from cifar_fast.reporting.results import add_row, leave_row
+folder = Path(sys.argv[1])
+(folder.parent / folder.name.replace("run", "ready")).touch()
+while len(list(folder.parent.glob("ready-*"))) < 2:  # so that they do meet
     pass
 for i in range(15):
-    add({"recipe": name, "seed": i}, path, path.with_name("row.csv"))
+    leave_row(folder, {"recipe": folder.name, "seed": i})
+    add_row(folder)
 """
 
 
 def test_runs_that_end_together_lose_no_row(tmp_path):
-    path = tmp_path / "results.csv"
-    both = [subprocess.Popen([sys.executable, "-c", ADD_SOME, path, name]) for name in ("ready-1", "ready-2")]
+    folders = [tmp_path / "run-1", tmp_path / "run-2"]
+    for folder in folders:
+        folder.mkdir()
+    both = [subprocess.Popen([sys.executable, "-c", ADD_SOME, folder]) for folder in folders]
     assert [process.wait(120) for process in both] == [0, 0]
-    assert read(path).groupby("recipe").size().to_dict() == {"ready-1": 15, "ready-2": 15}
+    assert read(tmp_path / OWN).groupby("recipe").size().to_dict() == {"run-1": 15, "run-2": 15}
 
 
 @pytest.mark.parametrize("content, named", [
@@ -164,12 +225,12 @@ def test_runs_that_end_together_lose_no_row(tmp_path):
     (b"recipe,accuracy\nfinal,90 %\n", "line 2: accuracy is '90 %', which is not a number"),
 ])
 def test_a_broken_table_is_refused_and_the_row_kept(tmp_path, content, named):
-    path, spare = tmp_path / "results.csv", tmp_path / "final" / "row.csv"
+    path, spare = tmp_path / OWN, tmp_path / "final" / "row.csv"
     path.write_bytes(content)
     with pytest.raises(ResultsError, match=named) as e:
-        add(made(seed=7), path, spare)
+        add(made(seed=7), tmp_path, "final")
     assert path.read_bytes() == content and str(path) in str(e.value)
-    assert "complete and exported" in str(e.value) and str(spare) in str(e.value)
+    assert "run itself is complete" in str(e.value) and str(spare) in str(e.value)
     with open(spare, newline="") as f:
         assert list(csv.DictReader(f)) == [made(seed=7)]
 
@@ -237,7 +298,7 @@ def test_means_and_deviations_over_seeds():
 
 
 def test_the_experiment_of_the_recipe_as_it_stands_or_else_the_latest():
-    tuned = made(recipe_id="cccccccc", settings="valid=5000", on="held-out")
+    tuned = made(recipe_id="cccccccc", settings="valid=5000", split="held-out")
     found = lines(made(seed=1), made(seed=2, recipe="final-s2"), tuned)
     assert found.loc["final", "n"] == 2 and found.loc["final", "current"] and "final-s2" not in found.index
     found = lines(made(recipe_id="cccccccc", settings="epochs=1"), made(recipe_id="dddddddd", settings="epochs=2"),
@@ -248,7 +309,7 @@ def test_the_experiment_of_the_recipe_as_it_stands_or_else_the_latest():
     assert old.loc["final", "n"] == 2 and not old.loc["final", "current"]  # rows from before there were ids
 
 
-REPRODUCED = made(recipe="net", recipe_id="cccccccc", settings="epochs=1", on="test (selected on test)",
+REPRODUCED = made(recipe="net", recipe_id="cccccccc", settings="epochs=1", selected_on_test=True,
                   accuracy="0.87", last_accuracy="0.8552", best_accuracy="0.87", accuracy_without_ema="0.5",
                   parameters="199368", receptive_field="49", epochs="1", seconds_to_85="1234.5",
                   device="NVIDIA GeForce RTX 4090 Laptop GPU")
@@ -256,7 +317,7 @@ REPRODUCED = made(recipe="net", recipe_id="cccccccc", settings="epochs=1", on="t
 
 def test_the_terminals_table():
     long = made(recipe="final-a-folder-with-a-very-long-name", recipe_id="dddddddd", seconds="123456", seed="1",
-                accuracy_tta="0.91", on="held-out")
+                accuracy_tta="0.91", split="held-out")
     shown = terminal(lines(made(seed=1, accuracy=0.9), made(seed=2, accuracy=0.91), REPRODUCED, long)).splitlines()
     assert max(map(len, shown)) <= 100
     final, net = (next(s for s in shown if s.startswith(n)) for n in ("final", "net"))
@@ -309,9 +370,9 @@ def test_a_block_is_replaced_between_its_markers_alone():
             replace_block(wrong, "", "X.md")
 
 
-def test_readme_says_what_the_committed_rows_say():
+def test_readme_has_the_tables_of_the_committed_rows():
     "After a run or a change of a recipe: python -m cifar_fast results --readme."
-    text = (ROOT / "README.md").read_text("utf-8")
+    text = (ROOT / "exports" / "README.md").read_text("utf-8")
     assert replace_block(text, block(read(ROOT / "exports" / "results.csv"), facts())) == text
 
 
@@ -362,19 +423,20 @@ def test_published_against_measured_in_one_figure():
 
 
 def test_published_png_stands_beside_histories_of_cifar10(tmp_path, capsys):
-    told = describe(load_recipe("strided"))
-    assert draw_published(tmp_path, "final", told, HISTORY) is None
-    assert draw_published(tmp_path, "strided", {**told, "data": "digits"}, HISTORY) is None
+    card = replace(CARD, name="strided-2", recipe_name="strided", recipe=describe(load_recipe("strided")))
+    assert draw_published(tmp_path, replace(card, recipe_name="final"), HISTORY) is None
+    assert draw_published(tmp_path, replace(card, recipe_name="../published/strided"), HISTORY) is None
+    assert draw_published(tmp_path, replace(card, recipe={**card.recipe, "data": "digits"}), HISTORY) is None
     with pytest.raises(ResultsError, match="recipe netv2"):
         redraw(tmp_path)
-    folder = tmp_path / "strided"
+    folder = tmp_path / "strided-2"
     folder.mkdir()
-    HISTORY.to_csv(folder / "history.csv", index=False)
-    (folder / "recipe.json").write_text("{")
-    with pytest.raises(ResultsError, match="recipe strided writes them anew"):
+    card.write(folder)
+    (folder / "history.csv").write_text("epoch\n1\n")
+    with pytest.raises(ResultsError, match="strided-2/history.csv is no history"):
         redraw(tmp_path)
-    (folder / "recipe.json").write_text(json.dumps(told))
-    assert main(["results", str(tmp_path / "results.csv"), "--curves"]) == 0
+    HISTORY.to_csv(folder / "history.csv", index=False)
+    assert main(["results", str(tmp_path), "--curves"]) == 0
     assert (folder / "published.png").stat().st_size > 10_000 and "published.png" in capsys.readouterr().out
 
 
@@ -386,13 +448,21 @@ def test_a_run_named_after_its_seed_is_its_recipe_s(capsys):
     assert list(found["recipe"]) == ["sprint", "mine-7"] and list(found["n"]) == [1, 1]
 
 
-def test_a_row_is_added_once_whatever_the_date(tmp_path):
-    from cifar_fast.reporting.results.store import add
+def test_seeds_of_one_experiment_are_one_line_whatever_their_runs_are_called():
+    "Finished runs are never replaced, so another seed has another name."
+    rows = [made(recipe="sprint-digits", recipe_id="x", seed="42", accuracy="0.9", settings="data=digits"),
+            made(recipe="sprint-digits-2", recipe_id="x", seed="43", accuracy="0.92", settings="data=digits"),
+            made(recipe="sprint-digits-3", recipe_id="y", settings="data=digits lr=0.1")]
+    found = summarize(pd.DataFrame(rows), {}).set_index("recipe")
+    assert list(found.index) == ["sprint-digits", "sprint-digits-3"] and found.loc["sprint-digits", "n"] == 2
+    assert found.loc["sprint-digits", "accuracy"] == pytest.approx(0.91)
+    shown = terminal(summarize(pd.DataFrame(rows), {}))
+    assert "sprint-digits-3: data=digits lr=0.1" in shown
+    replaced = summarize(pd.DataFrame([*rows, made(recipe="sprint-digits", recipe_id="z")]), {})
+    assert list(replaced["recipe_id"]) == ["x", "y", "z"] and list(replaced["n"]) == [1, 1, 1]
 
-    table, row = tmp_path / "results.csv", {"recipe": "a", "seed": 1, "accuracy": None, "date": "2026-01-01"}
-    add(row, table, tmp_path / "row.csv")
-    add({**row, "date": "2026-01-02"}, table, tmp_path / "row.csv", once=True)
-    assert len(pd.read_csv(table)) == 1
-    add({**row, "seed": 2}, table, tmp_path / "row.csv", once=True)
-    add(row, table, tmp_path / "row.csv")
-    assert list(pd.read_csv(table)["seed"]) == [1, 2, 1]
+
+def test_few_images_have_their_interval_in_the_tables():
+    few = summarize(pd.DataFrame([made(recipe="sprint-digits", recipe_id="x", accuracy=354 / 359, images=359)]), {})
+    assert "n = 359, 95 % interval 96.8 to 99.4 %" in terminal(few)
+    assert "interval" not in terminal(summarize(pd.DataFrame([made()]), {}))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from breaking import STEPS, at, resume
-from kills import NAME, RUN, bytes_that_differ, harness, history, strays, weights
+from kills import RUN, bytes_that_differ, harness, history, strays, weights, working
 
 from cifar_fast.cli.main import main
 from cifar_fast.training.callbacks.checkpoint import load
@@ -19,12 +19,12 @@ from cifar_fast.training.callbacks.checkpoint import load
     (2 * STEPS + 2, "after its last epoch")])
 def test_it_goes_on_to_the_same_weights_and_history(plain, broken, capsys, saves, where):
     exports = broken(saves)
-    assert "go on with: python -m cifar_fast recipe final data=digits" in capsys.readouterr().err
+    assert "resume with: python -m cifar_fast recipe final data=digits" in capsys.readouterr().err
     assert resume(exports) == 0
-    assert f"goes on {where}" in capsys.readouterr().out
+    assert f"resumes {where}" in capsys.readouterr().out
     assert bytes_that_differ(weights(plain), weights(exports)) == 0
     assert history(exports).equals(history(plain))
-    assert len(pd.read_csv(exports / "results.csv")) == 1 and not strays(exports)
+    assert len(pd.read_csv(exports / "runs.csv")) == 1 and not strays(exports)
 
 
 def test_comparing_would_see_one_other_bit(plain):
@@ -54,7 +54,7 @@ def test_a_signal_lets_the_step_end_and_saves(plain, tmp_path, monkeypatch, caps
     err = capsys.readouterr().err
     assert "finishing the step" in err and "--resume" in err
     monkeypatch.undo()
-    assert load(tmp_path / NAME / "running" / "checkpoint.pt")["position"] == (0, 5)
+    assert load(working(tmp_path) / "checkpoint.pt")["position"] == (0, 5)
     assert resume(tmp_path, "checkpoint_minutes=0") == 0
     assert bytes_that_differ(weights(plain), weights(tmp_path)) == 0
 
@@ -66,7 +66,7 @@ def test_a_second_signal_stops_at_once(tmp_path, monkeypatch, digits):
 
     at(monkeypatch, 5, twice)
     assert main([*RUN, "checkpoint_minutes=0", f"exports={tmp_path}"]) == 130
-    assert not (tmp_path / NAME / "running" / "checkpoint.pt").exists()
+    assert not (working(tmp_path) / "checkpoint.pt").exists()
 
 
 def test_a_patient_run_counts_on(broken, capsys):

@@ -1,5 +1,6 @@
 """What a run that stopped asks before it goes on, and what it refuses: each difference is told."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,10 +8,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from breaking import Broken, resume
-from kills import NAME, RUN, bytes_that_differ, history, strays, weights
+from kills import NAME, RUN, bytes_that_differ, history, strays, weights, working
 
 from cifar_fast.cli.main import main
-from cifar_fast.recipe import load_recipe
+from cifar_fast.recipe import describe, load_recipe, override
 from cifar_fast.runs import run as train
 from cifar_fast.runs import run_dir as runs
 from cifar_fast.runs.run_dir import RunError, RunFolder, differences
@@ -20,12 +21,12 @@ from cifar_fast.training.prepare import prepare
 
 def test_the_same_command_again_offers_to_go_on(broken, capsys):
     exports = broken(5)
-    kept = (exports / NAME / "running" / "checkpoint.pt").read_bytes()
+    kept = (working(exports) / "checkpoint.pt").read_bytes()
     capsys.readouterr()
     assert main([*RUN, f"exports={exports}"]) == 2
     err = capsys.readouterr().err
     assert "stopped in epoch 1" in err and "--resume" in err and "--restart" in err
-    assert (exports / NAME / "running" / "checkpoint.pt").read_bytes() == kept
+    assert (working(exports) / "checkpoint.pt").read_bytes() == kept
 
 
 @pytest.mark.parametrize("answer, code", [("", 0), ("n", 2), (EOFError, 2)])
@@ -42,7 +43,7 @@ def test_on_a_terminal_it_asks(plain, broken, monkeypatch, capsys, answer, code)
     monkeypatch.setattr("builtins.input", asked)
     assert main([*RUN, f"exports={exports}"]) == code
     assert capsys.readouterr().err.count("is kept in") == 1
-    assert (exports / f"{NAME}.json").exists() == (code == 0)
+    assert (exports / NAME).exists() == (code == 0)
 
 
 def test_what_was_typed_for_the_run_need_not_be_typed_again(broken, plain):
@@ -54,7 +55,7 @@ def test_what_was_typed_for_the_run_need_not_be_typed_again(broken, plain):
 def test_restart_throws_the_stopped_run_away(broken, capsys):
     exports = broken(5)
     assert main([*RUN, f"exports={exports}", "--restart", "epochs=1"]) == 0
-    assert "goes on" not in capsys.readouterr().out and not strays(exports)
+    assert "resumes" not in capsys.readouterr().out and not strays(exports)
 
 
 def test_nothing_to_resume(tmp_path, capsys, digits):
@@ -63,9 +64,9 @@ def test_nothing_to_resume(tmp_path, capsys, digits):
 
 
 def test_a_run_that_died_before_its_first_checkpoint_begins_anew(plain, tmp_path, capsys):
-    (tmp_path / NAME / "running").mkdir(parents=True)
+    (working(tmp_path) / "run").mkdir(parents=True)
     assert resume(tmp_path) == 0
-    assert "begins anew" in capsys.readouterr().out
+    assert "starts from scratch" in capsys.readouterr().out
     assert bytes_that_differ(weights(plain), weights(tmp_path)) == 0
 
 
@@ -83,7 +84,7 @@ def test_a_changed_rate_holds_where_nothing_sets_it_anew(broken):
     exports = broken(5, "fit=constant")
     assert resume(exports, "lr=0.001", "--allow-changes") == 0
     assert list(history(exports)["lr"]) == [0.001, 0.001]
-    assert pd.read_csv(exports / "results.csv")["settings"].str.contains("lr=0.001").all()
+    assert pd.read_csv(exports / "runs.csv")["settings"].str.contains("lr=0.001").all()
 
 
 @pytest.mark.parametrize("then, now, begins", [
@@ -95,7 +96,7 @@ def test_a_part_that_the_run_had_not_begins_where_it_goes_on(broken, capsys, the
     capsys.readouterr()
     code, (out, err) = resume(exports, *now, "--allow-changes"), capsys.readouterr()
     assert code == 0, err
-    assert "goes on in epoch 1, after 5 batches" in out
+    assert "resumes in epoch 1, after 5 batches" in out
     assert begins is None or f"{begins} begins here: the run had none" in out
 
 
@@ -201,18 +202,24 @@ def test_differences(changed, told):
 def test_another_run_of_the_name_is_told_and_neither_is_harmed(tmp_path, capsys, digits):
     with RunFolder(tmp_path / NAME) as folder:
         folder.begin(keep=False)
-        (folder.working / "history.csv").write_text("mine")
+        (folder.staged / "history.csv").write_text("mine")
+        assert main([*RUN, f"name={NAME}", f"exports={tmp_path}"]) == 2
+        assert f"stopped in {tmp_path / NAME}" in capsys.readouterr().err
+        (folder.staged / "recipe.json").write_text(json.dumps(describe(override(load_recipe("final"), RUN[2:]))))
         assert main([*RUN, f"exports={tmp_path}"]) == 2
-        assert "another run of final-digits is working" in capsys.readouterr().err
-        assert (folder.working / "history.csv").read_text() == "mine"
+        assert f"another process is training {tmp_path / NAME}" in capsys.readouterr().err
+        assert (folder.staged / "history.csv").read_text() == "mine"
     with RunFolder(tmp_path / NAME):
         "It can be held again once it was released."
 
 
-def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
-    stray = [tmp_path / ".a.json.x1.part", tmp_path / "a" / ".history.csv.y2.part",
-             tmp_path / "a" / "running" / ".checkpoint.pt.z.part"]
-    others = [tmp_path / ".a-digits.json.x1.part", tmp_path / "a" / "history.csv", tmp_path / "a" / ".hidden"]
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_of_others(tmp_path):
+    "A name may begin with another one, and a dot."
+    stray = [tmp_path / ".a.running" / "run" / ".history.csv.y2.part", tmp_path / ".a.discarded" / "checkpoint.pt",
+             tmp_path / ".a.running" / ".checkpoint.pt.z.part"]
+    others = [tmp_path / ".a.b.running" / "run" / ".x.y.part", tmp_path / ".a.b.discarded" / "x",
+              tmp_path / ".a.json.x1.part", tmp_path / ".a-2.running" / ".checkpoint.pt.z.part",
+              tmp_path / "a" / "history.csv", tmp_path / "a" / ".hidden"]
     for path in [*stray, *others]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -5,11 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from strangers import CARD
 from tiny import tiny, trained
 from toys import Watch, equal, state, toy
 
 from cifar_fast.audit import AuditError, Budget
-from cifar_fast.export.card import finished, scored
+from cifar_fast.export.card import BestEpoch, Metrics, Seconds
+from cifar_fast.export.measure import make_card
+from cifar_fast.export.summary import result_text
 from cifar_fast.models import ModelError
 from cifar_fast.training.callbacks.ema import EMA, ema
 from cifar_fast.training.callbacks.stopping import KeepBest, Patience, Target
@@ -43,9 +46,9 @@ def test_the_average_is_measured_and_exported(base):
         with torch.no_grad():
             right = [(net(x.as_subclass(torch.Tensor)).argmax(1) == y).float() for x, y in run.learn.dls.valid]
         assert float(torch.cat(right).mean()) == pytest.approx(last[column])
-    card, said = finished(run.recipe, run, list(base.cbs.values()), 1.0)
+    card, said = make_card(run.recipe, run, list(base.cbs.values()), 1.0)
     assert equal(state(average), run.learn.model.state_dict())  # swapped in
-    assert 0 <= card["held_out"]["accuracy_without_ema"] <= 1 and sum(card["mixed"].values()) == 16
+    assert 0 <= card.metrics.accuracy_without_ema <= 1 and sum(card.mixed.values()) == 16
 
 
 def test_no_tensor_stays_of_a_step(base):
@@ -158,8 +161,9 @@ def test_an_architecture_that_there_is_not(digits):
 @pytest.mark.parametrize("select, said", [
     ("best", "test accuracy of the best epoch 80.00%"), ("last", "test accuracy 80.00%")])
 def test_what_was_selected_is_said(select, said):
-    card = {"protocol": "selected on test, as published", "recipe": {"keep": select}, "seconds": {"training": 1},
-            "last_epoch": {"valid_accuracy": 0.8}, "best_epoch": {"accuracy": 0.9, "epoch": 3}, "held_out": None,
-            "test": {"n": 10, "accuracy": 0.8}}
-    last, measured = scored(card).splitlines()
-    assert last == "last epoch 80.00%, best 90.00% (epoch 3, selected on test)" and measured.startswith(said)
+    card = replace(CARD, recipe={"keep": select, "validate_on": "test"}, seconds=Seconds(training=1, epoch=1),
+                   last_epoch={"valid_accuracy": 0.8}, best_epoch=BestEpoch(accuracy=0.9, epoch=3), split="test",
+                   metrics=Metrics(n=10, accuracy=0.8))
+    last, measured = result_text(card).splitlines()
+    assert last == "last epoch, test accuracy 80.00%, best epoch (3), selected on test 90.00%"
+    assert measured.startswith(said) and "n = 10, 95 % interval 49.0 to 94.3 %" in measured

@@ -7,26 +7,29 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-from kills import NAME, RUN, bytes_that_differ, strays, weights
+from kills import NAME, RUN, bytes_that_differ, strays, weights, working
 from PIL import Image
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.predictor import load_export, save_export
+from cifar_fast.export.card import Card, Normalization
+from cifar_fast.export.predictor import load_export
+from cifar_fast.export.save import save_export
 from cifar_fast.export.trust import trust
 from cifar_fast.models import create_model
 from cifar_fast.reporting import plots
-from cifar_fast.reporting.results.store import ResultsError, add
+from cifar_fast.reporting.results.store import ResultsError, add_row, leave_row
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.callbacks.history import History
 from cifar_fast.utils import files
 
-CARD = {"arch": "cifar_sprint", "vocab": list("ab"), "normalize": {"mean": [0.5] * 3, "std": [0.25] * 3},
-        "data": {"name": "made up", "fingerprint": ""}}
+CARD = Card(arch="cifar_sprint", vocab=list("ab"), normalize=Normalization(mean=[0.5] * 3, std=[0.25] * 3))
 
 
 def checkpoint(folder, version):
@@ -47,18 +50,18 @@ def history(folder, version):
 
 def export(folder, version):
     torch.manual_seed(version)
-    save_export(folder / "net", create_model("cifar_sprint", 2), {**CARD, "version": version})
+    save_export(folder / "net", create_model("cifar_sprint", 2), replace(CARD, epochs=version))
 
 
 def plot(folder, version):
     plots.save(plots.learning_rate([(0.1 * version * i, None) for i in range(100)]), folder / "lr.png")
 
 
-def table(folder, version):
-    add({"recipe": "a", "seed": version, "date": "x" * 20_000}, folder / "results.csv", folder / "spare.csv")
+def spare_row(folder, version):
+    leave_row(folder, {"recipe": "a", "seed": version, "date": "x" * 20_000})
 
 
-WRITERS = {f.__name__: f for f in (checkpoint, history, export, plot, table)}
+WRITERS = {f.__name__: f for f in (checkpoint, history, export, plot, spare_row)}
 
 
 @contextmanager
@@ -105,48 +108,68 @@ def read_only():
 FAULTS = {f.__name__: f for f in (no_rename, no_flush, no_room, read_only)}
 
 
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("writer", WRITERS)
 def test_the_former_file_survives(tmp_path, writer, fault):
     WRITERS[writer](tmp_path, 1)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if not p.name.endswith(".lock")}
+    before = contents(tmp_path)
     with FAULTS[fault](), pytest.raises((OSError, ResultsError, RuntimeError)):
         WRITERS[writer](tmp_path, 2)
-    after = {p.name: p.read_bytes() for p in tmp_path.iterdir() if not p.name.endswith(".lock")}
-    assert after == before
+    assert contents(tmp_path) == before and len(list(tmp_path.iterdir())) == 1
     WRITERS[writer](tmp_path, 2)  # and the next one is whole
-    assert {p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")} == set(before)
+    assert set(contents(tmp_path)) == set(before)
 
 
-@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_row_that_cannot_be_added_stays_in_its_run(tmp_path, fault):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "runs.csv").write_text(f"recipe,seed,date\na,1,{'x' * 20_000}\n")
+    (tmp_path / "run" / "row.csv").write_text("recipe,seed,date\na,2,today\n")
+    before = contents(tmp_path)
+    with FAULTS[fault](), pytest.raises(ResultsError, match="the next run here adds it"):
+        add_row(tmp_path / "run")
+    assert {k: v for k, v in contents(tmp_path).items() if not k.endswith(".lock")} == before
+    add_row(tmp_path / "run")
+    assert list(pd.read_csv(tmp_path / "runs.csv")["seed"]) == [1, 2] and not (tmp_path / "run" / "row.csv").exists()
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("former", [True, False])
-def test_an_export_is_one_whichever_rename_fails(tmp_path, monkeypatch, nth, former):
+def test_an_export_is_whole_whichever_rename_fails(tmp_path, monkeypatch, nth, former):
+    "Weights, config, Learner and card are written, the former folder is moved away, the new one takes its place."
     if former:
         export(tmp_path, 1)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    replace, made = os.replace, []
+    before, os_replace, made = contents(tmp_path), os.replace, []
 
     def refuse(source, target):
         made.append(target)
         if len(made) == nth:
             raise PermissionError(errno.EACCES, "renaming is refused", str(target))
-        replace(source, target)
+        os_replace(source, target)
 
-    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+    with monkeypatch.context() as patch:
         patch.setattr(files.os, "replace", refuse)
-        export(tmp_path, 2)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+        if nth == 6 and not former:
+            export(tmp_path, 2)
+            assert len(made) == 5
+            return
+        with pytest.raises(PermissionError):
+            export(tmp_path, 2)
+    assert contents(tmp_path) == before
     export(tmp_path, 2)
-    assert load_export(tmp_path / "net").card["version"] == 2 and len(list(tmp_path.iterdir())) == 3
+    assert load_export(tmp_path / "net").card.epochs == 2 and [p.name for p in tmp_path.iterdir()] == ["net"]
 
 
-def test_an_export_beside_a_folder_of_its_name_leaves_the_former_one(tmp_path):
-    export(tmp_path, 1)
-    (tmp_path / "net.pkl").unlink()
-    (tmp_path / "net.pkl").mkdir()
-    with pytest.raises(IsADirectoryError):
-        export(tmp_path, 2)
-    assert load_export(tmp_path / "net").card["version"] == 1 and len(list(tmp_path.iterdir())) == 3
+def test_equal_runs_have_equal_weights_byte_for_byte(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        export(tmp_path / name, 1)
+    one, other = (tmp_path / name / "net" / "model.safetensors" for name in "ab")
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_link_stays_one_and_a_pipe_is_written_into(tmp_path):
@@ -196,19 +219,19 @@ def small_disk(tmp_path):
 
 def test_a_run_on_a_full_disk_keeps_the_former_export_and_goes_on_later(small_disk, tmp_path, capsys, digits):
     assert main([*RUN, f"exports={small_disk}"]) == 0
-    before = {p.name: p.read_bytes() for p in small_disk.glob(f"{NAME}.*")}
+    before = contents(small_disk / NAME)
     fill(small_disk, leave=200_000)
     capsys.readouterr()
-    assert main([*RUN, "seed=7", f"exports={small_disk}"]) == 2
+    assert main([*RUN, "seed=7", "--overwrite", f"exports={small_disk}"]) == 2
     err = capsys.readouterr().err
     assert "cannot be written (No space left on device)" in err and "make room" in err and "Traceback" not in err
-    assert {p.name: p.read_bytes() for p in small_disk.glob(f"{NAME}.*")} == before and load_export(small_disk / NAME)
+    assert contents(small_disk / NAME) == before and load_export(small_disk / NAME)
     (small_disk / "ballast").unlink()
-    going_on = "--resume" if (small_disk / NAME / "running" / "checkpoint.pt").exists() else "--restart"
-    assert main([*RUN, "seed=7", f"exports={small_disk}", going_on]) == 0
+    how = "--resume" if (working(small_disk) / "checkpoint.pt").exists() else "--restart"
+    assert main([*RUN, "seed=7", "--overwrite", f"exports={small_disk}", how]) == 0
     assert main([*RUN, "seed=7", f"exports={tmp_path / 'plain'}"]) == 0
     assert bytes_that_differ(weights(tmp_path / "plain"), weights(small_disk)) == 0
-    assert not strays(small_disk) and len(pd.read_csv(small_disk / "results.csv")) == 2
+    assert not strays(small_disk) and len(pd.read_csv(small_disk / "runs.csv")) == 2
 
 
 def fill(folder, leave):
@@ -222,14 +245,14 @@ def test_a_run_whose_export_fails_has_not_to_train_again(tmp_path, monkeypatch, 
     def full(*args, **kw):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
 
-    monkeypatch.setattr(train, "save_export", full)
+    monkeypatch.setattr(train, "write_model", full)
     assert main([*RUN, f"exports={tmp_path}"]) == 2
     err = capsys.readouterr().err
     assert "keeps the whole training" in err and "cannot be written" in err
     monkeypatch.undo()
     assert main([*RUN, f"exports={tmp_path}", "--resume"]) == 0
     out = capsys.readouterr().out
-    assert "goes on after its last epoch" in out and "epoch   1/2" not in out and not strays(tmp_path)
+    assert "resumes after its last epoch" in out and "epoch   1/2" not in out and not strays(tmp_path)
 
 
 def test_a_run_that_stopped_early_and_whose_export_fails_has_not_to_train_again(tmp_path, monkeypatch, capsys, digits):
@@ -240,38 +263,41 @@ def test_a_run_that_stopped_early_and_whose_export_fails_has_not_to_train_again(
 
     early = [*RUN, "epochs=6", "target=0.01", "checkpoint_epochs=0", "checkpoint_minutes=0"]
     with monkeypatch.context() as patch:
-        patch.setattr(train, "save_export", full)
+        patch.setattr(train, "write_model", full)
         assert main([*early, f"exports={tmp_path}"]) == 2
     assert "keeps the whole training" in capsys.readouterr().err
     assert main([*early, f"exports={tmp_path}", "--resume"]) == 0
     out = capsys.readouterr().out
-    assert "goes on after its last epoch" in out and "1/6" not in out and not strays(tmp_path)
+    assert "resumes after its last epoch" in out and "1/6" not in out and not strays(tmp_path)
     assert len(pd.read_csv(tmp_path / NAME / "history.csv")) == 1
 
 
-def test_a_run_whose_row_cannot_be_added_is_complete(tmp_path, monkeypatch, capsys, digits):
+def test_a_run_whose_row_cannot_be_added_is_complete_and_the_next_one_adds_it(tmp_path, monkeypatch, capsys, digits):
     from cifar_fast.reporting.results import store
 
     def broken(path):
         raise ResultsError(f"{path} is spoilt")
 
-    monkeypatch.setattr(store, "read", broken)
-    (tmp_path / "results.csv").write_text("recipe\n")
-    assert main([*RUN, f"exports={tmp_path}"]) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read", broken)
+        assert main([*RUN, f"exports={tmp_path}"]) == 2
     assert "The run itself is complete" in capsys.readouterr().err
-    assert (tmp_path / f"{NAME}.json").exists() and (tmp_path / NAME / "row.csv").exists() and not strays(tmp_path)
+    assert load_export(tmp_path / NAME) and strays(tmp_path) == [str(tmp_path / NAME / "row.csv")]
+    assert main([*RUN, f"exports={tmp_path}", "--resume"]) == 0
+    assert "had finished already" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 1 and not strays(tmp_path)
 
 
 # ---------------------------------------------------------------- what is said of a full disk
 
 
-@pytest.mark.parametrize("writer", sorted(set(WRITERS) - {"table"}))
+@pytest.mark.parametrize("writer", sorted(WRITERS))
 def test_a_full_disk_names_the_file(tmp_path, writer):
     with no_room(), pytest.raises(OSError) as failed:
         WRITERS[writer](tmp_path, 1)
     assert failed.value.errno == errno.EFBIG
     where = str(failed.value.filename)
-    assert os.path.dirname(where) == str(tmp_path) and not os.path.basename(where).startswith(".")
+    assert where.startswith(str(tmp_path)) and not any(part.startswith(".") for part in Path(where).parts)
 
 
 def test_an_error_keeps_the_name_and_the_text_it_has(tmp_path):
@@ -289,8 +315,8 @@ def untrained(tmp_path):
 
 @pytest.mark.parametrize("args, named", [
     (["predict", "net", "image.png", "--csv", "out.csv"], "out.csv"),
-    (["export", "./net"], "net.pkl"),
-    (["recipe", *RUN[1:], "exports=runs"], f"runs/{NAME}/running/recipe.json"),
+    (["export", "./net"], "net/learner.pkl"),
+    (["recipe", *RUN[1:], "exports=runs"], f"runs/.{NAME}.running/run/recipe.json"),
     (["lr_find", "sprint", "data=digits", "bs=32", "exports=runs", "--steps", "30"], "lr_find.png"),
 ])
 def test_a_command_on_a_full_disk_says_where_and_what_next(untrained, digits, tmp_path, monkeypatch, capsys, args,
@@ -306,8 +332,8 @@ def test_a_command_on_a_full_disk_says_where_and_what_next(untrained, digits, tm
 def test_export_says_of_a_full_disk_what_it_is(untrained, capsys):
     with no_room():
         assert main(["export", str(untrained)]) == 2
-    assert "net.pkl cannot be written (File too large)" in capsys.readouterr().err
-    assert not untrained.with_suffix(".pkl").exists()
+    assert "net/learner.pkl cannot be written (File too large)" in capsys.readouterr().err
+    assert not (untrained / "learner.pkl").exists()
 
 
 def test_a_copy_that_fails_is_not_there_and_nothing_is_overwritten(tmp_path, capsys):

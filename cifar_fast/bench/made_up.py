@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from cifar_fast.data.download import CLASSES
+from cifar_fast.export.card import Card, Normalization
 from cifar_fast.export.predictor import Predictor
 from cifar_fast.models import create_model
 
@@ -23,6 +24,6 @@ def random_images(count: int) -> np.ndarray:
 
 def untrained(device: torch.device, arch: str = FLAGSHIP) -> Predictor:
     "What an export of this architecture would open as."
-    card = {"arch": arch, "vocab": list(CLASSES), "normalize": {"mean": list(MEAN), "std": list(STD)},
-            "data": {"name": "random", "fingerprint": ""}}
-    return Predictor(create_model(arch, len(CLASSES)).to(device).eval(), card, device)
+    card = Card(arch=arch, vocab=list(CLASSES), normalize=Normalization(mean=list(MEAN), std=list(STD)))
+    model = create_model(arch, len(CLASSES)).to(device).eval()
+    return Predictor(model, card.vocab, card.normalize, device, card)

@@ -14,6 +14,7 @@ import torch
 
 from cifar_fast.bench.made_up import random_images, untrained
 from cifar_fast.bench.timing import Bar, alternate, compare, note, rate
+from cifar_fast.export.card import NAME as CARD
 from cifar_fast.export.predictor import Predictor, load_export
 from cifar_fast.utils.device import choose_device
 
@@ -48,7 +49,7 @@ def measure(rounds: int) -> dict:
 def subject() -> tuple[Predictor, str]:
     "The net to predict with, and its name."
     device = choose_device()
-    if Path(f"{EXPORT}.json").is_file():
+    if (Path(EXPORT) / CARD).is_file():
         return load_export(EXPORT, device), EXPORT
     return untrained(device), "random weights"
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from cifar_fast.bench.made_up import random_images, untrained
 from cifar_fast.bench.timing import Bar, alternate, compare, note, seconds
-from cifar_fast.export.predictor import save_export
+from cifar_fast.export.save import save_export
 
 LISTING = Bar(must=0.5, goal=0.3, at_most=True, of="difference_s")
 COLD = Bar(must=2.0, at_most=True, of="difference_s")

@@ -40,7 +40,7 @@ def run_path(name: str) -> str:
 
 def add_model_arguments(parser: ArgumentParser) -> None:
     "The model that a command opens."
-    parser.add_argument("export", help="exports/NAME (.safetensors + .json), or a trusted .pkl")
+    parser.add_argument("export", help="exports/NAME, or a trusted .pkl")
     parser.add_argument("--trust-pickle", action="store_true", help="open a .pkl, which runs its code, this once")
     add_model_file(parser)
 

@@ -16,7 +16,9 @@ from cifar_fast.data.cache import cache_folder
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.sources import load_source, named_tree
 from cifar_fast.data.tree import scan_tree
-from cifar_fast.export.predictor import load_export, save_export
+from cifar_fast.export.card import Card, Data, Normalization
+from cifar_fast.export.predictor import load_export
+from cifar_fast.export.save import save_export
 from cifar_fast.export.trust import trust_list, trusted_sums
 from cifar_fast.recipe import load_recipe, override
 from cifar_fast.training.callbacks.compiling import why_not
@@ -135,8 +137,8 @@ def check_seed(run: Run) -> Run:
 
 def check_export(run: Run, folder: Path) -> Run:
     source = run.source
-    card = {"arch": run.recipe.arch, "vocab": list(source.vocab), "data": {"name": "digits", "fingerprint": ""},
-            "normalize": {"mean": list(source.mean), "std": list(source.std)}}
+    card = Card(arch=run.recipe.arch, vocab=list(source.vocab), data=Data(name="digits"),
+                normalize=Normalization(mean=list(source.mean), std=list(source.std)))
     save_export(folder / "doctor", run.learn.model, card, pickle=False)
     probs = load_export(folder / "doctor").predict(source.test.images)
     if not np.allclose(probs.sum(1), 1, atol=1e-4):

@@ -52,7 +52,7 @@ class Audit(Command):
 
 class Export(Command):
     name = "export"
-    help = "rebuild a .pkl from .safetensors + .json"
+    help = "rebuild a run's learner.pkl from its card and weights"
     examples = ("export final",)
 
     @staticmethod
@@ -90,6 +90,6 @@ class Trust(Command):
             raise UsageError(f"{printable(path)}: no such file; name the .pkl to trust")
         if path.suffix != ".pkl":
             raise UsageError(f"{printable(path)} is no .pkl: only those run code when they are opened, so only those "
-                             f"need your trust; open a .safetensors with its .json directly")
+                             f"need your trust; open the run's folder instead")
         print(f"{trust(path)}  {printable(path)}\nadded to {trust_list()}: predict, serve and evaluate open this file "
               f"as long as its content is the same")

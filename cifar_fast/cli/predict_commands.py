@@ -91,13 +91,14 @@ class Serve(Command):
         from cifar_fast.serve.server import listen, run
 
         with listen(args.host, args.port) as sock:
+            from cifar_fast.export.files import run_folder
             from cifar_fast.export.predictor import load_model
             from cifar_fast.utils.device import choose_device
 
             model = load_model(args.export, choose_device(), args.trust_pickle)
-            path = expand_path(args.export)
-            name = path.stem if path.suffix in (".pkl", ".json", ".safetensors") else path.name
-            run(model, name, path.parent, sock, args.host, args.verbose, args.open)
+            folder = run_folder(args.export)
+            name = folder.resolve().name.removesuffix(".pkl")
+            run(model, name, folder.parent, sock, args.host, args.verbose, args.open)
 
 
 class Evaluate(Command):
@@ -117,18 +118,18 @@ class Evaluate(Command):
         from cifar_fast.export.metrics import scores, scores_text
         from cifar_fast.export.predictor import load_model
         from cifar_fast.utils.device import choose_device
+        from cifar_fast.utils.statistics import interval_text
         from cifar_fast.utils.text import printable
 
         model = load_model(args.export, choose_device(), args.trust_pickle)
         unknown = [c for c in args.changes if not c.startswith("data=")]
         if unknown:
             raise UsageError(f"{unknown[0]!r}: evaluate takes data=cifar10, data=digits or data=FOLDER")
-        trained = model.card.get("recipe")
-        trained = trained if isinstance(trained, dict) else {}
+        trained = model.card.recipe if model.card else {}
         data, seed = trained.get("data"), trained.get("seed", 42)
         if args.changes:
             data = args.changes[-1].removeprefix("data=")
-        if not isinstance(data, str) or not isinstance(seed, int):
+        if not data:
             raise UsageError(f"{args.export} does not say what it was trained on; name the images: data=cifar10, "
                              f"data=digits or data=FOLDER")
         source = load_source(data, seed=seed)
@@ -145,6 +146,8 @@ class Evaluate(Command):
             print(json.dumps(result, indent=1))
             return
         print(scores_text(result, source.vocab))
-        if str(model.card.get("protocol", "")).startswith("selected on test") and not args.changes:
+        if model.card and model.card.selected_on_test and not args.changes:
             print("this model's epoch was selected on these very images, as its authors did")
-        print(f"accuracy {result['accuracy']:.2%}, TTA (image and mirror image) {result['accuracy_tta']:.2%}")
+        interval = interval_text(result["accuracy"], result["n"])
+        print(f"accuracy {result['accuracy']:.2%}, TTA (image and mirror image) {result['accuracy_tta']:.2%}"
+              + (f"  ({interval})" if interval else ""))

@@ -42,7 +42,8 @@ class Recipe(Command):
         parser.add_argument("name", metavar="NAME", help="a recipe's name, or a path to a recipe file ending in .py")
         add_changes(parser, "a setting of the recipe, e.g. epochs=30 data=digits lr=find fit.pct_start=0.2 sched=step "
                             "sched.gamma=0.1 (--dry-run shows all of them); name=NAME is where the run is saved, "
-                            "exports/NAME (default: the recipe's name, on other data NAME-DATA)")
+                            "exports/NAME (default: the recipe's name, on other data NAME-DATA, and a number behind "
+                            "it where a finished run has that name already)")
         parser.add_argument("--log", choices=("auto", "bars", "lines", "json", "quiet"), default="auto",
                             help="bars, plain lines every ten seconds, or JSON lines on stdout: one an epoch, then "
                                  "one of the result (default auto: bars on a terminal, lines elsewhere)")
@@ -51,6 +52,8 @@ class Recipe(Command):
         stopped = parser.add_mutually_exclusive_group()
         stopped.add_argument("--resume", action="store_true", help="resume the interrupted run of this recipe")
         stopped.add_argument("--restart", action="store_true", help="discard the interrupted run; train from scratch")
+        parser.add_argument("--overwrite", action="store_true",
+                            help="replace the finished run of this name, once this one has finished")
         parser.add_argument("--allow-changes", action="store_true",
                             help="with --resume: resume although recipe, data, versions or machine differ")
 
@@ -60,8 +63,9 @@ class Recipe(Command):
 
         recipe_path(args.name)  # an unknown name is refused before seconds of imports
         from cifar_fast.runs.dryrun import dry_run
+        from cifar_fast.runs.names import typed_for
         from cifar_fast.runs.run import train
-        from cifar_fast.runs.run_dir import Interrupted, typed_for
+        from cifar_fast.runs.run_dir import Interrupted
 
         given = [args.name, *args.changes]
         if args.resume and (begun := typed_for(resolve(args.name, args.changes, whole=False)[0])):
@@ -80,8 +84,9 @@ class Recipe(Command):
             print(json.dumps(describe(resolved), indent=1), file=sys.stderr)
         resume = True if args.resume else False if args.restart else None
         log = "quiet" if quiet() and args.log == "auto" else args.log
+        options = {"overwrite": args.overwrite, "given": given, "log": log}
         try:
-            train(resolved, finds, resume=resume, allow_changes=args.allow_changes, given=given, log=log)
+            train(resolved, finds, resume=resume, allow_changes=args.allow_changes, **options)
         except Interrupted as e:
             if not (sys.stdin.isatty() and sys.stderr.isatty()):
                 raise
@@ -92,7 +97,7 @@ class Recipe(Command):
                 answer = "n"
             if answer.strip().lower() not in ("", "y", "yes"):
                 return 2
-            train(resolved, finds, resume=True, given=given, log=log)
+            train(resolved, finds, resume=True, **options)
         return 0
 
 
@@ -165,7 +170,7 @@ class LrFind(Command):
             raise UsageError(f"--steps {args.steps}: at least {FEWEST}; fewer give no usable curve")
         resolved, _ = resolve(args.name, args.changes)
         found = find(prepare(resolved), args.start, args.end, args.steps)
-        folder = expand_path(resolved.exports) / resolved.name
+        folder = expand_path(resolved.exports) / f"{resolved.name}-lr_find"  # no run's own
         plots.save(plots.lr_find(found), folder / "lr_find.png")
         write_text(folder / "lr_find.json", json.dumps(found, indent=1) + "\n")
         for name, at in found["suggestions"].items():

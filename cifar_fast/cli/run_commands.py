@@ -12,20 +12,22 @@ from cifar_fast.utils.files import expand_path
 
 class Results(Command):
     name = "results"
-    help = "the results of the recipes, from the row that every run adds to results.csv"
+    help = "the results of the recipes, from the row that every run adds to runs.csv"
     examples = ("results", "results --readme", "results --curves")
 
     @staticmethod
     def add_arguments(parser):
-        parser.add_argument("file", nargs="?", default="exports/results.csv", metavar="FILE",
-                            help="default: %(default)s")
+        parser.add_argument("file", nargs="?", default="exports", metavar="FILE",
+                            help="one table, or a folder whose results.csv (published) and runs.csv (yours) are read "
+                                 "together (default: %(default)s)")
         shape = parser.add_mutually_exclusive_group()
         shape.add_argument("--csv", action="store_true", help="print CSV instead of a table")
         shape.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        shape.add_argument("--readme", nargs="?", const="README.md", metavar="README.md",
-                           help="write the table between the two results markers of this file instead")
+        shape.add_argument("--readme", nargs="?", const="exports/README.md", metavar="README.md",
+                           help="write the published table between the two results markers of this file instead "
+                                "(default: %(const)s)")
         shape.add_argument("--curves", action="store_true",
-                           help="redraw published against measured curves, from the histories beside FILE")
+                           help="redraw published against measured curves, from the histories of the runs in FILE")
 
     @staticmethod
     def run(args):
@@ -35,10 +37,12 @@ class Results(Command):
 
         path = expand_path(args.file)
         if args.curves:
-            for figure in results.redraw(path.parent):
+            for figure in results.redraw(path):
                 print(f"saved: {figure}")
             return
-        rows, facts = results.read(path), results.facts()
+        if args.readme and path.is_dir():
+            path = path / results.PUBLISHED  # a README shows what is published with it
+        rows, facts = results.read_all(path) if path.is_dir() else results.read(path), results.facts()
         lines = results.summarize(rows, {name: fact["recipe_id"] for name, fact in facts.items()})
         if args.readme:
             readme = expand_path(args.readme)
@@ -63,31 +67,35 @@ class Report(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.export.files import read_full_card
+        from cifar_fast.export.card import read_card
         from cifar_fast.reporting.report import rebuild
         from cifar_fast.runs.train_batch import draw_train_batch
+        from cifar_fast.utils.errors import CifarFastError
 
-        stem = expand_path(run_path(args.name))
-        recipe = unchanged(read_full_card(stem))
-        if recipe and not (stem / "augmented.png").is_file():
-            draw_train_batch(recipe, stem / "augmented.png")
-        made, missing = rebuild(stem)
+        folder = expand_path(run_path(args.name))
+        recipe = unchanged(read_card(folder))
+        if recipe and not (folder / "augmented.png").is_file():
+            try:
+                draw_train_batch(recipe, folder / "augmented.png")
+            except (CifarFastError, OSError) as e:  # its images are gone, say: the report is made without
+                print(f"cifar_fast: left out: a training batch ({e})", file=sys.stderr)
+        made, missing = rebuild(folder)
         for reason in missing:
             print(f"cifar_fast: left out: {reason}", file=sys.stderr)
-        print(f"saved in {stem}/: {', '.join(path.name for path in made)}\nopen {stem / 'report.html'}")
+        print(f"saved in {folder}/: {', '.join(path.name for path in made)}\nopen {folder / 'report.html'}")
 
 
-def unchanged(card: dict):
+def unchanged(card):
     "The project's recipe that a run's card describes, where it still is the same; else None."
     from cifar_fast.recipe import describe, list_recipes, load_recipe
     from cifar_fast.reporting.results import recipe_id
 
-    if card.get("name") not in list_recipes() or not isinstance(card.get("recipe"), dict):
+    if card.recipe_name not in list_recipes():
         return None
-    now = load_recipe(card["name"])
-    if recipe_id(describe(now)) != recipe_id(card["recipe"]):
+    now = load_recipe(card.recipe_name)
+    if recipe_id(describe(now)) != recipe_id(card.recipe):
         return None
-    return replace(now, seed=card["recipe"].get("seed", now.seed))  # it decides which images come first, and how
+    return replace(now, seed=card.recipe.get("seed", now.seed))  # it decides which images come first, and how
 
 
 class Figures(Command):
@@ -101,24 +109,25 @@ class Figures(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.reporting import compare
+        from cifar_fast.export.card import list_runs
+        from cifar_fast.reporting import compare, results
         from cifar_fast.reporting.report import redraw
         from cifar_fast.utils.errors import CifarFastError
 
         exports, drawn, failed = expand_path(args.exports), 0, 0
-        for stem in sorted(path.with_suffix("") for path in exports.glob("*.json")):
+        for folder in list_runs(exports):
             try:
-                made, skipped = redraw(stem)
+                made, skipped = redraw(folder)
             except CifarFastError as e:
                 failed += 1
                 print(f"cifar_fast: left out: {e}", file=sys.stderr)
                 continue
             drawn += len(made)
-            print(f"{stem}: drew {', '.join(path.name for path in made)}"
+            print(f"{folder}: drew {', '.join(path.name for path in made)}"
                   + (f"\n  not redrawn: {'; '.join(skipped)}" if skipped else ""), flush=True)
-        if (table := exports / "results.csv").is_file():
-            rows = compare.ordered(compare.table(compare.lines_of_recipes(table)), "accuracy", False)
-            compare.draw(rows, exports / "compare.png", compare.FLOOR)
+        if (exports / results.PUBLISHED).is_file():
+            rows = compare.table(compare.lines_of_recipes(exports / results.PUBLISHED))
+            compare.draw(compare.ordered(rows, "accuracy"), exports / "compare.png", compare.FLOOR)
             print(f"{exports}: drew compare.png")
             drawn += 1
         if not drawn:
@@ -135,13 +144,13 @@ class Compare(Command):
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("runs", nargs="*", metavar="RUN",
-                            help="exports/NAME, or NAME alone; default a line for each recipe in exports/results.csv")
+                            help="exports/NAME, or NAME alone; default a line for each recipe in exports/")
         parser.add_argument("--recipes", nargs=2, metavar=("A", "B"),
                             help="the values in which two recipes differ (names, or files ending in .py)")
         parser.add_argument("--sort", metavar="COLUMN", help="a column of --csv; accuracies come greatest first")
         parser.add_argument("--reverse", action="store_true", help="reverse the order")
-        parser.add_argument("--plot", metavar="FILE", help="where the figure is saved, a .png (default: compare.png; "
-                                                           "of named runs compare-RUN-RUN.png beside them)")
+        parser.add_argument("--plot", metavar="FILE", help="where the figure is saved, a .png (default: runs.png; of "
+                                                           "named runs compare-RUN-RUN.png beside them)")
         parser.add_argument("--exports", default="exports", metavar="DIR",
                             help="the folder of the runs (default: %(default)s)")
         shape = parser.add_mutually_exclusive_group()
@@ -163,20 +172,24 @@ def compare_runs(args) -> None:
         raise UsageError(f"--plot {args.plot}: the figure is a PNG; give it a name ending in .png")
     exports = expand_path(args.exports)
     runs = compare.find_runs(args.runs, exports)
-    lines = compare.lines_of_runs(runs) if runs else compare.lines_of_recipes(exports / "results.csv")
+    lines = compare.lines_of_runs(runs) if runs else compare.lines_of_recipes(exports)
     rows = compare.ordered(compare.table(lines), args.sort or (None if runs else "accuracy"), args.reverse)
-    # compare.png is the figure of all runs, which README and the page show: named runs have one of their own.
-    name = "-".join(["compare", *(run.stem.name for run in runs)])[:200]
-    path = expand_path(args.plot) if args.plot else (runs[0].stem.parent if runs else exports) / f"{name}.png"
+    # compare.png is the figure of what is published: `figures` draws it.
+    name = "-".join(["compare", *(run.folder.name for run in runs)])[:200] if runs else "runs"
+    path = expand_path(args.plot) if args.plot else (runs[0].folder.parent if runs else exports) / f"{name}.png"
     floor = None if runs else compare.FLOOR
     if args.csv:
         print(compare.table_csv(rows))
     elif args.json:
-        pair = compare.pair(*runs).as_dict() if len(runs) == 2 else None
-        print(json.dumps({"runs": compare.records(rows), "pair": pair}, indent=1, ensure_ascii=False))
+        two = {"pair": compare.pair(*runs).as_dict(), "differences": compare.run_differences(*runs)} \
+            if len(runs) == 2 else {"pair": None}
+        print(json.dumps({"runs": compare.records(rows), **two}, indent=1, ensure_ascii=False))
     else:
         print(f"{compare.table_text(rows)}\n\n{compare.draw(rows, path, floor)}")
-        if len(runs) == 2:  # after the table, which does not need the predictions of both
+        if len(runs) == 2:
+            names = [run.name for run in runs]
+            print(f"\nsettings that differ:\n{compare.differences_text(compare.run_differences(*runs), *names)}")
+            # Last, since it alone needs the predictions of both.
             print(f"\n{compare.pair_text(compare.pair(*runs), *runs)}")
         return
     if args.plot:

@@ -1,185 +1,315 @@
-"""What is told of a finished run: the card in its .json, and the lines at its end."""
+"""The card of a run: what came out of it. One writer; whoever shows a run lays out what the card answers."""
 
 from __future__ import annotations
 
-import hashlib
-import platform
-import time
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import pandas as pd
-import torch
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
-from cifar_fast.data.block import test_dl
-from cifar_fast.export.files import export_files
-from cifar_fast.export.metrics import scores
-from cifar_fast.export.predictions import Predictions
-from cifar_fast.export.predictor import probabilities
-from cifar_fast.recipe import Recipe, describe
-from cifar_fast.training.callbacks.ema import EMA
-from cifar_fast.training.callbacks.history import DivergedError, History
-from cifar_fast.training.callbacks.stopping import watched
-from cifar_fast.training.prepare import Run
-from cifar_fast.utils.device import device_name
-from cifar_fast.utils.environment import versions
+from cifar_fast.utils.errors import CifarFastError
+from cifar_fast.utils.files import expand_path, read_regular, write_text
+from cifar_fast.utils.statistics import interval_text
+from cifar_fast.utils.text import nearest, printable
 
+NAME = "card.json"
+FORMAT = 2
+"Of card.json; another number is refused."
 
-def valid_name(recipe: Recipe) -> str:
-    "What this recipe's validation figures are measured on."
-    return "test (selected on test)" if recipe.validate_on == "test" else "held-out"
+MAX_BYTES = 16 * 2**20  # a card takes some ten kilobytes; its confusion matrix grows with the square of the classes
+MAX_CLASSES = 10_000
+MAX_NAME = 6 * 255  # of a class: a folder's name has up to 255 bytes, shown as up to six characters each
 
 
-def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> tuple[dict, Predictions | None]:
-    """The card of a fitted run, and what it predicted; the Learner is left with the weights to export (EMA's, if any).
-
-    The test set is met here, once, by those weights (and beside them by the ones without averaging).
-    """
-    learn, source = run.learn, run.source
-    history = next(cb for cb in cbs if isinstance(cb, History))
-    average = next((cb for cb in cbs if isinstance(cb, EMA)), None)
-    mixer = next((cb for cb in cbs if hasattr(cb, "drawn")), None)
-    frame = history.frame()
-    dl, labels, on = measured_on(run)
-    own = measure(learn.model, dl, labels, source.vocab, tta=False)[0] if average and on else None
-    if average:
-        learn.model.load_state_dict(average.average.module.state_dict())
-    measured, plain = measure(learn.model, dl, labels, source.vocab, recipe.tta) if on else (None, None)
-    if measured and average:
-        measured["accuracy_without_ema"] = own["accuracy"]
-    require_numbers(learn.model, plain)
-    said = on and Predictions(labels, plain.argmax(1), plain, tuple(source.vocab), which_images(run, on), on,
-                              None if on == "test" else held_out_items(run))
-    mean, std = recipe.stats or (source.mean, source.std)
-    best = None
-    if "valid_accuracy" in frame:
-        column = watched(frame.columns)
-        row = frame.loc[frame[column].idxmax()]
-        best = {"epoch": int(row["epoch"]), "accuracy": float(row[column]), "on": valid_name(recipe)}
-    card = {
-        "name": recipe.name,
-        "arch": recipe.arch,
-        "vocab": list(source.vocab),
-        "normalize": {"mean": [float(m) for m in mean], "std": [float(s) for s in std]},
-        "test": measured if on == "test" else None,
-        "held_out": measured if on == "held-out" else None,
-        "on": valid_name(recipe) if on and recipe.validate_on == "test" else on,
-        "protocol": ("selected on test, as published" if recipe.validate_on == "test" else
-                     "validated on a split of train, the test set left alone" if on == "held-out" else
-                     "nothing selected, the last weights met the test set once" if on else "not measured"),
-        "last_epoch": {k: float(v) for k, v in frame.iloc[-1].items()},
-        "best_epoch": best,
-        "epochs": len(frame),
-        "seconds": {"training": float(frame["seconds"].sum()), "all": seconds,
-                    "epoch": float(frame["seconds"].median()), "to_85": seconds_to(0.85, frame)},
-        "audit": run.audit.as_dict(),
-        "waived": dict(recipe.waive),
-        "mixed": dict(mixer.drawn) if mixer else None,
-        "recipe": describe(recipe),
-        "data": {"name": source.name, "fingerprint": source.fingerprint, "train": len(learn.dls.train_ds),
-                 "test": len(source.test or ()), "skipped": len(source.skipped)},
-        "machine": {"device": device_name(run.device), "precision": run.precision, "compiled": run.compiled,
-                    "threads": torch.get_num_threads(), "platform": platform.system()},
-        "versions": versions(),
-        "commit": run.commit,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
-    return card, said or None
+class ExportError(CifarFastError):
+    "A saved run that cannot be written or read; the message names the file and the next step."
 
 
-def require_numbers(model, probs: np.ndarray | None) -> None:
-    "Raise DivergedError for a trained net that answers with no numbers: it is no result, and is not exported."
-    state = [v for v in model.state_dict().values() if v.is_floating_point()]
-    if not all(bool(torch.isfinite(v).all()) for v in state) or (probs is not None and not np.isfinite(probs).all()):
-        raise DivergedError("the trained model answers with non-finite values (NaN or inf), so nothing was exported; "
-                            "try a lower learning rate (lr=…), or clip=1")
+# ---------------------------------------------------------------- types that are checked where a card is read
 
 
-def which_images(run: Run, on: str) -> str:
-    "Names the images that a run was measured on: two runs of the same value can be compared image by image."
-    if on == "test":
-        return f"{run.source.fingerprint}/test"
-    items = held_out_items(run).astype("<i8")
-    return f"{run.source.fingerprint}/{hashlib.sha256(items.tobytes()).hexdigest()[:16]}"
+def refuse(text: str) -> PydanticCustomError:
+    return PydanticCustomError("card", text.replace("{", "{{").replace("}", "}}"))
 
 
-def held_out_items(run: Run) -> np.ndarray:
-    "Places in train of the held-out images, in their order."
-    return np.array([int(i) for i in run.learn.dls.valid_ds.items])
+def class_names(vocab: list[str]) -> list[str]:
+    for name in vocab:  # a line break or an escape would write into a terminal what a stranger likes
+        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise refuse(f"{shown(name)} is no class name of up to {MAX_NAME:,} printable characters")
+    if len(set(vocab)) < len(vocab):
+        raise refuse("a class is named twice")
+    return vocab
 
 
-def target_accuracy(card: dict) -> float:
-    "The accuracy that a run's curves are held against: its own target, else the 85 % that all here set out for."
-    target = (card.get("recipe") or {}).get("target")
-    return target if type(target) in (int, float) and 0 < target <= 1 else 0.85  # a card may be anybody's
+def described_recipe(recipe: dict) -> dict:
+    data, seed = recipe.get("data", ""), recipe.get("seed", 0)
+    if not is_path(data):
+        raise refuse("its data must be a name or a path")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise refuse("its seed must be a whole number from 0 to 2**32 - 1")
+    return recipe
 
 
-def seconds_to(target: float, frame: pd.DataFrame) -> float | None:
-    "Seconds of training until validation accuracy first reached `target`; None where it did not, or none was taken."
-    column = watched(frame.columns)
-    if column not in frame or not (reached := frame[column] >= target).any():
-        return None
-    return float(frame["seconds"].cumsum()[reached.idxmax()])
+def is_path(value: Any) -> bool:
+    "Whether this is text that a file system could be asked for."
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
-def measured_on(run: Run):
-    """(DataLoader, labels, 'held-out' or 'test') that a finished run is measured on; (None, None, None) without either.
-
-    A run that holds a part of train out is there to tune on: it leaves the test set alone.
-    """
-    dls, source = run.learn.dls, run.source
-    if run.recipe.validate_on == "held_out" and len(dls.valid_ds):
-        return dls.valid, source.train.labels[[int(i) for i in dls.valid_ds.items]], "held-out"
-    if source.test:
-        return test_dl(dls, source), source.test.labels, "test"
-    return None, None, None
+Text = Annotated[str, AfterValidator(printable)]  # a stranger's escapes do nothing where it is printed
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # seconds
 
 
-def measure(model, dl, labels, vocab, tta: bool) -> tuple[dict, np.ndarray]:
-    "Scores of `model` on a DataLoader in order, plain and with TTA; and the plain probabilities (N, C)."
-    plain, mirrored = probabilities(model, (x.as_subclass(torch.Tensor) for x, *_ in dl), tta)
-    found = scores(plain, labels, vocab)
-    if tta:
-        found["accuracy_tta"] = float((mirrored.argmax(1) == labels).mean())
-    return found, plain
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    "Of pixels in [0, 1], by channel."
+
+    mean: Annotated[list[Annotated[float, Field(ge=-100, le=100)]], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Annotated[float, Field(ge=1e-6, le=100)]], Field(min_length=3, max_length=3)]
 
 
-def summary(card: dict, stem: Path) -> str:
-    "What a run says at its end: plain accuracy first, TTA beside it, and where things are."
-    lines = [scored(card)]
-    if card["held_out"] and not card["test"]:
-        lines.append(f"the test set was left alone; python -m cifar_fast evaluate {stem} meets it")
-    weights, json_file, pkl = export_files(stem)
-    lines.append(f"left: {weights}, {json_file.name}, {pkl.name}, plots and history in {stem}/, "
-                 f"a row in {stem.parent / 'results.csv'}")
-    if (page := stem / "report.html").is_file():
-        lines.append(f"open: {page}")
-    lines.append(f"next: python -m cifar_fast predict {stem} IMAGE…, or serve {stem}")
-    return "\n".join(lines)
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    "What a model scores on one set of images."
+
+    n: Count  # images
+    accuracy: Fraction
+    per_class: dict[str, Fraction | None] = field(default_factory=dict)  # None for a class without images
+    confusion: list[list[Count]] = field(default_factory=list)  # rows are true classes
+    accuracy_tta: Fraction | None = None  # of the mean of image and mirror
+    accuracy_without_ema: Fraction | None = None
+
+    @property
+    def interval(self) -> str:
+        "n and the 95 % interval of the accuracy, empty for many images."
+        return interval_text(self.accuracy, self.n)
 
 
-def last_record(card: dict, stem: Path) -> dict:
-    "What a run came to, for a program: the object that follows those of the epochs."
-    found = card["test"] or card["held_out"] or {}
-    figures = {k: v for k, v in found.items() if k.startswith("accuracy") or k == "n"}
-    return {"done": True, "export": str(stem), "on": card["on"], "protocol": card["protocol"], **figures,
-            "best_epoch": card["best_epoch"], "seconds": card["seconds"]}
+@dataclass(frozen=True, kw_only=True)
+class BestEpoch:
+    "The epoch with the best validation accuracy."
+
+    epoch: Count
+    accuracy: Fraction
 
 
-def scored(card: dict) -> str:
-    "The accuracy of a run, in a line or two."
-    lines = []
-    if card["protocol"].startswith("selected on test"):
-        last, best = card["last_epoch"], card["best_epoch"]
-        lines.append(f"last epoch {last[watched(last)]:.2%}, best {best['accuracy']:.2%} (epoch {best['epoch']}, "
-                     f"selected on test)")
-    found, on = card["test"] or card["held_out"], "test" if card["test"] else "held-out"
-    took = f"{card['seconds']['training']:.0f} s of training"
-    if found:
-        tta = f", TTA (image and mirror) {found['accuracy_tta']:.2%}" if "accuracy_tta" in found else ""
-        raw = f", without EMA {found['accuracy_without_ema']:.2%}" if "accuracy_without_ema" in found else ""
-        best = " of the best epoch" if card["recipe"]["keep"] == "best" else ""
-        lines.append(f"{on} accuracy{best} {found['accuracy']:.2%}{tta}{raw}  ({found['n']:,} images, {took})")
-    else:
-        lines.append(f"no accuracy: the dataset has no test images and valid=0 holds none out ({took})")
-    return "\n".join(lines)
+@dataclass(frozen=True, kw_only=True)
+class Seconds:
+    training: Duration
+    epoch: Duration  # median
+    total: Duration | None = None  # with validation, saving and export
+    to_85: Duration | None = None  # of training until validation accuracy first reached 85 %
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    "A rule of the budget, what it requires and what the model has."
+
+    rule: Text
+    required: bool | int
+    found: bool | int
+    ok: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    params: Count
+    macs: Count  # multiply-adds of one image
+    receptive_field: Count  # pixels
+    verdicts: list[Rule] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    name: Text = ""
+    fingerprint: Text = ""
+    train: Count = 0  # images trained on
+    test: Count = 0
+    skipped: Count = 0  # images that could not be read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    device: Text = ""
+    precision: Text = ""
+    compiled: bool | None = None
+    threads: Count | None = None
+    platform: Text = ""
+
+
+# ---------------------------------------------------------------- the card
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    "A run: its first three fields are all that a prediction needs."
+
+    arch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]  # a name in timm's registry, no place to load from
+    vocab: Annotated[list[str], Field(min_length=1, max_length=MAX_CLASSES), AfterValidator(class_names)]
+    normalize: Normalization
+    name: Text = ""
+    split: Literal["test", "held-out"] | None = None  # what `metrics` were measured on
+    metrics: Metrics | None = None
+    epochs: Count = 0
+    last_epoch: dict[str, Finite | None] = field(default_factory=dict)  # its row of the history
+    best_epoch: BestEpoch | None = None  # None where nothing was validated on
+    seconds: Seconds | None = None
+    resumed: Count = 0  # times
+    audit: Audited | None = None
+    waived: dict[str, Text] = field(default_factory=dict)  # broken rule → why that is allowed
+    mixed: dict[str, Count] | None = None  # kind of mixing → batches
+    recipe: Annotated[dict[str, Any], AfterValidator(described_recipe)] = field(default_factory=dict)
+    recipe_name: Text = ""  # of the recipe file that it was started from
+    settings: Text = ""  # what was changed of that recipe, in words of the command line
+    source_file: Text | None = None  # recipe file that defines the model, copied into the run's folder
+    data: Data = field(default_factory=Data)
+    machine: Machine = field(default_factory=Machine)
+    versions: dict[str, Text] = field(default_factory=dict)
+    commit: Text | None = None
+    date: Text = ""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # of model.safetensors
+
+    # ------------------------------------------------------------ what it answers
+
+    @property
+    def selected_on_test(self) -> bool:
+        "Whether the epoch was chosen by the accuracy on the test images, as the published systems did."
+        return self.split == "test" and self.recipe.get("validate_on") == "test"
+
+    @property
+    def validated_on(self) -> str:
+        "What the validation columns of the history were measured on, in words."
+        return "test (selected on test)" if self.recipe.get("validate_on") == "test" else "held-out"
+
+    @property
+    def measured_how(self) -> str:
+        if self.selected_on_test:
+            return "selected on test, as published"
+        return {"test": "evaluated once on test", "held-out": "measured on a held-out part of train; test was not used",
+                None: "not measured: no test images, and nothing held out"}[self.split]
+
+    @property
+    def target_accuracy(self) -> float | None:
+        "The accuracy that the recipe asks for, if it asks for one."
+        target = self.recipe.get("target")
+        return target if type(target) in (int, float) and 0 < target <= 1 else None
+
+    @property
+    def last_accuracy(self) -> float | None:
+        "Validation accuracy after the last epoch, of the averaged weights where there are such."
+        return self.last_epoch.get("valid_ema_accuracy", self.last_epoch.get("valid_accuracy"))
+
+    def accuracies(self) -> list[tuple[str, float]]:
+        "(what it is, accuracy) in the order to show them; empty where nothing was measured."
+        if self.selected_on_test and self.best_epoch and self.last_accuracy is not None:
+            shown = [("last epoch, test accuracy", self.last_accuracy),
+                     (f"best epoch ({self.best_epoch.epoch}), selected on test", self.best_epoch.accuracy)]
+        elif self.metrics:
+            shown = [(f"{self.split} accuracy", self.metrics.accuracy)]
+        else:
+            return []
+        if self.metrics and self.metrics.accuracy_tta is not None:
+            shown.append(("TTA accuracy (image and mirror)", self.metrics.accuracy_tta))
+        return shown
+
+    def facts(self) -> list[tuple[str, str]]:
+        "(label, value) of what is to be known at a glance: accuracies first."
+        facts = [(label, f"{accuracy:.2%}") for label, accuracy in self.accuracies()]
+        if self.metrics and self.metrics.interval:
+            facts.append(("uncertainty", self.metrics.interval))
+        if self.audit:
+            facts += [("parameters", f"{self.audit.params:,}"), ("receptive field", f"{self.audit.receptive_field} px"),
+                      ("multiply-adds", f"{self.audit.macs / 1e6:,.1f} M")]
+        if self.epochs:
+            facts.append(("epochs", f"{self.epochs:,}"))
+        return facts
+
+    # ------------------------------------------------------------ in and out
+
+    def to_dict(self) -> dict:
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict, path: str | Path = NAME) -> Card:
+        "Raises ExportError, which names `path` and the field that is wrong."
+        return cls.from_json(json.dumps(values), path)
+
+    @classmethod
+    def from_json(cls, content: str | bytes, path: str | Path = NAME) -> Card:
+        "Raises ExportError, which names `path` and the field that is wrong."
+        try:
+            form = form_of().validate_json(content).format
+            if form != FORMAT:
+                raise ExportError(f"{path} has format {shown(form)}, this version reads {FORMAT}; train again")
+            return adapter().validate_json(content, strict=True)
+        except (ValidationError, RecursionError, MemoryError) as e:
+            raise ExportError(f"{path}: {reason(e)}; restore the file, or train again") from None
+
+    def write(self, folder: Path) -> None:
+        write_text(folder / NAME, json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Form:
+    format: Any = None
+
+
+@cache
+def form_of() -> TypeAdapter:
+    return TypeAdapter(Form)
+
+
+@cache
+def adapter() -> TypeAdapter:
+    return TypeAdapter(Card)
+
+
+def reason(e: Exception) -> str:
+    "`vocab[3]: Input should be a valid string, not 7`, of the first thing that is wrong."
+    if not isinstance(e, ValidationError):
+        return f"it cannot be read ({type(e).__name__})"
+    first = e.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    text = f"{where}: {first['msg']}" if where else f"it cannot be read: {first['msg']}"
+    if where and first["type"] not in ("missing", "card"):
+        text += f", not {shown(first['input'])}"
+    return printable(text)
+
+
+def shown(value: Any) -> str:
+    text = printable(repr(value))
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def read_card(path: str | Path) -> Card:
+    "The card of exports/NAME. Raises ExportError."
+    folder = expand_path(path)
+    try:
+        return Card.from_json(read_regular(folder / NAME, MAX_BYTES), folder / NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ExportError(missing(folder)) from None
+    except OSError as e:
+        raise ExportError(f"{folder / NAME} cannot be read: {e.strerror or e}; restore the file, or train "
+                          f"again") from None
+
+
+def missing(folder: Path) -> str:
+    there = [run.name for run in list_runs(folder.parent)]
+    return (f"no run {folder}{nearest(folder.name, there)}: there is no {folder / NAME}; "
+            + (f"there are {', '.join(str(folder.parent / name) for name in there)}" if there else
+               "python -m cifar_fast recipe NAME makes one, recipes lists the names"))
+
+
+def list_runs(exports: Path) -> list[Path]:
+    "The folders of finished runs."
+    return sorted(path.parent for path in exports.glob(f"*/{NAME}") if not path.parent.name.startswith("."))

@@ -1,73 +1,59 @@
-"""Export a trained net, load it again, predict with it: .safetensors + .json, and a .pkl for `load_learner`."""
+"""Open a saved run and predict with it."""
 
 from __future__ import annotations
 
 import glob
 import io
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
 
 from cifar_fast.data.images import EXTENSIONS, ImageError, read_image
-from cifar_fast.export.files import (
-    FORMAT,
-    MODEL_BYTES,
-    ExportError,
-    export_files,
-    file_sha256,
-    read_card,
-    read_weights,
-    short,
-)
-from cifar_fast.export.own_models import recipe_files_by_value
+from cifar_fast.export.card import Card, ExportError, Normalization, read_card
+from cifar_fast.export.files import LEARNER, MODEL_BYTES, WEIGHTS, read_weights, run_folder, short
 from cifar_fast.export.trust import require_trust
 from cifar_fast.models import create_model
-from cifar_fast.utils.files import atomic_write, expand_path, read_regular, rollback_on_error
+from cifar_fast.utils.files import expand_path, read_regular
 from cifar_fast.utils.text import printable
 
 
 @dataclass(frozen=True)
 class Predictor:
-    "A trained net with all it needs to look at an image."
+    "A trained model with all it needs to look at an image."
 
     model: torch.nn.Module  # eval mode, on `device`
-    card: dict  # what the .json holds
+    vocab: list[str]
+    normalization: Normalization
     device: torch.device
-    origin: str = "the net"  # where it came from, for a message
-
-    @property
-    def vocab(self) -> list[str]:
-        return self.card["vocab"]
+    card: Card | None = None  # of its run; None for a .pkl, which has none
+    origin: str = "the model"  # where it came from, for a message
 
     def normalize(self, images: np.ndarray) -> torch.Tensor:
-        "(N, 32, 32, 3) uint8 → (N, 3, 32, 32) float32 as the net was trained on."
+        "(N, 32, 32, 3) uint8 → (N, 3, 32, 32) float32 as the model was trained on."
         x = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        mean, std = (torch.tensor(self.card["normalize"][k], device=self.device)[:, None, None]
-                     for k in ("mean", "std"))
+        mean, std = (torch.tensor(values, device=self.device)[:, None, None]
+                     for values in (self.normalization.mean, self.normalization.std))
         return x.sub_(mean).div_(std)
 
     def predict(self, images: np.ndarray, tta: bool = False, bs: int | None = None) -> np.ndarray:
         """Class probabilities (N, C) float32 of (N, 32, 32, 3) uint8 images; `tta`: mean of image and mirror.
 
-        Raises ExportError where the net answers with what is no number.
+        Raises ExportError where the model gives non-finite values.
         """
-        # Of the bare net's speed 500 at a time had 0.72 (wall time, busy machine), 125 had 0.99 (CPU time).
+        # Of the bare model's speed 500 at a time had 0.72 (wall time, busy machine), 125 had 0.99 (CPU time).
         bs = bs or (125 if self.device.type == "cpu" else 1000)
         batches = (self.normalize(images[i:i + bs]) for i in range(0, len(images), bs))
         plain, mirrored = probabilities(self.model, batches, tta)
         found = mirrored if tta else plain
         if not np.isfinite(found).all():
-            raise ExportError(f"{self.origin} answers with what is no number: its weights are too large to count with; "
-                              f"restore the files, or train again")
+            raise ExportError(f"{self.origin} gives non-finite values (NaN or inf): its weights are too large; restore "
+                              f"the files, or train again")
         return found
 
 
@@ -90,94 +76,37 @@ def probabilities(model, batches: Iterable[torch.Tensor], tta: bool) -> tuple[np
     return torch.cat(plain).numpy(), torch.cat(mirrored).numpy() if tta else None
 
 
-def save_export(
-    stem: str | Path,
-    model,
-    card: dict,
-    pickle: bool = True,  # also the .pkl, for which fastai is imported
-) -> None:
-    """Write the files of an export: all of them beside their targets first, so that a full disk leaves the former ones.
-
-    The .json comes last: it says that the rest is there. Where one of them cannot be renamed the others take their
-    former names again.
-    """
-    weights, json_file, pkl = export_files(stem)
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    # What is entered last is renamed first.
-    with rollback_on_error(weights, pkl, json_file), atomic_write(json_file) as tmp_json, ExitStack() as others:
-        tmp_pkl = others.enter_context(atomic_write(pkl)) if pickle else None
-        tmp = others.enter_context(atomic_write(weights))
-        tmp.write_bytes(save(state, metadata={"format": "pt", "arch": card["arch"]}))
-        if pickle:
-            save_pickle(tmp_pkl, card, state)
-        card = {"format": FORMAT, **card, "sha256": file_sha256(tmp)}
-        tmp_json.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def save_pickle(path: Path, card: dict, state: dict) -> None:
-    "A Learner with these weights, the valid pipeline and the vocab: what fastai's `load_learner` opens."
-    from fastai.learner import cloudpickle
-
-    learn, content = inference_learner(card, state), io.BytesIO()
-    learn.dls = learn.dls.new_empty()
-    # As `learn.export` does. It writes into the file itself, and torch says of a full disk "unexpected pos 128 vs 0".
-    with recipe_files_by_value():
-        torch.save(learn, content, pickle_module=cloudpickle, pickle_protocol=2)
-    path.write_bytes(content.getbuffer())
-
-
-def inference_learner(card: dict, state: dict):
-    "A Learner that predicts with `state`; it holds no training data and no training callbacks."
-    from fastai.learner import Learner
-    from fastai.losses import CrossEntropyLossFlat
-    from fastai.metrics import accuracy
-
-    from cifar_fast.data.block import data_block
-    from cifar_fast.data.sources import Arrays, Source
-
-    blank = Arrays(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int64))
-    source = Source(name=card["data"].get("name", "unknown"), train=blank, test=None, vocab=tuple(card["vocab"]),
-                    mean=tuple(card["normalize"]["mean"]), std=tuple(card["normalize"]["std"]),
-                    fingerprint=card["data"].get("fingerprint", ""), skipped=(), origin="export")
-    dls = data_block(source, [0], [0]).dataloaders(np.arange(1), bs=1, num_workers=0, device=torch.device("cpu"))
-    model = create_model(card["arch"], len(card["vocab"]))
-    model.load_state_dict(state)
-    return Learner(dls, model.eval(), loss_func=CrossEntropyLossFlat(), metrics=accuracy, path=Path("."))
-
-
-def load_export(stem: str | Path, device: str | torch.device = "cpu") -> Predictor:
-    "Open `.safetensors` + `.json`; no pickle is read, no code of the files is run. Raises ExportError."
-    card = read_card(stem)
-    state = read_weights(stem, card)
-    path = export_files(stem)[0]
+def load_export(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
+    "Open exports/NAME by its card and weights; no pickle is read, no code of the files is run. Raises ExportError."
+    folder = run_folder(path)
+    card = read_card(folder)
+    state = read_weights(folder, card)
     try:
-        model = create_model(card["arch"], len(card["vocab"]))
+        model = create_model(card.arch, len(card.vocab))
         model.load_state_dict(state)
     except (MemoryError, RuntimeError) as e:
-        raise ExportError(f"{path} cannot be opened: {short(e)}") from None
-    return check_forward(model, card, device, path)
+        raise ExportError(f"{folder / WEIGHTS} cannot be opened: {short(e)}") from None
+    return check_forward(model, card.vocab, card.normalize, device, folder / WEIGHTS, card)
 
 
-def check_forward(model: torch.nn.Module, card: dict, device: str | torch.device, path: Path) -> Predictor:
-    "The net of `path`, once it has answered for a black and a white image. Raises ExportError."
+def check_forward(model: torch.nn.Module, vocab: list[str], normalization: Normalization, device: str | torch.device,
+                  path: Path, card: Card | None = None) -> Predictor:
+    "The model of `path`, once it has classified a black and a white image. Raises ExportError."
     probe = np.stack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)])
     try:
-        shape = Predictor(model, card, torch.device("cpu"), str(path)).predict(probe).shape
+        shape = Predictor(model, vocab, normalization, torch.device("cpu"), card, str(path)).predict(probe).shape
     except ExportError:
         raise
-    except Exception as e:  # many of timm's nets take images of another size, each says so in its own way
-        raise ExportError(f"the net of {path} cannot look at images of 32×32: {short(e)}") from None
-    if shape != (2, len(card["vocab"])):
-        raise ExportError(f"the net of {path} gives {shape[1:]} answers for {len(card['vocab'])} classes")
+    except Exception as e:  # many of timm's models take images of another size, each says so in its own way
+        raise ExportError(f"the model of {path} does not take images of 32×32: {short(e)}") from None
+    if shape != (2, len(vocab)):
+        raise ExportError(f"the model of {path} gives {shape[1:]} values for {len(vocab)} classes")
     device = torch.device(device)
-    return Predictor(model.to(device).eval(), card, device, str(path))
+    return Predictor(model.to(device).eval(), vocab, normalization, device, card, str(path))
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu", trust_pickle: bool = False) -> Predictor:
-    """Open what a user named: a .pkl where it says so and is trusted, else the .safetensors and .json.
-
-    Neither stands in for the other. Raises ExportError.
-    """
+    "Open what a user named: a trusted .pkl, else a run by its card and weights. Raises ExportError."
     path = expand_path(path)
     return load_pickle(path, device, trust_pickle) if path.suffix == ".pkl" else load_export(path, device)
 
@@ -202,16 +131,17 @@ def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = 
         mean, std = ([float(v) for v in t.flatten()] for t in (stats.mean, stats.std))
     except Exception as e:  # a pickle may raise whatever it likes
         raise ExportError(f"{path} cannot be opened as a Learner of this project: {short(e)}; "
-                          f"{path.with_suffix('')} names the .safetensors and .json, if they are there") from None
-    return check_forward(learn.model, {"vocab": vocab, "normalize": {"mean": mean, "std": std}}, device, path)
+                          f"{path.parent} names the run, if it is one of ours") from None
+    return check_forward(learn.model, vocab, Normalization(mean=mean, std=std), device, path)
 
 
-def rebuild_pickle(stem: str | Path) -> Path:
-    "Make the .pkl anew from .safetensors + .json, for the Python and torch at hand."
-    pkl, made = export_files(stem)[2], load_export(stem)
-    with atomic_write(pkl) as tmp:
-        save_pickle(tmp, made.card, made.model.state_dict())
-    return pkl
+def rebuild_pickle(path: str | Path) -> Path:
+    "Make learner.pkl again from card and weights, for the Python and torch at hand."
+    from cifar_fast.export.save import save_learner
+
+    folder, opened = run_folder(path), load_export(path)
+    save_learner(folder / LEARNER, opened.card, opened.model.state_dict())
+    return folder / LEARNER
 
 
 # ---------------------------------------------------------------- images

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from cifar_fast.export.files import ExportError, file_sha256
+from cifar_fast.export.card import ExportError
+from cifar_fast.export.files import file_sha256
 from cifar_fast.utils.files import atomic_write, expand_path
 from cifar_fast.utils.text import printable
 
@@ -39,7 +40,10 @@ def listed_bytes() -> bytes:
         return b""
 
 
-def trust(path: Path) -> str:
+def trust(
+    path: Path,
+    named: Path | None = None,  # where it will be, if not there yet
+) -> str:
     "Add the file's sum to the list, once; returns it. Raises OSError naming the file."
     found, listed = file_sha256(path), trust_list()
     listed.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +51,7 @@ def trust(path: Path) -> str:
         if found not in trusted_sums():
             before = listed_bytes()
             # A line break in the path would begin another line, and with it a sum that the folder's name chose.
-            line = f"{found}  {printable(os.path.realpath(path))}\n".encode()
+            line = f"{found}  {printable(os.path.realpath(named or path))}\n".encode()
             with atomic_write(listed) as tmp:
                 tmp.write_bytes(before + (b"" if before.endswith(b"\n") or not before else b"\n") + line)
     return found
@@ -58,5 +62,5 @@ def require_trust(path: Path, content: bytes) -> None:
     if hashlib.sha256(content).hexdigest() not in trusted_sums():
         raise ExportError(
             f"{path} is a pickle: opening it would run whatever code it holds, and it is not in your list of trusted "
-            f"files ({trust_list()}). {path.with_suffix('')} would name the .safetensors and .json, which run nothing. "
+            f"files ({trust_list()}). {path.parent} would name the run's card and weights, which run nothing. "
             f"Where you know who made it: python -m cifar_fast trust {path}, or --trust-pickle this once")

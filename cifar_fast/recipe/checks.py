@@ -6,6 +6,9 @@ from pathlib import Path
 
 from cifar_fast.recipe.spec import Recipe, RecipeError
 
+TABLES = ("results.csv", "runs.csv")
+"Files beside the runs, which no run may be called."
+
 
 def require_text(key: str, value: str) -> None:
     "Raises RecipeError where a name or path is not UTF-8, or begins with a home that does not exist."
@@ -32,8 +35,11 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"seed={r.seed}: expected 0 to {2**32 - 1}")
     if not 0 <= r.target < 1:
         raise RecipeError(f"target={r.target}: expected a fraction below 1, e.g. target=0.85")
-    if Path(r.name).name != r.name or r.name in (".", "..") or r.name.endswith((".json", ".pkl", ".safetensors")):
-        raise RecipeError(f"name={r.name}: expected a plain name without ending; exports=DIR chooses the folder")
+    if not r.name or Path(r.name).name != r.name or r.name.startswith("."):
+        raise RecipeError(f"name={r.name}: expected a plain name without a dot in front; exports=DIR chooses the "
+                          f"folder")
+    if r.name in TABLES:
+        raise RecipeError(f"name={r.name}: a table of results has this name; choose another")
     for key in ("data", "exports", "name"):  # they go into the files of the run, which are UTF-8
         require_text(key, str(getattr(r, key)))
     validates = r.validate_on == "test" or r.valid > 0

@@ -1,4 +1,4 @@
-"""One run that is kept: prepared or resumed → fitted → met by the test set once → exported, with its row."""
+"""A run that is saved: prepared or resumed → trained → evaluated once → saved in one folder, with its row."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from pathlib import Path
 import torch
 
 from cifar_fast.export import predictions
-from cifar_fast.export.card import finished, last_record, scored, summary, target_accuracy, valid_name
-from cifar_fast.export.files import export_files
+from cifar_fast.export.card import Card, read_card
+from cifar_fast.export.files import LEARNER, RECIPE
+from cifar_fast.export.measure import make_card
 from cifar_fast.export.predictions import Predictions
-from cifar_fast.export.predictor import save_export
+from cifar_fast.export.save import write_model
+from cifar_fast.export.source import copy_source
+from cifar_fast.export.summary import last_record, result_text, summary
 from cifar_fast.export.trust import trust
-from cifar_fast.recipe import Recipe, describe
-from cifar_fast.reporting.results import add, changes, draw_published, read, row
+from cifar_fast.recipe import Recipe, describe, load_recipe
+from cifar_fast.reporting.results import OWN, add_missing_rows, add_row, changes, draw_published, leave_row, read, row
 from cifar_fast.runs.failures import explained, is_worker_cut_off, wait_for_dead_worker
+from cifar_fast.runs.names import choose_folder
 from cifar_fast.runs.run_dir import (
     Interrupted,
-    RunError,
     RunFolder,
     command,
-    export_path,
     identity,
     require_same,
     where,
@@ -47,132 +49,166 @@ def train(
     recipe: Recipe,
     find_lr: bool = False,
     *,
-    resume: bool | None = None,  # a run that stopped: True continues it, False begins anew, None raises Interrupted
-    allow_changes: bool = False,  # go on although something differs from what the run was begun with
+    resume: bool | None = None,  # a run that stopped: True resumes it, False discards it, None raises Interrupted
+    allow_changes: bool = False,  # resume although something differs from what the run was started with
+    overwrite: bool = False,  # replace a finished run of this name; else this one gets a numbered name
     given: Sequence[str] = (),  # what was typed, kept for the command that resumes
-    log: str = "auto",  # what it shows while it goes: one of `callbacks.progress.MODES`
-) -> dict:
-    "Run `recipe` and leave its exports; returns the card that went into the .json."
+    log: str = "auto",  # what it shows while it trains: one of `callbacks.progress.MODES`
+) -> Card:
+    "Run `recipe` and save it; returns the card that was written."
     progress = Progress(log)
+    named = any(word.startswith("name=") for word in given)
     with words(progress.mode):
-        card = begin(recipe, find_lr, resume, allow_changes, given, progress)
+        card, path = start(recipe, find_lr, resume, allow_changes, overwrite, named, given, progress)
     if progress.mode == "quiet":
-        print(scored(card))
+        print(result_text(card))
     elif progress.mode == "json":
-        print(json.dumps(last_record(card, export_path(recipe))))
+        print(json.dumps(last_record(card, path)))
     return card
 
 
-def begin(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, given: Sequence[str],
-          progress: Progress) -> dict:
-    "`train`, from where a run of this recipe stopped or from the start."
-    run = prepare(recipe)
-    stem = export_path(recipe)
-    table = stem.parent / "results.csv"
-    if table.exists():
-        read(table)  # what is wrong with it is better told before hours of training than after
-    folder = RunFolder(stem)
-    if resume and not folder.working.exists():
-        raise RunError(f"no run of {recipe.name} has stopped in {stem}: leave out --resume to begin one")
+def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, overwrite: bool, named: bool,
+          given: Sequence[str], progress: Progress) -> tuple[Card, Path]:
+    "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
+    choice = (recipe, named, resume, overwrite)
+    folder, _ = choose_folder(*choice)  # what cannot be done is better known before images are read
+    exports = folder.path.parent
+    if (exports / OWN).exists():
+        read(exports / OWN)  # or before hours of training
+    base = load_recipe(given[0]) if given else None
+    run = None if folder.complete or is_done(folder, resume) else prepare(recipe)
+    folder, note = choose_folder(*choice)  # again: another run may have started in the meantime
+    if note:
+        print(note, flush=True)
+    add_missing_rows(exports)
+    if is_done(folder, resume):
+        print(f"this run had finished already\n{summary(card := read_card(folder.path), folder.path)}")
+        return card, folder.path
+    recipe = replace(run.recipe if run else recipe, name=folder.path.name)
     with folder:
-        start = None if resume is False else folder.interrupted()
-        if start and resume is None:
-            raise Interrupted(f"a run of {recipe.name} stopped {where(start)} and is kept in {folder.working}: "
-                              f"--resume continues it, --restart throws it away")
+        begun = folder.interrupted()
+        if (begun or folder.complete) and resume is None:
+            raise Interrupted(f"a run of {recipe.name} stopped {where(begun) if begun else 'after its last epoch'} and "
+                              f"is kept in {folder.working}: --resume continues it, --restart throws it away")
+        if folder.complete and resume:
+            overwrite = overwrite or bool(begun and begun["about"].get("overwrite"))
+            return finish(folder, overwrite), folder.path
+        begun = begun if resume else None
+        run = replace(run, recipe=recipe) if run else prepare(recipe)
         about = {**identity(recipe, run.source.fingerprint, machine(run), run.commit), "given": list(given),
                  # Now: the recipe's file may be edited while it trains.
-                 "typed": changes(recipe, find_lr), "lr": recipe.lr}
-        if start:
-            allowed = require_same(start["about"], about, allow_changes)
-            about["typed"] = about["typed"] if allowed else start["about"]["typed"]
-            if recipe.lr == start["about"]["recipe"]["lr"]:
-                about["lr"] = start["about"]["lr"]  # what lr_find had found
-            print(f"goes on {where(start)}" + "".join(f"\n  {line}" for line in allowed), flush=True)
+                 "typed": changes(recipe, base, find_lr), "recipe_name": base.name if base else recipe.name,
+                 "lr": recipe.lr, "overwrite": overwrite}
+        if begun:
+            about = resumed(about, begun["about"], recipe, allow_changes, where(begun))
         elif resume:
-            print("the run stopped before its first checkpoint: it begins anew", flush=True)
-        folder.begin(keep=bool(start))
-        return work(run, folder, about, start, find_lr and not start, progress)
+            print("the run stopped before its first checkpoint: it starts from scratch", flush=True)
+        folder.begin(keep=bool(begun))
+        work(run, folder, about, begun, find_lr and not begun, progress)
+        return finish(folder, about["overwrite"]), folder.path
 
 
-def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: bool, progress: Progress) -> dict:
-    "The run itself, from the first step or from `start` to its row in the table."
+def is_done(folder: RunFolder, resume: bool | None) -> bool:
+    "Whether the run that is to be resumed has finished."
+    return bool(resume) and not folder.working.exists()
+
+
+def resumed(about: dict, then: dict, recipe: Recipe, allow_changes: bool, place: str) -> dict:
+    "What a resumed run goes on with. Raises RunError where it differs from what it was started with."
+    allowed = require_same(then, about, allow_changes)
+    kept = {"typed": then["typed"]} if not allowed else {}
+    if recipe.lr == then["recipe"]["lr"]:
+        kept["lr"] = then["lr"]  # what lr_find had found
+    print(f"resumes {place}" + "".join(f"\n  {line}" for line in allowed), flush=True)
+    return {**about, **kept, "overwrite": about["overwrite"] or bool(then.get("overwrite"))}
+
+
+def finish(folder: RunFolder, overwrite: bool) -> Card:
+    "Put the complete run in its place and add its row. Doing it twice gives the same."
+    with hold_signals():
+        folder.publish(overwrite)
+        card = read_card(folder.path)
+        try:
+            add_row(folder.path)
+        finally:
+            folder.discard()  # with or without its row in the table the run is complete
+    print(summary(card, folder.path))
+    return card
+
+
+def work(run: Run, folder: RunFolder, about: dict, begun: dict | None, find_lr: bool, progress: Progress) -> None:
+    "The run itself, from the first step or from `begun` until all its files are staged."
     from cifar_fast.reporting import plots
     from cifar_fast.training.lr_finder import find
 
-    recipe, stem, running = run.recipe, folder.stem, folder.working
+    recipe, staged = run.recipe, folder.staged
     print(headline(run), flush=True)
-    checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, start)
+    checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, begun)
     try:
-        write_text(running / "recipe.json", json.dumps(describe(recipe), indent=1) + "\n")
+        write_text(staged / RECIPE, json.dumps(describe(recipe), indent=1) + "\n")
         if find_lr:
             found = find(run)
             about["lr"] = found["suggestions"]["valley"]["lr"]
-            plots.save(plots.lr_find(found), running / "lr_find.png")
+            plots.save(plots.lr_find(found), staged / "lr_find.png")
             print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
         with defer_signals(checkpoint):
-            drawn = [AugmentedBatch(running / "augmented.png", save_train_batch)] if recipe.report else []
-            cbs = fit(run, about["lr"], running, progress, checkpoint, drawn)
+            drawn = [AugmentedBatch(staged / "augmented.png", save_train_batch)] if recipe.report else []
+            cbs = fit(run, about["lr"], staged, progress, checkpoint, drawn)
             checkpoint.done = True
             if checkpoint.stop:  # after the last save
                 raise checkpoint.stop
-            card, said = finished(replace(recipe, lr=about["lr"]), run, cbs, checkpoint.seconds())
-            card["resumed"] = checkpoint.resumes
-            if said:
-                said.save(running / predictions.NAME)
-            leave(run, folder, card, said, next(cb for cb in cbs if isinstance(cb, History)))
+            card, predicted = make_card(replace(recipe, lr=about["lr"]), run, cbs, checkpoint.seconds())
+            card = replace(card, resumed=checkpoint.resumes, settings=about["typed"], recipe_name=about["recipe_name"])
+            stage(run, folder, card, predicted, next(cb for cb in cbs if isinstance(cb, History)))
     except BaseException as e:
         if is_worker_cut_off(e, recipe):
             wait_for_dead_worker(recipe.workers)
         print(f"\n{what_is_kept(folder, about, e, checkpoint.done)}", file=sys.stderr)
-        if told := explained(e, recipe):
-            raise told from e
+        if error := explained(e, recipe):
+            raise error from e
         raise
-    with hold_signals():  # or the row would be lost
-        try:
-            # A run that was killed right here has added its row already.
-            add(row(card, about["typed"]), stem.parent / "results.csv", spare=stem / "row.csv",
-                once=checkpoint.resumes > 0)
-        finally:
-            folder.end()  # with or without its row in the table the run is complete
-    return card
 
 
-def leave(run: Run, folder: RunFolder, card: dict, said: Predictions | None, history: History) -> None:
-    "The export, the history and the plots of a run that has ended. Doing it twice gives the same."
+def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, history: History) -> None:
+    "The files of a run that has ended, the card last: it says that the others are there."
     from cifar_fast.reporting import plots
 
-    recipe, stem = run.recipe, folder.stem
-    save_export(stem, run.learn.model, card)
-    pickle = export_files(stem)[2]
+    staged = folder.staged
+    if predicted:
+        predicted.save(staged / predictions.NAME)
+    (staged / "best.safetensors").unlink(missing_ok=True)  # kept while it trained
+    card = replace(card, source_file=copy_source(card.arch, staged))
+    card = write_model(staged, run.learn.model, card)
     try:
-        trust(pickle)  # made here, by the user's own run
+        trust(staged / LEARNER, folder.path / LEARNER)  # made here, by the user's own run
     except (OSError, ValueError) as e:
-        warnings.warn(f"{pickle} could not be added to your list of trusted pickles ({e})", stacklevel=2)
-    folder.publish()
-    plots.save(plots.history(history.frame(), title=recipe.name, target=target_accuracy(card),
-                             valid_name=valid_name(recipe)), stem / "history.png")
-    plots.save(plots.learning_rate(history.steps), stem / "learning_rate.png")
-    if found := card["test"] or card["held_out"]:
-        title = f"{recipe.name}, {card['on']}"
-        plots.save(plots.confusion(found["confusion"], card["vocab"], title), stem / "confusion.png")
-    draw_published(stem, recipe.name, card["recipe"], history.frame())
-    if recipe.report:
-        leave_report(run, stem, card, said, history)
-    if card["epochs"] > 1:
-        print(f"\n{accuracy_curves(history.frame(), target_accuracy(card))}\n")
-    print(summary(card, stem))
+        warnings.warn(f"{folder.path / LEARNER} could not be added to your list of trusted pickles ({e})", stacklevel=2)
+    plots.save(plots.history(history.frame(), title=card.name, target=card.target_accuracy,
+                             valid_name=card.validated_on), staged / "history.png")
+    plots.save(plots.learning_rate(history.steps), staged / "learning_rate.png")
+    if card.metrics:
+        plots.save(plots.confusion(card.metrics.confusion, card.vocab, f"{card.name}, {card.split}"),
+                   staged / "confusion.png")
+    draw_published(staged, card, history.frame())
+    if run.recipe.report:
+        stage_report(run, folder, card, predicted, history)
+    if card.epochs > 1:
+        print(f"\n{accuracy_curves(history.frame(), card.target_accuracy)}\n")
+    leave_row(staged, row(card))
+    card.write(staged)
 
 
-def leave_report(run: Run, stem: Path, card: dict, said: Predictions | None, history: History) -> None:
-    "A report that cannot be made must not cost a run: it can be made again from what the run left."
+def stage_report(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, history: History) -> None:
+    "A report that cannot be made must not cost a run: it can be made again from what the run saved."
     from cifar_fast.reporting.report import report
     from cifar_fast.reporting.report.build import images_of
 
     try:
-        report(stem, card, history.frame(), said, said and images_of(said, run.source), run.audit)
+        report(folder.staged, card, history.frame(), predicted, predicted and images_of(predicted, run.source),
+               run.audit)
     except Exception as e:  # whatever a figure meets in a dataset of somebody's own
-        warnings.warn(f"{stem / 'report.html'} could not be made ({type(e).__name__}: {e}); the run itself is whole: "
-                      f"python -m cifar_fast report {stem} tries again", stacklevel=2)
+        warnings.warn(f"{folder.path / 'report.html'} could not be made ({type(e).__name__}: {e}); the run itself is "
+                      f"whole: python -m cifar_fast report {folder.path} tries again", stacklevel=2)
 
 
 def machine(run: Run) -> dict:
@@ -185,13 +221,13 @@ def what_is_kept(folder: RunFolder, about: dict, why: BaseException, trained: bo
     "For whoever stopped a run, or met an error in it."
     kept = f"stopped; what the run had written is in {folder.working}, nothing was exported"
     if trained and not isinstance(why, DivergedError):
-        kept = f"stopped while it left its files; {folder.working} keeps the whole training"
+        kept = f"stopped while it was being saved; {folder.working} keeps the whole training"
     if not folder.checkpoint.exists():
         return f"{kept}; no checkpoint had been written yet"
     if isinstance(why, DivergedError):  # the same rate would end the same way, bit for bit
-        return (f"{kept}; its last good checkpoint is kept\ngo on at a lower rate: {command(about)} --allow-changes "
-                f"lr=…; where that ends alike, --restart")
-    return f"{kept}\ngo on with: {command(about)}"
+        return (f"{kept}; its last good checkpoint is kept\nresume at a lower rate: {command(about)} --allow-changes "
+                f"lr=…; where that diverges too, --restart")
+    return f"{kept}\nresume with: {command(about)}"
 
 
 def headline(run: Run) -> str:

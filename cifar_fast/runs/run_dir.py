@@ -1,4 +1,4 @@
-"""A run's folder while it works: one process at a time, its checkpoint, and whether a run may go on from it."""
+"""The folder of a run at work: one process at a time, its checkpoint, and whether a run may resume from it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ import timm
 import torch
 from filelock import FileLock, Timeout
 
+from cifar_fast.export.card import NAME as CARD
 from cifar_fast.recipe import Recipe, describe, flatten, settings_that
 from cifar_fast.training.callbacks.checkpoint import load
 from cifar_fast.utils.environment import versions
 from cifar_fast.utils.errors import CifarFastError
-from cifar_fast.utils.files import TEMPORARY, remove_temporaries
+from cifar_fast.utils.files import remove_temporaries, replace_folder
 
 ASIDE = settings_that(affects_weights=False) | settings_that(by_machine=True)
 "Settings that are not compared: they affect no weight, or what became of them on the machine is compared."
@@ -35,73 +36,103 @@ class RunError(CifarFastError):
 
 
 class Interrupted(RunError):
-    "There is a run that stopped, and nobody said whether to continue it."
+    "There is a run that stopped, and nobody said whether to resume it."
+
+
+class Busy(RunError):
+    "Another process trains this very run."
 
 
 class RunFolder:
-    "exports/NAME, held by one process; `working` has what an unfinished run has written so far."
+    """Where a run works, held by one process: exports/.NAME.running, whose folder `staged` becomes exports/NAME.
 
-    def __init__(self, stem: Path):
-        self.stem, self.working = stem, stem / "running"
+    One rename finishes a run. Killed anywhere, what is there says how far it was: without `staged` it has ended, with a
+    card in it only the rename is missing, with a checkpoint it can go on.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.working = path, path.with_name(f".{path.name}.running")
+        self.staged, self.former = self.working / "run", self.working / "former"
         self.checkpoint = self.working / "checkpoint.pt"
-        self.lock = FileLock(stem / ".lock")
+        self.lock = FileLock(path.with_name(f".{path.name}.lock"))
 
     def __enter__(self):
-        self.stem.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self.lock.acquire(timeout=0)
         except Timeout:
-            raise RunError(f"another run of {self.stem.name} is working in {self.stem} and was left alone; wait for "
-                           f"it, or give this one a name of its own: name={self.stem.name}-2") from None
-        self.tidy()  # whoever wrote them is dead: the lock is ours
+            raise Busy(f"another process is training {self.path} and was left alone; wait for it, or give this run a "
+                       f"name of its own: name={self.path.name}-b") from None
+        self.repair()  # whoever left it like that is dead: the lock is ours
         return self
 
     def __exit__(self, *exc):
         self.lock.release()
 
+    @property
+    def complete(self) -> bool:
+        "Whether the run has ended but for its rename."
+        return (self.staged / CARD).is_file()
+
+    @property
+    def ended(self) -> bool:
+        "Whether the run was finished and only what it worked in is left."
+        return self.working.is_dir() and not self.staged.is_dir()
+
+    @property
+    def free(self) -> bool:
+        "Whether no run has this name: none finished, stopped or at work."
+        if self.path.exists() or self.working.exists():
+            return False
+        try:
+            with self:
+                return True
+        except Busy:
+            return False
+
+    def repair(self) -> None:
+        "Put right what a killed process left: a replaced run without its successor, half-written files, the rest."
+        if self.former.is_dir() and not self.path.exists():
+            os.replace(self.former, self.path)
+        shutil.rmtree(self.former, ignore_errors=True)
+        shutil.rmtree(self.discarded, ignore_errors=True)
+        for folder in (self.working, self.staged):
+            remove_temporaries(folder)
+        if self.ended:
+            self.discard()
+
     def begin(self, keep: bool) -> None:
-        "Make `working`; what a former run left there goes, unless it is continued."
+        "Make the folders; what a former run left there goes, unless it is continued."
         if not keep:
-            shutil.rmtree(self.working, ignore_errors=True)
-        self.working.mkdir(parents=True, exist_ok=True)
+            self.discard()
+        self.staged.mkdir(parents=True, exist_ok=True)
 
-    def publish(self) -> None:
-        "Move what the run has written to its place; the checkpoint stays until all is done."
-        for path in self.working.iterdir():
-            if path != self.checkpoint:
-                path.replace(self.stem / path.name)
+    @property
+    def discarded(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.discarded")
 
-    def end(self) -> None:
-        "Remove `working` in one move: a run is either there to go on or has ended."
-        gone = self.stem / f".{self.working.name}.{os.getpid()}{TEMPORARY}"
-        self.working.rename(gone)
-        shutil.rmtree(gone)
+    def discard(self) -> None:
+        "Remove all that is unfinished, in one move: half of it must not pass for a run."
+        if self.working.exists():
+            self.working.rename(self.discarded)
+        shutil.rmtree(self.discarded, ignore_errors=True)
 
-    def tidy(self) -> None:
-        remove_temporaries(self.working)
-        remove_temporaries(self.stem)
-        for ending in (".safetensors", ".json", ".pkl"):
-            remove_temporaries(self.stem.parent, self.stem.name + ending)
+    def publish(self, overwrite: bool) -> None:
+        "The finished run takes its place. Raises RunError where another one has taken it in the meantime."
+        if self.path.exists() and not overwrite:
+            raise RunError(f"{self.path} was made by somebody else while this run trained: move it away, and --resume "
+                           f"finishes this one")
+        replace_folder(self.staged, self.path, self.former)
 
     def interrupted(self) -> dict | None:
         "The checkpoint of a run that stopped; None where there is none. Raises CheckpointError."
-        return load(self.checkpoint) if self.checkpoint.exists() else None
-
-
-def typed_for(recipe: Recipe) -> list[str] | None:
-    "What was typed for the run of this recipe that stopped: its name and the changes; None where none has."
-    path = RunFolder(export_path(recipe)).checkpoint
-    return load(path)["about"]["given"] if path.exists() else None
+        return load(self.checkpoint) if self.staged.is_dir() and self.checkpoint.exists() else None
 
 
 def command(about: dict) -> str:
     "What continues a run."
     given = shlex.join(about["given"] or ["NAME"])
     return f"python -m cifar_fast recipe {given} --resume"
-
-
-def export_path(recipe: Recipe) -> Path:
-    return Path(recipe.exports).expanduser() / recipe.name
 
 
 def where(checkpoint: dict) -> str:

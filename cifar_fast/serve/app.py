@@ -69,13 +69,13 @@ def create_app(
 
     def one_run(request: Request) -> Response:
         run = find_run(request)
-        figures = [n for n in browse.FIGURES if browse.saved_file(folder, run, n)]
-        report = browse.saved_file(folder, run, browse.REPORT) is not None
+        figures = [n for n in browse.FIGURES if browse.run_file(folder, run, n)]
+        report = browse.run_file(folder, run, browse.REPORT) is not None
         return html(printable(run.name), *page_runs.run_page(run, figures, report))
 
     def run_file(request: Request) -> Response:
         run, file = find_run(request), request.path_params["file"]
-        path = browse.saved_file(folder, run, browse.REPORT if file == "report" else file)
+        path = browse.run_file(folder, run, browse.REPORT if file == "report" else file)
         if path is None:
             raise HTTPException(404, f"No such file was saved for {printable(run.name)}.")
         if path.suffix == ".html":

@@ -10,7 +10,6 @@ from typing import Any
 from fasthtml import components as h
 
 from cifar_fast.export.predictor import Predictor
-from cifar_fast.serve.browse import Run
 from cifar_fast.utils.text import printable
 
 
@@ -18,7 +17,7 @@ class Frame:
     "The frame of every page: head, navigation, and a footer that describes the model."
 
     def __init__(self, name: str, predictor: Predictor, private: bool):
-        self.name, self.run = printable(name), Run(name, predictor.card)
+        self.name, self.card = printable(name), predictor.card
         self.classes = len(predictor.vocab)
         self.privacy = ("Images stay on this machine and are not stored." if private else
                         "Images are sent to the machine that serves this page and are not stored.")
@@ -48,11 +47,12 @@ class Frame:
         )
 
     def facts(self) -> str:
-        params, accuracy = self.run.figure("audit", "params"), accuracies(self.run)
-        arch = self.run.text("arch")
-        return ", ".join(p for p in (f"{self.name}: {arch}" if arch else self.name,
-                                     params and f"{params:,.0f} parameters", f"{self.classes:,} classes",
-                                     accuracy) if p)
+        card, classes = self.card, f"{self.classes:,} classes"
+        if not card:  # a .pkl has none
+            return f"{self.name}, {classes}"
+        params = f"{card.audit.params:,} parameters" if card.audit else ""
+        accuracies = [f"{label} {value:.2%}" for label, value in card.accuracies()]
+        return ", ".join(p for p in (f"{self.name}: {printable(card.arch)}", params, classes, *accuracies) if p)
 
 
 def error(text: str):
@@ -61,21 +61,5 @@ def error(text: str):
     return h.Div(h.P(text, cls="summary"), card, cls="results")
 
 
-# ---------------------------------------------------------------- numbers as text
-
-
 def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}\u00a0%"  # a no-break space
-
-
-def accuracy(fraction: float | None) -> str:
-    return f"{100 * fraction:.2f}\u00a0%" if fraction is not None else ""
-
-
-ACCURACIES = {"accuracy": "accuracy", "TTA accuracy": "accuracy_tta"}
-
-
-def accuracies(run: Run) -> str:
-    on = run.measured_on
-    values = [(name, accuracy(run.figure(on, key))) for name, key in ACCURACIES.items()]
-    return ", ".join(f"{value} {name}" for name, value in values if value)

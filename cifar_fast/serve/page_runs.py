@@ -7,8 +7,7 @@ from urllib.parse import quote
 
 from fasthtml import components as h
 
-from cifar_fast.serve.browse import COMPARISON, FIGURES, Compared, Run
-from cifar_fast.serve.page import accuracy
+from cifar_fast.serve.browse import FIGURES, Compared, Run
 from cifar_fast.utils.text import printable
 
 
@@ -32,18 +31,17 @@ def run_card(run: Run):
 
 def facts(run: Run):
     "Accuracies, size and date of a run, as far as its card has them."
-    params, epochs, seconds = run.figure("audit", "params"), run.figure("epochs"), run.figure("seconds", "training")
-    on = run.measured_on
-    cells = [("Accuracy", accuracy(run.figure(on, "accuracy"))),
-             ("TTA accuracy", accuracy(run.figure(on, "accuracy_tta"))),
-             ("Parameters", params and f"{params:,.0f}"), ("Receptive field", pixels(run)),
-             ("Epochs", epochs and f"{epochs:g}"), ("Training", seconds and f"{seconds:,.0f} s"),
-             ("Date", run.text("date"))]
-    selected = run.text("protocol").startswith("selected on test")
-    note = "The epoch was selected on the test images, as its authors did." if selected else (
-        "Measured on held-out images." if on == "held_out" and run.figure(on, "accuracy") else None)
-    table = h.Dl(*(h.Div(h.Dt(k), h.Dd(v)) for k, v in cells if v), cls="facts")
+    card = run.card
+    training = [("training", f"{card.seconds.training:,.0f} s")] if card.seconds else []
+    cells = [*card.facts(), *training, *([("date", card.date)] if card.date else [])]
+    note = "The epoch was selected on the test images, as its authors did." if card.selected_on_test else (
+        "Measured on held-out images." if card.split == "held-out" else None)
+    table = h.Dl(*(h.Div(h.Dt(capitalized(k)), h.Dd(printable(v))) for k, v in cells), cls="facts")
     return table, h.P(note, cls="quiet") if note else None
+
+
+def capitalized(label: str) -> str:
+    return label[:1].upper() + label[1:]
 
 
 def run_page(run: Run, figures: list[str], report: bool):
@@ -72,7 +70,7 @@ def compare(compared: Compared, figure_exists: bool):
         parts.append(h.Div(h.Div(lines, cls="across", tabindex="0", role="region", aria_label="All runs"),
                            *(h.P(printable(note), cls="quiet") for note in compared.notes), cls="card"))
     if figure_exists:
-        parts.append(figure(f"/{COMPARISON}", "Accuracy against cost"))
+        parts.append(figure("/compare.png", "Accuracy against cost"))
     elif not compared.problem:
         parts.append(h.P("There is no figure yet; ", h.Code("python -m cifar_fast compare"),
                          " creates it."))
@@ -86,8 +84,3 @@ def figure(file: str, title: str):
 
 def address(run: Run) -> str:
     return f"/runs/{quote(run.name, safe='', errors='replace')}"
-
-
-def pixels(run: Run) -> str:
-    side = run.figure("audit", "receptive_field")
-    return f"{side:g} pixels" if side else ""

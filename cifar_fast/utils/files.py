@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY = ".part"
@@ -55,29 +55,33 @@ def is_stream(path: Path) -> bool:
 
 
 @contextmanager
-def rollback_on_error(*paths: Path):
-    "Files that belong together: where the block fails each is what it was before."
-    former = {}
-    with ExitStack() as links:
-        for path in paths:
-            if path.is_file():
-                former[path] = path.with_name(f".{path.name}.former{TEMPORARY}")
-                former[path].unlink(missing_ok=True)
-                links.callback(former[path].unlink, missing_ok=True)
-                try:
-                    os.link(path, former[path])
-                except OSError:  # a file system without hard links
-                    shutil.copy2(path, former[path])
-        try:
-            yield
-        except BaseException:
-            for path in paths:
-                if path not in former:
-                    if path.is_file():
-                        path.unlink()
-                elif not path.is_file() or not os.path.samefile(path, former[path]):
-                    os.replace(former[path], path)
-            raise
+def new_folder(path: Path):
+    "A temporary folder beside `path`; takes its place when the block ends well, is removed when it does not."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent))
+    try:
+        (new := tmp / "new").mkdir()
+        yield new
+        replace_folder(new, path, tmp / "former")
+    except OSError as e:
+        if str(e.filename).startswith(str(tmp)):
+            e.filename = str(path) + str(e.filename)[len(str(tmp / "new")):]
+        raise
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path, former: Path) -> None:
+    "Rename `new` to `path`; a folder that is there becomes `former`, and comes back where that fails, or is removed."
+    try:
+        if path.exists():
+            os.replace(path, former)
+        os.replace(new, path)
+    except BaseException:
+        if former.exists() and not path.exists():
+            os.replace(former, path)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 import torch
 from strangers import CARD
 
-from cifar_fast.export.predictor import save_export
+from cifar_fast.export.save import save_export
 from cifar_fast.models import create_model
 
 
@@ -30,6 +30,4 @@ def good(tmp_path_factory):
 @pytest.fixture
 def export(good, tmp_path):
     "A copy to spoil."
-    for path in good.parent.iterdir():
-        shutil.copy(path, tmp_path / path.name)
-    return tmp_path / "good"
+    return shutil.copytree(good, tmp_path / "good")

@@ -8,13 +8,14 @@ import torch
 from strangers import CLASSES, Payload, weights
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.files import ExportError, file_sha256
+from cifar_fast.export.card import ExportError
+from cifar_fast.export.files import file_sha256
 from cifar_fast.export.predictor import load_model
 from cifar_fast.export.trust import trust, trust_list, trusted_sums
 
 
 def test_a_pickle_is_opened_only_where_it_is_trusted(export, executed, capsys):
-    pkl = export.with_suffix(".pkl")
+    pkl = (export / "learner.pkl")
     with pytest.raises(ExportError, match="would run whatever code it holds"):
         load_model(pkl)
     assert load_model(pkl, trust_pickle=True).vocab == CLASSES
@@ -26,7 +27,7 @@ def test_a_pickle_is_opened_only_where_it_is_trusted(export, executed, capsys):
 
 
 def test_a_trusted_file_that_changes_is_trusted_no_more(export):
-    pkl = export.with_suffix(".pkl")
+    pkl = (export / "learner.pkl")
     trust(pkl)
     trust(pkl)
     assert len(trust_list().read_text().splitlines()) == 1
@@ -46,14 +47,14 @@ def test_a_payload_runs_only_by_name(tmp_path, executed, capsys):
 
 def test_a_pickle_never_stands_in_for_the_others(export):
     weights(export).unlink()
-    trust(export.with_suffix(".pkl"))
+    trust(export / "learner.pkl")
     with pytest.raises(ExportError, match="is missing"):
         load_model(export)
 
 
 def test_a_run_trusts_its_own_pickle(tmp_path, digits):
     assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", "report=no", f"exports={tmp_path}"]) == 0
-    assert load_model(tmp_path / "sprint-digits.pkl").vocab == [str(i) for i in range(10)]
+    assert load_model(tmp_path / "sprint-digits" / "learner.pkl").vocab == [str(i) for i in range(10)]
 
 
 def test_a_trust_list_that_cannot_be_written_costs_no_run(tmp_path, monkeypatch, capsys, digits):
@@ -61,7 +62,7 @@ def test_a_trust_list_that_cannot_be_written_costs_no_run(tmp_path, monkeypatch,
     monkeypatch.setenv("CIFAR_FAST_TRUST", str(tmp_path / "file" / "trusted"))
     assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", "report=no", f"exports={tmp_path}"]) == 0
     assert "could not be added to your list" in capsys.readouterr().err
-    assert (tmp_path / "sprint-digits.json").exists()
+    assert (tmp_path / "sprint-digits").exists()
 
 
 SUM = "ab" * 32
@@ -71,7 +72,7 @@ SUM = "ab" * 32
     b"\xff\xfe\n", b"\xff" * 100, b"no sum\n\n   \n", SUM.upper().encode() + b"  x\n", SUM.encode() + b"cd  x\n",
     b"  " + SUM.encode(), b"\0" * 1000])
 def test_a_trust_list_of_any_bytes_is_read(export, capsys, content):
-    pkl = export.with_suffix(".pkl")
+    pkl = (export / "learner.pkl")
     trust_list().parent.mkdir(parents=True)
     trust_list().write_bytes(content)
     assert trusted_sums() == set()
@@ -84,8 +85,8 @@ def test_a_trust_list_of_any_bytes_is_read(export, capsys, content):
 def test_a_line_without_its_end_takes_no_other_one_in(export):
     trust_list().parent.mkdir(parents=True)
     trust_list().write_text(f"{SUM}  x.pkl")
-    trust(export.with_suffix(".pkl"))
-    assert trusted_sums() == {SUM, file_sha256(export.with_suffix(".pkl"))}
+    trust(export / "learner.pkl")
+    assert trusted_sums() == {SUM, file_sha256(export / "learner.pkl")}
 
 
 @pytest.mark.parametrize("folder", [f"a\n{SUM}  b", f"a\r{SUM}  b", f"a\x0b{SUM}  b", f"a\u2028{SUM}  b",
@@ -103,7 +104,7 @@ def test_a_trust_list_of_other_bytes_costs_no_run(tmp_path, digits):
     trust_list().parent.mkdir(parents=True)
     trust_list().write_bytes(b"\xff\n")
     assert main(["recipe", "sprint", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}"]) == 0
-    assert load_model(tmp_path / "sprint-digits.pkl").vocab == [str(i) for i in range(10)]
+    assert load_model(tmp_path / "sprint-digits" / "learner.pkl").vocab == [str(i) for i in range(10)]
 
 
 def test_a_pickle_that_never_ends_is_not_read(tmp_path, capsys):

@@ -1,7 +1,7 @@
 """Runs to serve, made up: their net was never trained."""
 
-import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +9,8 @@ from PIL import Image
 from serving import CARD, HOST
 from starlette.testclient import TestClient
 
-from cifar_fast.export.predictor import load_export, save_export
+from cifar_fast.export.predictor import load_export
+from cifar_fast.export.save import save_export
 from cifar_fast.models import create_model
 from cifar_fast.serve.app import create_app
 
@@ -27,9 +28,10 @@ def folder(made, tmp_path):
     "Two runs, one with a figure and a report; a broken card; secrets beside them and above."
     here = tmp_path / "exports"
     shutil.copytree(made.parent, here)
-    (here / "other.json").write_text(json.dumps(json.loads((here / "net.json").read_text()) | {"date": "2020-01-01"}))
-    (here / "broken.json").write_text('{"format": 1')
-    (here / "net").mkdir()
+    for name in ("other", "broken"):
+        (here / name).mkdir()
+    replace(CARD, date="2020-01-01").write(here / "other")
+    (here / "broken" / "card.json").write_text('{"format": 2')
     Image.new("RGB", (30, 20)).save(here / "net" / "history.png")
     (here / "net" / "report.html").write_text("<!doctype html><title>Report</title><p>A report</p>")
     for secret in (tmp_path / "secret.png", here / "net" / "secret.txt", here / "secret.txt", here / "net" / ".lock"):

@@ -33,17 +33,18 @@ PAGES = ("/", "/runs", "/runs/net", "/compare", "/nothing")
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     "A server with a net that was never trained, its run with a figure and a report."
-    from cifar_fast.export.predictor import load_export, save_export
+    from cifar_fast.export.card import Audited, Card, Metrics, Normalization
+    from cifar_fast.export.predictor import load_export
+    from cifar_fast.export.save import save_export
     from cifar_fast.models import create_model
     from cifar_fast.serve.app import create_app
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("exports")
     vocab = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    card = {"arch": "cifar_sprint", "vocab": vocab, "normalize": {"mean": [0.5] * 3, "std": [0.25] * 3},
-            "data": {"name": "made up", "fingerprint": ""}, "test": {"accuracy": 0.1}, "audit": {"params": 122_730}}
+    card = Card(arch="cifar_sprint", vocab=vocab, normalize=Normalization(mean=[0.5] * 3, std=[0.25] * 3), split="test",
+                metrics=Metrics(n=10, accuracy=0.1), audit=Audited(params=122_730, macs=1, receptive_field=48))
     save_export(folder / "net", create_model("cifar_sprint", 10), card, pickle=False)
-    (folder / "net").mkdir()
     Image.new("RGB", (900, 300), "white").save(folder / "net" / "history.png")
     Image.new("RGB", (1200, 600), "white").save(folder / "compare.png")
     rows = [made(), made(recipe=f"a-recipe-with-{'long-' * 10}name", recipe_id="b")]

@@ -22,7 +22,7 @@ def test_a_taken_port_is_told_with_the_next_step(capsys):
 
 
 @pytest.mark.parametrize("args, named", [
-    (["exports/nothing", "--port", "0"], "no export exports/nothing"), (["x", "--port", "70000"], "1 to 65535"),
+    (["exports/nothing", "--port", "0"], "no run exports/nothing"), (["x", "--port", "70000"], "1 to 65535"),
     (["x", "--host", "no such host"], "127.0.0.1 is this machine"), (["x", "--host", "203.0.113.9"], "127.0.0.1"),
 ])
 def test_bad_input_is_refused(args, named, capsys, tmp_path, monkeypatch):

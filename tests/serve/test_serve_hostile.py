@@ -4,13 +4,14 @@ import csv
 import html
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 from rows import made as made_row
 from serving import HOST, image, post
 from starlette.testclient import TestClient
 
-from cifar_fast.export.predictor import Predictor, load_export
+from cifar_fast.export.predictor import load_export
 from cifar_fast.serve import browse
 from cifar_fast.serve.app import create_app
 
@@ -33,15 +34,14 @@ def is_harmless(response) -> bool:
 @pytest.fixture
 def hostile(folder):
     "A server whose model, classes, runs and results.csv have hostile names."
-    model = load_export(folder / "net")
-    vocab = [f"{i} {HOSTILE}" for i in range(10)]
-    card = {**model.card, "vocab": vocab, "arch": HOSTILE, "date": HOSTILE, "protocol": HOSTILE}
     texts = dict.fromkeys(("recipe", "settings", "date", "device", "data"), HOSTILE)
     write_rows(folder, made_row(), made_row(**texts, recipe_id="b"))
-    (folder / "other.json").write_text(json.dumps(json.loads((folder / "other.json").read_text())
-                                                  | {"arch": HOSTILE, "date": HOSTILE, "protocol": HOSTILE}))
-    app = create_app(Predictor(model.model, card, model.device), HOSTILE, folder)
-    return TestClient(app, base_url=HOST)
+    card = json.loads((folder / "other" / "card.json").read_text())
+    (folder / "other" / "card.json").write_text(json.dumps(card | {"arch": HOSTILE, "date": HOSTILE}))
+    model = load_export(folder / "net")
+    model = replace(model, vocab=[f"{i} {HOSTILE}" for i in range(10)],
+                    card=replace(model.card, arch=HOSTILE, date=HOSTILE))
+    return TestClient(create_app(model, HOSTILE, folder), base_url=HOST)
 
 
 @pytest.mark.parametrize("path", ["/", "/runs", "/runs/net", "/runs/other", "/compare", "/runs/%3Cscript%3Ealert(1)%1b",

@@ -147,8 +147,7 @@ def test_the_page_without_scripts_holds_the_answer(client):
 def test_a_model_with_many_classes_and_a_short_card(folder):
     "As a .pkl leaves it: classes and normalisation alone."
     vocab = [f"kind {i}" for i in range(120)]
-    net = Predictor(create_model("cifar_sprint", 120).eval(), {"vocab": vocab, "normalize": CARD["normalize"]},
-                   torch.device("cpu"))
+    net = Predictor(create_model("cifar_sprint", 120).eval(), vocab, CARD.normalize, torch.device("cpu"))
     client = TestClient(create_app(net, "own", folder), base_url=HOST)
     assert "120 classes" in client.get("/").text
     answer = post(client, ("one.png", image()))

@@ -2,12 +2,13 @@
 
 import html
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from PIL import Image
 from rows import made as made_row
-from serving import HOST
+from serving import CARD, HOST
 from starlette.testclient import TestClient
 
 from cifar_fast.export.predictor import load_export
@@ -17,8 +18,8 @@ from cifar_fast.serve.app import create_app
 def test_runs_are_listed_the_newest_first_and_broken_ones_named(client, folder):
     text = client.get("/runs").text
     assert text.index("/runs/net") < text.index("/runs/other") < text.index("Unreadable")
-    assert "91.38\u00a0%" in text and "92.30\u00a0%" in text and "122,730" in text
-    assert "broken.json cannot be read" in text and str(folder) not in text
+    assert "91.38%" in text and "92.30%" in text and "122,730" in text
+    assert "broken/card.json: it cannot be read" in text and str(folder) not in text
 
 
 def test_a_run_shows_its_files_and_names_the_commands_for_missing_ones(client):
@@ -44,17 +45,17 @@ def test_the_comparison_is_a_table_too(client, folder):
 
 
 @pytest.mark.parametrize("text, words", [
-    (b"no,such\n1,2\n", "results.csv: its first line"), (b"recipe,accuracy\n", "results.csv holds no run yet"),
+    (b"no,such\n1,2\n", "results.csv: its first line"), (b"recipe,accuracy\n", "holds no run yet"),
     (b"recipe,accuracy\nfinal,1_000\n", "is not a number"), (b"recipe,accuracy\nfinal,nan\n", "accuracy is 'nan'"),
     (b"recipe,seconds\nfinal,1e999\n", "seconds is '1e999'"), (b"recipe\n\xff\n", "cannot be read as CSV"),
-    (None, "results.csv: No such file")])
+    (None, "gone: Not a directory")])
 def test_a_damaged_table_has_an_error_without_the_folder(folder, monkeypatch, text, words):
     monkeypatch.chdir(folder.parent)  # as a user names it: exports/net
     here = folder.relative_to(folder.parent)
     client = TestClient(create_app(load_export(here / "net"), "net", here), base_url=HOST)
     (folder / "results.csv").write_bytes(text or b"")
     if text is None:
-        monkeypatch.setattr("cifar_fast.serve.browse._compared", lambda *a: open(here / "gone"))
+        monkeypatch.setattr("cifar_fast.serve.browse._compared", lambda *a: open(here / "results.csv" / "gone"))
     answer = client.get("/compare")
     assert answer.status_code == 200 and "cannot be shown" in answer.text and words in html.unescape(answer.text)
     assert str(folder.parent) not in answer.text
@@ -72,8 +73,9 @@ def test_a_report_may_run_nothing_and_fetch_nothing(client):
     "/runs/net/%2e%2e%2f%2e%2e%2fsecret.png", "/runs/net/../../secret.png", "/runs/%2e%2e/secret.png",
     "/runs/net/%2fetc%2fpasswd", "/runs/%2fetc/passwd", "/runs/net/..%5csecret.txt", "/runs/net/history.png%00.txt",
     "/runs/net%00/history.png", "/runs/broken/history.png", "/runs/./history.png", "/static/../app.py",
-    "/static/%2e%2e%2fapp.py", "/static/..%2f..%2fcli.py", "/exports/net.json", "/net.json", "/secret.txt",
-    "//etc/passwd", "/runs/net/net.json", "/runs/" + "a" * 5000 + "/report", "/runs/%ff%fe/report", "/compare.png/x",
+    "/static/%2e%2e%2fapp.py", "/static/..%2f..%2fcli.py", "/exports/net/card.json", "/net/card.json", "/secret.txt",
+    "//etc/passwd", "/runs/net/card.json", "/runs/net/learner.pkl",
+    "/runs/" + "a" * 5000 + "/report", "/runs/%ff%fe/report", "/compare.png/x",
 ])
 def test_no_other_file_is_reachable(client, path):
     answer = client.get(path, follow_redirects=False)
@@ -82,14 +84,15 @@ def test_no_other_file_is_reachable(client, path):
 
 def test_links_that_lead_out_are_not_followed(client, folder, tmp_path):
     (folder / "net" / "confusion.png").symlink_to(tmp_path / "secret.png")
-    (folder / "compare.png").symlink_to(tmp_path / "secret.png")
-    (folder / "evil.json").symlink_to(tmp_path / "secret.png")
+    (folder / "runs.png").symlink_to(tmp_path / "secret.png")
+    (folder / "evil").mkdir()
+    (folder / "evil" / "card.json").symlink_to(tmp_path / "secret.png")
     (tmp_path / "rows.csv").write_text("recipe,accuracy\nSECRET,0.5\n")
     (folder / "results.csv").symlink_to(tmp_path / "rows.csv")
     assert "SECRET" not in client.get("/compare").text
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "report.html").write_text("SECRET")
-    (folder / "other").symlink_to(tmp_path / "outside")
+    (folder / "other" / "report.html").symlink_to(tmp_path / "outside" / "report.html")
     (folder / "net" / "learning_rate.png").symlink_to(folder / "net" / "learning_rate.png")  # in a circle
     for path in ("/runs/net/confusion.png", "/compare.png", "/runs/other/report", "/runs/net/learning_rate.png"):
         assert client.get(path).status_code == 404, path
@@ -99,10 +102,12 @@ def test_links_that_lead_out_are_not_followed(client, folder, tmp_path):
 
 
 def test_cards_of_strangers_are_shown_as_text(client, folder):
-    card = json.loads((folder / "net.json").read_text())
-    strange = {"date": "<script>alert(1)</script>\ud800", "test": {"accuracy": "much", "accuracy_tta": float("nan")},
-               "audit": [], "epochs": True, "protocol": 7, "seconds": None}
-    (folder / "<b>.json").write_text(json.dumps(card | strange))
-    assert "<script>alert" not in client.get("/runs").text
+    (folder / "<b>").mkdir()
+    replace(CARD, date="<script>alert(1)</script>").write(folder / "<b>")
+    for i, odd in enumerate([{"metrics": {"accuracy": "much"}}, {"audit": []}, {"date": ["x"]}, {"seconds": "<i>"}]):
+        (folder / f"odd{i}").mkdir()
+        (folder / f"odd{i}" / "card.json").write_text(json.dumps(CARD.to_dict() | odd))
+    listed = client.get("/runs").text
+    assert "<script>alert" not in listed and "<i>" not in listed and listed.count("restore the file") == 5
     answer = client.get("/runs/%3Cb%3E")
     assert answer.status_code == 200 and "<b>" not in answer.text

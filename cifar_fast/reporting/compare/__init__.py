@@ -1,6 +1,6 @@
 """Runs beside each other: a table, a figure with what others state, two runs image by image, recipes by value."""
 
-from cifar_fast.reporting.compare.diff import recipe_differences
+from cifar_fast.reporting.compare.diff import recipe_differences, run_differences
 from cifar_fast.reporting.compare.paired import Pair, newcombe, pair
 from cifar_fast.reporting.compare.points import FLOOR, PUBLIC, UNPLACED, draw, figure_points, published_points
 from cifar_fast.reporting.compare.runs import CompareError, Run, find_runs, lines_of_recipes, lines_of_runs
@@ -13,5 +13,5 @@ __all__ = [
     "HEAD", "table_cells", "notes",  # for another table than the terminal's
     "Pair", "pair", "newcombe", "pair_text",  # two runs, image by image
     "PUBLIC", "UNPLACED", "FLOOR", "published_points", "figure_points", "draw",  # what the figure shows
-    "recipe_differences", "differences_text",  # two recipes, value by value
+    "recipe_differences", "run_differences", "differences_text",  # two recipes, value by value
 ]

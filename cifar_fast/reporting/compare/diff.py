@@ -1,4 +1,4 @@
-"""Two recipes value by value, as the command line names them."""
+"""Two recipes, or the recipes of two runs, value by value, as the command line names them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from inspect import Parameter
 from typing import Any
 
 from cifar_fast.recipe import Recipe, describe, flatten, load_recipe, settings
+from cifar_fast.reporting.compare.runs import Run
 
 ABSENT = object()
+PLACE = ("name", "exports", "report", "workers", "checkpoint_epochs", "checkpoint_minutes")
 
 
 def recipe_differences(first: str, second: str) -> dict[str, dict[str, Any]]:
@@ -17,13 +19,40 @@ def recipe_differences(first: str, second: str) -> dict[str, dict[str, Any]]:
     Values are those that a run would use, so an argument that is left at its default equals one that spells it out.
     Raises RecipeError.
     """
-    one, two = values(load_recipe(first)), values(load_recipe(second))
-    found = {}
+    return differing((first, second), values(load_recipe(first)), values(load_recipe(second)))
+
+
+def run_differences(first: Run, second: Run) -> dict[str, dict[str, Any]]:
+    "The same of two runs, from what their cards hold of their recipes."
+    return differing((first.name, second.name), *(described_values(run.card.recipe) for run in (first, second)))
+
+
+def differing(names: tuple[str, str], one: dict[str, Any], two: dict[str, Any]) -> dict[str, dict[str, Any]]:
     order = [f.name for f in fields(Recipe)]
-    for key in sorted({**one, **two}, key=lambda k: order.index(k.split(".")[0])):  # stable within a setting
-        told = one.get(key, ABSENT), two.get(key, ABSENT)
-        if told[0] != told[1] and not belongs_to_one(key, one, two):
-            found[key] = {name: v for name, v in zip((first, second), told, strict=True) if v is not ABSENT}
+    settings_of = {key: key.split(".")[0] for key in {**one, **two}}
+    place = {key: order.index(name) if name in order else len(order) for key, name in settings_of.items()}
+    found = {}
+    for key in sorted(place, key=place.get):  # stable within a setting
+        if one.get(key, ABSENT) != two.get(key, ABSENT) and not belongs_to_one(key, one, two):
+            found[key] = {name: held[key] for name, held in zip(names, (one, two), strict=True) if key in held}
+    return found
+
+
+def described_values(recipe: dict) -> dict[str, Any]:
+    "Dotted name → value of a described recipe, without what says where and on what it ran."
+    found: dict[str, Any] = {}
+    for name, value in recipe.items():
+        if name in PLACE:
+            continue
+        if isinstance(value, dict) and "call" in value:
+            found[name] = str(value["call"]).rpartition(".")[2]
+            args = value.get("args")
+            found |= {k: v for k, v in flatten(args, name).items() if k != name} if isinstance(args, dict) else {}
+        elif name == "augment" and isinstance(value, list) and all(
+                isinstance(one, dict) and len(one) == 1 for one in value):
+            found |= transforms(value, name)
+        else:
+            found |= {k: v for k, v in flatten(value, name).items() if v != {}}
     return found
 
 
@@ -53,7 +82,8 @@ def transforms(described: list[dict], at: str) -> dict[str, Any]:
     "The names in order under `at`, the arguments of each under its name; a second one of a name is called NAME-2."
     found: dict[str, Any] = {at: []}
     for one in described:
-        (kind, args), = one.items()
+        kind, args = next(iter(one.items()))
+        args = dict(args) if isinstance(args, dict) else args
         count = sum(n.split("-")[0] == kind for n in found[at])
         name = f"{kind}-{count + 1}" if count else kind
         found[at].append(name)

@@ -11,6 +11,7 @@ from math import sqrt
 import numpy as np
 
 from cifar_fast.reporting.compare.runs import CompareError, Run
+from cifar_fast.utils.statistics import wilson
 
 LEVEL = 0.95
 CLASSES = 3  # with the greatest differences, which are named
@@ -67,8 +68,8 @@ def described(predictions) -> str:
 # ---------------------------------------------------------------- statistics
 
 
-def newcombe(both: int, first: int, second: int, neither: int, level: float = LEVEL) -> tuple[float, float]:
-    """Confidence interval of a difference between paired proportions.
+def newcombe(both: int, first: int, second: int, neither: int) -> tuple[float, float]:
+    """95 % interval of a difference between paired proportions.
 
     R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
     Statistics in Medicine 17 (1998) 2635–2650, method 10: Wilson's limits of either proportion, squared and added with
@@ -76,8 +77,8 @@ def newcombe(both: int, first: int, second: int, neither: int, level: float = LE
     """
     n = both + first + second + neither
     one, two = both + first, both + second
-    (l1, u1), (l2, u2) = wilson(one, n, level), wilson(two, n, level)
     p1, p2 = one / n, two / n
+    (l1, u1), (l2, u2) = wilson(p1, n), wilson(p2, n)
     association = both * neither - first * second
     if association > 0:
         association = max(association - n / 2, 0)
@@ -88,13 +89,6 @@ def newcombe(both: int, first: int, second: int, neither: int, level: float = LE
         return sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
 
     return p1 - p2 - side(p1 - l1, u2 - p2), p1 - p2 + side(u1 - p1, p2 - l2)
-
-
-def wilson(k: int, n: int, level: float = LEVEL) -> tuple[float, float]:
-    "Wilson's score interval of k in n, without correction for continuity."
-    from scipy.stats import binomtest
-
-    return binomtest(k, n).proportion_ci(level, "wilson")
 
 
 def mcnemar(first: int, second: int) -> float:

@@ -79,7 +79,7 @@ def figure_points(rows: pd.DataFrame, floor: float | None = None) -> tuple[pd.Da
 
 
 def own_point(line: pd.Series) -> dict:
-    suffix = " (held-out)" if line["on"] == "held-out" else " (last epoch)" if selected(line) else ""
+    suffix = " (held-out)" if line["split"] == "held-out" else " (last epoch)" if selected(line) else ""
     return {"label": line["run"] + suffix, "kind": "ours", "accuracy": 100 * line["accuracy"],
             "std": 100 * line["accuracy_std"], "source": f"n = {line['n']}",
             **{figure: line[figure] for figure in ("parameters", "multiply_adds", "seconds")}}

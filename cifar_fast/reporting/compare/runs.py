@@ -1,19 +1,18 @@
-"""What a run is here: a name or a stem, the card in its .json, and what it predicted in the folder beside it."""
+"""What a run is here: a name or a folder, its card, and its predictions."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from cifar_fast.export.files import export_files, read_card
+from cifar_fast.export.card import NAME as CARD
+from cifar_fast.export.card import Card, missing, read_card
+from cifar_fast.export.files import run_folder
 from cifar_fast.export.predictions import NAME, Predictions
-from cifar_fast.reporting.results import facts, read, recipe_id, row, summarize
-from cifar_fast.reporting.results.store import FIGURES
+from cifar_fast.reporting.results import ResultsError, facts, read, read_all, recipe_id, row, summarize
 from cifar_fast.utils.errors import CifarFastError
-from cifar_fast.utils.text import nearest
 
 
 class CompareError(CifarFastError):
@@ -24,79 +23,65 @@ class CompareError(CifarFastError):
 class Run:
     "A finished run; its weights are not needed."
 
-    name: str  # as tables call it: its file's name, with the folder where two runs share that
-    stem: Path  # exports/final
-    card: dict
+    name: str  # as tables call it: its folder's name, with the path where two runs share that
+    folder: Path  # exports/final
+    card: Card
 
     def predictions(self) -> Predictions:
         "Raises PredictionsError, which names the command that makes them."
-        return Predictions.load(self.stem / NAME)
-
-    @property
-    def selected_on_test(self) -> bool:
-        return str(self.card.get("protocol")).startswith("selected on test")
+        return Predictions.load(self.folder / NAME)
 
 
 def find_runs(names: list[str], exports: Path) -> list[Run]:
-    "The runs of these names or stems, in order. Raises CompareError, ExportError."
-    stems = [locate(name, exports) for name in names]
-    for i, stem in enumerate(stems):
-        if any(stem.resolve() == other.resolve() for other in stems[:i]):
-            raise CompareError(f"{stem} is named twice; name different runs")
-    short = [stem.name for stem in stems]
-    return [Run(stem.name if short.count(stem.name) == 1 else str(stem), stem, read_card(stem)) for stem in stems]
+    "The runs of these names or folders, in order. Raises CompareError, ExportError."
+    folders = [locate(name, exports) for name in names]
+    for i, folder in enumerate(folders):
+        if any(folder.resolve() == other.resolve() for other in folders[:i]):
+            raise CompareError(f"{folder} is named twice; name different runs")
+    short = [folder.name for folder in folders]
+    return [Run(folder.name if short.count(folder.name) == 1 else str(folder), folder, read_card(folder))
+            for folder in folders]
 
 
 def locate(name: str, exports: Path) -> Path:
-    "exports/final of `exports/final`, of any file of it, or of `final` alone. Raises CompareError."
-    given = export_files(name)[1]
-    path = given if given.is_file() or given.parent != Path(".") else exports / given.name
-    if path.is_file():
-        return path.with_suffix("")
-    if not path.parent.is_dir():
-        raise CompareError(f"no run {name}: there is no folder {path.parent}; python -m cifar_fast recipe final leaves "
-                           f"a run in exports, --exports names another folder")
-    there = sorted(p.stem for p in path.parent.glob("*.json"))
-    raise CompareError(f"no run {path.with_suffix('')}{nearest(path.stem, there)}: there is no {path}; "
-                       + (f"there are {', '.join(there)}" if there else
-                          "python -m cifar_fast recipe NAME makes one, recipes lists the names"))
+    "exports/final of `exports/final`, of a file in it, or of `final` alone. Raises CompareError."
+    given = run_folder(name)
+    folder = given if (given / CARD).is_file() or given.parent != Path(".") else exports / given.name
+    if (folder / CARD).exists():
+        return folder
+    if not folder.parent.is_dir():
+        raise CompareError(f"no run {name}: there is no folder {folder.parent}; python -m cifar_fast recipe final "
+                           f"makes a run in exports, --exports names another folder")
+    raise CompareError(missing(folder))
 
 
 # ---------------------------------------------------------------- a line each
 
 
 def lines_of_runs(runs: list[Run]) -> pd.DataFrame:
-    "A line for each run from its card, with the columns of `results.summarize`. Raises CompareError."
-    rows = [row_of(run) for run in runs]
+    "A line for each run from its card, with the columns of `results.summarize`."
+    rows = [{**row(run.card), "recipe": run.name, "recipe_id": run.name} for run in runs]  # a line each, whatever it is
     return summarize(pd.DataFrame([{k: "" if v is None else str(v) for k, v in r.items()} for r in rows]), {})
 
 
-def row_of(run: Run) -> dict:
-    "The run's row, as it stands in results.csv but for what was typed. Raises CompareError."
-    again = f"restore it, or python -m cifar_fast recipe {run.name} writes it anew"
-    try:
-        found = row(run.card, "")
-    except (KeyError, TypeError, AttributeError) as e:
-        raise CompareError(f"{run.stem}.json does not tell a run ({type(e).__name__}: {e}); {again}") from None
-    for figure in FIGURES:
-        value = found[figure]
-        if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
-            raise CompareError(f"{run.stem}.json: {figure} is {value!r}, which is no number; {again}")
-    return {**found, "recipe": run.name}
-
-
-def lines_of_recipes(path: Path) -> pd.DataFrame:
-    "A line for each recipe that has runs in results.csv, means over its seeds. Raises ResultsError, CompareError."
-    lines = summarize(read(path), {name: fact["recipe_id"] for name, fact in facts().items()})
+def lines_of_recipes(
+    path: Path,  # one table, or a folder of them
+) -> pd.DataFrame:
+    "A line for each recipe that has runs, means over its seeds. Raises ResultsError, CompareError."
+    rows = read(path) if path.is_file() else read_all(path)
+    lines = summarize(rows, {name: fact["recipe_id"] for name, fact in facts().items()})
     if not (lines["n"] > 0).any():
         raise CompareError(f"{path} holds no run yet; python -m cifar_fast recipe final adds one")
     return lines[lines["n"] > 0].reset_index(drop=True)
 
 
 def experiment_of(run: Run) -> pd.Series | None:
-    "The line of this run's experiment over its seeds, from the results.csv beside it; None where it has no row there."
-    path, told = run.stem.parent / "results.csv", run.card.get("recipe")
-    if not path.is_file() or not isinstance(told, dict):
+    "The line of this run's experiment over its seeds, from the tables beside it; None where it has no row there."
+    if not run.card.recipe:
         return None
-    line = summarize(read(path), {run.name: recipe_id(told)}).iloc[0]
+    try:
+        rows = read_all(run.folder.parent)
+    except ResultsError:
+        return None
+    line = summarize(rows, {run.name: recipe_id(run.card.recipe)}).iloc[0]
     return line if line["current"] else None  # else it is another experiment of that name

@@ -15,18 +15,19 @@ from cifar_fast.utils.tables import aligned
 from cifar_fast.utils.text import nearest, printable, shorten
 
 WIDTH = 80
-NAME_WIDTH = 16
+NAME_WIDTH, DATA_WIDTH = 16, 9
 BEST_FIRST = ("accuracy", "tta", "best")
 "Columns that are sorted from the greatest down; all others from the least up."
 
-COUNTS = ("epochs", "parameters", "multiply_adds", "receptive_field")
+COUNTS = ("epochs", "images", "parameters", "multiply_adds", "receptive_field")
 
 TAKEN = {
     "run": "recipe", "accuracy": "accuracy", "accuracy_std": "accuracy_std", "tta": "accuracy_tta",
     "tta_std": "accuracy_tta_std", "best": "best_accuracy", "n": "n", "epochs": "epochs", "parameters": "parameters",
     "multiply_adds": "multiply_adds", "receptive_field": "receptive_field", "seconds": "seconds",
-    "seconds_to_85": "seconds_to_85", "on": "on", "data": "data", "settings": "settings", "current": "current",
-    "device": "device", "date": "date", "commit": "commit",
+    "seconds_to_85": "seconds_to_85", "split": "split", "selected_on_test": "selected_on_test", "images": "images",
+    "data": "data", "settings": "settings", "current": "current", "device": "device", "date": "date",
+    "commit": "commit",
 }
 "Column of the table → column of `results.summarize`."
 
@@ -42,13 +43,18 @@ def table(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def ordered(rows: pd.DataFrame, column: str | None, reverse: bool = False) -> pd.DataFrame:
-    "Rows by `column`, best or least first, those without a value last. Raises CompareError naming the columns."
+    """Rows by `column`, best or least first, those without a value last; those of one dataset stand together.
+
+    Raises CompareError naming the columns.
+    """
     if column is None:
         return rows[::-1] if reverse else rows
     if column not in rows:
         raise CompareError(f"--sort {column}: no column is called that{nearest(column, rows)}; there are "
                            f"{', '.join(rows)}")
-    return rows.sort_values(column, ascending=(column in BEST_FIRST) == reverse, kind="stable", na_position="last")
+    rows = rows.sort_values(column, ascending=(column in BEST_FIRST) == reverse, kind="stable", na_position="last")
+    datasets = sorted(set(rows["data"]), key=lambda name: (name not in ("cifar10", ""), name))
+    return rows.sort_values("data", key=lambda names: names.map(datasets.index), kind="stable")
 
 
 # ---------------------------------------------------------------- for programs
@@ -72,12 +78,13 @@ def numbered(rows: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- in the terminal
 
 
-HEAD = ("run", "accuracy %", "TTA %", "n", "epochs", "parameters", "mult-adds", "train s")
+HEAD = ("run", "data", "accuracy %", "TTA %", "n", "epochs", "params", "M-adds", "train s")
 
 
 def table_text(rows: pd.DataFrame) -> str:
     "At most 80 characters wide, with notes below where a figure needs a word."
-    text = aligned([HEAD, *((shorten(name, NAME_WIDTH), *figures) for name, *figures in table_cells(rows))])
+    text = aligned([HEAD, *((shorten(name, NAME_WIDTH), shorten(data, DATA_WIDTH), *figures)
+                            for name, data, *figures in table_cells(rows))], left=2, gap=" ")
     return "\n".join([*text, "", *(textwrap.fill(printable(note), WIDTH, subsequent_indent="   ")
                                    for note in notes(rows))])
 
@@ -90,8 +97,8 @@ def table_cells(rows: pd.DataFrame) -> list[tuple[str, ...]]:
 def cells_of(line) -> tuple[str, ...]:
     star = "*" if selected(line) else ""
     adds = "–" if pd.isna(line["multiply_adds"]) else f"{line['multiply_adds'] / 1e6:.1f}M"
-    return (line["run"], percent(line, "accuracy") + star, percent(line, "tta"), str(line["n"]),
-            whole(line["epochs"]), whole(line["parameters"]), adds, whole(line["seconds"]))
+    return (printable(line["run"]), printable(line["data"]), percent(line, "accuracy") + star, percent(line, "tta"),
+            str(line["n"]), whole(line["epochs"]), whole(line["parameters"]), adds, whole(line["seconds"]))
 
 
 def notes(rows: pd.DataFrame) -> list[str]:
@@ -99,11 +106,8 @@ def notes(rows: pd.DataFrame) -> list[str]:
     lines = ["accuracy: mean±standard deviation over n seeds; TTA: mean of image and mirror"]
     if any(selected(line) for _, line in rows.iterrows()):
         lines.append("*  last epoch's accuracy; TTA is that of the exported weights, which keep=best selected on test")
-    if len(data := dict.fromkeys(d for d in rows["data"] if d)) > 1:
-        lines.append("measured on different images: "
-                     + "; ".join(f"{', '.join(rows['run'][rows['data'] == d])} on {d}" for d in data))
-    elif data and "cifar10" not in data:
-        lines.append(f"measured on {next(iter(data))}")
+    if len(set(rows["data"]) - {""}) > 1:
+        lines.append("accuracies on different images do not compare: see the column data")
     if len(devices := dict.fromkeys(rows["device"])) > 1:
         lines.append(f"seconds were measured on different devices: {', '.join(devices)}")
     return [*lines, *(note for note in rows["note"] if note)]

@@ -1,4 +1,4 @@
-"""A pair of runs and the differences of two recipes, in lines for people."""
+"""Two runs image by image, and the values in which two recipes or runs differ, in lines for people."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import textwrap
 from cifar_fast.reporting.compare.paired import LEVEL, Pair
 from cifar_fast.reporting.compare.runs import Run, experiment_of
 from cifar_fast.reporting.compare.table import WIDTH
+from cifar_fast.reporting.results import OWN
 from cifar_fast.reporting.results.rows import text
 from cifar_fast.reporting.results.terminal import percent
 from cifar_fast.utils.tables import aligned
@@ -45,20 +46,20 @@ def verdict(pair: Pair) -> str:
 
 
 def cautions(first: Run, second: Run) -> list[str]:
-    "What the verdict does not cover, with the means over seeds where results.csv has them."
+    "What the verdict does not cover, with the means over seeds where the tables have them."
     lines = ["This compares these two models on these images. It says nothing about other seeds:"]
     experiments = [experiment_of(run) for run in (first, second)]
     if all(e is not None for e in experiments) and experiments[0]["recipe_id"] == experiments[1]["recipe_id"]:
         lines = ["Both are runs of one recipe: they differ in the seed (or the machine) only."]
     for run, experiment in zip((first, second), experiments, strict=True):
         if experiment is None:
-            lines.append(f"  {run.name}: no row in {run.stem.parent / 'results.csv'}")
+            lines.append(f"  {run.name}: no row in {run.folder.parent / OWN}")
         else:
-            figure = "last_accuracy" if run.selected_on_test else "accuracy"
+            figure = "last_accuracy" if run.card.selected_on_test else "accuracy"
             seeds = f"{experiment['n']} seeds" if experiment["n"] > 1 else "1 seed"
             lines.append(f"  {run.name}: {percent(experiment, figure, ' ± ')} % over {seeds}")
     lines += [f"{run.name}: its epoch was selected on these very images, as its authors did"
-              for run in (first, second) if run.selected_on_test]
+              for run in (first, second) if run.card.selected_on_test]
     return lines
 
 

@@ -4,77 +4,82 @@ from __future__ import annotations
 
 import json
 
-from cifar_fast.reporting.report.page import told
+from cifar_fast.export.card import Card
+from cifar_fast.reporting.report.page import value_text
 
 SHOWN = ("epochs", "bs", "lr", "opt", "fit", "sched", "loss", "augment", "mix", "ema", "resize", "clip")
 DATASETS = {"cifar10": ("uoft-cs/cifar10", "CIFAR-10"), "digits": ("", "scikit-learn's digits")}
 
 
-def model_card(card: dict) -> str:
+def model_card(card: Card) -> str:
     "README.md of a run."
-    name, data = str(card.get("name", card["arch"])), card.get("data", {}).get("name", "its own images")
-    identity, called = DATASETS.get(data, ("", data))
-    found, split = card.get("test") or card.get("held_out"), "test" if card.get("test") else "validation"
-    return "\n".join([*front(name, card, identity, called, found, split), "", f"# {plain(name)}", "",
-                      *body(name, card, called, found, split), ""])
+    identity, dataset = DATASETS.get(card.data.name, ("", card.data.name or "its own images"))
+    name = card.name or card.arch
+    return "\n".join([*front(card, name, identity, dataset), "", f"# {plain(name)}", "",
+                      *body(card, name, dataset), ""])
 
 
-def front(name, card, identity, called, found, split) -> list[str]:
+def front(card: Card, name: str, identity: str, dataset: str) -> list[str]:
     "The YAML. Every value is written as JSON, which YAML reads alike: no name can break out of its line."
-    lines = ["---", "library_name: fastai", "pipeline_tag: image-classification",
-             "tags: [cifar_fast, image-classification, tiny-model]", "metrics: [accuracy]"]
+    lines = ["---", "library_name: timm", "pipeline_tag: image-classification",
+             "tags: [cifar_fast, timm, fastai, image-classification, tiny-model]", "metrics: [accuracy]"]
     if identity:
         lines.append(f"datasets: [{json.dumps(identity)}]")
-    if found:
+    if card.metrics:
+        split = "test" if card.split == "test" else "validation"
         lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:", "  - task:",
-                  "      type: image-classification", "    dataset:", f"      name: {json.dumps(called)}",
-                  f"      type: {json.dumps(identity or called)}", f"      split: {split}", "    metrics:",
-                  "    - type: accuracy", "      name: accuracy, plain", f"      value: {found['accuracy']:.4f}"]
-        if "accuracy_tta" in found:
-            lines += ["    - type: accuracy", "      name: accuracy, mean of image and mirror",
-                      f"      value: {found['accuracy_tta']:.4f}"]
+                  "      type: image-classification", "    dataset:", f"      name: {json.dumps(dataset)}",
+                  f"      type: {json.dumps(identity or dataset)}", f"      split: {split}", "    metrics:",
+                  "    - type: accuracy", "      name: accuracy", f"      value: {card.metrics.accuracy:.4f}"]
+        if card.metrics.accuracy_tta is not None:
+            lines += ["    - type: accuracy", "      name: TTA accuracy (mean of image and mirror)",
+                      f"      value: {card.metrics.accuracy_tta:.4f}"]
     return [*lines, "---"]
 
 
-def body(name, card, called, found, split) -> list[str]:
-    audit, classes = card.get("audit", {}), [str(v) for v in card["vocab"]]
-    named = ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
+def body(card: Card, name: str, dataset: str) -> list[str]:
+    shown = ", ".join(card.vocab[:20]) + (f" and {len(card.vocab) - 20} more" if len(card.vocab) > 20 else "")
+    size = f" of {card.audit.params:,} parameters with a receptive field of {card.audit.receptive_field} pixels" \
+        if card.audit else ""
     return [
-        f"`{card['arch']}`, a convolutional net of {audit.get('params', 0):,} parameters with a receptive field of "
-        f"{audit.get('receptive_field', '–')} pixels. It sorts images of 32×32 into {len(classes)} classes: "
-        f"{plain(named)}.",
-        "", "## Results", "", results(card, called, found, split),
+        f"`{card.arch}`, a convolutional network{size}. It sorts images of 32×32 into {len(card.vocab)} classes: "
+        f"{plain(shown)}.",
+        "", "## Results", "", results(card, dataset),
         "", "## Training", "", training(card), "", "| setting | value |", "| --- | --- |", *settings(card),
-        "", "## Use", "", "```python", "from cifar_fast.all import load_export, read_image",
-        f"net = load_export({json.dumps(name)})  # its .safetensors and .json; no code of theirs is run",
-        'net.predict(read_image("image.png")[None])  # (1, classes) probabilities', "```", "",
-        "The `.pkl` is a fastai Learner for `load_learner`: a pickle, which runs the code inside it. Open it only from",
-        "somebody you trust.", "", "## Limits", "",
-        "Images are cropped to their centre square and brought to 32×32: small things are lost. Whatever it is",
-        f"shown, it answers with one of its {len(classes)} classes. report.html says how sure it is when it errs.", "",
+        "", "## Use", "", "```python", "import timm", "import cifar_fast.models  # registers the architecture", "",
+        f"model = timm.create_model({json.dumps(f'local-dir:exports/{plain(name)}')}, pretrained=True)", "```", "",
+        "or with the preprocessing, from card.json and model.safetensors, which run no code:", "", "```python",
+        "from cifar_fast.all import load_export, read_image", "",
+        f"model = load_export({json.dumps(f'exports/{plain(name)}')})",
+        'model.predict(read_image("image.png")[None])  # (1, classes) probabilities', "```", "",
+        "learner.pkl is a fastai Learner for `load_learner`: a pickle, which runs the code inside it. Open it only if",
+        "you trust whoever made it.", "", "## Limits", "",
+        "Images are cropped to their centre square and resized to 32×32: small things are lost. Whatever the image",
+        f"shows, the prediction is one of the {len(card.vocab)} classes.", "",
         "License: to be chosen by whoever publishes it."]
 
 
-def results(card, called, found, split) -> str:
-    if not found:
+def results(card: Card, dataset: str) -> str:
+    metrics = card.metrics
+    if not metrics:
         return "No accuracy was measured: there were no test images."
-    tta = f", {found['accuracy_tta']:.2%} as the mean of image and mirror" if "accuracy_tta" in found else ""
-    return (f"{found['accuracy']:.2%} of {found['n']:,} {split} images of {plain(called)}{tta}. "
-            f"How it was measured: {card.get('protocol', 'not said')}.")
+    tta = "" if metrics.accuracy_tta is None else f", TTA (mean of image and mirror) {metrics.accuracy_tta:.2%}"
+    interval = f" ({metrics.interval})" if metrics.interval else ""
+    return (f"{metrics.accuracy:.2%} accuracy{interval} on {metrics.n:,} {card.split} images of {plain(dataset)}{tta}. "
+            f"How it was measured: {card.measured_how}.")
 
 
-def training(card) -> str:
-    machine, seconds = card.get("machine", {}), card.get("seconds", {}).get("training", 0)
-    return (f"{card.get('epochs', '–')} epochs, seed {card.get('recipe', {}).get('seed', '–')}, "
-            f"{machine.get('device', '–')} in {machine.get('precision', '–')}, {seconds:,.0f} s of training, "
-            f"{card.get('date', '–')}, commit {card.get('commit') or 'unknown'}.")
+def training(card: Card) -> str:
+    seconds = card.seconds.training if card.seconds else 0
+    return plain(f"{card.epochs} epochs, seed {card.recipe.get('seed', '–')}, {card.machine.device or '–'} in "
+                 f"{card.machine.precision or '–'}, {seconds:,.0f} s of training, {card.date or '–'}, commit "
+                 f"{card.commit or 'unknown'}.")
 
 
-def settings(card) -> list[str]:
+def settings(card: Card) -> list[str]:
     "Rows of what decides the training; code marks and bars would end a cell."
-    recipe = card.get("recipe", {})
-    return [f"| {k} | `{plain(told(recipe[k])).replace('|', '/').replace('`', '')}` |" for k in SHOWN
-            if recipe.get(k) not in (None, [], 0)]
+    return [f"| {k} | `{plain(value_text(card.recipe[k])).replace('|', '/').replace('`', '')}` |" for k in SHOWN
+            if card.recipe.get(k) not in (None, [], 0)]
 
 
 def plain(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -44,20 +45,21 @@ from fastcore.xml import (
 )
 
 from cifar_fast.audit import bound
+from cifar_fast.export.card import Card, Rule
 
 FIGURES = {  # file → heading of its section, what it shows
-    "history.png": ("Curves", "Loss and accuracy by epoch; red dashes mark the target."),
+    "history.png": ("Curves", "Loss and accuracy by epoch; a dashed red line marks the target, if the recipe has one."),
     "learning_rate.png": ("Curves", "Learning rate and momentum over the steps."),
-    "lr_find.png": ("Curves", "The learning-rate search before the run."),
+    "lr_find.png": ("Curves", "The learning rate finder before the run."),
     "published.png": ("Curves", "The published record beside this run."),
-    "augmented.png": ("What the net was fed", "Training images of the first epoch: augmented, resized and mixed."),
+    "augmented.png": ("Training batch", "Training images of the first epoch: augmented, resized and mixed."),
     "classes.png": ("Classes", "Accuracy of each class."),
-    "confusion.png": ("Classes", "Which class is taken for which."),
-    "mistakes.png": ("Mistakes", "The wrong predictions that the net was surest of."),
-    "calibration.png": ("Calibration", "Whether it is as often right as it says."),
+    "confusion.png": ("Classes", "Which class is predicted for which."),
+    "mistakes.png": ("Mistakes", "The most confident errors (top losses)."),
+    "calibration.png": ("Calibration", "Accuracy against confidence: on the diagonal both are the same."),
     "layers.png": (None, ""),  # in the page as a table
 }
-"Every image that a run may leave, in the order of the page."
+"Every figure of a run, in the order of the page."
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --dim: #586274; --paper: #fbfbf9; --card: #ffffff; --line: #dfe3e8;
@@ -90,10 +92,10 @@ code { font: .88em ui-monospace, monospace; } footer { margin: 3rem auto 2.5rem;
 """
 
 
-def page(card: dict, folder: Path, history: pd.DataFrame | None, layers: list[list[str]] | None,
+def page(card: Card, folder: Path, history: pd.DataFrame | None, layers: list[list[str]] | None,
          missing: list[str] = ()) -> str:
     "The whole report as HTML; `folder` holds the figures, `missing` says what could not be made and why."
-    name = card.get("name", folder.name)
+    name = card.name or folder.name
     sections = [*figures(folder, history), audited(card, layers), recipe(card), environment(card)]
     sections = [s for s in sections if s]
     links = Nav(*(A(heading, href=f"#{anchor(heading)}") for heading, _ in sections), aria_label="Sections")
@@ -101,8 +103,9 @@ def page(card: dict, folder: Path, history: pd.DataFrame | None, layers: list[li
     left_out = [P(Span("Not in this report: ", cls="dim"), "; ".join(missing))] if missing else []
     head = Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width, initial-scale=1"),
                 Title(f"{name}: report of a run"), Style(STYLE))
-    top = Header(H1(str(name)), P(lead(card), cls="dim"), numbers(card), links)
-    end = Footer(P("Made by cifar_fast. ", Code(f"python -m cifar_fast report {name}"), " makes it anew."))
+    facts = Dl(*(Div(Dt(label), Dd(value)) for label, value in card.facts()))
+    top = Header(H1(name), P(lead(card), cls="dim"), facts, links)
+    end = Footer(P("Made by cifar_fast. ", Code(f"python -m cifar_fast report {name}"), " makes it again."))
     return "<!doctype html>\n" + to_xml(Html(head, Body(top, Main(*left_out, *body), end), lang="en"), indent=False)
 
 
@@ -110,33 +113,11 @@ def anchor(heading: str) -> str:
     return heading.lower().replace(" ", "-")
 
 
-def lead(card: dict) -> str:
-    data, machine, seconds = card.get("data", {}), card.get("machine", {}), card.get("seconds", {})
-    parts = [f"{card['arch']} on {data.get('name', 'its data')}", str(card.get("protocol", "")), card.get("date", ""),
-             f"{seconds['training']:,.0f} s of training" if "training" in seconds else "", machine.get("device", ""),
-             f"commit {card['commit']}" if card.get("commit") else ""]
+def lead(card: Card) -> str:
+    parts = [f"{card.arch} on {card.data.name or 'its data'}", card.measured_how, card.date,
+             f"{card.seconds.training:,.0f} s of training" if card.seconds else "", card.machine.device,
+             f"commit {card.commit}" if card.commit else ""]
     return " · ".join(p for p in parts if p)
-
-
-def numbers(card: dict) -> FT:
-    "Plain accuracy first, TTA beside it."
-    found = card.get("test") or card.get("held_out") or {}
-    on = "test" if card.get("test") else "held-out"
-    audit, last, best = card.get("audit", {}), card.get("last_epoch") or {}, card.get("best_epoch") or {}
-    shown = []
-    if str(card.get("protocol", "")).startswith("selected on test") and best:
-        from cifar_fast.training.callbacks.stopping import watched
-
-        shown += [("last epoch, test", percent(last.get(watched(last)))),
-                  (f"best epoch ({best.get('epoch')}), selected on test", percent(best.get("accuracy")))]
-    elif found:
-        shown.append((f"{on} accuracy", percent(found.get("accuracy"))))
-    if "accuracy_tta" in found:
-        shown.append(("TTA: image and mirror", percent(found["accuracy_tta"])))
-    shown += [("parameters", whole(audit.get("params"))),
-              ("receptive field", f"{audit.get('receptive_field', '–')} px"),
-              ("multiply-adds", f"{audit.get('macs', 0) / 1e6:,.1f} M"), ("epochs", whole(card.get("epochs")))]
-    return Dl(*(Div(Dt(label), Dd(value)) for label, value in shown))
 
 
 def figures(folder: Path, history: pd.DataFrame | None) -> list[tuple[str, list[FT]]]:
@@ -171,32 +152,30 @@ def epochs_table(history: pd.DataFrame) -> FT:
                table([[c.replace("_", " ") for c in shown.columns], *rows]))
 
 
-def audited(card: dict, layers: list[list[str]] | None) -> tuple[str, list[FT]] | None:
-    audit, waived = card.get("audit", {}), card.get("waived", {})
-    rows = [["rule", "asked for", "found", ""]]
-    for v in audit.get("verdicts", []):
-        kept = Span("kept", cls="ok") if v["ok"] else Span(
-            f"waived: {waived[v['rule']]}" if v["rule"] in waived else "broken", cls="broken")
-        rows.append([v["rule"].replace("_", " "), asked(v), shown(v["found"]), kept])
+def audited(card: Card, layers: list[list[str]] | None) -> tuple[str, list[FT]] | None:
+    rows = [["rule", "required", "found", ""]]
+    for v in card.audit.verdicts if card.audit else ():
+        verdict = Span("met", cls="ok") if v.ok else Span(
+            f"waived: {card.waived[v.rule]}" if v.rule in card.waived else "broken", cls="broken")
+        rows.append([v.rule.replace("_", " "), required(v), shown(v.found), verdict])
     parts = [table(rows, words=True)] if len(rows) > 1 else []
     if layers:
         parts += [P("Layers in the order they run; RF is the receptive field in pixels, by the rule.", cls="dim"),
                   table(layers)]
-    return ("Net and audit", parts) if parts else None
+    return ("Model and audit", parts) if parts else None
 
 
-def recipe(card: dict) -> tuple[str, list[FT]] | None:
-    values = card.get("recipe")
-    if not isinstance(values, dict):
+def recipe(card: Card) -> tuple[str, list[FT]] | None:
+    if not card.recipe:
         return None
-    rows = [["setting", "value"], *([k, Code(told(v))] for k, v in values.items())]
+    rows = [["setting", "value"], *([k, Code(value_text(v))] for k, v in card.recipe.items())]
     return "Recipe", [table(rows, words=True)]
 
 
-def environment(card: dict) -> tuple[str, list[FT]]:
-    rows = [["what", "which"], *([k, str(v)] for part in ("machine", "versions", "data")
-                                 for k, v in card.get(part, {}).items())]
-    again = f"python -m cifar_fast predict exports/{card.get('name', 'NAME')} IMAGE…"
+def environment(card: Card) -> tuple[str, list[FT]]:
+    rows = [["what", "which"], *([k, str(v)] for part in (asdict(card.machine), card.versions, asdict(card.data))
+                                 for k, v in part.items())]
+    again = f"python -m cifar_fast predict exports/{card.name or 'NAME'} IMAGE…"
     return "Environment", [table(rows, words=True), P("Use it:"), Pre(Code(again))]
 
 
@@ -210,34 +189,25 @@ def table(rows: list[list], words: bool = False) -> FT:
     return Div(made, cls="wide", tabindex="0", role="region", aria_label=f"Table by {head[0]}")
 
 
-def told(value) -> str:
+def value_text(value) -> str:
     "A described value in a line: a callable by its last name, with its arguments."
-    if isinstance(value, dict) and set(value) == {"call", "args"}:
-        args = ", ".join(f"{k}={told(v)}" for k, v in value["args"].items())
-        return f"{value['call'].rpartition('.')[2]}({args})"
+    if isinstance(value, dict) and set(value) == {"call", "args"} and isinstance(value["args"], dict):
+        args = ", ".join(f"{k}={value_text(v)}" for k, v in value["args"].items())
+        return f"{str(value['call']).rpartition('.')[2]}({args})"
     if isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), dict):  # a transform
         (name, args), = value.items()
-        return f"{name}({told(args)})"
+        return f"{name}({value_text(args)})"
     if isinstance(value, dict):
-        return ", ".join(f"{k}={told(v)}" for k, v in value.items()) or "–"
+        return ", ".join(f"{k}={value_text(v)}" for k, v in value.items()) or "–"
     if isinstance(value, list):
-        return ", ".join(map(told, value)) or "–"
+        return ", ".join(map(value_text, value)) or "–"
     return "–" if value is None else str(value)
 
 
-def asked(verdict: dict) -> str:
+def required(rule: Rule) -> str:
     "`at most 199,999`; a rule that asks for one thing is a yes."
-    told = shown(verdict["required"])
-    return told if isinstance(verdict["required"], bool) else f"{bound(verdict['rule'])} {told}"
+    return shown(rule.required) if isinstance(rule.required, bool) else f"{bound(rule.rule)} {shown(rule.required)}"
 
 
-def shown(value) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else whole(value)
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2%}"
-
-
-def whole(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
+def shown(value: bool | int) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else f"{value:,}"

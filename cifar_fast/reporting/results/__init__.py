@@ -1,4 +1,4 @@
-"""What runs gave: one row a run in results.csv, one line a recipe in tables, curves beside the published ones.
+"""Results of runs: a row a run in the tables, a line a recipe for people, curves beside the published ones.
 
 Runs of the same recipe that differ in nothing but the seed (and in what does not change the result) carry the same
 `recipe_id`: together they are one experiment.
@@ -7,13 +7,24 @@ Runs of the same recipe that differ in nothing but the seed (and in what does no
 from cifar_fast.reporting.results.curves import draw_published, published_curve, redraw
 from cifar_fast.reporting.results.markdown import END, START, block, epochs_markdown, markdown, replace_block
 from cifar_fast.reporting.results.rows import changes, recipe_id, row
-from cifar_fast.reporting.results.store import COLUMNS, ResultsError, add, read
+from cifar_fast.reporting.results.store import (
+    COLUMNS,
+    OWN,
+    PUBLISHED,
+    ResultsError,
+    add_missing_rows,
+    add_row,
+    leave_row,
+    read,
+    read_all,
+)
 from cifar_fast.reporting.results.summary import by_epochs, facts, summarize
 from cifar_fast.reporting.results.terminal import terminal
 
 __all__ = [
     "row", "recipe_id", "changes",  # of a run's card and recipe
-    "COLUMNS", "ResultsError", "read", "add",  # the file
+    "COLUMNS", "PUBLISHED", "OWN", "ResultsError", "read", "read_all",  # the tables
+    "leave_row", "add_row", "add_missing_rows",
     "summarize", "by_epochs", "facts",  # one line a recipe; what is known of the recipes without a run
     "terminal", "markdown", "epochs_markdown", "block", "replace_block", "START", "END",  # tables for people
     "published_curve", "draw_published", "redraw",  # figures against the published records

@@ -1,4 +1,4 @@
-"""README's tables, and putting them between their markers."""
+"""The tables of exports/README.md, and putting them between their markers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ HEAD = ("recipe", "net in a line", "parameters", "RF", "stated by its authors", 
 
 
 def block(rows: pd.DataFrame, facts: dict[str, dict]) -> str:
-    "What stands between README's markers: a line a recipe, and what `epochs=` gives `final`."
+    "What stands between the markers: a line for each recipe on CIFAR-10, and what `epochs=` gives `final`."
+    facts = {name: fact for name, fact in facts.items() if fact["data"] == "cifar10"}
     lines = summarize(rows, {name: fact["recipe_id"] for name, fact in facts.items()})
     return "\n\n".join(filter(None, [markdown(lines, facts), epochs_markdown("final", by_epochs(rows, "final"))]))
 
@@ -62,7 +63,7 @@ def here(line) -> str:
     if selected(line):
         shown = [("last_accuracy", "last epoch"), ("best_accuracy", "best (selected on test)")]
     else:
-        shown = [("accuracy", "held-out" if line["on"] == "held-out" else "plain"), ("accuracy_tta", "TTA")]
+        shown = [("accuracy", "held-out" if line["split"] == "held-out" else "plain"), ("accuracy_tta", "TTA")]
     if averaging_matters(line):
         shown.append(("accuracy_without_ema", "without EMA"))
     parts = [f"{percent(line, figure, ' ± ')} % {name}" for figure, name in shown if pd.notna(line[figure])]

@@ -1,4 +1,4 @@
-"""One run as one row: from its card, and in words what was typed to change its recipe."""
+"""One run as one row of a table; and in words what was changed of its recipe."""
 
 from __future__ import annotations
 
@@ -8,47 +8,45 @@ import shlex
 from dataclasses import MISSING, fields
 from typing import Any
 
+from cifar_fast.export.card import Card
 from cifar_fast.recipe import UNTYPED, Recipe, describe, elsewhere, list_recipes, load_recipe, settings_that
 
 ASIDE = settings_that(affects_weights=False) | {"seed", "device"}
 "Settings that do not make another experiment; `seed`, `recipe` and `device` have columns of their own."
 
 
-def row(card: dict, typed: str) -> dict[str, Any]:
-    "The row of a finished run. Shares of 1, seconds, None where the run has no such figure."
-    from cifar_fast.training.callbacks.stopping import watched  # fastai, which whoever holds a card has loaded
-
-    found = card["test"] or card["held_out"] or {}
-    last, best, seconds = card["last_epoch"], card["best_epoch"] or {}, card["seconds"]
-    audit, machine = card["audit"], card["machine"]
+def row(card: Card) -> dict[str, Any]:
+    "The row of a finished run. Accuracies as fractions, seconds, None where the run has no such figure."
+    metrics, best, seconds, audit, machine = card.metrics, card.best_epoch, card.seconds, card.audit, card.machine
     return {
-        "recipe": card["name"],
-        "recipe_id": recipe_id(card["recipe"]),
-        "settings": typed,
-        "seed": card["recipe"]["seed"],
-        "epochs": card["epochs"],
-        "accuracy": found.get("accuracy"),
-        "accuracy_tta": found.get("accuracy_tta"),
-        "accuracy_without_ema": found.get("accuracy_without_ema"),
-        "last_accuracy": rounded(last.get(watched(last)), 6),  # of the weights that best_accuracy watches
-        "best_accuracy": rounded(best.get("accuracy"), 6),
-        "best_epoch": best.get("epoch"),
-        "on": card.get("on"),  # this and `to_85` are not in the first cards
-        "protocol": card["protocol"],
-        "parameters": audit["params"],
-        "receptive_field": audit["receptive_field"],
-        "multiply_adds": audit["macs"],
-        "train_loss": rounded(last["train_loss"], 4),
-        "seconds": rounded(seconds["training"], 1),
-        "seconds_epoch": rounded(seconds["epoch"], 1),
-        "seconds_to_85": rounded(seconds.get("to_85"), 1),
-        "data": card["data"]["name"],
-        "device": machine["device"],
-        "threads": machine["threads"],
-        "precision": machine["precision"],
-        "compiled": machine["compiled"],
-        "date": card["date"],
-        "commit": card["commit"],
+        "recipe": card.name,
+        "recipe_id": recipe_id(card.recipe),
+        "settings": card.settings,
+        "seed": card.recipe.get("seed"),
+        "epochs": card.epochs,
+        "accuracy": metrics and metrics.accuracy,
+        "accuracy_tta": metrics and metrics.accuracy_tta,
+        "accuracy_without_ema": metrics and metrics.accuracy_without_ema,
+        "last_accuracy": rounded(card.last_accuracy, 6),
+        "best_accuracy": best and rounded(best.accuracy, 6),
+        "best_epoch": best and best.epoch,
+        "split": card.split,
+        "selected_on_test": card.selected_on_test,
+        "images": metrics and metrics.n,
+        "parameters": audit and audit.params,
+        "receptive_field": audit and audit.receptive_field,
+        "multiply_adds": audit and audit.macs,
+        "train_loss": rounded(card.last_epoch.get("train_loss"), 4),
+        "seconds": seconds and rounded(seconds.training, 1),
+        "seconds_epoch": seconds and rounded(seconds.epoch, 1),
+        "seconds_to_85": seconds and rounded(seconds.to_85, 1),
+        "data": card.data.name,
+        "device": machine.device,
+        "threads": machine.threads,
+        "precision": machine.precision,
+        "compiled": machine.compiled,
+        "date": card.date,
+        "commit": card.commit,
     }
 
 
@@ -65,44 +63,55 @@ def recipe_id(described: dict) -> str:
     Values that are `Recipe`'s defaults are left out, so a setting that is new in this project leaves old ids alone.
     """
     defaults = {f.name: plain(describe(f.default)) for f in fields(Recipe) if f.default is not MISSING} | {"waive": {}}
-    told = {k: plain(v) for k, v in described.items() if k not in ASIDE}
-    told = {k: v for k, v in told.items() if k not in defaults or v != defaults[k]}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    values = {k: plain(v) for k, v in described.items() if k not in ASIDE}
+    values = {k: v for k, v in values.items() if k not in defaults or v != defaults[k]}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def plain(value: Any) -> Any:
-    "One form for what means the same: 5000.0 is 5000, and a callable without arguments is its path alone."
+    """One form for what means the same: 5000.0 is 5000, a callable without arguments is its path alone.
+
+    Of our own callables the last name stands, so that an id outlives a move of theirs.
+    """
     if isinstance(value, dict):
         value = {k: plain(v) for k, v in value.items()}
         return value["call"] if list(value) == ["call", "args"] and not value["args"] else value
     if isinstance(value, list):
         return [plain(v) for v in value]
+    if isinstance(value, str) and value.startswith("cifar_fast."):
+        return value.rpartition(".")[2]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # ---------------------------------------------------------------- what was typed
 
 
-def changes(recipe: Recipe, finds_lr: bool = False) -> str:
-    """How `recipe` differs from the project's recipe that it is named after, in words of the command line.
+def changes(recipe: Recipe, base: Recipe | None = None, finds_lr: bool = False) -> str:
+    """How `recipe` differs from `base`, in words of the command line; empty where it does not.
 
-    Empty for the recipe as it stands, and for one that is not the project's.
+    Without a `base` it is held against the project's recipe that it is named after. Where settings differ that cannot
+    be typed the file differs, and its words would not tell: empty too.
     """
-    names = [n for n in list_recipes() if recipe.name == n or recipe.name.startswith(f"{n}-")]
-    if not names:
+    base = base or namesake(recipe)
+    if base is None:
         return ""
-    base = load_recipe(max(names, key=len))
     typed = []
     if recipe.data != base.data:
         typed, base = [f"data={recipe.data}"], elsewhere(base, recipe.data)
     before, after = plain(describe(base)), plain(describe(recipe))
     differ = [f for f in fields(Recipe) if f.name not in ASIDE and before[f.name] != after[f.name]]
     if any(f.name in UNTYPED for f in differ):
-        return ""  # somebody's own file of that name
+        return ""
     for f in differ:
         compare = words_of_call if "from" in f.metadata else words_of_value
         typed += compare(f.name, before[f.name], after[f.name])
     return " ".join(shlex.quote(word) for word in [*typed, *(["lr=find"] if finds_lr else [])])
+
+
+def namesake(recipe: Recipe) -> Recipe | None:
+    "The project's recipe that a run called final or final-… is of."
+    names = [n for n in list_recipes() if recipe.name == n or recipe.name.startswith(f"{n}-")]
+    return load_recipe(max(names, key=len)) if names else None
 
 
 def words_of_value(key: str, before, after) -> list[str]:

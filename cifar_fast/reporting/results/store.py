@@ -1,9 +1,14 @@
-"""results.csv: read as text, so that a written row stays as it is; a row is added under a lock, the file replaced."""
+"""The tables of runs: read as text, so that a row once written stays as it is; grown under a lock, replaced whole.
+
+results.csv holds what the project publishes, runs.csv what was run here. A finished run carries its row in its folder
+until the table has it, so that whatever happens in between, the next run adds it.
+"""
 
 from __future__ import annotations
 
 import csv
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +20,19 @@ from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import remove_temporaries, write_text
 from cifar_fast.utils.text import shorten
 
+PUBLISHED, OWN, ROW = "results.csv", "runs.csv", "row.csv"
+"Both tables in exports/, and the row that a run's folder holds until it is in the second one."
+
 COLUMNS = (
     "recipe", "recipe_id", "settings", "seed", "epochs", "accuracy", "accuracy_tta", "accuracy_without_ema",
-    "last_accuracy", "best_accuracy", "best_epoch", "on", "protocol", "parameters", "receptive_field",
-    "multiply_adds", "train_loss", "seconds", "seconds_epoch", "seconds_to_85", "data", "device", "threads",
-    "precision", "compiled", "date", "commit",
+    "last_accuracy", "best_accuracy", "best_epoch", "split", "selected_on_test", "images", "parameters",
+    "receptive_field", "multiply_adds", "train_loss", "seconds", "seconds_epoch", "seconds_to_85", "data", "device",
+    "threads", "precision", "compiled", "date", "commit",
 )
 
 SCATTERED = ("accuracy", "accuracy_tta", "accuracy_without_ema", "last_accuracy", "best_accuracy")
-FIGURES = (*SCATTERED, "epochs", "seconds", "seconds_to_85", "parameters", "receptive_field", "multiply_adds")
+FIGURES = (*SCATTERED, "epochs", "images", "seconds", "seconds_to_85", "parameters", "receptive_field",
+           "multiply_adds")
 "Columns whose means stand in tables; SCATTERED are accuracies, with their standard deviation beside the mean."
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -32,6 +41,17 @@ MOST = 1e15  # of any figure that is not an accuracy
 
 class ResultsError(CifarFastError):
     "A table or README that cannot be used; the message names the file and the next step."
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_all(exports: Path) -> pd.DataFrame:
+    "The rows of both tables in a folder, the published ones first. Raises ResultsError."
+    there = [exports / name for name in (PUBLISHED, OWN) if (exports / name).exists()]
+    if not there:
+        raise ResultsError(f"no {exports / OWN} yet; every run adds its row: python -m cifar_fast recipe final")
+    return pd.concat([read(path) for path in there], ignore_index=True).fillna("")
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -71,29 +91,48 @@ def short(value: str) -> str:
     return repr(shorten(value, 40))
 
 
-def add(row: dict[str, Any], path: Path, spare: Path, once: bool = False) -> None:
-    """Append `row` to the table at `path`; runs that end together wait for each other.
+# ---------------------------------------------------------------- adding
 
-    With `once` a row that is there already, but for its date, is not added again. Where the table cannot take it, the
-    row goes to `spare` and ResultsError says so.
-    """
+
+def leave_row(folder: Path, row: dict[str, Any]) -> None:
+    "Write a run's row into its folder, from where `add_row` takes it."
     line = pd.DataFrame([{k: "" if v is None else str(v) for k, v in row.items()}], dtype=str)
+    write_text(folder / ROW, csv_text(line))
+
+
+def add_row(folder: Path) -> None:
+    """Move the row in a run's folder to the table beside it, once; runs that end together wait for each other.
+
+    Stopped at any moment, the row is in the folder, in the table, or in both, and the next call makes that one. Raises
+    ResultsError where the table cannot take it: it stays in the folder.
+    """
+    spare, table = folder / ROW, folder.parent / OWN
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=60):
-            rows = read(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS), dtype=str)
-            if once and holds(rows, line):
+        with FileLock(folder.parent / f".{OWN}.lock", timeout=60):
+            if not spare.exists():  # another run has added it
                 return
-            remove_temporaries(path.parent, path.name)  # the lock is ours: whoever left one is dead
-            write_text(path, csv_text(pd.concat([rows, line], ignore_index=True).fillna("")))
+            line = read(spare)
+            rows = read(table) if table.exists() else pd.DataFrame(columns=list(COLUMNS), dtype=str)
+            if not holds(rows, line):
+                remove_temporaries(table.parent, table.name)  # the lock is ours: whoever left one is dead
+                write_text(table, csv_text(pd.concat([rows, line], ignore_index=True).fillna("")))
+            spare.unlink()
     except (ResultsError, OSError) as e:
-        why = f"{path}.lock has been held for a minute" if isinstance(e, Timeout) else e
-        write_text(spare, csv_text(line))
-        raise ResultsError(f"{why}. The run itself is complete and exported; its row is kept in {spare}: "
-                           f"add it to {path} by hand") from None
+        why = f"{table}.lock has been held for a minute" if isinstance(e, Timeout) else e
+        raise ResultsError(f"{why}. The run itself is complete; its row is kept in {spare}, and the next run here adds "
+                           f"it") from None
+
+
+def add_missing_rows(exports: Path) -> None:
+    "Of runs that were stopped between their end and their row. What cannot be added is a warning: it is not our run's."
+    for spare in sorted(exports.glob(f"*/{ROW}")):
+        try:
+            add_row(spare.parent)
+        except ResultsError as e:
+            warnings.warn(str(e), stacklevel=2)
 
 
 def holds(rows: pd.DataFrame, line: pd.DataFrame) -> bool:
-    "Whether `rows` have the one row of `line`, whatever its date."
-    columns = [c for c in line.columns if c != "date"]
-    return bool((rows.reindex(columns=columns) == line[columns].iloc[0]).all(axis=1).any())
+    "Whether `rows` have the one row of `line`."
+    same = rows.reindex(columns=line.columns, fill_value="") == line.iloc[0]
+    return bool(same.all(axis=1).any())

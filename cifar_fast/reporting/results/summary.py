@@ -10,11 +10,11 @@ from cifar_fast.recipe import describe, list_recipes, load_recipe
 from cifar_fast.reporting.results.rows import recipe_id
 from cifar_fast.reporting.results.store import COLUMNS, FIGURES, SCATTERED
 
-LATEST = ("settings", "on", "data", "date", "commit")
+LATEST = ("settings", "split", "selected_on_test", "data", "date", "commit")
 
 
 def facts() -> dict[str, dict]:
-    "Recipe of the project → its id as it is now, its model in a line, and what the model's authors state about it."
+    "Recipe of the project → its id as it is now, its line, its data, and what the model's authors state about it."
     from cifar_fast.models import published_claims
 
     known = {}
@@ -22,12 +22,12 @@ def facts() -> dict[str, dict]:
         recipe = load_recipe(name)
         # What follows a semicolon in the line is the published figure, which has a column of its own.
         known[name] = {"recipe_id": recipe_id(describe(recipe)), "line": line.split(";")[0].rstrip("."),
-                       "stated": published_claims(recipe.arch) or {}}
+                       "data": recipe.data, "stated": published_claims(recipe.arch) or {}}
     return dict(sorted(known.items(), key=lambda item: bool(item[1]["stated"])))  # ours, then the reproductions
 
 
 def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
-    """A line for each recipe of `ids` (name → recipe_id as it is now), then for each other name in `rows`.
+    """A line for each recipe of `ids` (name → recipe_id as it is now), then for each other experiment in `rows`.
 
     A recipe's experiment is all runs of its id, whatever their names; without such a run its latest experiment.
     """
@@ -44,8 +44,15 @@ def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
         current = rows[rows["recipe_id"] == id_]
         lines.append(line(name, latest(rows, name) if current.empty else current, current=not current.empty))
     others = rows[~rows["recipe"].isin(ids) & ~rows["recipe_id"].isin(ids.values())]
-    lines += [line(name, latest(others, name), current=None) for name in dict.fromkeys(others["recipe"])]
+    lines += [line(runs["recipe"].iloc[0], runs, current=None) for runs in experiments(others)]
     return pd.DataFrame(lines, columns=list(line("", rows.iloc[:0], None)))
+
+
+def experiments(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    "The runs of each experiment, in order, without those whose name another experiment has taken over since."
+    last = rows.drop_duplicates("recipe", keep="last").set_index("recipe")["experiment"]
+    rows = rows[rows["experiment"] == rows["recipe"].map(last)]
+    return [rows[rows["experiment"] == one] for one in dict.fromkeys(rows["experiment"])]
 
 
 def completed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -89,5 +96,5 @@ def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
 
 
 def selected(line) -> bool:
-    "Whether this line's runs validated on test, as the published systems did."
-    return "selected on test" in (line["on"] or "")
+    "Whether this line's runs chose their epoch on test, as the published systems did."
+    return line["selected_on_test"] == "True"

@@ -8,18 +8,19 @@ import textwrap
 import pandas as pd
 
 from cifar_fast.reporting.results.summary import selected
+from cifar_fast.utils.statistics import interval_text
 from cifar_fast.utils.tables import aligned
 from cifar_fast.utils.text import printable, shorten
 
 WIDTH = 100
-HEAD = ("recipe", "accuracy %", "n", "TTA/best", "epochs", "train s", "85% at s", "device", "date", "commit")
+HEAD = ("recipe", "data", "accuracy %", "n", "TTA/best", "epochs", "train s", "85% at s", "device", "date", "commit")
 NOTES = ("accuracy: mean±standard deviation (n−1) over n seeds; TTA: mean of image and mirror",
          "*  last epoch's accuracy, and beside it that of the best epoch, which was selected on test")
 
 
 def terminal(lines: pd.DataFrame) -> str:
     "Accuracy with TTA beside it; of reproductions the last epoch's, with the best epoch's beside it (marked)."
-    table = aligned([HEAD, *(cells(line) for _, line in lines.iterrows())], left={0, 7, 8, 9}, gap=" ")
+    table = aligned([HEAD, *(cells(line) for _, line in lines.iterrows())], left={0, 1, 8, 9, 10}, gap=" ")
     notes = [*NOTES, *(printable(note) for _, line in lines.iterrows() if (note := remark(line)))]
     return "\n".join([*table, "", *(textwrap.fill(n, WIDTH, subsequent_indent="   ") for n in notes)])
 
@@ -27,25 +28,37 @@ def terminal(lines: pd.DataFrame) -> str:
 def cells(line) -> tuple[str, ...]:
     name = shorten(line["recipe"], 16)
     if not line["n"]:
-        return name, "not run", *[""] * (len(HEAD) - 2)
+        return name, "", "not run", *[""] * (len(HEAD) - 3)
     if selected(line):
         first, second = percent(line, "last_accuracy"), f"{percent(line, 'best_accuracy')}*"
     else:
         first, second = percent(line, "accuracy"), percent(line, "accuracy_tta")
-    return (name, first, str(line["n"]), second, whole(line["epochs"]), spent(line),
+    return (name, shorten(line["data"], 10), first, str(line["n"]), second, whole(line["epochs"]), spent(line),
             whole(line["seconds_to_85"]), device_name(line["device"]), line["date"][2:10], line["commit"][:7])
 
 
 def remark(line) -> str:
     "What a reader must know about the figures of a line; '' where nothing."
+    if not line["n"]:
+        return ""
     remarks = []
     if pd.notna(line["current"]) and not line["current"]:
         remarks.append(f"run with {line['settings'] or 'an earlier version of the recipe'}")
-    if line["on"] == "held-out":
+    elif line["settings"]:
+        remarks.append(line["settings"])
+    if line["split"] == "held-out":
         remarks.append("measured on held-out images of train")
+    if interval := interval_text(shown_accuracy(line), line["images"]):
+        remarks.append(interval)
     if averaging_matters(line):
         remarks.append(f"averaged weights (EMA); without averaging {percent(line, 'accuracy_without_ema')} %")
     return f"{line['recipe']}: {'; '.join(remarks)}" if remarks else ""
+
+
+def shown_accuracy(line) -> float | None:
+    "The accuracy that tables show first, where one was measured."
+    accuracy = line["last_accuracy"] if selected(line) else line["accuracy"]
+    return None if pd.isna(accuracy) else accuracy
 
 
 def averaging_matters(line) -> bool:

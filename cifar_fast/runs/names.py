@@ -1,0 +1,135 @@
+"""Which folder a run gets: its name, a numbered one where that is taken, or that of the stopped run it continues."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+from cifar_fast.export.card import NAME as CARD
+from cifar_fast.export.card import Card, ExportError, read_card
+from cifar_fast.export.files import RECIPE
+from cifar_fast.recipe import Recipe, describe
+from cifar_fast.runs.run_dir import ASIDE, Busy, Interrupted, RunError, RunFolder
+from cifar_fast.training.callbacks.checkpoint import load
+
+
+def export_path(recipe: Recipe) -> Path:
+    "exports/NAME"
+    return Path(recipe.exports).expanduser() / recipe.name
+
+
+def stopped_folders(path: Path) -> list[RunFolder]:
+    "Those of unfinished runs called NAME, NAME-2, NAME-3 …; what is left of finished ones is tidied on the way."
+    pattern = re.compile(rf"\.({re.escape(path.name)}(?:-\d+)?)\.running")
+    names = [m[1] for p in path.parent.glob(".*.running") if (m := pattern.fullmatch(p.name))]
+    found = [RunFolder(path.with_name(name)) for name in names]
+    for folder in found:
+        if folder.ended or folder.former.is_dir():
+            try:
+                with folder:
+                    pass
+            except Busy:
+                pass
+    return sorted((f for f in found if f.working.is_dir()), key=lambda f: (len(f.path.name), f.path.name))
+
+
+def typed_for(recipe: Recipe) -> list[str] | None:
+    "What was typed for the stopped run of this recipe: its name and the changes; None where there is no such run."
+    folders = stopped_folders(export_path(recipe))
+    same = [f for f in folders if of_same_settings(f, recipe)]
+    folder = (same or folders)[0] if len(folders) == 1 or same else None
+    return load(folder.checkpoint)["about"]["given"] if folder and folder.checkpoint.exists() else None
+
+
+def settings_of(described: dict) -> dict[str, Any]:
+    return {k: v for k, v in described.items() if k not in ASIDE}
+
+
+def of_same_settings(folder: RunFolder, recipe: Recipe) -> bool:
+    "Whether an unfinished run was begun with the settings of this recipe, its seed and data among them."
+    try:
+        begun = json.loads((folder.staged / RECIPE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(begun, dict) and settings_of(begun) == settings_of(describe(recipe))
+
+
+def choose_folder(
+    recipe: Recipe,
+    named: bool,  # whether name= was given: then no other name is taken
+    resume: bool | None,  # True resumes a stopped run, False throws it away, None asks
+    overwrite: bool,  # replace a finished run
+) -> tuple[RunFolder, str]:
+    "The folder that this run works in, not yet held, and a line that says why it is another one than its name's."
+    path = export_path(recipe)
+    require_free_name(path)
+    stopped = [f for f in stopped_folders(path) if not named or f.path == path]
+    if same := [f for f in stopped if of_same_settings(f, recipe)]:
+        return same[0], ""
+    if resume and (done := [p for p in taken(path) if same_as_finished(p, recipe)]):
+        return RunFolder(done[-1]), ""
+    if resume is not None and stopped:
+        if len(stopped) > 1:
+            raise RunError(f"several runs have stopped: {', '.join(str(f.path) for f in stopped)}. Type the settings "
+                           f"of one of them, or name=")
+        return stopped[0], ""
+    if resume:
+        raise RunError(f"no run of {recipe.name} has stopped in {path.parent}: leave out --resume to start one")
+    if named or overwrite:
+        return own_folder(path, stopped, overwrite), ""
+    folder = next(f for f in map(RunFolder, numbered(path)) if f.free)
+    return folder, "" if folder.path == path else f"{taken_by(path, recipe)}: this run goes to {folder.path}"
+
+
+def require_free_name(path: Path) -> None:
+    "Raises RunError where a file has the name."
+    if path.exists() and not path.is_dir():
+        raise RunError(f"name={path.name}: {path} is a file; choose another name")
+
+
+def own_folder(path: Path, stopped: list[RunFolder], overwrite: bool) -> RunFolder:
+    "The folder of this very name. Raises RunError where it is taken."
+    if any(f.path == path for f in stopped):
+        raise Interrupted(f"a run with other settings has stopped in {path}: --resume with its settings continues it, "
+                          f"--restart throws it away, name= chooses another name")
+    if path.exists() and not overwrite:
+        raise RunError(f"{path} is there already: --overwrite replaces a finished run, name= chooses another name")
+    if path.exists() and not (path / CARD).is_file():
+        raise RunError(f"{path} holds no finished run ({CARD}), so it is not overwritten: name= chooses another name")
+    return RunFolder(path)
+
+
+def numbered(path: Path):
+    yield path
+    yield from (path.with_name(f"{path.name}-{i}") for i in count(2))
+
+
+def taken(path: Path):
+    return takewhile(Path.exists, numbered(path))
+
+
+def same_as_finished(path: Path, recipe: Recipe) -> bool:
+    try:
+        return settings_of(read_card(path).recipe) == settings_of(describe(recipe))
+    except ExportError:
+        return False
+
+
+def taken_by(path: Path, recipe: Recipe) -> str:
+    "What stands where a run would go by its name."
+    if not path.exists():
+        return f"a run with other settings is at work in {path}, or has stopped there and is kept"
+    try:
+        card = read_card(path)
+    except ExportError:
+        return f"{path} is there already"
+    return f"{path} holds a finished run {compared(card, recipe)}and is kept (--overwrite replaces it)"
+
+
+def compared(card: Card, recipe: Recipe) -> str:
+    if settings_of(card.recipe) == settings_of(describe(recipe)):
+        return "with the same settings "
+    return f"with other settings ({card.settings or 'the recipe as it was'}, seed {card.recipe.get('seed')}) "
