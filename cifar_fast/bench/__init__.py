@@ -6,7 +6,7 @@ BENCHMARKS = {
     "train": "images/s of recipe final as it runs, against the fastest of eight ways to run it",
     "predict": "images/s of predict from decoded images, against the bare net",
     "startup": "seconds until a fresh process has answered, against python and torch alone",
-    "serve": "seconds of an answer with 32 clients at once, against predicting their images bare",
+    "serve": "response time with 32 clients at once, against predicting their images without a server",
     "scale": "cost of an epoch and memory as images, resolution and parameters grow",
 }
 DEFAULT = ("data", "step", "train", "predict", "startup")

@@ -1,8 +1,8 @@
-"""serve: seconds of an answer with 32 clients at once, against predicting their images bare, one after the other.
+"""serve: response time with 32 clients at once, against decoding and predicting their images without a server.
 
-The bare side decodes the 32 images that are under way at any time with `read_image` and asks `Predictor.predict`
-once, with TTA as the page has it. The page adds receiving them, Grad-CAM (a forward and a backward pass) and the HTML.
-Any answer but 200 is an error. The server is a process of its own.
+The baseline decodes 32 images with `read_image` and calls `Predictor.predict` once, with TTA like the page. The page
+also receives the images, computes Grad-CAM (a forward and a backward pass) and renders HTML. Any status but 200 is an
+error. The server is a process of its own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def measure(rounds: int) -> dict:
 
 
 def jpeg() -> bytes:
-    "An image with some detail, as a camera's has."
+    "An image with some detail, like a photograph."
     small = Image.fromarray(random_images(1)[0])
     file = io.BytesIO()
     small.resize(SIDE, Image.Resampling.BICUBIC).save(file, "jpeg", quality=90)
@@ -68,22 +68,22 @@ def bare(exported, images: list[bytes]) -> None:
 
 
 def load(address: tuple[str, int], image: bytes, waits: list[tuple[float, float]]) -> float:
-    "All clients at once; adds (p50, p95) in seconds of their answers to `waits` and returns p95."
+    "All clients at once; appends (p50, p95) of their response times in seconds to `waits` and returns p95."
     with ThreadPoolExecutor(CLIENTS) as pool:
-        found = [s for client in pool.map(lambda _: ask(address, image), range(CLIENTS)) for s in client]
-    cuts = quantiles(found, n=20, method="inclusive")
+        times = [s for client in pool.map(lambda _: client_times(address, image), range(CLIENTS)) for s in client]
+    cuts = quantiles(times, n=20, method="inclusive")
     waits.append((cuts[9], cuts[18]))
     return cuts[18]
 
 
-def ask(address: tuple[str, int], image: bytes) -> list[float]:
-    "Seconds of each answer to one client. Raises RuntimeError where one is not 200."
+def client_times(address: tuple[str, int], image: bytes) -> list[float]:
+    "Response times of one client in seconds. Raises RuntimeError for a status other than 200."
     head = (f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n'
             f"Content-Type: image/jpeg\r\n\r\n")
     body = head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", "X-Part": "1"}
     connection = HTTPConnection(*address, timeout=120)
-    found = []
+    times = []
 
     def once():
         connection.request("POST", "/predict", body, headers)
@@ -93,24 +93,24 @@ def ask(address: tuple[str, int], image: bytes) -> list[float]:
             raise RuntimeError(f"the server answered {answer.status}: {text[:200]!r}")
 
     for _ in range(REQUESTS):
-        found.append(seconds(once))
+        times.append(seconds(once))
     connection.close()
-    return found
+    return times
 
 
 @contextmanager
 def server(stem: str) -> Iterator[tuple[str, int]]:
-    "Host and port of a server of its own process. Raises RuntimeError where it does not start."
+    "Host and port of a server in its own process. Raises RuntimeError if it does not start."
     above = str(Path(__file__).parents[2])
     paths = os.pathsep.join(p for p in (above, os.environ.get("PYTHONPATH")) if p)
     process = subprocess.Popen([sys.executable, "-m", "cifar_fast", "serve", stem, "--port", "0"], text=True,
                                stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths})
     try:
         line = process.stdout.readline()
-        found = re.search(r"http://([\d.]+):(\d+)/", line)
-        if found is None:
-            raise RuntimeError(f"the server did not start: {line.strip() or 'it said nothing'}")
-        yield found[1], int(found[2])
+        match = re.search(r"http://([\d.]+):(\d+)/", line)
+        if match is None:
+            raise RuntimeError(f"the server did not start: {line.strip() or 'no output'}")
+        yield match[1], int(match[2])
     finally:
         process.terminate()
         process.wait(20)

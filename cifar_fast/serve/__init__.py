@@ -1,6 +1,6 @@
-"""A page in the browser for an export: images in, probabilities and Grad-CAM out; and the runs beside it.
+"""A page in the browser for an export: images in, predictions and Grad-CAM out; and the runs beside it.
 
-server.py listens, guard.py lets only this machine's own pages in, app.py holds the routes, upload.py takes images
-within limits, looking.py asks the net, gradcam.py where it looked, browse.py finds the runs, page.py and static/ are
-what is seen. A table of contents; imports nothing.
+server.py listens; connections.py is uvicorn with time limits; memory.py returns memory; guard.py refuses other sites;
+app.py has the routes, upload.py reads images within limits, classify.py predicts, gradcam.py explains, browse.py finds
+the runs; page*.py and static/ are the pages.
 """

@@ -1,7 +1,8 @@
-"""The runs beside a model and their files: found by listing the folder, never by a path that a request names."""
+"""The runs beside a model and their files: found by listing the folder, never by a path of a request."""
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,7 @@ from pathlib import Path
 from cifar_fast.export.card import NAME as CARD
 from cifar_fast.export.card import Card, ExportError, list_runs, read_card
 from cifar_fast.utils.errors import CifarFastError
+from cifar_fast.utils.text import printable
 
 REPORT, COMPARISONS, TABLES = "report.html", ("runs.png", "compare.png"), ("results.csv", "runs.csv")
 FIGURES = {
@@ -19,7 +21,7 @@ FIGURES = {
     "published.png": "Published and measured accuracy by epoch",
     "lr_find.png": "Learning rate finder",
 }
-"The figures of a run that are shown; no other file is."
+"The figures of a run that are served; beside them only its report is."
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def one(folder: Path, path: Path) -> Run:
     try:
         return Run(path.name, read_card(path))
     except ExportError as e:
-        return Run(path.name, problem=str(e).replace(f"{folder}/", ""))  # a reader elsewhere need not know the folder
+        return Run(path.name, problem=str(e).replace(f"{folder}/", ""))  # no reader elsewhere needs the folder
 
 
 def find(folder: Path, name: str) -> Run | None:
@@ -51,7 +53,7 @@ def find(folder: Path, name: str) -> Run | None:
 
 
 def run_file(folder: Path, run: Run, name: str) -> Path | None:
-    "A file of `run`; None where it has none of that name, or `name` is none that is shown."
+    "A file of `run`; None if it was not saved, or is none of those that are served."
     known = next((n for n in (REPORT, *FIGURES) if n == name), None)
     return known and existing(folder, folder / run.name / known)
 
@@ -62,7 +64,7 @@ def comparison(folder: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class Compared:
-    "The table of all runs; `problem` says why it could not be made."
+    "The table of all runs; `problem` says why it cannot be shown."
 
     cells: tuple[tuple[str, ...], ...] = ()  # the heading first
     notes: tuple[str, ...] = ()
@@ -70,7 +72,7 @@ class Compared:
 
 
 def compared(folder: Path) -> Compared:
-    "What the rows of the tables give; empty where there is no table."
+    "The rows of the tables; empty if there is no table."
     paths = [path for name in TABLES if (path := existing(folder, folder / name))]
     try:
         state = tuple((path, facts.st_mtime_ns, facts.st_size) for path in paths for facts in [path.stat()])
@@ -81,18 +83,21 @@ def compared(folder: Path) -> Compared:
 
 @lru_cache(maxsize=4)
 def _compared(folder: Path, state: tuple) -> Compared:
-    "`compared` while the files stay in one state. The first call reads all recipes, and with them imports fastai."
+    "`compared`, cached until the files change. The first call reads all recipes, which import fastai."
     from cifar_fast.reporting.compare import HEAD, lines_of_recipes, notes, ordered, table, table_cells
 
     try:
         rows = ordered(table(lines_of_recipes(folder)), "accuracy")
+        return Compared((HEAD, *table_cells(rows)), tuple(notes(rows)))
     except CifarFastError as e:
-        return Compared(problem=str(e).replace(f"{folder}{os.sep}", ""))  # nobody elsewhere need know the folder
-    return Compared((HEAD, *table_cells(rows)), tuple(notes(rows)))
+        return Compared(problem=str(e).replace(f"{folder}{os.sep}", ""))  # no reader elsewhere needs the folder
+    except Exception as e:  # a fault of ours, but the page is shown; the terminal has the traceback
+        logging.getLogger(__name__).exception("the table of %s cannot be shown", printable(folder))
+        return Compared(problem=f"unexpected {type(e).__name__}; see the server's terminal.")
 
 
 def existing(folder: Path, path: Path) -> Path | None:
-    "The regular file behind `path`; None where none is there or a link leads out of `folder`."
+    "The regular file at `path`; None if there is none, or a link leads out of `folder`."
     return path.resolve() if inside(folder, path) else None
 
 

@@ -1,4 +1,4 @@
-"""Who may ask, and what a browser may do with the answer: around every request, also those that fail."""
+"""Which requests are answered, and the security headers of every response, also of those that fail."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 OWN = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
-"Content-Security-Policy of our pages: their own files, and images that stand in the page itself."
+"Content-Security-Policy of our pages: their own files, and images inside the page (data: URIs)."
 
 REPORT = ("default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; font-src data:; form-action 'none'; "
           "base-uri 'none'; frame-ancestors 'none'; sandbox")
-"That of a report: one file that holds all it needs; no script runs in it and nothing is fetched for it."
+"Content-Security-Policy of a report, one file with all that it needs: no script runs, nothing is loaded."
 
 HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY",
            "cross-origin-resource-policy": "same-origin", "cross-origin-opener-policy": "same-origin",
@@ -24,9 +24,9 @@ HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"
 
 
 class Guard:
-    "Middleware: refuses requests that name another host or come from another site, adds headers to all answers."
+    "Middleware: refuses requests for another host name or from another site; adds headers to all responses."
 
-    def __init__(self, app, host: str = "127.0.0.1"):  # host: what the server listens on
+    def __init__(self, app, host: str = "127.0.0.1"):  # host: on which the server listens
         self.app, self.host = app, host
         self.names = {*LOOPBACK, host.lower(), *(own_names() if everywhere(host) else ())}
 
@@ -47,17 +47,17 @@ class Guard:
         await app(scope, receive, with_headers)
 
     def problem(self, method: str, headers: Headers) -> str | None:
-        "Why this request is refused; None where it is not."
+        "Why a request is refused; None if it is not."
         host = headers.get("host", "")
         if not self.known(host):
-            # A page of a stranger whose name was made to point here (DNS rebinding) would ask under that name.
-            return "This server is not called so. Open it by the address that it printed.\n"
+            # DNS rebinding: another site's name made to resolve to this machine would be in the Host header.
+            return "This server is not known by that host name. Open the address that it printed.\n"
         if method in ("GET", "HEAD"):
             return None
-        # Browsers tell the first, which no page can forge; older ones tell the second, what is no browser neither.
+        # Browsers send the first, which no page can forge; older ones send the second, other programs neither.
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         own = site == "same-origin" if site else origin in (None, f"http://{host}")
-        return None if own else "Images are taken from this server's own page alone.\n"
+        return None if own else "Images can only be sent from this server's own page.\n"
 
     def known(self, host: str) -> bool:
         name = without_port(host)
@@ -72,7 +72,7 @@ def without_port(host: str) -> str:
 
 
 def is_address(name: str) -> bool:
-    "Whether this is an address in figures, which no stranger can make point elsewhere."
+    "Whether this is an IP address, which resolves to no other machine."
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -85,7 +85,7 @@ def everywhere(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    "Whether only this machine can reach what listens on `host`."
+    "Whether only this machine can reach a server that listens on `host`."
     return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 

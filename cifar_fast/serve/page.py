@@ -1,6 +1,6 @@
-"""What stands around every page, and words that pages share.
+"""The frame of every page, and what pages share.
 
-All text goes through FastHTML's tags, which escape it: files and classes are called whatever somebody called them.
+All text goes through FastHTML's tags, which escape it: names of files and classes can hold anything.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from cifar_fast.utils.text import printable
 
 
 class Frame:
-    "What stands around every page: head, navigation, and whose net this is."
+    "The frame of every page: head, navigation, and a footer that describes the model."
 
-    def __init__(self, name: str, exported: Predictor, private: bool):
-        self.name, self.card = printable(name), exported.card
-        self.classes = len(exported.vocab)
+    def __init__(self, name: str, predictor: Predictor, private: bool):
+        self.name, self.card = printable(name), predictor.card
+        self.classes = len(predictor.vocab)
         self.privacy = ("Images stay on this machine and are not stored." if private else
-                        "Images go to the machine that runs this page and are not stored.")
+                        "Images are sent to the machine that serves this page and are not stored.")
 
     def document(self, title: str, *body: Any):
         links = [h.A(text, href=to, aria_current="page" if text == title else None)
@@ -34,7 +34,7 @@ class Frame:
             h.Link(rel="stylesheet", href="/static/style.css"),
             h.Script(src="/static/page.js", defer=True),
         )
-        home = h.A(h.Span("cifar_fast", cls="brand"), h.Span(self.name, cls="net-name"), href="/", cls="home")
+        home = h.A(h.Span("cifar_fast", cls="brand"), h.Span(self.name, cls="model-name"), href="/", cls="home")
         return h.Html(
             h.Head(*head),
             h.Body(
@@ -52,17 +52,14 @@ class Frame:
             return f"{self.name}, {classes}"
         params = f"{card.audit.params:,} parameters" if card.audit else ""
         accuracies = [f"{label} {value:.2%}" for label, value in card.accuracies()]
-        return ", ".join(p for p in (f"{self.name}: {card.arch}", params, classes, *accuracies) if p)
+        return ", ".join(p for p in (f"{self.name}: {printable(card.arch)}", params, classes, *accuracies) if p)
 
 
-def refused(text: str):
-    "A request that was not answered, and why; page.js reads the summary aloud."
-    said = h.Div(h.P(h.Strong("That did not work. "), text), h.A("Back to the start", href="/"), cls="card bad")
-    return h.Div(h.P(text, cls="summary"), said, cls="found")
+def error(text: str):
+    "Why a request failed; page.js announces the summary to screen readers."
+    card = h.Div(h.P(h.Strong("That did not work. "), text), h.A("Back to the start", href="/"), cls="card bad")
+    return h.Div(h.P(text, cls="summary"), card, cls="results")
 
 
-# ---------------------------------------------------------------- words
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}\u00a0%"  # a no-break space
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}\u00a0%"  # a no-break space

@@ -1,4 +1,4 @@
-"""The pages on which runs are browsed."""
+"""The pages that list, show and compare runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cifar_fast.utils.text import printable
 
 def run_list(runs: list[Run]):
     if not runs:
-        return (h.H1("Runs"), h.P("There is no run here yet."),
-                h.P(h.Code("python -m cifar_fast recipe final"), " makes one."))
+        return (h.H1("Runs"), h.P("There are no runs in this folder yet."),
+                h.P(h.Code("python -m cifar_fast recipe final"), " trains and exports one."))
     good, bad = [r for r in runs if r.card], [r for r in runs if not r.card]
     unreadable = h.Ul(*(h.Li(h.Strong(printable(r.name)), h.P(printable(r.problem)), cls="card bad") for r in bad),
                       cls="cards")
     return (
-        h.Div(h.H1("Runs"), h.P("The runs in this folder, the newest first.", cls="lead"), cls="opening"),
+        h.Div(h.H1("Runs"), h.P("All runs in the folder of this model, newest first.", cls="lead"), cls="opening"),
         h.Ul(*(run_card(r) for r in good), cls="cards runs"),
-        h.Section(h.H2("Not readable"), unreadable, aria_label="Not readable") if bad else None,
+        h.Section(h.H2("Unreadable"), unreadable, aria_label="Unreadable") if bad else None,
     )
 
 
@@ -30,14 +30,14 @@ def run_card(run: Run):
 
 
 def facts(run: Run):
-    "Accuracies, size and date of a run, as far as its card tells them."
+    "Accuracies, size and date of a run, as far as its card has them."
     card = run.card
     training = [("training", f"{card.seconds.training:,.0f} s")] if card.seconds else []
-    shown = [*card.facts(), *training, *([("date", card.date)] if card.date else [])]
-    note = "Its epoch was selected on the test images, as its authors did." if card.selected_on_test else (
-        "Measured on images held out of training." if card.split == "held-out" else None)
-    return (h.Dl(*(h.Div(h.Dt(capitalized(k)), h.Dd(v)) for k, v in shown), cls="facts"),
-            h.P(note, cls="quiet") if note else None)
+    cells = [*card.facts(), *training, *([("date", card.date)] if card.date else [])]
+    note = "The epoch was selected on the test images, as its authors did." if card.selected_on_test else (
+        "Measured on held-out images." if card.split == "held-out" else None)
+    table = h.Dl(*(h.Div(h.Dt(capitalized(k)), h.Dd(printable(v))) for k, v in cells), cls="facts")
+    return table, h.P(note, cls="quiet") if note else None
 
 
 def capitalized(label: str) -> str:
@@ -50,35 +50,35 @@ def run_page(run: Run, figures: list[str], report: bool):
         h.P(h.A("All runs", href="/runs"), cls="back"),
         h.H1(printable(run.name)),
         h.Div(*facts(run), cls="card"),
-        h.P(h.A("Read its report", href=f"{to}/report", cls="button")) if report else
-        h.P("It has no report yet; ", h.Code(f"python -m cifar_fast report {shlex.quote(printable(run.name))}"),
-            " writes one.", cls="quiet"),
+        h.P(h.A("Open the report", href=f"{to}/report", cls="button")) if report else
+        h.P("There is no report yet; ", h.Code(f"python -m cifar_fast report {shlex.quote(printable(run.name))}"),
+            " creates it.", cls="quiet"),
         h.Div(*(figure(f"{to}/{n}", FIGURES[n]) for n in figures), cls="figures") if figures else
-        h.P("It has no figures.", cls="quiet"),
+        h.P("No figures were saved for this run.", cls="quiet"),
     )
 
 
-def compare(found: Compared, drawn: bool):
+def compare(compared: Compared, figure_exists: bool):
     parts = [h.H1("Compare")]
-    if found.problem:
-        parts.append(h.Div(h.P(h.Strong("The table could not be made. "), printable(found.problem)), cls="card bad"))
-    if found.cells:
-        head, *body = found.cells
+    if compared.problem:
+        parts.append(h.Div(h.P(h.Strong("The table cannot be shown. "), printable(compared.problem)), cls="card bad"))
+    if compared.cells:
+        head, *body = compared.cells
         lines = h.Table(h.Thead(h.Tr(*(h.Th(name, scope="col") for name in head))),
-                        h.Tbody(*(h.Tr(h.Th(printable(name), scope="row"), *(h.Td(cell) for cell in figures))
-                                  for name, *figures in body)), cls="rows")
+                        h.Tbody(*(h.Tr(h.Th(printable(name), scope="row"), *(h.Td(printable(cell)) for cell in cells))
+                                  for name, *cells in body)), cls="rows")
         parts.append(h.Div(h.Div(lines, cls="across", tabindex="0", role="region", aria_label="All runs"),
-                           *(h.P(printable(note), cls="quiet") for note in found.notes), cls="card"))
-    if drawn:
-        parts.append(figure("/compare.png", "Accuracy against what it costs"))
-    elif not found.problem:
+                           *(h.P(printable(note), cls="quiet") for note in compared.notes), cls="card"))
+    if figure_exists:
+        parts.append(figure("/compare.png", "Accuracy against cost"))
+    elif not compared.problem:
         parts.append(h.P("There is no figure yet; ", h.Code("python -m cifar_fast compare"),
-                         " draws the runs beside each other."))
+                         " creates it."))
     return parts
 
 
 def figure(file: str, title: str):
-    "A figure that opens at full size: on a phone its letters are small."
+    "A figure that links to its full size, as its text is small on a phone."
     return h.Figure(h.A(h.Img(src=file, alt=title), href=file), h.Figcaption(title), cls="card")
 
 

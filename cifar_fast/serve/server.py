@@ -1,4 +1,4 @@
-"""Listens, and serves until Ctrl-C."""
+"""The command: a socket, the address to open, and the server until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ from pathlib import Path
 
 from cifar_fast.serve.guard import everywhere, is_loopback
 from cifar_fast.utils.errors import CifarFastError
-
-GRACE = 3  # seconds that answers under way are given at Ctrl-C
+from cifar_fast.utils.signals import StopRequested, handling
+from cifar_fast.utils.text import printable
 
 
 class ServeError(CifarFastError):
-    "A server that cannot listen; the message says what to do instead."
+    "The server cannot listen on the host or port; the message says what to use instead."
 
 
 def listen(host: str, port: int) -> socket.socket:
-    "A socket that listens, so that a taken port is told before a net is loaded. Raises ServeError."
+    "A listening socket, opened before the model is loaded: a port in use is an error at once. Raises ServeError."
+    name = printable(host)
     if not 0 <= port <= 65535:
-        raise ServeError(f"--port {port}: from 1 to 65535, or 0 for a free one")
+        raise ServeError(f"--port {port}: expected 1 to 65535, or 0 for any free port")
     try:
         family, *_, address = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, backlog=512)
     except socket.gaierror as e:
-        raise ServeError(f"--host {host}: {e.strerror}; 127.0.0.1 is this machine alone, 0.0.0.0 all of its "
+        raise ServeError(f"--host {name}: {e.strerror}; 127.0.0.1 is this machine only, 0.0.0.0 all of its "
                          f"addresses") from None
-    except OverflowError:
-        raise ServeError(f"--host {host}: no address can be so") from None
+    except (OverflowError, UnicodeError):
+        raise ServeError(f"--host {name}: not a valid address; 127.0.0.1 is this machine only") from None
     except OSError as e:
         if e.errno == errno.EADDRINUSE:
-            raise ServeError(f"port {port} of {host} is taken by another program; --port 0 takes a free one") from None
+            raise ServeError(f"port {port} of {name} is used by another program; --port 0 uses a free one") from None
         if e.errno == errno.EACCES:
-            raise ServeError(f"port {port} is not open to your user; take one from 1024 up, or --port 0") from None
-        raise ServeError(f"--host {host} --port {port}: {e.strerror}; 127.0.0.1 is this machine alone") from None
+            raise ServeError(f"port {port} needs administrator rights; use one from 1024 up, or --port 0") from None
+        raise ServeError(f"--host {name} --port {port}: {e.strerror}; 127.0.0.1 is this machine only") from None
 
 
 def url(sock: socket.socket, host: str) -> str:
-    "What to open: the machine itself where it listens everywhere."
+    "The address to open in a browser; 127.0.0.1 for a server that listens on all addresses."
     name = "127.0.0.1" if everywhere(host) else host
     return f"http://{f'[{name}]' if ':' in name else name}:{sock.getsockname()[1]}/"
 
@@ -48,25 +49,25 @@ def url(sock: socket.socket, host: str) -> str:
 def warning(host: str) -> str | None:
     if is_loopback(host):
         return None
-    return (f"--host {host}: anyone who can reach this machine over the network can use this page and see the runs; "
-            f"without --host only this machine can")
+    return (f"--host {printable(host)}: anyone who can reach this machine over the network can use this page and see "
+            f"the runs; without --host only this machine can")
 
 
-def run(exported, name: str, folder: Path, sock: socket.socket, host: str, verbose: bool = False,
+def run(predictor, name: str, folder: Path, sock: socket.socket, host: str, verbose: bool = False,
         browser: bool = False) -> None:
-    "Serve until a signal ends it, which is raised again afterwards."
-    import uvicorn
-
+    "Serve until SIGINT or SIGTERM, which is raised as StopRequested once the requests under way have ended."
     from cifar_fast.serve.app import create_app
+    from cifar_fast.serve.connections import Server
+    from cifar_fast.serve.memory import return_large_blocks
 
-    config = uvicorn.Config(create_app(exported, name, folder, host), log_level="info" if verbose else "warning",
-                            access_log=verbose, timeout_graceful_shutdown=GRACE, server_header=False,
-                            proxy_headers=False, ws="none", lifespan="off")
-    address = url(sock, host)
-    print(f"{name} at {address}  (Ctrl-C ends it)", flush=True)
-    if message := warning(host):
-        print(f"cifar_fast: {message}", file=sys.stderr, flush=True)
-    if browser:
-        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-    uvicorn.Server(config).run(sockets=[sock])
-    raise KeyboardInterrupt  # nothing else ends it; asyncio swallows the one that uvicorn raises again, now and then
+    return_large_blocks()
+    server = Server(create_app(predictor, name, folder, host), verbose)
+    with handling(server.stop):
+        address = url(sock, host)
+        print(f"{printable(name)} at {address}  (Ctrl-C stops the server)", flush=True)
+        if message := warning(host):
+            print(f"cifar_fast: {message}", file=sys.stderr, flush=True)
+        if browser:
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        server.run(sockets=[sock])
+    raise StopRequested(server.signum)

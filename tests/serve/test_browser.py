@@ -136,18 +136,18 @@ def narrow(driver) -> bool:
     return driver.execute_script("return document.documentElement.scrollWidth <= 360 && window.innerWidth == 360")
 
 
-def test_a_image_is_shown_as_the_net_sees_it(browser, images):
+def test_an_image_is_shown_as_the_model_sees_it(browser, images):
     give(browser, images / "one.png")
     (card,) = cards(browser, 1)
-    square, looked = card.find_elements(By.TAG_NAME, "img")
-    assert square.value_of_css_property("image-rendering") == "pixelated" and "as the net sees it" in (
+    square, overlay = card.find_elements(By.TAG_NAME, "img")
+    assert square.value_of_css_property("image-rendering") == "pixelated" and "as the model sees it" in (
         square.get_attribute("alt"))
     assert browser.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth)")
     assert len(card.find_elements(By.CSS_SELECTOR, "tbody tr")) == 10
     assert "one.png" in browser.find_element(By.ID, "status").text
-    assert looked.is_displayed()
+    assert overlay.is_displayed()
     browser.find_element(By.ID, "cam").click()
-    assert not looked.is_displayed()
+    assert not overlay.is_displayed()
 
 
 def test_several_at_once_and_a_bad_one_beside_them(browser, images):
@@ -155,10 +155,10 @@ def test_several_at_once_and_a_bad_one_beside_them(browser, images):
     cards(browser, 3)
     (bad,) = browser.find_elements(By.CSS_SELECTOR, ".card.bad")
     assert "bad.png" in bad.text and "not an image" in bad.text
-    assert "1 image could not be read" in browser.find_element(By.ID, "status").text
+    assert "no prediction for 1 image" in browser.find_element(By.ID, "status").text
 
 
-def test_more_than_a_request_may_hold_are_sent_in_portions(browser, images, address):
+def test_many_images_are_sent_in_several_requests(browser, images, address):
     give(browser, *[images / "one.png"] * 19)
     cards(browser, 19)
     assert requests(browser).count(f"{address}/predict") == 3
@@ -199,7 +199,7 @@ def test_pasted_and_dropped(browser, way, count):
     assert all("given" in card.text for card in cards(browser, count))
 
 
-def test_a_clipboard_without_a_image(browser):
+def test_a_clipboard_without_an_image(browser):
     browser.execute_async_script(PASTE, "paste", 0)
     assert "no image in the clipboard" in browser.find_element(By.ID, "status").text
 
@@ -223,7 +223,7 @@ def test_keyboard_alone(browser, images):
                 lambda d: any(e["method"] == "Page.fileChooserOpened" for e in events(d)))
         if met[-1] == "cam":
             press(browser, Keys.SPACE)
-            assert not browser.find_element(By.CLASS_NAME, "looked").is_displayed()
+            assert not browser.find_element(By.CLASS_NAME, "overlay").is_displayed()
     assert met == ["Skip to the content", "cifar_fast net", "Predict", "Runs", "Compare", "images", "cam", "clear"]
     press(browser, Keys.ENTER)
     cards(browser, 0)
@@ -254,10 +254,10 @@ def test_without_scripts_the_form_works_too(browser, images, address):
     browser.find_element(By.CSS_SELECTOR, "#form button").click()
     waiting(browser, 60).until(lambda d: len(d.find_elements(By.CSS_SELECTOR, "#results .card")) == 2)
     assert "larger than 20 MB" in browser.find_element(By.CSS_SELECTOR, ".card.bad").text
-    looked = browser.find_element(By.CLASS_NAME, "looked")
+    overlay = browser.find_element(By.CLASS_NAME, "overlay")
     browser.find_element(By.ID, "cam").click()
     time.sleep(0.4)  # it fades
-    assert not looked.is_displayed()
+    assert not overlay.is_displayed()
 
 
 def test_a_request_that_is_too_large_is_answered_although_it_was_still_being_sent(browser, images, address):
@@ -275,7 +275,7 @@ def test_runs_are_browsed_and_a_report_runs_no_script(browser, address):
     browser.find_element(By.LINK_TEXT, "Runs").click()
     browser.find_element(By.LINK_TEXT, "net").click()
     assert browser.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth)")
-    browser.find_element(By.LINK_TEXT, "Read its report").click()
+    browser.find_element(By.LINK_TEXT, "Open the report").click()
     shown = browser.find_element(By.ID, "p")
     assert shown.text == "Report" and shown.value_of_css_property("color") in ("rgb(1, 2, 3)", "rgba(1, 2, 3, 1)")
     refusals = browser.get_log("browser")  # this report brought a script
@@ -285,7 +285,7 @@ def test_runs_are_browsed_and_a_report_runs_no_script(browser, address):
     assert browser.find_element(By.CSS_SELECTOR, "figure img").is_displayed()
 
 
-def test_a_server_that_has_gone_is_told(browser, images):
+def test_a_server_that_does_not_answer(browser, images):
     browser.execute_cdp_cmd("Network.enable", {})
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/predict"]})
     give(browser, images / "one.png")

@@ -17,7 +17,7 @@ def test_a_taken_port_is_told_with_the_next_step(capsys):
         port = taken.getsockname()[1]
         assert url(taken, "127.0.0.1") == f"http://127.0.0.1:{port}/"
         assert main(["serve", "exports/nothing", "--port", str(port)]) == 2
-    assert f"port {port} of 127.0.0.1 is taken" in (err := capsys.readouterr().err) and "--port 0" in err
+    assert f"port {port} of 127.0.0.1 is used" in (err := capsys.readouterr().err) and "--port 0" in err
     assert err.count("\n") == 1
 
 
@@ -40,8 +40,10 @@ def test_addresses():
         assert url(sock, "::1").startswith("http://[::1]:") and "127.0.0.1" in url(sock, "0.0.0.0")
 
 
-def test_it_says_where_it_is_and_ctrl_c_ends_it(folder, capsys):
-    "The command as it is typed: it answers, warns where others can reach it, and leaves nothing behind."
+def test_it_prints_its_address_and_ctrl_c_stops_it(folder, capsys, monkeypatch):
+    "The command as it is typed: it answers, warns if others can reach it, and writes no file."
+    calls = []
+    monkeypatch.setattr("cifar_fast.serve.memory.return_large_blocks", lambda: calls.append("memory"))
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     before, answers = sorted(folder.rglob("*")), []
@@ -58,6 +60,6 @@ def test_it_says_where_it_is_and_ctrl_c_ends_it(folder, capsys):
     threading.Thread(target=ask, daemon=True).start()
     assert main(["serve", str(folder / "net"), "--port", str(port), "--host", "0.0.0.0"]) == 130
     out, err = capsys.readouterr()
-    assert "What does the net see?" in answers[0]
+    assert "Classify images" in answers[0]
     assert f"net at http://127.0.0.1:{port}/" in out and "over the network" in err and "Traceback" not in err
-    assert sorted(folder.rglob("*")) == before
+    assert sorted(folder.rglob("*")) == before and calls == ["memory"]

@@ -1,4 +1,4 @@
-"""The server without a browser: what it answers to images, and what it refuses."""
+"""Predictions for uploaded images, and the limits of an upload."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from cifar_fast.data.images import read_image
 from cifar_fast.export.predictor import Predictor, load_export
 from cifar_fast.models import create_model
-from cifar_fast.serve import looking, upload
+from cifar_fast.serve import classify, upload
 from cifar_fast.serve.app import create_app
 
 
@@ -28,7 +28,7 @@ def bomb(side) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-def test_a_image_is_answered_as_predict_answers_it(client, folder):
+def test_predictions_are_those_of_predict(client, folder):
     net = load_export(folder / "net")
     square = read_image(image())
     plain, mirrored = net.predict(square[None])[0], net.predict(square[None], tta=True)[0]
@@ -39,24 +39,24 @@ def test_a_image_is_answered_as_predict_answers_it(client, folder):
     assert [name for name, *_ in found] == [VOCAB[i].replace("<", "&lt;").replace(">", "&gt;") for i in order]
     assert [float(p) for _, p, _ in found] == pytest.approx(100 * plain[order], abs=0.06)
     assert [float(p) for *_, p in found] == pytest.approx(100 * mirrored[order], abs=0.06)
-    assert looking.data_uri(square) in answer.text and "<b>last" not in answer.text
+    assert classify.data_uri(square) in answer.text and "<b>last" not in answer.text
 
 
-def test_several_and_bad_ones_are_answered_by_name(client):
+def test_several_images_and_bad_ones_have_a_card_each(client):
     answer = post(client, ("a.png", image()), ("b.jpg", image("jpeg")), ("no.png", b"no image"),
                   ("empty.png", b""))
     assert answer.status_code == 200 and answer.text.count('class="view"') == 2
     for name, reason in (("no.png", "not an image in a format known here"), ("empty.png", "is empty (0 bytes)")):
         assert re.search(rf'card bad"><h2[^>]*>{name}</h2><p>It [^<]*{re.escape(reason)}', answer.text), name
-    assert "2 images could not be read" in answer.text
+    assert "no prediction for 2 images" in answer.text
 
 
-def test_no_answer_is_shown_that_is_no_number(folder):
+def test_a_non_finite_prediction_is_an_error(folder):
     net = load_export(folder / "net")
     with torch.no_grad():
         net.model.head.fc.weight.fill_(3e38)
     answer = post(TestClient(create_app(net, "net", folder), base_url=HOST), ("one.png", image()))
-    assert answer.status_code == 422 and "answers that are no numbers" in answer.text and "nan" not in answer.text
+    assert answer.status_code == 422 and "prediction is not finite" in answer.text and "nan" not in answer.text
 
 
 def test_a_bad_one_alone_is_422_and_none_400(client):
@@ -66,7 +66,7 @@ def test_a_bad_one_alone_is_422_and_none_400(client):
     for boundary in ("", "; boundary=x"):
         broken = client.post("/predict", content=b"--x\r\nrubbish\r\n",
                              headers={"content-type": f"multipart/form-data{boundary}"})
-        assert broken.status_code == 400 and "broken" in broken.text
+        assert broken.status_code == 400 and "damaged" in broken.text
 
 
 def test_pixels_are_counted_before_decoding(client):
@@ -75,22 +75,22 @@ def test_pixels_are_counted_before_decoding(client):
     assert ".." not in answer.text
 
 
-def test_a_image_over_the_limit_is_named_and_those_beside_it_answered(client, monkeypatch):
+def test_an_image_over_the_limit_is_named_and_the_others_classified(client, monkeypatch):
     monkeypatch.setattr(upload, "MAX_IMAGE", 50_000)
     answer = post(client, ("large.png", b"x" * 200_000), ("small.png", image()))
     assert answer.status_code == 200 and "large.png" in answer.text and "larger than" in answer.text
     assert answer.text.count('class="view"') == 1
 
 
-@pytest.mark.parametrize("limit, value, status, said", [
-    ("MAX_IMAGES", 2, 413, "more than 2 images"), ("MAX_REQUEST", 2_000, 413, "together"),
+@pytest.mark.parametrize("limit, value, status, words", [
+    ("MAX_IMAGES", 2, 413, "2 images at most"), ("MAX_REQUEST", 2_000, 413, "together"),
     ("MAX_HELD", 2_000, 503, "Try again"),
 ])
-def test_limits_of_a_request(client, monkeypatch, limit, value, status, said):
+def test_limits_of_a_request(client, monkeypatch, limit, value, status, words):
     monkeypatch.setattr(upload, limit, value)
     for _ in range(3):  # nothing is held for long
         answer = post(client, *[(f"{i}.png", image()) for i in range(3)])
-        assert answer.status_code == status and said in answer.text and "<html" not in answer.text
+        assert answer.status_code == status and words in answer.text and "<html" not in answer.text
     assert "<html" in post(client, *[(f"{i}.png", image()) for i in range(3)], part=False).text
     monkeypatch.undo()
     assert post(client, ("a.png", image())).status_code == 200
@@ -144,7 +144,7 @@ def test_the_page_without_scripts_holds_the_answer(client):
     assert "There is no such page." in client.get("/nothing").text and client.put("/predict").status_code == 405
 
 
-def test_a_net_of_which_little_is_known_and_with_many_classes(folder):
+def test_a_model_with_many_classes_and_a_short_card(folder):
     "As a .pkl leaves it: classes and normalisation alone."
     vocab = [f"kind {i}" for i in range(120)]
     net = Predictor(create_model("cifar_sprint", 120).eval(), vocab, CARD.normalize, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The pages of runs: what they show, and that no other file of the machine is behind them."""
+"""The pages of runs, and that no other file of the machine is served."""
 
 import html
 import json
@@ -17,12 +17,12 @@ from cifar_fast.serve.app import create_app
 
 def test_runs_are_listed_the_newest_first_and_broken_ones_named(client, folder):
     text = client.get("/runs").text
-    assert text.index("/runs/net") < text.index("/runs/other") < text.index("Not readable")
+    assert text.index("/runs/net") < text.index("/runs/other") < text.index("Unreadable")
     assert "91.38%" in text and "92.30%" in text and "122,730" in text
     assert "broken/card.json: it cannot be read" in text and str(folder) not in text
 
 
-def test_a_run_shows_what_it_left_and_says_what_it_has_not(client):
+def test_a_run_shows_its_files_and_names_the_commands_for_missing_ones(client):
     text = client.get("/runs/net").text
     assert "/runs/net/history.png" in text and "/runs/net/report" in text and "confusion.png" not in text
     assert client.get("/runs/net/history.png").headers["content-type"] == "image/png"
@@ -44,12 +44,12 @@ def test_the_comparison_is_a_table_too(client, folder):
     assert "<b>" not in text and '<th scope="col">accuracy %</th>' in text
 
 
-@pytest.mark.parametrize("text, told", [
+@pytest.mark.parametrize("text, words", [
     (b"no,such\n1,2\n", "results.csv: its first line"), (b"recipe,accuracy\n", "holds no run yet"),
     (b"recipe,accuracy\nfinal,1_000\n", "is not a number"), (b"recipe,accuracy\nfinal,nan\n", "accuracy is 'nan'"),
     (b"recipe,seconds\nfinal,1e999\n", "seconds is '1e999'"), (b"recipe\n\xff\n", "cannot be read as CSV"),
     (None, "gone: Not a directory")])
-def test_a_table_that_cannot_be_made_says_why_and_not_where(folder, monkeypatch, text, told):
+def test_a_damaged_table_has_an_error_without_the_folder(folder, monkeypatch, text, words):
     monkeypatch.chdir(folder.parent)  # as a user names it: exports/net
     here = folder.relative_to(folder.parent)
     client = TestClient(create_app(load_export(here / "net"), "net", here), base_url=HOST)
@@ -57,7 +57,7 @@ def test_a_table_that_cannot_be_made_says_why_and_not_where(folder, monkeypatch,
     if text is None:
         monkeypatch.setattr("cifar_fast.serve.browse._compared", lambda *a: open(here / "results.csv" / "gone"))
     answer = client.get("/compare")
-    assert answer.status_code == 200 and "could not be made" in answer.text and told in html.unescape(answer.text)
+    assert answer.status_code == 200 and "cannot be shown" in answer.text and words in html.unescape(answer.text)
     assert str(folder.parent) not in answer.text
 
 

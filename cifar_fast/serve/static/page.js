@@ -1,5 +1,5 @@
-// Choosing, dropping or pasting images sends them, a few at a time, and puts the answers into the page.
-// Without this file the form still works: the button sends it.
+// Sends images that are chosen, dropped or pasted, a few in each request, and adds the results to the page.
+// Without this file the form still works: its button sends it.
 "use strict";
 
 const form = document.getElementById("form");
@@ -9,9 +9,9 @@ if (form) {
   const input = document.getElementById("images");
   const status = document.getElementById("status");
   const results = document.getElementById("results");
-  const most = Number(form.dataset.most);
-  const count = 8; // a request: answers come one after the other
-  const together = Number(form.dataset.total) / 2;
+  const imageBytes = Number(form.dataset.imageBytes);
+  const requestImages = 8; // few, so that the first results are shown early
+  const requestBytes = Number(form.dataset.requestBytes) / 2;
   let queue = Promise.resolve();
 
   const say = (text, busy = false) => {
@@ -19,26 +19,24 @@ if (form) {
     status.classList.toggle("busy", busy);
   };
 
-  // textContent everywhere: the name of a file is whatever somebody called it.
-  const refusal = (name, reason) => {
+  // textContent, as the name of a file can hold HTML.
+  const errorCard = (name, error) => {
     const item = document.createElement("li");
     item.className = "card bad";
     const [title, text] = [document.createElement("h2"), document.createElement("p")];
     title.className = "file";
     title.textContent = name;
-    text.textContent = `It ${reason}.`;
+    text.textContent = `It ${error}.`;
     item.append(title, text);
     return item;
   };
 
-  const show = (part) => results.prepend(part);
-
-  const portions = (files) => {
+  const batches = (files) => {
     const all = [];
     let size = Infinity;
     for (const file of files) {
       const last = all.at(-1);
-      if (last && last.length < count && size + file.size <= together) {
+      if (last && last.length < requestImages && size + file.size <= requestBytes) {
         last.push(file);
         size += file.size;
       } else {
@@ -52,51 +50,52 @@ if (form) {
   const send = async (files) => {
     const body = new FormData();
     for (const file of files) body.append("images", file, file.name || "pasted.png");
-    const answer = await fetch(form.action, { method: "POST", body, headers: { "X-Part": "1" } });
-    if (!(answer.headers.get("content-type") || "").startsWith("text/html")) throw new Error(await answer.text());
-    const holder = document.createElement("template");
-    holder.innerHTML = await answer.text(); // made by the server, which escapes names
-    const part = holder.content.firstElementChild;
-    const told = part.querySelector(".summary").textContent;
-    show(part);
-    return told;
+    const response = await fetch(form.action, { method: "POST", body, headers: { "X-Part": "1" } });
+    const text = await response.text();
+    if (!(response.headers.get("content-type") || "").startsWith("text/html")) throw new Error(text);
+    const template = document.createElement("template");
+    template.innerHTML = text; // from the server, which escapes names
+    const part = template.content.firstElementChild;
+    const summary = part.querySelector(".summary").textContent;
+    results.prepend(part);
+    return summary;
   };
 
-  const look = async (files) => {
-    const large = files.filter((f) => f.size > most);
-    const fitting = files.filter((f) => f.size <= most);
-    const told = [];
+  const classify = async (files) => {
+    const large = files.filter((f) => f.size > imageBytes);
+    const fitting = files.filter((f) => f.size <= imageBytes);
+    const summaries = [];
     if (large.length) {
       const part = document.createElement("div");
       const list = document.createElement("ul");
-      part.className = "found";
+      part.className = "results";
       list.className = "cards";
-      list.append(...large.map((f) => refusal(f.name, form.dataset.tooLarge)));
+      list.append(...large.map((f) => errorCard(f.name, form.dataset.tooLarge)));
       part.append(list);
-      show(part);
-      told.push(`${large.map((f) => f.name).join(", ")}: too large`);
+      results.prepend(part);
+      summaries.push(`${large.map((f) => f.name).join(", ")}: too large`);
     }
     let done = 0;
-    for (const some of portions(fitting)) {
-      say(fitting.length > 1 ? `Looking at ${fitting.length - done} of ${fitting.length} images …` : "Looking …", true);
+    for (const batch of batches(fitting)) {
+      say(fitting.length > 1 ? `Classifying ${fitting.length} images, ${done} done …` : "Classifying …", true);
       try {
-        told.push(await send(some));
+        summaries.push(await send(batch));
       } catch {
-        told.push("The server did not answer. Is it still running?");
-        break;
+        say("The server did not answer. Is it still running?");
+        return;
       }
-      done += some.length;
+      done += batch.length;
     }
-    say(told.length > 2 ? `${done} images looked at.` : told.join(" "));
+    say(summaries.length > 2 ? `${done} images classified.` : summaries.join(" "));
   };
 
   const take = (files) => {
-    if (files.length) queue = queue.then(() => look(files)); // one after the other, however fast they are given
+    if (files.length) queue = queue.then(() => classify(files)); // one after the other
   };
 
   input.addEventListener("change", () => {
     take([...input.files]);
-    input.value = ""; // so that the same image may be chosen again
+    input.value = ""; // so that the same image can be chosen again
   });
   form.addEventListener("submit", (event) => event.preventDefault());
 
@@ -106,7 +105,7 @@ if (form) {
     take(files);
   });
 
-  // On the whole page, or a drop beside the frame would leave the page for the image.
+  // On the whole page: a drop beside the form would make the browser open the image.
   let depth = 0;
   const over = (by) => {
     depth = Math.max(0, depth + by);
