@@ -57,7 +57,7 @@ def recipe(args) -> int:
         if finds or args.resume or args.restart:
             raise Refused("--dry-run trains nothing: it cannot find a rate (python -m cifar_fast lr_find does), nor "
                           "resume or restart")
-        print(dry_run(resolved))
+        print(dry_run(resolved, given))
         return 0
     if verbose():
         print(json.dumps(describe(resolved), indent=1), file=sys.stderr)

@@ -17,9 +17,9 @@ from cifar_fast.export.metrics import scores
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.export.predictor import probabilities
 from cifar_fast.recipe import Recipe, describe
-from cifar_fast.training.callbacks.ema import EMA
-from cifar_fast.training.callbacks.history import DivergedError, History
+from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.callbacks.stopping import watched
+from cifar_fast.training.fit import Fitted
 from cifar_fast.training.prepare import Run
 from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import versions
@@ -30,20 +30,18 @@ def valid_name(recipe: Recipe) -> str:
     return "test (selected on test)" if recipe.validate_on == "test" else "held-out"
 
 
-def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> tuple[dict, Predictions | None]:
+def finished(recipe: Recipe, run: Run, fitted: Fitted) -> tuple[dict, Predictions | None]:
     """The card of a fitted run, and what it predicted; the Learner is left with the weights to export (EMA's, if any).
 
     The test set is met here, once, by those weights (and beside them by the ones without averaging).
     """
     learn, source = run.learn, run.source
-    history = next(cb for cb in cbs if isinstance(cb, History))
-    average = next((cb for cb in cbs if isinstance(cb, EMA)), None)
-    mixer = next((cb for cb in cbs if hasattr(cb, "drawn")), None)
-    frame = history.frame()
+    state, average = fitted
+    frame, seconds = state.frame(), state.seconds
     dl, labels, on = measured_on(run)
     own = measure(learn.model, dl, labels, source.vocab, tta=False)[0] if average and on else None
     if average:
-        learn.model.load_state_dict(average.average.module.state_dict())
+        learn.model.load_state_dict(average.state_dict())
     measured, plain = measure(learn.model, dl, labels, source.vocab, recipe.tta) if on else (None, None)
     if measured and average:
         measured["accuracy_without_ema"] = own["accuracy"]
@@ -74,11 +72,12 @@ def finished(recipe: Recipe, run: Run, cbs, seconds: float) -> tuple[dict, Predi
                     "epoch": float(frame["seconds"].median()), "to_85": seconds_to(0.85, frame)},
         "audit": run.audit.as_dict(),
         "waived": dict(recipe.waive),
-        "mixed": dict(mixer.drawn) if mixer else None,
+        "mixed": dict(state.mix_counts) or None,
         "recipe": describe(recipe),
         "data": {"name": source.name, "fingerprint": source.fingerprint, "train": len(learn.dls.train_ds),
                  "test": len(source.test or ()), "skipped": len(source.skipped)},
         "machine": {"device": device_name(run.device), "precision": run.precision, "compiled": run.compiled,
+                    "memory_format": state.memory_format, "format_speeds": state.format_speeds,
                     "threads": torch.get_num_threads(), "platform": platform.system()},
         "versions": versions(),
         "commit": run.commit,

@@ -53,8 +53,8 @@ class Recipe:
     fit: Callable = _from("cifar_fast.training.fits")
     sched: Callable | None = _from("cifar_fast.training.schedules", default=None)
     loss: Callable = _from("cifar_fast.training.losses")
-    mix: Callable | None = _from("cifar_fast.training.callbacks.mix", default=None)
-    resize: Callable | None = _from("cifar_fast.training.callbacks.resize", default=None)  # smaller images early on
+    mix: Callable | None = _from("cifar_fast.training.mix", default=None)
+    resize: Callable | None = _from("cifar_fast.training.resize", default=None)  # smaller images early on
     ema: Callable | None = _from("cifar_fast.training.callbacks.ema", default=None)
     clip: float = 0  # maximal norm of the gradient, 0 for none
     patience: int = 0  # stop after so many epochs without a better validation accuracy, 0 for never
@@ -62,7 +62,7 @@ class Recipe:
     seed: int = 42
     device: str = "auto"  # "auto" (cuda, then mps, then cpu) or a torch device
     precision: str = _choice("auto", "fp32", "bf16", "fp16", default="fp32")
-    channels_last: bool = False
+    channels_last: bool | str = False  # memory format of images and weights; "auto": the faster one here, timed
     compile: str = _choice("off", "on", "auto", default="off")  # torch.compile; "auto": where it can and pays
     tta: bool = True  # also report the mean probability of the image and its mirror
     budget: Any = None  # a constraints.Budget; None: the default one

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,11 +32,12 @@ from cifar_fast.runs.run_dir import (
     where,
 )
 from cifar_fast.runs.train_batch import save_train_batch
-from cifar_fast.training.callbacks.augmented_batch import AugmentedBatch
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
-from cifar_fast.training.callbacks.history import DivergedError, History
-from cifar_fast.training.callbacks.progress import Progress, words
-from cifar_fast.training.prepare import Run, fit, prepare
+from cifar_fast.training.callbacks.history import DivergedError
+from cifar_fast.training.callbacks.progress import choose_mode, redirected
+from cifar_fast.training.fit import fit
+from cifar_fast.training.prepare import Run, prepare, settle_memory_format
+from cifar_fast.training.state import TrainState
 from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import cpu_name
 from cifar_fast.utils.files import write_text
@@ -53,20 +55,20 @@ def train(
     log: str = "auto",  # what it shows while it goes: one of `callbacks.progress.MODES`
 ) -> dict:
     "Run `recipe` and leave its exports; returns the card that went into the .json."
-    progress = Progress(log)
-    with words(progress.mode):
-        card = begin(recipe, find_lr, resume, allow_changes, given, progress)
-    if progress.mode == "quiet":
+    mode = choose_mode(log)
+    with redirected(mode):
+        card = begin(recipe, find_lr, resume, allow_changes, given, mode)
+    if mode == "quiet":
         print(scored(card))
-    elif progress.mode == "json":
+    elif mode == "json":
         print(json.dumps(last_record(card, export_path(recipe))))
     return card
 
 
 def begin(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, given: Sequence[str],
-          progress: Progress) -> dict:
+          mode: str) -> dict:
     "`train`, from where a run of this recipe stopped or from the start."
-    run = prepare(recipe)
+    run = prepare(recipe, typed=given)
     stem = export_path(recipe)
     table = stem.parent / "results.csv"
     if table.exists():
@@ -91,15 +93,16 @@ def begin(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
         elif resume:
             print("the run stopped before its first checkpoint: it begins anew", flush=True)
         folder.begin(keep=bool(start))
-        return work(run, folder, about, start, find_lr and not start, progress)
+        return work(run, folder, about, start, find_lr and not start, mode)
 
 
-def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: bool, progress: Progress) -> dict:
+def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: bool, mode: str) -> dict:
     "The run itself, from the first step or from `start` to its row in the table."
     from cifar_fast.reporting import plots
     from cifar_fast.training.lr_finder import find
 
     recipe, stem, running = run.recipe, folder.stem, folder.working
+    settle_memory_format(run, start and start["state"])
     print(headline(run), flush=True)
     checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, start)
     try:
@@ -110,16 +113,17 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
             plots.save(plots.lr_find(found), running / "lr_find.png")
             print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
         with defer_signals(checkpoint):
-            drawn = [AugmentedBatch(running / "augmented.png", save_train_batch)] if recipe.report else []
-            cbs = fit(run, about["lr"], running, progress, checkpoint, drawn)
+            draw = partial(save_train_batch, path=running / "augmented.png") if recipe.report else None
+            fitted = fit(run, about["lr"], folder=running, log=mode, checkpoint=checkpoint, draw=draw)
+            state = fitted.state
             checkpoint.done = True
             if checkpoint.stop:  # after the last save
                 raise checkpoint.stop
-            card, said = finished(replace(recipe, lr=about["lr"]), run, cbs, checkpoint.seconds())
-            card["resumed"] = checkpoint.resumes
+            card, said = finished(replace(recipe, lr=about["lr"]), run, fitted)
+            card["resumed"] = state.resumes
             if said:
                 said.save(running / predictions.NAME)
-            leave(run, folder, card, said, next(cb for cb in cbs if isinstance(cb, History)))
+            leave(run, folder, card, said, state)
     except BaseException as e:
         if is_cut_off(e, recipe):
             wait_for_the_dead(recipe.workers)
@@ -129,13 +133,13 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
         raise
     try:
         # A run that was killed right here has added its row already.
-        add(row(card, about["typed"]), stem.parent / "results.csv", spare=stem / "row.csv", once=checkpoint.resumes > 0)
+        add(row(card, about["typed"]), stem.parent / "results.csv", spare=stem / "row.csv", once=state.resumes > 0)
     finally:
         folder.end()  # with or without its row in the table the run is complete
     return card
 
 
-def leave(run: Run, folder: RunFolder, card: dict, said: Predictions | None, history: History) -> None:
+def leave(run: Run, folder: RunFolder, card: dict, said: Predictions | None, state: TrainState) -> None:
     "The export, the history and the plots of a run that has ended. Doing it twice gives the same."
     from cifar_fast.reporting import plots
 
@@ -147,27 +151,27 @@ def leave(run: Run, folder: RunFolder, card: dict, said: Predictions | None, his
     except (OSError, ValueError) as e:
         warnings.warn(f"{pickle} could not be added to your list of trusted pickles ({e})", stacklevel=2)
     folder.publish()
-    plots.save(plots.history(history.frame(), title=recipe.name, target=target_accuracy(card),
+    plots.save(plots.history(state.frame(), title=recipe.name, target=target_accuracy(card),
                              valid_name=valid_name(recipe)), stem / "history.png")
-    plots.save(plots.learning_rate(history.steps), stem / "learning_rate.png")
+    plots.save(plots.learning_rate(state.hypers), stem / "learning_rate.png")
     if found := card["test"] or card["held_out"]:
         title = f"{recipe.name}, {card['on']}"
         plots.save(plots.confusion(found["confusion"], card["vocab"], title), stem / "confusion.png")
-    draw_published(stem, recipe.name, card["recipe"], history.frame())
+    draw_published(stem, recipe.name, card["recipe"], state.frame())
     if recipe.report:
-        leave_report(run, stem, card, said, history)
+        leave_report(run, stem, card, said, state)
     if card["epochs"] > 1:
-        print(f"\n{epochs_drawn(history.frame(), target_accuracy(card))}\n")
+        print(f"\n{epochs_drawn(state.frame(), recipe.target or None)}\n")
     print(summary(card, stem))
 
 
-def leave_report(run: Run, stem: Path, card: dict, said: Predictions | None, history: History) -> None:
+def leave_report(run: Run, stem: Path, card: dict, said: Predictions | None, state: TrainState) -> None:
     "A report that cannot be made must not cost a run: it can be made again from what the run left."
     from cifar_fast.reporting.report import report
     from cifar_fast.reporting.report.build import images_of
 
     try:
-        report(stem, card, history.frame(), said, said and images_of(said, run.source), run.audit)
+        report(stem, card, state.frame(), said, said and images_of(said, run.source), run.audit)
     except Exception as e:  # whatever a figure meets in a dataset of somebody's own
         warnings.warn(f"{stem / 'report.html'} could not be made ({type(e).__name__}: {e}); the run itself is whole: "
                       f"python -m cifar_fast report {stem} tries again", stacklevel=2)
@@ -199,4 +203,10 @@ def headline(run: Run) -> str:
     epochs = "1 epoch" if r.epochs == 1 else f"{r.epochs} epochs"
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
             f"({len(run.learn.dls.train_ds):,} images, {held}), {epochs}, seed {r.seed}, "
-            f"{run.device} {run.precision} {'compiled' if run.compiled else 'eager'}")
+            f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}")
+
+
+def timed(run: Run) -> str:
+    "What the memory format was chosen by, where it was timed."
+    speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in run.format_speeds.items())
+    return speeds and f" (images/s: {speeds})"

@@ -10,16 +10,16 @@ def curve(x, y, title: str, xlabel: str, width: int = 78, height: int = 15) -> s
     return curves([(x, y, "braille")], title, xlabel, width, height)
 
 
-def epochs_drawn(frame: pd.DataFrame, target: float = 0.85) -> str:
-    "Accuracy by epoch, on training images and (where there are such) on validation, with the target as a line."
+def epochs_drawn(frame: pd.DataFrame, target: float | None = None) -> str:
+    "Accuracy by epoch, on training images and (where there are such) on validation, with a target as a line."
     epochs = frame["epoch"]
-    lines = [([epochs.iloc[0], epochs.iloc[-1]], [target * 100] * 2, "-")]
+    lines = [([epochs.iloc[0], epochs.iloc[-1]], [target * 100] * 2, "-")] if target else []
     title = "accuracy (%):  ⣀⡠ train"
     lines.append((epochs, frame["train_accuracy"] * 100, "braille"))
     if "valid_accuracy" in frame:
         title += "  • validation"
         lines.append((epochs, frame["valid_accuracy"] * 100, "dot"))
-    return curves(lines, f"{title}  - {target:.0%}", "epoch", ticks=whole_ticks(epochs))
+    return curves(lines, title + (f"  - {target:.0%}" if target else ""), "epoch", ticks=whole_ticks(epochs))
 
 
 def whole_ticks(epochs, most: int = 8) -> list[int]:
