@@ -13,7 +13,9 @@ from strangers import Payload
 from cifar_fast.training import schedules as schedule
 from cifar_fast.training.callbacks import checkpoint
 from cifar_fast.training.callbacks.checkpoint import CheckpointError, load, rng_state, set_rng_state
+from cifar_fast.training.callbacks.scheduler import Scheduler
 from cifar_fast.training.optimizers import sgd
+from cifar_fast.training.state import TrainState
 
 
 def test_a_checkpoint_runs_no_code_and_a_broken_one_is_named(tmp_path, monkeypatch):
@@ -39,16 +41,17 @@ def test_a_checkpoint_that_lacks_something_is_named(broken, capsys):
     assert {"format", *checkpoint.SAVED} == whole.keys()
     for key in checkpoint.SAVED:
         torch.save({k: v for k, v in whole.items() if k != key}, path)
-        with pytest.raises(CheckpointError, match=rf"checkpoint\.pt is no whole checkpoint: it lacks {key}; --restart"):
+        with pytest.raises(CheckpointError, match=rf"checkpoint\.pt is incomplete: it lacks {key}; --restart"):
             load(path)
     capsys.readouterr()
     assert resume(exports) == 2
-    assert "is no whole checkpoint" in capsys.readouterr().err
+    assert "is incomplete" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("spoilt", [
     {"about": 5}, {"about": {}}, {"position": "ab"}, {"position": (0, -1)}, {"rng": {}}, {"optimizer": {}},
-    {"model": {}}, {"recorder": 7}, {"callbacks": {"ema": None}}, {"epoch": None}])
+    {"model": {}}, {"recorder": 7}, {"callbacks": {"ema": None}}, {"epoch": None}, {"state": None},
+    {"state": {"rows": []}}])
 def test_a_checkpoint_of_nonsense_is_named(broken, capsys, spoilt):
     exports = broken(3)
     path = exports / NAME / "running" / "checkpoint.pt"
@@ -74,7 +77,7 @@ def test_a_schedule_of_a_changed_recipe_catches_up(name):
     whole = Scheduled(name)
     whole.steps(23)
     late = Scheduled(name)
-    late.cb.learn.recorder.values = [[1 / 4], [1 / 8]]  # what Scheduled shows after an epoch
+    late.state.rows = [{"valid_accuracy": 1 / 4}, {"valid_accuracy": 1 / 8}]  # what Scheduled shows after an epoch
     late.cb.catch_up(2, 1, 4)
     late.done = 9
     late.steps(14)
@@ -87,10 +90,10 @@ def test_a_schedule_goes_on(name, tmp_path):
     whole.steps(23)
     first = Scheduled(name)
     first.steps(9)
-    torch.save({"sched": checkpoint.plain(first.cb.saved()), "opt": first.opt.state_dict()}, tmp_path / "x.pt")
+    torch.save({"sched": checkpoint.plain(first.cb.state_dict()), "opt": first.opt.state_dict()}, tmp_path / "x.pt")
     second, saved = Scheduled(name), torch.load(tmp_path / "x.pt", weights_only=True)
     second.opt.load_state_dict(saved["opt"])
-    second.cb.restore(saved["sched"])
+    second.cb.load_state_dict(saved["sched"])
     second.done = 9
     second.steps(14)
     assert first.rates + second.rates == whole.rates and len(set(whole.rates)) > 2
@@ -100,12 +103,11 @@ class Scheduled:
     "A schedule over six epochs of four steps, alone with its optimizer; accuracy falls, so that a plateau acts."
 
     def __init__(self, name):
-        self.cb, weight = getattr(schedule, name)(**SCHEDULES[name]), torch.nn.Parameter(torch.zeros(1))
+        self.state, weight = TrainState(), torch.nn.Parameter(torch.zeros(1))
+        self.cb = Scheduler(getattr(schedule, name)(**SCHEDULES[name]), self.state)
         weight.grad = torch.zeros(1)
         self.opt = sgd([weight], lr=0.1)
-        recorder = SimpleNamespace(metric_names=["epoch", "valid_accuracy"], values=[])
-        self.cb.learn = SimpleNamespace(opt=self.opt, n_epoch=6, dls=SimpleNamespace(train=range(4)), training=True,
-                                        recorder=recorder)
+        self.cb.learn = SimpleNamespace(opt=self.opt, n_epoch=6, dls=SimpleNamespace(train=range(4)), training=True)
         self.cb.before_fit()
         self.rates, self.done = [], 0
 
@@ -116,7 +118,7 @@ class Scheduled:
             self.cb.after_batch()
             self.done += 1
             if self.done % 4 == 0:
-                self.cb.learn.recorder.values = [[1 / self.done]]
+                self.state.rows.append({"valid_accuracy": 1 / self.done})
                 self.cb.after_epoch()
 
 

@@ -40,6 +40,7 @@ class History(Callback):
         path: Path | None = None,  # CSV to (re)write after every epoch
     ):
         self.state, self.transforms, self.path = state, transforms, path
+        self.start, self.images, self.before = time.perf_counter(), 0, 0.0
 
     def before_train(self):
         self.start, self.images, self.before = time.perf_counter(), 0, 0.0
