@@ -69,8 +69,10 @@ def test_quiet_leaves_the_result(tmp_path, capsys):
 def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(progress.EVERY, "lines", 0)
     code, out, _ = run(tmp_path, capsys, "target=0.999")
-    assert re.search(r"epoch 1/2, batch 2/3: train loss \d\.\d{3}, train acc \d+\.\d%, lr 0\.01, \d+ img/s, \d+ s left", out)
-    assert len(re.findall("^ +train +train +test +test$", out, re.M)) == 1 and len(re.findall(r"^ +[12]/2 ", out, re.M)) == 2 and "\r" not in out
+    assert re.search(r"epoch 1/2, batch 2/3: train loss \d\.\d{3}, train acc \d+\.\d%, lr 0\.01, \d+ img/s, \d+ s left",
+                     out)
+    assert len(re.findall("^ +train +train +test +test$", out, re.M)) == 1
+    assert len(re.findall(r"^ +[12]/2 ", out, re.M)) == 2 and "\r" not in out
     best = [text for text in out.splitlines() if text.endswith(" *")]
     assert best and best[0].startswith("   1/2")
     starred = int(best[-1].split("/")[0])
@@ -126,11 +128,12 @@ def test_a_bar_on_a_terminal(tmp_path):
 @pytest.mark.parametrize("rows, said", [
     ([{"epoch": 1, "valid_accuracy": 0.5}], "epoch 1: test accuracy 50.00%"),
     ([{"epoch": 1, "valid_accuracy": 0.5}, {"epoch": 2, "valid_accuracy": 0.5}], "epoch 1: test accuracy 50.00%"),
-    ([{"epoch": 1}, {"epoch": 2, "valid_accuracy": 0.4}], "epoch 2: test accuracy 40.00%"),  # resumed with another column
+    ([{"epoch": 1}, {"epoch": 2, "valid_accuracy": 0.4}],  # resumed with another column
+     "epoch 2: test accuracy 40.00%"),
     ([{"epoch": 1}, {"epoch": 2}], None)])
 def test_the_star_is_explained_where_one_stands(capsys, rows, said):
     state = TrainState()
-    p = Progress(state, "lines", "test")
+    p = Progress(state, "test", "lines")
     p.learn = SimpleNamespace(n_epoch=2)
     for row in rows:
         state.rows.append(row)
@@ -149,7 +152,7 @@ def test_json_ends_with_the_result_whatever_it_was_measured_on(tmp_path, capsys,
 
 
 def test_a_stopped_run_leaves_no_bar():
-    p = Progress(TrainState(), "bars")
+    p = Progress(TrainState(), mode="bars")
     p.bar = progress.tqdm(total=3, disable=True)
     p.undo()
     assert p.bar is None

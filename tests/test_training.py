@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import tiny, trained
-from toys import Watch, equal, state, toy
+from toys import Watch, equal, toy
+from toys import state as weights_of
 
 from cifar_fast.audit import Budget
 from cifar_fast.export.card import finished, scored
@@ -30,7 +31,7 @@ def test_the_average_follows_its_definition(digits, monkeypatch):
             shadow[k] = 0.5 * shadow[k] + 0.5 * v if mean else v.clone()
 
     done = trained(tiny("epochs=1", "ema=ema", "ema.decay=0.5"), Watch(8, after_step=follow))
-    average = state(done.ema)
+    average = weights_of(done.ema)
     assert len(steps) == 8 == done.state.step
     for k, v in average.items():
         assert torch.allclose(v, shadow[k], atol=1e-6), k
@@ -47,7 +48,7 @@ def test_the_average_is_measured_and_exported(base):
             right = [(net(x.as_subclass(torch.Tensor)).argmax(1) == y).float() for x, y in run.learn.dls.valid]
         assert float(torch.cat(right).mean()) == pytest.approx(last[column])
     card, said = finished(run.recipe, run, base.fitted)
-    assert equal(state(average), run.learn.model.state_dict())  # swapped in
+    assert equal(weights_of(average), run.learn.model.state_dict())  # swapped in
     assert 0 <= card["held_out"]["accuracy_without_ema"] <= 1 and sum(card["mixed"].values()) == 16
 
 
@@ -70,13 +71,13 @@ def test_keep_best_restores_the_best_epoch(digits, tmp_path, averaged):
 
     def spoil(learn):
         if learn.epoch == learn.n_epoch - 1:
-            for module in [learn.model, *([learn.ema.average.module] if averaged else [])]:
+            for module in [learn.model, *([learn.ema.module] if averaged else [])]:
                 for p in module.parameters():
                     p.data.zero_()
 
     def snap(learn):
-        snaps.append(state(learn.model))
-        averages.append(state(learn.ema.average.module) if averaged else snaps[-1])
+        snaps.append(weights_of(learn.model))
+        averages.append(weights_of(learn.ema.module) if averaged else snaps[-1])
 
     done = trained(tiny("epochs=3", "keep=best", *([] if averaged else ["ema=none"])),
                    Watch(5, after_train=spoil), Watch(58, after_epoch=snap), folder=tmp_path)
@@ -86,7 +87,7 @@ def test_keep_best_restores_the_best_epoch(digits, tmp_path, averaged):
     assert equal(done.weights, snaps[best]) and not equal(done.weights, snaps[2])
     assert equal(load_file(tmp_path / "best.safetensors"), averages[best])
     if averaged:
-        assert equal(state(done.ema), averages[best])
+        assert equal(weights_of(done.ema), averages[best])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.safetensors", "history.csv"]
 
 
@@ -95,7 +96,8 @@ def test_patience_counts_epochs_without_a_new_best(patience, epochs):
     values = [0.1, 0.3, 0.3, 0.4, 0.2, 0.4, 0.6, 0.1]
     learn, _ = toy(values)
     ran = []
-    learn.fit(8, cbs=[History(record := TrainState()), Patience(record, patience), Watch(1, before_epoch=lambda at: ran.append(at.epoch))])
+    state, count = TrainState(), Watch(1, before_epoch=lambda at: ran.append(at.epoch))
+    learn.fit(8, cbs=[History(state), Patience(state, patience), count])
     assert len(ran) == epochs
 
 
@@ -103,7 +105,8 @@ def test_patience_counts_epochs_without_a_new_best(patience, epochs):
 def test_target_stops_once_it_is_reached(target, epochs, capsys):
     learn, _ = toy([0.1, 0.3, 0.5, 0.2])
     ran = []
-    learn.fit(4, cbs=[History(record := TrainState()), Target(record, target), Watch(1, before_epoch=lambda at: ran.append(at.epoch))])
+    state, count = TrainState(), Watch(1, before_epoch=lambda at: ran.append(at.epoch))
+    learn.fit(4, cbs=[History(state), Target(state, target), count])
     assert len(ran) == epochs
     assert ("has reached the target" in capsys.readouterr().out) is (target < 0.9)
 

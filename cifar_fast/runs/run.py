@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from cifar_fast.runs.run_dir import (
 from cifar_fast.runs.train_batch import save_train_batch
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.callbacks.history import DivergedError
-from cifar_fast.training.callbacks.progress import choose_mode, redirected
+from cifar_fast.training.callbacks.progress import Progress, choose_mode, redirected
 from cifar_fast.training.fit import fit
 from cifar_fast.training.prepare import Run, prepare, settle_memory_format
 from cifar_fast.training.state import TrainState
@@ -56,8 +56,9 @@ def train(
 ) -> dict:
     "Run `recipe` and leave its exports; returns the card that went into the .json."
     mode = choose_mode(log)
+    progress = partial(Progress, mode=mode, out=sys.stdout)
     with redirected(mode):
-        card = begin(recipe, find_lr, resume, allow_changes, given, mode)
+        card = begin(recipe, find_lr, resume, allow_changes, given, progress)
     if mode == "quiet":
         print(scored(card))
     elif mode == "json":
@@ -66,7 +67,7 @@ def train(
 
 
 def begin(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, given: Sequence[str],
-          mode: str) -> dict:
+          progress: Callable[..., Progress]) -> dict:
     "`train`, from where a run of this recipe stopped or from the start."
     run = prepare(recipe, typed=given)
     stem = export_path(recipe)
@@ -93,10 +94,11 @@ def begin(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
         elif resume:
             print("the run stopped before its first checkpoint: it begins anew", flush=True)
         folder.begin(keep=bool(start))
-        return work(run, folder, about, start, find_lr and not start, mode)
+        return work(run, folder, about, start, find_lr and not start, progress)
 
 
-def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: bool, mode: str) -> dict:
+def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: bool,
+         progress: Callable[..., Progress]) -> dict:
     "The run itself, from the first step or from `start` to its row in the table."
     from cifar_fast.reporting import plots
     from cifar_fast.training.lr_finder import find
@@ -114,7 +116,7 @@ def work(run: Run, folder: RunFolder, about: dict, start: dict | None, find_lr: 
             print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
         with defer_signals(checkpoint):
             draw = partial(save_train_batch, path=running / "augmented.png") if recipe.report else None
-            fitted = fit(run, about["lr"], folder=running, log=mode, checkpoint=checkpoint, draw=draw)
+            fitted = fit(run, about["lr"], folder=running, progress=progress, checkpoint=checkpoint, draw=draw)
             state = fitted.state
             checkpoint.done = True
             if checkpoint.stop:  # after the last save

@@ -40,7 +40,7 @@ def fit(
     lr: float | None = None,  # instead of the recipe's
     *,
     folder: Path | None = None,  # for history.csv and the best weights
-    log: str = "quiet",  # one of `callbacks.progress.MODES`
+    progress: Callable[[TrainState, str], Progress] | None = None,  # given the state and the name of what validates
     checkpoint: Checkpoint | None = None,
     draw: Callable[[list], None] | None = None,  # given rows of training images, see `AugmentedBatch`
 ) -> Fitted:
@@ -48,7 +48,7 @@ def fit(
     settle_memory_format(run)
     learn, state = run.learn, TrainState(memory_format=run.memory_format, format_speeds=run.format_speeds)
     average = run.recipe.ema() if run.recipe.ema else None
-    cbs = callbacks(run, state, average, folder, log, checkpoint, draw)
+    cbs = callbacks(run, state, average, folder, progress, checkpoint, draw)
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]  # ours stands in for fastai's
     logger, metrics, learn.logger = learn.logger, list(learn.metrics), noop
     if average:  # measured beside the weights themselves, on the same batches
@@ -65,8 +65,9 @@ def fit(
     return Fitted(state, average and average.module)
 
 
-def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | None, log: str,
-              checkpoint: Checkpoint | None, draw: Callable[[list], None] | None) -> list[Callback]:
+def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | None,
+              progress: Callable[[TrainState, str], Progress] | None, checkpoint: Checkpoint | None,
+              draw: Callable[[list], None] | None) -> list[Callback]:
     "Those that belong to training only: given to the fit, so they are not exported."
     r, transforms = run.recipe, batch_transforms(run.recipe, run.learn.dls.c, run.memory_format)
     history = History(state, transforms, folder and folder / "history.csv")
@@ -92,6 +93,6 @@ def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | N
         cbs.append(checkpoint)
     if draw:
         cbs.append(AugmentedBatch(transforms, draw))
-    if log != "quiet":
-        cbs.append(Progress(state, log, "test" if r.validate_on == "test" else "held-out"))
+    if progress:
+        cbs.append(progress(state, "test" if r.validate_on == "test" else "held-out"))
     return cbs

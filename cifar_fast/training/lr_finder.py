@@ -20,19 +20,25 @@ from cifar_fast.training.prepare import Run, settle_memory_format
 from cifar_fast.utils.seeds import rng_restored
 
 FEWEST = 100
-"Steps of a pass: with fewer, each rate is held for too short a time to show what it does."
+"Steps of a search: with fewer, each rate is held for too short a time to show what it does."
 
-PASSES = 3
-"Each from the same weights, on other batches; the losses are averaged, for that of a single batch is mostly noise."
+SMOOTHING = 0.03
+"Standard deviation of the Gaussian that smooths the losses, as a fraction of the search."
 
-POINTS = 100
-"Of the smoothed curve that the rules see: they count points, and must not depend on the number of steps."
+STOP = 1.5
+"The search ends where the last few losses are so many times the first ones."
 
-WIDTH = 0.03
-"Standard deviation of the smoothing, as a fraction of the range of rates (on a log scale)."
+RISE = 0.5
+"The curve ends where it has risen again by so much of its fall: what a diverged model does says nothing of rates."
 
-STOP = 3
-"A pass ends where the loss is so many times its first value."
+ONSET = 0.3
+"The rules look from where the loss has fallen by so much of its whole fall: before, it falls too slowly, or is noise."
+
+POINTS = 50
+"Of the part that the rules look at: they count points, and must not depend on the number of steps."
+
+MIN_FALL = 0.02
+"A fall by less than this fraction of the first loss is noise."
 
 SUGGESTIONS = {"valley": valley, "slide": slide, "minimum": minimum, "steep": steep}
 
@@ -51,8 +57,8 @@ class Search(Callback):
 
     def after_batch(self):
         self.losses.append(float(self.loss.detach()))
-        first = max(1.0, float(np.mean(self.losses[:5])))
-        if not self.losses[-1] < STOP * first or len(self.losses) == len(self.lrs):  # NaN is not less than anything
+        ratio = np.mean(self.losses[-5:]) / max(1.0, np.mean(self.losses[:5]))
+        if not ratio < STOP or len(self.losses) == len(self.lrs):  # NaN is not less than anything
             raise CancelFitException
 
     def before_validate(self):
@@ -62,10 +68,10 @@ class Search(Callback):
 def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEWEST) -> dict:
     """Losses over a learning rate that grows from `start_lr` to `end_lr` in `num_it` steps, and four suggestions.
 
-    {"lr", "loss": the curve; "suggestions": rule → {"lr", "loss"}; "recipe_lr": the recipe's own}. It trains in the
-    recipe's precision and memory format, with its augmentation, clipping and batch transforms at the resolution that
-    training starts with: they change which rate is right. Weights, optimizer, DataLoader and every RNG are left as they
-    were.
+    {"lr", "loss": the smoothed curve; "suggestions": rule → {"lr", "loss"}; "recipe": the same of the recipe's own
+    rate}. It trains in the recipe's precision and memory format, with its augmentation, clipping and batch transforms,
+    at the resolution that training starts with: they change which rate is right. Weights, optimizer, DataLoader and
+    every RNG are left as they were.
     """
     if num_it < FEWEST:
         raise ValueError(f"num_it={num_it}: a search takes at least {FEWEST} steps")
@@ -74,53 +80,60 @@ def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEW
     state, epoch, opt = deepcopy(learn.model.state_dict()), learn.dls.train.next_epoch, learn.opt
     try:
         with rng_restored():
-            passes = []
-            for i in range(PASSES):
-                learn.model.load_state_dict(state)
-                passes.append(search(run, lrs, first_epoch=i * (num_it // len(learn.dls.train) + 1)))
+            losses = search(run, lrs)
     finally:
         learn.model.load_state_dict(state)
         learn.opt = opt
         learn.model.zero_grad()
         learn.dls.train.set_epoch(epoch)
-    lr, loss = averaged(lrs, passes)
+    lr, loss = curve(lrs, losses)
     return {"lr": lr.tolist(), "loss": loss.tolist(), "suggestions": suggestions(lr, loss),
-            "recipe_lr": run.recipe.lr}
+            "recipe": point(lr, loss, run.recipe.lr)}
 
 
-def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
-    "The loss of each step of one pass, until it diverges."
+def search(run: Run, lrs: np.ndarray) -> list[float]:
+    "The loss of each step, until it diverges."
     learn, r, searching = run.learn, run.recipe, Search(lrs)
     cbs = [batch_transforms(r, learn.dls.c, run.memory_format, fraction=0.0), *precision_cbs(run.precision, run.device),
            *([GradientClip(r.clip)] if r.clip else []), searching]
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
-    learn.opt, learn.begin_at = None, (first_epoch, 0)
+    learn.opt = None
     try:
         with learn.removed_cbs(bars), learn.added_cbs(cbs), learn.no_logging():
-            learn.fit(first_epoch + len(lrs) // len(learn.dls.train) + 1, r.lr)
+            learn.fit(len(lrs) // len(learn.dls.train) + 1, r.lr)
     finally:
-        learn.begin_at = (0, 0)
         for cb in cbs:
             getattr(cb, "undo", noop)()
     return searching.losses
 
 
-def averaged(lrs: np.ndarray, passes: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    "`POINTS` rates, evenly spaced in log, and the smoothed mean of the losses there, up to where a pass diverged."
-    steps = min(map(len, passes))
+def curve(lrs: np.ndarray, losses: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    "Rates and smoothed losses, up to where the loss has clearly risen again. Raises ValueError where it never falls."
+    steps = len(losses) - 1 if len(losses) < len(lrs) else len(losses)  # the last of a search that diverged
     if steps < len(lrs) // 4:
         raise ValueError("the loss diverged within a few steps: start lower (--start …), or look at the images")
-    loss = np.mean([losses[:steps - 1] for losses in passes], axis=0)
-    loss = gaussian_filter1d(loss, WIDTH * len(lrs), mode="nearest")
-    at = np.geomspace(lrs[0], lrs[steps - 2], POINTS)
-    return at, np.interp(np.log(at), np.log(lrs[:steps - 1]), loss)
+    loss = gaussian_filter1d(np.asarray(losses[:steps]), SMOOTHING * len(lrs), mode="nearest")
+    lowest = np.minimum.accumulate(loss)
+    fall = np.maximum.accumulate(loss) - lowest
+    if fall.max() < MIN_FALL * loss[0]:
+        raise ValueError(f"the loss falls at no rate from {lrs[0]:.2g} to {lrs[steps - 1]:.2g}: search another range "
+                         f"(--start …, --end …), or look at the images")
+    risen = np.flatnonzero((loss - lowest > RISE * fall) & (fall > MIN_FALL * loss[0]))
+    end = risen[0] + 1 if len(risen) else steps
+    return lrs[:end], loss[:end]
 
 
 def suggestions(lr: np.ndarray, loss: np.ndarray) -> dict[str, dict[str, float]]:
-    "What fastai's four rules choose on this curve."
-    lrs, losses, found = torch.tensor(lr), torch.tensor(loss), {}
-    for name, rule in SUGGESTIONS.items():
-        at = float(rule(lrs, losses, len(lr))[0])
-        # "minimum" suggests a tenth of the best rate: what it marks must be the curve there, not at the best rate.
-        found[name] = {"lr": at, "loss": float(np.interp(math.log(at), np.log(lr), loss))}
-    return found
+    "What fastai's four rules choose on the part of this curve where the loss falls."
+    low = int(loss.argmin())
+    start = np.flatnonzero(loss[:low + 1] >= loss[:low + 1].max() - ONSET * np.ptp(loss[:low + 1]))[-1]
+    lrs = np.geomspace(lr[start], lr[-1], POINTS)
+    losses = np.interp(np.log(lrs), np.log(lr), loss)
+    # "minimum" suggests a tenth of the best rate: what it marks must be the curve there, not at the best rate.
+    return {name: point(lr, loss, float(rule(torch.tensor(lrs), torch.tensor(losses), POINTS)[0]))
+            for name, rule in SUGGESTIONS.items()}
+
+
+def point(lr: np.ndarray, loss: np.ndarray, at: float) -> dict[str, float]:
+    "A rate and the loss of the curve there."
+    return {"lr": at, "loss": float(np.interp(math.log(at), np.log(lr), loss))}

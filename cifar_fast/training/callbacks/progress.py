@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager, redirect_stdout
+from typing import TextIO
 
 from fastai.callback.core import Callback
 from tqdm import tqdm
@@ -39,9 +40,14 @@ class Progress(Callback):
 
     order = 56  # after History, whose rows it shows
 
-    def __init__(self, state: TrainState, mode: str = "auto", split: str = "held-out"):
-        self.state, self.mode, self.split = state, choose_mode(mode), split  # `split` validates: "test", "held-out"
-        self.out = sys.stdout  # as it is now: a run may redirect what others print
+    def __init__(
+        self,
+        state: TrainState,
+        split: str = "held-out",  # what validates: "test" or "held-out"
+        mode: str = "auto",
+        out: TextIO | None = None,  # None: stdout as it is now; a run redirects what others print
+    ):
+        self.state, self.split, self.mode, self.out = state, split, choose_mode(mode), out or sys.stdout
         self.bar, self.has_heading, self.has_star = None, False, False
 
     def before_fit(self):
