@@ -50,7 +50,8 @@ def test_the_average_is_measured_under_autocast(digits):
 
 @pytest.mark.parametrize("setting, device, steps, chosen", [
     (True, "cpu", 10**6, "channels_last"), (False, "cuda", 10**6, "contiguous"),
-    ("auto", "cuda", 10**6, "channels_last"), ("auto", "cpu", PAYS_FROM - 1, "channels_last"), ("auto", "cpu", PAYS_FROM, None)])
+    ("auto", "cuda", 10**6, "channels_last"),
+    ("auto", "cpu", PAYS_FROM - 1, "channels_last"), ("auto", "cpu", PAYS_FROM, None)])
 def test_what_is_chosen_without_timing(setting, device, steps, chosen):
     assert choose_memory_format(setting, torch.device(device), steps) == chosen
 

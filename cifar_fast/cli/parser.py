@@ -38,7 +38,7 @@ EXAMPLES = {
                "recipe mine.py --log json > epochs.jsonl"),
     "copy": ("copy final mine.py",),
     "audit": ("audit", "audit cifar_final", "audit resnet18 --strict"),
-    "lr_find": ("lr_find final", "lr_find sprint data=digits --steps 60"),
+    "lr_find": ("lr_find final", "lr_find sprint data=digits --steps 200"),
     "export": ("export final",),
     "trust": ("trust from-a-friend.pkl",),
     "predict": ("predict exports/final cat.png", "predict exports/final images/ --topk 3 --csv out.csv",

@@ -132,15 +132,15 @@ def lr_find(args) -> int:
     from cifar_fast.utils.files import write_text
 
     if args.steps < FEWEST:
-        raise Refused(f"--steps {args.steps}: fewer than {FEWEST} say nothing")
+        raise Refused(f"--steps {args.steps}: a search takes at least {FEWEST}")
     resolved, _ = resolve(args.name, args.changes)
-    found = find(prepare(resolved), args.start, args.end, args.steps)
-    folder = expand_path(resolved.exports) / resolved.name
+    found = find(prepare(resolved, typed=args.changes), args.start, args.end, args.steps)
+    folder = expand_path(resolved.exports) / "lr_find" / resolved.name
     plots.save(plots.lr_find(found), folder / "lr_find.png")
     write_text(folder / "lr_find.json", json.dumps(found, indent=1) + "\n")
-    for name, at in found["suggestions"].items():
+    for name, at in {**found["suggestions"], "recipe": found["recipe"]}.items():
         print(f"{name:<8} {at['lr']:.3g}")
-    print(f"left: {folder / 'lr_find.png'}, lr_find.json\n"
+    print(f"saved: {folder / 'lr_find.png'}, lr_find.json\n"
           f"next: python -m cifar_fast recipe "
           f"{' '.join([args.name, *args.changes])} lr={found['suggestions']['valley']['lr']:.2g}  (or lr=find)")
     return 0

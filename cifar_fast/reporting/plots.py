@@ -86,12 +86,13 @@ def learning_rate(steps: list[tuple[float, float | None]]) -> Figure:
 
 
 def lr_find(found: dict) -> Figure:
-    "Loss over learning rate, with the suggestions marked."
+    "Loss over learning rate, with the suggestions and the recipe's own rate marked."
     fig, ax = figure(width=7)
     ax.plot(found["lr"], found["loss"], color=BLUE, lw=1.5)
     for (name, at), colour, marker in zip(found["suggestions"].items(), (VERMILION, GREEN, ORANGE, "black"), "osD^",
                                           strict=False):
         ax.plot(at["lr"], at["loss"], marker, color=colour, ms=8, label=f"{name} {at['lr']:.2g}")
+    ax.axvline(found["recipe"]["lr"], color="black", ls="--", lw=1, label=f"recipe {found['recipe']['lr']:.2g}")
     start, low = found["loss"][0], min(found["loss"])
     ax.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss (smoothed)",
            ylim=(low - 0.1 * abs(start), start + 0.7 * (start - low) + 0.1))
