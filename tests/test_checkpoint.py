@@ -1,6 +1,7 @@
 """The file of a stopped run: no code, named where it is broken, and each piece of the state that it holds."""
 
 import random
+from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,9 +13,10 @@ from strangers import Payload
 
 from cifar_fast.training import schedules as schedule
 from cifar_fast.training.callbacks import checkpoint
-from cifar_fast.training.callbacks.checkpoint import CheckpointError, load, rng_state, set_rng_state
+from cifar_fast.training.callbacks.checkpoint import CheckpointError, load
 from cifar_fast.training.callbacks.scheduler import Scheduler
-from cifar_fast.training.optimizers import sgd
+from cifar_fast.training.optimizers import muon, sgd
+from cifar_fast.training.run_state import plain, restore_optimizer, rng_state, set_rng_state
 from cifar_fast.training.state import TrainState
 
 
@@ -51,7 +53,7 @@ def test_a_checkpoint_that_lacks_something_is_named(broken, capsys):
 @pytest.mark.parametrize("spoilt", [
     {"about": 5}, {"about": {}}, {"position": "ab"}, {"position": (0, -1)}, {"rng": {}}, {"optimizer": {}},
     {"model": {}}, {"recorder": 7}, {"callbacks": {"ema": None}}, {"epoch": None}, {"state": None},
-    {"state": {"rows": []}}])
+    {"state": {"rows": []}}, {"optimizer": {"state": {}, "param_groups": [{"lr": "fast"}]}}])
 def test_a_checkpoint_of_nonsense_is_named(broken, capsys, spoilt):
     exports = broken(3)
     path = exports / NAME / "running" / "checkpoint.pt"
@@ -60,6 +62,27 @@ def test_a_checkpoint_of_nonsense_is_named(broken, capsys, spoilt):
     assert resume(exports) == 2
     err = capsys.readouterr().err
     assert "checkpoint.pt" in err and "--restart" in err and "Traceback" not in err
+
+
+def damaged(saved, key, value):
+    "A copy of an optimizer's state with one entry of its first group or of a parameter's state replaced."
+    saved = deepcopy(saved)
+    entry = saved["param_groups"][0] if key in saved["param_groups"][0] else saved["state"][0]
+    entry[key] = value
+    return saved
+
+
+@pytest.mark.parametrize("key, value", [
+    ("lr", "fast"), ("lr", None), ("lr", float("nan")), ("momentum", True), ("dense", 3), ("weight_decay", [0.1]),
+    ("momentum_buffer", torch.zeros(3)), ("momentum_buffer", 7), ("other", torch.zeros(1))])
+def test_a_damaged_entry_of_the_optimizer_is_named(key, value):
+    net = torch.nn.Conv2d(3, 4, 3)
+    opt, other = muon(net.parameters(), lr=0.1), muon(net.parameters(), lr=0.1)
+    net(torch.ones(1, 3, 8, 8)).sum().backward()
+    opt.step()
+    restore_optimizer(other, opt.state_dict(), keep_hypers=False)
+    with pytest.raises(ValueError, match=rf"the optimizer's .*({key}|damaged)"):
+        restore_optimizer(other, damaged(opt.state_dict(), key, value), keep_hypers=False)
 
 
 SCHEDULES = {
@@ -90,7 +113,7 @@ def test_a_schedule_goes_on(name, tmp_path):
     whole.steps(23)
     first = Scheduled(name)
     first.steps(9)
-    torch.save({"sched": checkpoint.plain(first.cb.state_dict()), "opt": first.opt.state_dict()}, tmp_path / "x.pt")
+    torch.save({"sched": plain(first.cb.state_dict()), "opt": first.opt.state_dict()}, tmp_path / "x.pt")
     second, saved = Scheduled(name), torch.load(tmp_path / "x.pt", weights_only=True)
     second.opt.load_state_dict(saved["opt"])
     second.cb.load_state_dict(saved["sched"])

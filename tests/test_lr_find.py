@@ -5,7 +5,7 @@ import pytest
 from tiny import MIXED, tiny
 from toys import Watch
 
-from cifar_fast.training.lr_finder import FEWEST, curve, find, suggestions
+from cifar_fast.training.lr_finder import FEWEST, PASSES, curve, find, suggestions
 from cifar_fast.training.prepare import prepare
 
 
@@ -43,6 +43,6 @@ def test_it_trains_at_the_resolution_and_with_the_mixing_that_training_starts_wi
 
     run.learn.add_cb(Watch(30, before_batch=look))
     found = find(run)
-    assert set(sides) == {24} and 0.5 < np.mean(mixed) < 1 and len(sides) <= FEWEST
+    assert set(sides) == {24} and 0.5 < np.mean(mixed) < 1 and len(sides) <= PASSES * FEWEST
     assert found["recipe"]["lr"] == run.recipe.lr == 0.05
     assert all(set(at) == {"lr", "loss"} for at in [*found["suggestions"].values(), found["recipe"]])

@@ -22,7 +22,10 @@ from cifar_fast.utils.seeds import rng_restored
 FEWEST = 100
 "Steps of a search: with fewer, each rate is held for too short a time to show what it does."
 
-SMOOTHING = 0.03
+PASSES = 3
+"Averaged where batches are mixed, which changes their losses more than the rate does; each has other batches."
+
+SMOOTHING = 0.05
 "Standard deviation of the Gaussian that smooths the losses, as a fraction of the search."
 
 STOP = 1.5
@@ -76,38 +79,42 @@ def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEW
     if num_it < FEWEST:
         raise ValueError(f"num_it={num_it}: a search takes at least {FEWEST} steps")
     settle_memory_format(run)
-    learn, lrs = run.learn, np.geomspace(start_lr, end_lr, num_it)
+    learn, lrs, passes = run.learn, np.geomspace(start_lr, end_lr, num_it), []
     state, epoch, opt = deepcopy(learn.model.state_dict()), learn.dls.train.next_epoch, learn.opt
     try:
         with rng_restored():
-            losses = search(run, lrs)
+            for i in range(PASSES if run.recipe.mix else 1):
+                learn.model.load_state_dict(state)
+                passes.append(search(run, lrs, i * (num_it // len(learn.dls.train) + 1)))
     finally:
         learn.model.load_state_dict(state)
         learn.opt = opt
         learn.model.zero_grad()
         learn.dls.train.set_epoch(epoch)
-    lr, loss = curve(lrs, losses)
+    steps = min(map(len, passes))
+    lr, loss = curve(lrs, np.mean([losses[:steps] for losses in passes], axis=0))
     return {"lr": lr.tolist(), "loss": loss.tolist(), "suggestions": suggestions(lr, loss),
             "recipe": point(lr, loss, run.recipe.lr)}
 
 
-def search(run: Run, lrs: np.ndarray) -> list[float]:
-    "The loss of each step, until it diverges."
+def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
+    "The loss of each step, until it diverges, on the batches of training from `first_epoch` on."
     learn, r, searching = run.learn, run.recipe, Search(lrs)
     cbs = [batch_transforms(r, learn.dls.c, run.memory_format, fraction=0.0), *precision_cbs(run.precision, run.device),
            *([GradientClip(r.clip)] if r.clip else []), searching]
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
-    learn.opt = None
+    learn.opt, learn.begin_at = None, (first_epoch, 0)
     try:
         with learn.removed_cbs(bars), learn.added_cbs(cbs), learn.no_logging():
-            learn.fit(len(lrs) // len(learn.dls.train) + 1, r.lr)
+            learn.fit(first_epoch + len(lrs) // len(learn.dls.train) + 1, r.lr)
     finally:
+        learn.begin_at = (0, 0)
         for cb in cbs:
             getattr(cb, "undo", noop)()
     return searching.losses
 
 
-def curve(lrs: np.ndarray, losses: list[float]) -> tuple[np.ndarray, np.ndarray]:
+def curve(lrs: np.ndarray, losses) -> tuple[np.ndarray, np.ndarray]:
     "Rates and smoothed losses, up to where the loss has clearly risen again. Raises ValueError where it never falls."
     steps = len(losses) - 1 if len(losses) < len(lrs) else len(losses)  # the last of a search that diverged
     if steps < len(lrs) // 4:

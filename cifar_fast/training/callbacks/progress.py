@@ -136,8 +136,8 @@ def redirected(mode: str):
 def heading(row: dict, split: str) -> str:
     "Two lines: what is measured on, and what."
     columns = [COLUMNS[c] for c in COLUMNS if c in row]
-    return (" " * 8 + "".join(f" {above.format(split):>{width}}" for above, _, width, _ in columns) + "\n   epoch"
-            + "".join(f" {below:>{width}}" for _, below, width, _ in columns))
+    above = "".join(f" {above.format(split):>{width}}" for above, _, width, _ in columns)
+    return (" " * 8 + above.rstrip() + "\n   epoch" + "".join(f" {below:>{width}}" for _, below, width, _ in columns))
 
 
 def line(row: dict, epochs: int) -> str:
