@@ -20,18 +20,18 @@ from cifar_fast.recipe import PUBLISHED_STATS, Recipe, list_recipes, load_recipe
 from cifar_fast.reporting import plots
 from cifar_fast.runs.run import train
 from cifar_fast.training.callbacks.ema import ema
-from cifar_fast.training.callbacks.mix import mixing
-from cifar_fast.training.callbacks.resize import progressive
 from cifar_fast.training.fits import constant, flat_cos, one_cycle
 from cifar_fast.training.learner import cifar_learner
-from cifar_fast.training.losses import MixedLabels, cross_entropy, focal
+from cifar_fast.training.losses import cross_entropy, focal
 from cifar_fast.training.lr_finder import find as lr_find
+from cifar_fast.training.mix import mixing
 from cifar_fast.training.optimizers import adam, adamw, muon, sgd
 from cifar_fast.training.prepare import prepare
+from cifar_fast.training.resize import progressive
 from cifar_fast.training.schedules import cosine, cyclic, one_cycle_torch, plateau, step, warmup_cosine
 
 __all__ = [
-    "A", "AlbumentationsTransform", "Budget", "MixedLabels", "PUBLISHED_STATS", "Recipe", "SeededDL", "adam",
+    "A", "AlbumentationsTransform", "Budget", "PUBLISHED_STATS", "Recipe", "SeededDL", "adam",
     "adamw", "audit", "audit_table", "cifar_learner", "cosine", "cross_entropy", "cyclic", "data_block", "ema",
     "constant", "flat_cos", "focal", "layer_table", "list_recipes", "load_export", "load_model", "load_recipe",
     "load_source", "lr_find", "make_dls", "mixing", "muon", "one_cycle", "one_cycle_torch", "override", "partial",

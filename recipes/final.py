@@ -27,6 +27,6 @@ recipe = Recipe(
     mix=partial(mixing, mixup=0.1, cutmix=0.5, mixup_alpha=0.4, cutmix_alpha=1.0, until=0.9),
     ema=partial(ema, decay=0.999, warmup=True),
     precision="auto",
-    channels_last=True,
+    channels_last="auto",
     compile="auto",
 )

@@ -1,6 +1,7 @@
 """The file of a stopped run: no code, named where it is broken, and each piece of the state that it holds."""
 
 import random
+from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +13,11 @@ from strangers import Payload
 
 from cifar_fast.training import schedules as schedule
 from cifar_fast.training.callbacks import checkpoint
-from cifar_fast.training.callbacks.checkpoint import CheckpointError, load, rng_state, set_rng_state
-from cifar_fast.training.optimizers import sgd
+from cifar_fast.training.callbacks.checkpoint import CheckpointError, load
+from cifar_fast.training.callbacks.scheduler import Scheduler
+from cifar_fast.training.optimizers import muon, sgd
+from cifar_fast.training.run_state import plain, restore_optimizer, rng_state, set_rng_state
+from cifar_fast.training.state import TrainState
 
 
 def test_a_checkpoint_runs_no_code_and_a_broken_one_is_named(tmp_path, monkeypatch):
@@ -39,16 +43,17 @@ def test_a_checkpoint_that_lacks_something_is_named(broken, capsys):
     assert {"format", *checkpoint.SAVED} == whole.keys()
     for key in checkpoint.SAVED:
         torch.save({k: v for k, v in whole.items() if k != key}, path)
-        with pytest.raises(CheckpointError, match=rf"checkpoint\.pt is no whole checkpoint: it lacks {key}; --restart"):
+        with pytest.raises(CheckpointError, match=rf"checkpoint\.pt is incomplete: it lacks {key}; --restart"):
             load(path)
     capsys.readouterr()
     assert resume(exports) == 2
-    assert "is no whole checkpoint" in capsys.readouterr().err
+    assert "is incomplete" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("spoilt", [
     {"about": 5}, {"about": {}}, {"position": "ab"}, {"position": (0, -1)}, {"rng": {}}, {"optimizer": {}},
-    {"model": {}}, {"recorder": 7}, {"callbacks": {"ema": None}}, {"epoch": None}])
+    {"model": {}}, {"recorder": 7}, {"callbacks": {"ema": None}}, {"epoch": None}, {"state": None},
+    {"state": {"rows": []}}, {"optimizer": {"state": {}, "param_groups": [{"lr": "fast"}]}}])
 def test_a_checkpoint_of_nonsense_is_named(broken, capsys, spoilt):
     exports = broken(3)
     path = exports / NAME / "running" / "checkpoint.pt"
@@ -57,6 +62,27 @@ def test_a_checkpoint_of_nonsense_is_named(broken, capsys, spoilt):
     assert resume(exports) == 2
     err = capsys.readouterr().err
     assert "checkpoint.pt" in err and "--restart" in err and "Traceback" not in err
+
+
+def damaged(saved, key, value):
+    "A copy of an optimizer's state with one entry of its first group or of a parameter's state replaced."
+    saved = deepcopy(saved)
+    entry = saved["param_groups"][0] if key in saved["param_groups"][0] else saved["state"][0]
+    entry[key] = value
+    return saved
+
+
+@pytest.mark.parametrize("key, value", [
+    ("lr", "fast"), ("lr", None), ("lr", float("nan")), ("momentum", True), ("dense", 3), ("weight_decay", [0.1]),
+    ("momentum_buffer", torch.zeros(3)), ("momentum_buffer", 7), ("other", torch.zeros(1))])
+def test_a_damaged_entry_of_the_optimizer_is_named(key, value):
+    net = torch.nn.Conv2d(3, 4, 3)
+    opt, other = muon(net.parameters(), lr=0.1), muon(net.parameters(), lr=0.1)
+    net(torch.ones(1, 3, 8, 8)).sum().backward()
+    opt.step()
+    restore_optimizer(other, opt.state_dict(), keep_hypers=False)
+    with pytest.raises(ValueError, match=rf"the optimizer's .*({key}|damaged)"):
+        restore_optimizer(other, damaged(opt.state_dict(), key, value), keep_hypers=False)
 
 
 SCHEDULES = {
@@ -74,7 +100,7 @@ def test_a_schedule_of_a_changed_recipe_catches_up(name):
     whole = Scheduled(name)
     whole.steps(23)
     late = Scheduled(name)
-    late.cb.learn.recorder.values = [[1 / 4], [1 / 8]]  # what Scheduled shows after an epoch
+    late.state.rows = [{"valid_accuracy": 1 / 4}, {"valid_accuracy": 1 / 8}]  # what Scheduled shows after an epoch
     late.cb.catch_up(2, 1, 4)
     late.done = 9
     late.steps(14)
@@ -87,10 +113,10 @@ def test_a_schedule_goes_on(name, tmp_path):
     whole.steps(23)
     first = Scheduled(name)
     first.steps(9)
-    torch.save({"sched": checkpoint.plain(first.cb.saved()), "opt": first.opt.state_dict()}, tmp_path / "x.pt")
+    torch.save({"sched": plain(first.cb.state_dict()), "opt": first.opt.state_dict()}, tmp_path / "x.pt")
     second, saved = Scheduled(name), torch.load(tmp_path / "x.pt", weights_only=True)
     second.opt.load_state_dict(saved["opt"])
-    second.cb.restore(saved["sched"])
+    second.cb.load_state_dict(saved["sched"])
     second.done = 9
     second.steps(14)
     assert first.rates + second.rates == whole.rates and len(set(whole.rates)) > 2
@@ -100,12 +126,11 @@ class Scheduled:
     "A schedule over six epochs of four steps, alone with its optimizer; accuracy falls, so that a plateau acts."
 
     def __init__(self, name):
-        self.cb, weight = getattr(schedule, name)(**SCHEDULES[name]), torch.nn.Parameter(torch.zeros(1))
+        self.state, weight = TrainState(), torch.nn.Parameter(torch.zeros(1))
+        self.cb = Scheduler(getattr(schedule, name)(**SCHEDULES[name]), self.state)
         weight.grad = torch.zeros(1)
         self.opt = sgd([weight], lr=0.1)
-        recorder = SimpleNamespace(metric_names=["epoch", "valid_accuracy"], values=[])
-        self.cb.learn = SimpleNamespace(opt=self.opt, n_epoch=6, dls=SimpleNamespace(train=range(4)), training=True,
-                                        recorder=recorder)
+        self.cb.learn = SimpleNamespace(opt=self.opt, n_epoch=6, dls=SimpleNamespace(train=range(4)), training=True)
         self.cb.before_fit()
         self.rates, self.done = [], 0
 
@@ -116,7 +141,7 @@ class Scheduled:
             self.cb.after_batch()
             self.done += 1
             if self.done % 4 == 0:
-                self.cb.learn.recorder.values = [[1 / self.done]]
+                self.state.rows.append({"valid_accuracy": 1 / self.done})
                 self.cb.after_epoch()
 
 

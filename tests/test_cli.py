@@ -209,13 +209,14 @@ def test_a_damaged_export_is_refused_by_name(trained, tmp_path, capsys, damage):
 
 
 def test_lr_find_leaves_plot_json_and_suggestions(tmp_path, capsys, digits):
-    assert main(["lr_find", "sprint", "data=digits", f"exports={tmp_path}", "--steps", "60"]) == 0
+    assert main(["lr_find", "sprint", "data=digits", f"exports={tmp_path}", "--steps", "100"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("valley", "slide", "minimum", "steep"))
-    found = json.loads((tmp_path / "sprint-digits-lr_find" / "lr_find.json").read_text())
+    assert all(name in out for name in ("valley", "slide", "minimum", "steep", "recipe   0.05"))
+    assert {p.name for p in tmp_path.iterdir()} == {"lr_find"}  # nothing beside the runs
+    found = json.loads((tmp_path / "lr_find" / "sprint-digits" / "lr_find.json").read_text())
     assert set(found["suggestions"]) == {"valley", "slide", "minimum", "steep"}
     assert all(1e-6 <= s["lr"] <= 10 for s in found["suggestions"].values())
-    assert Image.open(tmp_path / "sprint-digits-lr_find" / "lr_find.png").size[0] > 300
+    assert Image.open(tmp_path / "lr_find" / "sprint-digits" / "lr_find.png").size[0] > 300
 
 
 def test_a_recipe_trains_with_lr_find_first(tmp_path, capsys, digits):
@@ -303,7 +304,7 @@ def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, di
     (["results", "nowhere.csv", "--readme", "nowhere.md"], "no nowhere.csv yet"),
     (["copy", "final", "no\x1b[2J\nwhere/mine.py"], "no\\x1b[2J\\nwhere/mine.py: No such file"),
     (["trust", str(Path(__file__))], "is no .pkl"),
-    (["lr_find", "final", "--steps", "29"], "--steps 29: at least 30"),
+    (["lr_find", "final", "--steps", "99"], "--steps 99: a search takes at least 100"),
     (["lr_find", "final", "--start", "5", "--end", "1"], "--start 5 --end 1"),
     (["lr_find", "final", "--start", "nan"], "--start nan"),
     (["lr_find", "final", "--end", "inf"], "finite"),

@@ -5,6 +5,8 @@ from functools import partial
 
 import pytest
 import torch
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
 from torch import nn
 from toys import Watch, equal, state, toy
 
@@ -62,12 +64,68 @@ def test_norms_and_biases_may_go_without_decay(name):
         assert torch.equal(v, before[k]) is (v.ndim == 1), k
 
 
-def test_both_groups_follow_the_schedule():
+def test_all_groups_follow_the_schedule():
     learn, _ = toy(opt=partial(optimizers.sgd, weight_decay=0.1, decay_norms=False))
     rates = []
-    learn.fit_one_cycle(2, 0.5, cbs=[Watch(1, before_step=lambda at: rates.append([h["lr"] for h in at.opt.hypers]))])
+    learn.fit_one_cycle(2, 0.5, cbs=[Watch(1, before_step=lambda at: rates.append(of_torch(at, "lr")))])
     assert len(rates) == 8 and all(a == b for a, b in rates) and max(a for a, _ in rates) == pytest.approx(0.5)
-    assert [h["wd"] for h in learn.opt.hypers] == [0.1, 0.0]  # fastai sets none of its own
+    assert of_torch(learn, "weight_decay") == [0.1, 0.0]  # fastai sets none of its own
+    learn.opt.set_hyper("wd", 0.3)
+    assert of_torch(learn, "weight_decay") == [0.3, 0.0]
+
+
+def of_torch(learn, key):
+    return [group[key] for group in learn.opt.opt.param_groups]
+
+
+# ---------------------------------------------------------------- a splitter's groups
+
+ALL = {"sgd": dict(decay_norms=False, weight_decay=0.1), "adam": dict(decay_norms=False, weight_decay=0.1),
+       "adamw": dict(decay_norms=False), "muon": {}}
+
+
+def split_learner(name):
+    "Convolutions, norm and classifier in two groups of a splitter; images of noise."
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3)),
+                        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)))
+    batches = [(torch.randn(4, 3, 8, 8), torch.randint(0, 2, (4,))) for _ in range(3)]
+    learn = Learner(DataLoaders(batches, batches[:1]), net, loss_func=nn.CrossEntropyLoss(), lr=0.1,
+                    opt_func=partial(getattr(optimizers, name), **ALL[name]), train_bn=False,
+                    splitter=lambda m: [list(part.parameters()) for part in m])
+    learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__ == "ProgressCallback"])
+    learn.logger = lambda *_: None
+    return learn
+
+
+def test_all_optimizers_are_split():
+    assert set(ALL) == set(optimizers.__all__)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_frozen_groups_do_not_move_and_thawed_ones_do(name):
+    learn = split_learner(name)
+    learn.freeze()
+    assert len(learn.opt.param_lists) == len(learn.opt.hypers) == 2 and learn.opt.frozen_idx == 1
+    before = {k: p.detach().clone() for k, p in learn.model.named_parameters()}
+    learn.fit(1)
+    assert {k[0] for k, p in learn.model.named_parameters() if not torch.equal(p, before[k])} == {"1"}
+    learn.unfreeze()
+    learn.fit(1)
+    assert all(not torch.equal(p, before[k]) for k, p in learn.model.named_parameters())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_slice_gives_each_group_of_the_splitter_its_rate(name):
+    learn, peaks = split_learner(name), []
+    learn.fit_one_cycle(2, slice(0.01, 0.1), cbs=[Watch(1, before_step=lambda at: peaks.append(of_torch(at, "lr")))])
+    first = set(map(id, learn.model[0].parameters()))
+    rates = {id(group["params"][0]) in first: max(step[i] for step in peaks)
+             for i, group in enumerate(learn.opt.opt.param_groups)}
+    assert len(learn.opt.opt.param_groups) > 2
+    assert rates[True] == pytest.approx(rates[False] / 10, rel=1e-6)
+    assert [h["lr"] for h in split_learner(name).opt_func(learn.splitter(learn.model), lr=slice(0.01, 0.1)).hypers
+            ] == pytest.approx([0.01, 0.1])
 
 
 def convolutions():

@@ -11,7 +11,8 @@ from toys import Watch, equal, state
 
 from cifar_fast.recipe import RecipeError
 from cifar_fast.training.callbacks.precision import choose_precision
-from cifar_fast.training.prepare import fit, prepare
+from cifar_fast.training.fit import fit
+from cifar_fast.training.prepare import prepare
 from cifar_fast.utils.device import choose_device
 
 

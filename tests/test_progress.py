@@ -14,6 +14,7 @@ from strangers import CARD
 from cifar_fast.cli.main import main
 from cifar_fast.training.callbacks import progress
 from cifar_fast.training.callbacks.progress import Progress, choose_mode, duration, heading, line
+from cifar_fast.training.state import TrainState
 from cifar_fast.utils.terminal import accuracy_curves, whole_ticks
 
 ROW = {"epoch": 3, "train_loss": 1.2345, "train_accuracy": 0.5, "valid_loss": 12.5, "valid_accuracy": 1.0,
@@ -21,15 +22,16 @@ ROW = {"epoch": 3, "train_loss": 1.2345, "train_accuracy": 0.5, "valid_loss": 12
 
 
 def test_a_line_fits_a_narrow_terminal_and_stands_under_its_heading():
-    text, head = line(ROW, 200) + " *", heading(ROW)
+    text, (above, head) = line(ROW, 200) + " *", heading(ROW, "held-out").splitlines()
     assert len(text) <= 80
-    assert [len(head[:m.end()]) for m in re.finditer(r"\S+(?: acc)?", head)][1:] == \
+    assert above.split() == ["train"] * 2 + ["held-out"] * 3
+    assert [len(head[:m.end()]) for m in re.finditer(r"(?:EMA )?\S+", head)][1:] == \
         [len(text[:m.end()]) for m in re.finditer(r"\S+", text)][1:-1]
 
 
 def test_columns_that_a_run_lacks_are_left_out():
     row = {k: v for k, v in ROW.items() if not k.startswith("valid")}
-    assert "v.acc" not in heading(row) and "100.00%" not in line(row, 3)
+    assert "held-out" not in heading(row, "held-out") and "100.00%" not in line(row, 3)
 
 
 @pytest.mark.parametrize("seconds, said", [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (3600, "60 min"),
@@ -69,12 +71,14 @@ def test_quiet_leaves_the_result(tmp_path, capsys):
 def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(progress.EVERY, "lines", 0)
     code, out, _ = run(tmp_path, capsys, "target=0.999")
-    assert re.search(r"epoch 1/2, batch 2/3: loss \d\.\d{3}, acc \d+\.\d%, lr 0\.01, \d+ img/s, \d+ s left", out)
-    assert out.count("v.acc") == 1 and len(re.findall(r"^ +[12]/2 ", out, re.M)) == 2 and "\r" not in out
+    assert re.search(r"epoch 1/2, batch 2/3: train loss \d\.\d{3}, train acc \d+\.\d%, lr 0\.01, \d+ img/s, \d+ s left",
+                     out)
+    assert len(re.findall("^ +train +train +test +test$", out, re.M)) == 1
+    assert len(re.findall(r"^ +[12]/2 ", out, re.M)) == 2 and "\r" not in out
     best = [text for text in out.splitlines() if text.endswith(" *")]
     assert best and best[0].startswith("   1/2")
     starred = int(best[-1].split("/")[0])
-    assert re.search(rf"^\* the best so far: in the end epoch {starred}, \d+\.\d\d%$", out, re.M)
+    assert re.search(rf"^\* best so far; of all epoch {starred}: test accuracy \d+\.\d\d%$", out, re.M)
     assert "accuracy (%)" in out and "- target 99.9%" in out  # drawn at the end, with this run's own target
     assert max(map(len, out.split("accuracy (%)")[0].splitlines()[1:])) <= 80
 
@@ -122,25 +126,26 @@ def test_a_bar_on_a_terminal(tmp_path):
     os.close(ours)
     text = shown.decode()
     assert child.wait() == 0
-    assert re.search(r"epoch 1/1 +\d+%\|.*\| \d+/12, loss \d\.\d{3}, acc .*, lr 0\.01", text)
+    assert re.search(r"epoch 1/1 +\d+%\|.*\| 12/12, train loss \d\.\d{3}, train acc .*, lr 0\.01", text)
     assert "\n   1/1 " in text.replace("\r", "") or "   1/1 " in text
 
 
 @pytest.mark.parametrize("rows, said", [
-    ([{"epoch": 1, "valid_accuracy": 0.5}], "epoch 1, 50.00%"),
-    ([{"epoch": 1, "valid_accuracy": 0.5}, {"epoch": 2, "valid_accuracy": 0.5}], "epoch 1, 50.00%"),
-    ([{"epoch": 1}, {"epoch": 2, "valid_accuracy": 0.4}], "epoch 2, 40.00%"),  # resumed with another column
+    ([{"epoch": 1, "valid_accuracy": 0.5}], "epoch 1: test accuracy 50.00%"),
+    ([{"epoch": 1, "valid_accuracy": 0.5}, {"epoch": 2, "valid_accuracy": 0.5}], "epoch 1: test accuracy 50.00%"),
+    ([{"epoch": 1}, {"epoch": 2, "valid_accuracy": 0.4}],  # resumed with another column
+     "epoch 2: test accuracy 40.00%"),
     ([{"epoch": 1}, {"epoch": 2}], None)])
 def test_the_star_is_explained_where_one_stands(capsys, rows, said):
-    p = Progress("lines")
-    p.column, shown = "valid_accuracy", []
-    p.learn = SimpleNamespace(history=SimpleNamespace(rows=shown), n_epoch=2)
+    state = TrainState()
+    p = Progress(state, "test", "lines")
+    p.learn = SimpleNamespace(n_epoch=2)
     for row in rows:
-        shown.append(row)
+        state.rows.append(row)
         p.after_epoch()
     p.after_fit()
     out = capsys.readouterr().out
-    assert (f"* the best so far: in the end {said}" in out) if said else "*" not in out
+    assert (f"* best so far; of all {said}" in out) if said else "*" not in out
 
 
 @pytest.mark.parametrize("args, on", [(["valid=100"], "held-out"), ([], "test")])
@@ -152,7 +157,7 @@ def test_json_ends_with_the_result_whatever_it_was_measured_on(tmp_path, capsys,
 
 
 def test_a_stopped_run_leaves_no_bar():
-    p = Progress("bars")
+    p = Progress(TrainState(), mode="bars")
     p.bar = progress.tqdm(total=3, disable=True)
     p.undo()
     assert p.bar is None

@@ -94,7 +94,8 @@ def test_reproductions_alone_select_on_test(name):
     ("lr=0.02", "lr", 0.02), ("lr=1e-3", "lr", 0.001), ("valid=0.1", "valid", 0.1), ("valid=500", "valid", 500),
     ("name=mine", "name", "mine"), ("data=/tmp/a=b", "data", "/tmp/a=b"), ("exports=x y", "exports", "x y"),
     ("drop_last=false", "drop_last", False), ("drop_last=Off", "drop_last", False), ("tta=no", "tta", False),
-    ("channels_last=0", "channels_last", False), ("channels_last=YES", "channels_last", True),
+    ("channels_last=AUTO", "channels_last", "auto"), ("channels_last=0", "channels_last", False),
+    ("channels_last=YES", "channels_last", True),
     ("precision=bf16", "precision", "bf16"), ("keep=best", "keep", "best"), ("compile=auto", "compile", "auto"),
     ("on_error=refuse", "on_error", "refuse"), ("validate_on=test", "validate_on", "test"), ("mix=none", "mix", None),
     ("workers=2", "workers", 2), ("workers=auto", "workers", None), ("ema=None", "ema", None),
@@ -249,9 +250,9 @@ def test_what_the_messages_recommend_works(changes):
 
 
 def test_callables_without_partial_are_checked_too():
-    from cifar_fast.training.callbacks.mix import mixing
     from cifar_fast.training.fits import one_cycle
     from cifar_fast.training.losses import focal
+    from cifar_fast.training.mix import mixing
     from cifar_fast.training.schedules import plateau
 
     base = sprint("valid=0.1")
@@ -260,7 +261,7 @@ def test_callables_without_partial_are_checked_too():
     with pytest.raises(RecipeError, match="mix=mixing needs a loss"):
         check(replace(base, mix=mixing, loss=focal))
     assert override(replace(base, fit=one_cycle), ["fit.pct_start=0.5"]).fit.keywords == {"pct_start": 0.5}
-    assert describe(replace(base, mix=mixing))["mix"] == "cifar_fast.training.callbacks.mix.mixing"
+    assert describe(replace(base, mix=mixing))["mix"] == "cifar_fast.training.mix.mixing"
 
 
 # ---------------------------------------------------------------- names and files

@@ -10,10 +10,9 @@ import torch
 from tiny import MIXED, tiny, trained
 from toys import Watch, equal, state
 
-from cifar_fast.training.callbacks.ema import EMA
-from cifar_fast.training.callbacks.history import History
-from cifar_fast.training.lr_finder import find
-from cifar_fast.training.prepare import fit, prepare
+from cifar_fast.training.fit import fit
+from cifar_fast.training.lr_finder import FEWEST, find
+from cifar_fast.training.prepare import prepare
 from cifar_fast.utils.seeds import derive, rng_restored, seed_everything
 
 
@@ -21,7 +20,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(base):
     torch.manual_seed(99)  # what went before does not matter
     again = trained(tiny(*MIXED))
     assert equal(base.weights, again.weights)
-    assert equal(state(base.cbs[EMA].average.module), state(again.cbs[EMA].average.module))
+    assert equal(state(base.ema), state(again.ema))
     shown = [c for c in base.frame if c not in ("seconds", "images_per_second")]
     assert base.frame[shown].equals(again.frame[shown])
 
@@ -38,7 +37,7 @@ def test_another_seed_gives_other_weights(base):
 def test_training_learns(base):
     first, last = base.frame.iloc[0], base.frame.iloc[-1]
     assert last["train_loss"] < first["train_loss"] and last["valid_accuracy"] > 0.13
-    assert base.frame["epoch"].tolist() == [1, 2] and len(base.cbs[History].steps) == 16
+    assert base.frame["epoch"].tolist() == [1, 2] and base.state.step == 16 and base.state.epoch == 2
     assert base.run.learn.loss_func.reduction == "mean"
 
 
@@ -82,7 +81,7 @@ def test_training_after_lr_find_equals_training_without_it(base, tmp_path, monke
     learn, train = run.learn, run.learn.dls.train
     seed_everything(77)
     before, weights, callbacks = random_states(), state(learn.model), set(learn.cbs)
-    found = find(run, num_it=40)
+    found = find(run)
     assert len(found["lr"]) == len(found["loss"]) > 20 and len(set(found["loss"])) > 20  # it did train
     assert set(found["suggestions"]) == {"valley", "slide", "minimum", "steep"}
     assert states_equal(before, random_states())
@@ -95,7 +94,7 @@ def test_training_after_lr_find_equals_training_without_it(base, tmp_path, monke
     # And in the middle of things: the optimizer with its momentum stays, and the next epoch is the one it was.
     opt, weights, epoch = learn.opt, state(learn.model), train.next_epoch
     before = optimizer_state(learn)
-    find(run, num_it=40)
+    find(run)
     after = optimizer_state(learn)
     assert learn.opt is opt and train.next_epoch == epoch == 2 and equal(weights, learn.model.state_dict())
     assert before["param_groups"] == after["param_groups"]
@@ -115,14 +114,14 @@ def test_lr_find_that_breaks_leaves_no_trace_either(digits, tmp_path, monkeypatc
 
     run.learn.add_cb(watch := Watch(5, after_pred=break_off))
     with pytest.raises(KeyboardInterrupt):
-        find(run, num_it=40)
+        find(run)
     run.learn.remove_cb(watch)
     assert equal(weights, run.learn.model.state_dict()) and states_equal(before, random_states())
     assert run.learn.opt is None and not torch.is_autocast_enabled("cpu")
-    assert not [cb for cb in run.learn.cbs if type(cb).__name__ in ("LRFinder", "Autocast", "PlainBatch", "Mixing")]
+    assert not [cb for cb in run.learn.cbs if type(cb).__name__ in ("Search", "Autocast", "BatchTransforms")]
 
 
-@pytest.mark.parametrize("steps", [5, 20, 29])
+@pytest.mark.parametrize("steps", [5, 60, FEWEST - 1])
 def test_too_few_steps_for_lr_find(steps):
     with pytest.raises(ValueError, match=f"num_it={steps}"):
         find(SimpleNamespace(learn=None), num_it=steps)

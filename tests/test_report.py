@@ -268,19 +268,21 @@ def test_the_sheet_shows_what_the_net_is_given(left, digits):
 
     from cifar_fast.data.block import make_dls
     from cifar_fast.data.sources import load_source
-    from cifar_fast.training.callbacks.augmented_batch import captions, pixels
-    from cifar_fast.training.losses import MixedLabels
+    from cifar_fast.training.callbacks.augmented_batch import Sample, captions
 
     source = load_source("digits")
     dls = make_dls(source, valid=0, bs=16)
     dls.train.set_epoch(0)
     x, y = dls.train.one_batch()
-    shown = np.stack(pixels(dls, x))
+    sample = Sample(dls)
+    sample.add(x, y, "none")
+    (_, images, labels), = sample.rows()
+    shown = np.stack(images)
+    assert labels == [source.vocab[int(i)] for i in y]
     known = {image.tobytes() for image in source.train.images}
     assert all(image.tobytes() in known for image in shown)
-    shares = torch.tensor([0.7, 0.4])
-    mixed = MixedLabels((torch.tensor([0, 1]), torch.tensor([1, 1])), (shares, 1 - shares))
-    assert captions(mixed, 2, ["x", "y"]) == ["x 70%\ny 30%", "y 100%"]
+    mixed = torch.tensor([[0.1, 0.7, 0.2], [0.0, 0.0, 1.0]])
+    assert captions(mixed, ["w", "x", "y"]) == ["x 70%\ny 20%", "y 100%"]
 
 
 def test_the_readme_s_figures_are_of_committed_runs():

@@ -9,6 +9,7 @@ from torch import nn
 
 from cifar_fast.all import override, progressive
 from cifar_fast.recipe import RecipeError, check, load_recipe
+from cifar_fast.training.batch_transforms import BatchTransforms
 
 
 class Sizes(Callback):
@@ -27,7 +28,7 @@ def sizes(epochs=5, side=32, **kw):
     learn = Learner(DataLoaders(batches, batches[:1]), net, loss_func=nn.CrossEntropyLoss())
     learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__ == "ProgressCallback"])
     learn.logger = lambda *_: None
-    learn.fit(epochs, cbs=[progressive(**kw), watch := Sizes()])
+    learn.fit(epochs, cbs=[BatchTransforms([progressive(**kw)], classes=2), watch := Sizes()])
     return watch.seen
 
 
@@ -47,8 +48,8 @@ def test_images_are_never_enlarged():
 
 @pytest.mark.parametrize("change, told", [
     ("resize.size=4", "resize.size=4: expected at least 8"),
-    ("resize.until=1", "resize.until=1: expected a part of the run"),
-    ("resize.until=-0.5", "resize.until=-0.5: expected a part of the run"),
+    ("resize.until=1", "resize.until=1: expected a fraction of training"),
+    ("resize.until=-0.5", "resize.until=-0.5: expected a fraction of training"),
 ])
 def test_values_that_cannot_work(change, told):
     with pytest.raises(RecipeError, match=told):

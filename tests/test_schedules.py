@@ -14,6 +14,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from cifar_fast.recipe import list_recipes, load_recipe, override, recipes_dir
 from cifar_fast.runs.dryrun import preview
 from cifar_fast.training import schedules as schedule
+from cifar_fast.training.callbacks.scheduler import Scheduler
+from cifar_fast.training.state import TrainState
 
 PUBLISHED = recipes_dir() / "published"
 
@@ -41,7 +43,7 @@ def after_epochs(recipe, steps, **kw):
 
 def every_step(recipe, steps):
     "(rate, momentum) of each step; the recipe's schedule and optimizer alone, without the Learner around them."
-    cb, weight = recipe.sched(), torch.nn.Parameter(torch.zeros(1))
+    cb, weight = Scheduler(recipe.sched(), TrainState()), torch.nn.Parameter(torch.zeros(1))
     opt = recipe.opt([weight], lr=recipe.lr)
     cb.learn = SimpleNamespace(opt=opt, n_epoch=recipe.epochs, dls=SimpleNamespace(train=range(steps)), training=True)
     cb.before_fit()

@@ -7,19 +7,24 @@ import torch
 from safetensors.torch import load_file
 from strangers import CARD
 from tiny import tiny, trained
-from toys import Watch, equal, state, toy
+from toys import Watch, equal, toy
+from toys import state as weights_of
 
 from cifar_fast.audit import AuditError, Budget
 from cifar_fast.export.card import BestEpoch, Metrics, Seconds
 from cifar_fast.export.measure import make_card
 from cifar_fast.export.summary import result_text
 from cifar_fast.models import ModelError
-from cifar_fast.training.callbacks.ema import EMA, ema
-from cifar_fast.training.callbacks.stopping import KeepBest, Patience, Target
+from cifar_fast.training import fit as fit_module
+from cifar_fast.training.callbacks.ema import ema
+from cifar_fast.training.callbacks.history import History
+from cifar_fast.training.callbacks.stopping import Patience, Target
 from cifar_fast.training.prepare import BudgetError, prepare
+from cifar_fast.training.state import TrainState
 
 
-def test_the_average_follows_its_definition(digits):
+def test_the_average_follows_its_definition(digits, monkeypatch):
+    monkeypatch.setattr(fit_module, "YOUNG", 0)  # batch norm's statistics are averaged too, and not computed anew
     shadow, steps = {}, []
 
     def follow(learn):
@@ -30,15 +35,15 @@ def test_the_average_follows_its_definition(digits):
             shadow[k] = 0.5 * shadow[k] + 0.5 * v if mean else v.clone()
 
     done = trained(tiny("epochs=1", "ema=ema", "ema.decay=0.5"), Watch(8, after_step=follow))
-    average = state(done.cbs[EMA].average.module)
-    assert len(steps) == 8 == done.cbs[EMA].updates
+    average = weights_of(done.ema)
+    assert len(steps) == 8 == done.state.step
     for k, v in average.items():
         assert torch.allclose(v, shadow[k], atol=1e-6), k
     assert not equal(average, done.weights)
 
 
 def test_the_average_is_measured_and_exported(base):
-    run, average = base.run, base.cbs[EMA].average.module
+    run, average = base.run, base.ema
     assert not equal(base.weights, average.state_dict())
     last = base.frame.iloc[-1]
     for net, column in ((run.learn.model, "valid_accuracy"), (average, "valid_ema_accuracy")):
@@ -46,8 +51,8 @@ def test_the_average_is_measured_and_exported(base):
         with torch.no_grad():
             right = [(net(x.as_subclass(torch.Tensor)).argmax(1) == y).float() for x, y in run.learn.dls.valid]
         assert float(torch.cat(right).mean()) == pytest.approx(last[column])
-    card, said = make_card(run.recipe, run, list(base.cbs.values()), 1.0)
-    assert equal(state(average), run.learn.model.state_dict())  # swapped in
+    card, said = make_card(run.recipe, run, base.fitted)
+    assert equal(weights_of(average), run.learn.model.state_dict())  # swapped in
     assert 0 <= card.metrics.accuracy_without_ema <= 1 and sum(card.mixed.values()) == 16
 
 
@@ -70,23 +75,23 @@ def test_keep_best_restores_the_best_epoch(digits, tmp_path, averaged):
 
     def spoil(learn):
         if learn.epoch == learn.n_epoch - 1:
-            for module in [learn.model, *([learn.ema.average.module] if averaged else [])]:
+            for module in [learn.model, *([learn.ema.module] if averaged else [])]:
                 for p in module.parameters():
                     p.data.zero_()
 
     def snap(learn):
-        snaps.append(state(learn.model))
-        averages.append(state(learn.ema.average.module) if averaged else snaps[-1])
+        snaps.append(weights_of(learn.model))
+        averages.append(weights_of(learn.ema.module) if averaged else snaps[-1])
 
     done = trained(tiny("epochs=3", "keep=best", *([] if averaged else ["ema=none"])),
                    Watch(5, after_train=spoil), Watch(58, after_epoch=snap), folder=tmp_path)
     best = int(done.frame["valid_ema_accuracy" if averaged else "valid_accuracy"].idxmax())  # of what is exported
     assert len(snaps) == 3 and best < 2  # the last epoch was spoilt
-    assert done.cbs[KeepBest].epoch_of_best == best
+    assert done.state.best["epoch"] == best + 1
     assert equal(done.weights, snaps[best]) and not equal(done.weights, snaps[2])
     assert equal(load_file(tmp_path / "best.safetensors"), averages[best])
     if averaged:
-        assert equal(state(done.cbs[EMA].average.module), averages[best])
+        assert equal(weights_of(done.ema), averages[best])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.safetensors", "history.csv"]
 
 
@@ -95,7 +100,8 @@ def test_patience_counts_epochs_without_a_new_best(patience, epochs):
     values = [0.1, 0.3, 0.3, 0.4, 0.2, 0.4, 0.6, 0.1]
     learn, _ = toy(values)
     ran = []
-    learn.fit(8, cbs=[Patience(patience), Watch(1, before_epoch=lambda at: ran.append(at.epoch))])
+    state, count = TrainState(), Watch(1, before_epoch=lambda at: ran.append(at.epoch))
+    learn.fit(8, cbs=[History(state), Patience(state, patience), count])
     assert len(ran) == epochs
 
 
@@ -103,7 +109,8 @@ def test_patience_counts_epochs_without_a_new_best(patience, epochs):
 def test_target_stops_once_it_is_reached(target, epochs, capsys):
     learn, _ = toy([0.1, 0.3, 0.5, 0.2])
     ran = []
-    learn.fit(4, cbs=[Target(target), Watch(1, before_epoch=lambda at: ran.append(at.epoch))])
+    state, count = TrainState(), Watch(1, before_epoch=lambda at: ran.append(at.epoch))
+    learn.fit(4, cbs=[History(state), Target(state, target), count])
     assert len(ran) == epochs
     assert ("has reached the target" in capsys.readouterr().out) is (target < 0.9)
 
@@ -111,7 +118,7 @@ def test_target_stops_once_it_is_reached(target, epochs, capsys):
 def test_a_run_stopped_by_its_target_keeps_its_record(digits, tmp_path):
     done = trained(tiny("epochs=5", "target=0.01", "patience=3", "keep=best", "fit=constant", "sched=plateau"),
                    folder=tmp_path)
-    assert len(done.frame) == 1 and done.cbs[KeepBest].epoch_of_best == 0
+    assert len(done.frame) == 1 and done.state.best["epoch"] == 1
     assert (tmp_path / "history.csv").read_text().count("\n") == 2
     assert (tmp_path / "best.safetensors").exists()
 

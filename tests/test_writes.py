@@ -27,6 +27,7 @@ from cifar_fast.reporting import plots
 from cifar_fast.reporting.results.store import ResultsError, add_row, leave_row
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.callbacks.history import History
+from cifar_fast.training.state import TrainState
 from cifar_fast.utils import files
 
 CARD = Card(arch="cifar_sprint", vocab=list("ab"), normalize=Normalization(mean=[0.5] * 3, std=[0.25] * 3))
@@ -39,13 +40,13 @@ def checkpoint(folder, version):
                                smooth_loss=SimpleNamespace(count=0, val=torch.zeros(()), value=0.0))
     cb.learn = SimpleNamespace(model=net, opt=torch.optim.SGD(net.parameters(), 0.1), cbs=[], recorder=recorder,
                                train_iter=0, pct_train=0.0, dls=SimpleNamespace(train=[]))
+    cb.history = History(TrainState())
     cb.save(1, 0)
 
 
 def history(folder, version):
-    cb = History(folder / "history.csv")
-    cb.rows = [{"epoch": i, "version": version} for i in range(3000)]
-    cb.write()
+    state = TrainState(rows=[{"epoch": i, "version": version} for i in range(3000)])
+    History(state, path=folder / "history.csv").write()
 
 
 def export(folder, version):

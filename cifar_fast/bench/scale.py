@@ -81,7 +81,7 @@ def parameters_axis(run: Run, rounds: int) -> list[dict]:
 
 def bare(run: Run, widths: tuple[int, ...]) -> BareLoop:
     net = timm.create_model(FLAGSHIP, num_classes=10, widths=widths).to(run.device)
-    return BareLoop(net, run.recipe, run.precision, run.recipe.channels_last)
+    return BareLoop(net, run.recipe, run.precision, run.memory_format)
 
 
 def same(run: Run, side: int):

@@ -1,7 +1,7 @@
-"""step: seconds a step in Learner.fit, against the same net, optimizer and loss in a bare loop on the same batches.
+"""step: seconds per step in Learner.fit, against the same model, optimizer and loss in a bare loop on the same batches.
 
-First as `train` does it, with everything that recipe final adds: mixing, weight averaging, metric, Recorder, history.
-Then without mixing and averaging, which are work the bare loop leaves undone: what fastai and our callbacks cost.
+First as a run fits it, with everything that recipe final adds: mixing, weight averaging, metric, Recorder, history.
+Then without mixing and averaging, which the bare loop does not do: what fastai and our callbacks cost.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ BAR = Bar(must=1.10, goal=1.03, at_most=True)
 def measure(rounds: int) -> dict:
     recipe = load_recipe(RECIPE)
     run, light = prepared(recipe), prepared(replace(recipe, mix=None, ema=None))
-    note(f"step: {recipe.name} on {run.device} in {run.precision}, {'compiled' if run.compiled else 'eager'}")
+    light.memory_format = run.memory_format
+    note(f"step: {recipe.name} on {run.device} in {run.precision}, {run.memory_format}, "
+         f"{'compiled' if run.compiled else 'eager'}")
     steps = steps_of(run.device)
     fed = batches(run, steps + 1)  # one more, with which each fit warms up
-    loop = BareLoop(copy.deepcopy(run.learn.model).to(run.device), recipe, run.precision, recipe.channels_last,
+    loop = BareLoop(copy.deepcopy(run.learn.model).to(run.device), recipe, run.precision, run.memory_format,
                     run.compiled)
     bare = plain(fed)
     values = alternate({
@@ -39,14 +41,14 @@ def measure(rounds: int) -> dict:
     torch.compiler.reset()  # the next benchmark compiles for itself
     against = "the bare loop"
     return {"comparisons": {
-        f"{recipe.name} as train fits it": compare(values["fit"], values["bare"], "s/step", BAR, against),
+        f"{recipe.name} as a run fits it": compare(values["fit"], values["bare"], "s/step", BAR, against),
         "without mixing and averaging": compare(values["light"], values["bare"], "s/step", BAR, against),
     }, "notes": [f"{steps} steps a turn, batches of {recipe.bs}; {run.device} {run.precision}, "
-                 f"{'compiled' if run.compiled else 'eager'}"]}
+                 f"{run.memory_format}, {'compiled' if run.compiled else 'eager'}"]}
 
 
 def fitted(run: Run, fed: Batches) -> float:
-    "Seconds a step of a fit on these batches, from the end of its first step to that of its last."
+    "Seconds per step of a fit on these batches, from the end of its first step to that of its last."
     run.learn.dls = DataLoaders(fed, Batches(), device=run.device)
     with run.learn.no_bar():
         return seconds_a_step(run, len(fed) - 1)[0]

@@ -1,8 +1,9 @@
-"""train: images a second of recipe final the way it chooses to run here, against the fastest of eight ways.
+"""train: images per second of recipe final the way it chooses to run here, against the other ways.
 
-fp32 or bf16, contiguous or channels_last, eager or compiled: bare steps of the same net on the same batches in all of
-them. A way that cannot work here, or is hopelessly slow, is listed with the reason. The data path, measured in the
-same rounds, shows whether data or step is the bottleneck.
+First the fit itself, with mixing and averaging, in the memory format it chose and in the other one. Then bare steps of
+the same model on the same batches in eight ways: fp32 or bf16, contiguous or channels_last, eager or compiled. A way
+that cannot work here, or is hopelessly slow, is listed with the reason. The data path, measured in the same rounds,
+shows whether data or step is the bottleneck.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import NamedTuple
 
 import torch
 
+from cifar_fast.bench.step import fitted
 from cifar_fast.bench.timing import Bar, Side, alternate, compare, note, rate, seconds
 from cifar_fast.bench.workload import BareLoop, batches, forever, plain, prepared, steps_of
 from cifar_fast.training.callbacks.compiling import why_not
 from cifar_fast.training.prepare import Run
+from cifar_fast.training.state import MEMORY_FORMATS
 
 RECIPE = "final"
 BAR = Bar(must=0.95, goal=1.0)
@@ -31,22 +34,21 @@ class Way(NamedTuple):
     "How a step is run."
 
     precision: str
-    channels_last: bool
+    memory_format: str
     compiled: bool
 
     def __str__(self):
-        return (f"{self.precision} {'channels_last' if self.channels_last else 'contiguous'} "
-                f"{'compiled' if self.compiled else 'eager'}")
+        return f"{self.precision} {self.memory_format} {'compiled' if self.compiled else 'eager'}"
 
 
 def measure(rounds: int) -> dict:
     run = prepared(RECIPE)
-    own = Way(run.precision, run.recipe.channels_last, run.compiled)
-    eight = [Way(*w) for w in product(("fp32", "bf16"), (False, True), (False, True))]
+    own = Way(run.precision, run.memory_format, run.compiled)
+    eight = [Way(*w) for w in product(("fp32", "bf16"), MEMORY_FORMATS, (False, True))]
     fed = plain(batches(run, 4))
     sides, left_out = ready(run, own, list(dict.fromkeys([*eight, own])), fed)  # an old GPU chooses fp16
     note(f"train: {len(sides)} ways and the data path, {rounds} rounds")
-    values = alternate({**sides, DATA: data_path(run)}, rounds)
+    values = alternate({**sides, DATA: data_path(run), **fits(run)}, rounds)
     torch.compiler.reset()  # what was compiled for the eight is of no more use
     return {"comparisons": compared(own, values), "tables": {"images/s": table(values, left_out, own)},
             "notes": [bottleneck(values[own], values[DATA], run.recipe.workers)]}
@@ -76,7 +78,7 @@ def unfit(run: Run, ways: list[Way], fed) -> dict[Way, str]:
     "The ways that are not worth trying, with the reason."
     compiler, reasons = why_not(run.device), {}
     small = [(x[:SMALL], y[:SMALL]) for x, y in fed]
-    base = min(probe(run, Way("fp32", False, False), small) for _ in range(2))
+    base = min(probe(run, Way("fp32", "contiguous", False), small) for _ in range(2))
     for way in ways:
         if way.compiled and compiler:
             reasons[way] = f"torch.compile does not work here ({compiler})"
@@ -104,22 +106,39 @@ def data_path(run: Run) -> Side:
     return rate(count * run.recipe.bs, lambda: list(islice(fed, count)))
 
 
+def fits(run: Run) -> dict[str, Side]:
+    "Images per second of a whole fit in each memory format, by the name of the format."
+    run, steps = prepared(run.recipe), steps_of(run.device)
+    fed = batches(run, steps + 1)  # one more, with which each fit warms up
+
+    def side(memory_format):
+        run.memory_format = memory_format
+        return run.recipe.bs / fitted(run, fed)
+    return {name: partial(side, name) for name in MEMORY_FORMATS}
+
+
 def compared(own: Way, values: dict) -> dict:
-    ways = [w for w in values if w != DATA]
-    best = max(ways, key=lambda w: median(values[w]))
-    return {f"{RECIPE} as it runs here ({own})": compare(values[own], values[best], "images/s", BAR, f"{best}"),
+    best = max(ways_of(values), key=lambda w: median(values[w]))
+    other = next(name for name in MEMORY_FORMATS if name != own.memory_format)
+    return {f"fit of {RECIPE} ({own})": compare(values[own.memory_format], values[other], "images/s", BAR,
+                                               f"the fit in {other}"),
+            f"{RECIPE} as it runs here ({own})": compare(values[own], values[best], "images/s", BAR, f"{best}"),
             "data path against the step": compare(values[DATA], values[own], "images/s", against=f"{own}")}
+
+
+def ways_of(values: dict) -> dict[Way, list[float]]:
+    return {way: v for way, v in values.items() if isinstance(way, Way)}
 
 
 def table(values: dict, left_out: dict[Way, str], own: Way) -> list[dict]:
     rows = [{"way": f"{w}{' (its own choice)' if w == own else ''}", "median": round(median(v)),
-             "min": round(min(v)), "max": round(max(v)), "note": ""} for w, v in values.items() if w != DATA]
+             "min": round(min(v)), "max": round(max(v)), "note": ""} for w, v in ways_of(values).items()]
     return rows + [{"way": f"{w}", "median": None, "min": None, "max": None, "note": why}
                    for w, why in left_out.items()]
 
 
 def bottleneck(step: list[float], data: list[float], workers: int) -> str:
-    "In words, from images/s of both; without workers they take turns, with workers the slower one decides."
+    "As text, from images/s of both; without workers they take turns, with workers the slower one decides."
     s, d = median(step), median(data)
     which, share = ("data", s / (s + d)) if d < s else ("the step", d / (s + d))
     return (f"{which} is the bottleneck: {d:,.0f} images/s of data, {s:,.0f} of steps; with {workers} workers "

@@ -1,8 +1,9 @@
-"""What the benchmarks that train work on: a recipe on random images, and a bare loop to hold against the Learner."""
+"""What the benchmarks that train use: a recipe on random images, and a bare loop to compare the Learner with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import cycle, islice
 
 import numpy as np
@@ -12,7 +13,9 @@ from cifar_fast.bench.made_up import MEAN, STD, random_images
 from cifar_fast.data.download import CLASSES
 from cifar_fast.data.sources import Arrays, Source
 from cifar_fast.recipe import Recipe, load_recipe
-from cifar_fast.training.prepare import Run, prepare
+from cifar_fast.training.batch_transforms import TORCH_FORMATS
+from cifar_fast.training.callbacks.precision import autocast
+from cifar_fast.training.prepare import Run, prepare, settle_memory_format
 
 IMAGES = 50_000
 "As many as CIFAR-10 has: a recipe decides by them, for one, whether compiling pays."
@@ -27,9 +30,11 @@ def random_source(train: int, test: int = 500) -> Source:
 
 
 def prepared(recipe: str | Recipe, images: int | None = None) -> Run:
-    "A recipe on random images, ready to be fitted."
+    "A recipe on random images, ready to be fitted, its memory format chosen."
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    return prepare(recipe, random_source(IMAGES if images is None else images))
+    run = prepare(recipe, random_source(IMAGES if images is None else images))
+    settle_memory_format(run)
+    return run
 
 
 def forever(dl: Iterable) -> Iterator:
@@ -51,28 +56,28 @@ def batches(run: Run, count: int) -> Batches:
 
 
 class BareLoop:
-    "A net trained without fastai: torch's own loss and optimizer, as the recipe sets them, in a plain loop."
+    "A model trained without fastai: torch's own loss and optimizer, as the recipe sets them, in a plain loop."
 
     def __init__(
         self,
         net: torch.nn.Module,  # already on its device
         recipe: Recipe,  # gives loss, optimizer and learning rate
         precision: str = "fp32",
-        channels_last: bool = False,
+        memory_format: str = "contiguous",  # or "channels_last"
         compiled: bool = False,
     ):
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.format = TORCH_FORMATS[memory_format]
         self.net = net.to(memory_format=self.format).train()
-        self.kind = next(net.parameters()).device.type
-        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-        self.scaler = torch.amp.GradScaler(self.kind, enabled=precision == "fp16")
+        device = next(net.parameters()).device
+        self.autocast = partial(autocast, precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.loss = recipe.loss().func  # what fastai's loss wraps
         self.opt = recipe.opt(list(net.parameters()), lr=recipe.lr).opt
         if compiled:
             net.compile(dynamic=False)
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        with torch.autocast(self.kind, dtype=self.dtype, enabled=self.dtype is not None):
+        with self.autocast():
             out = self.net(x.contiguous(memory_format=self.format))
         self.scaler.scale(self.loss(out.float(), y)).backward()
         self.scaler.step(self.opt)

@@ -23,7 +23,8 @@ from cifar_fast.export.trust import trust_list, trusted_sums
 from cifar_fast.recipe import load_recipe, override
 from cifar_fast.training.callbacks.compiling import why_not
 from cifar_fast.training.callbacks.precision import choose_precision, cpu_has_bf16
-from cifar_fast.training.prepare import Run, fit, prepare
+from cifar_fast.training.fit import fit
+from cifar_fast.training.prepare import Run, prepare
 from cifar_fast.utils.device import choose_device
 from cifar_fast.utils.environment import hardware, versions
 

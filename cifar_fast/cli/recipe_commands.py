@@ -78,7 +78,7 @@ class Recipe(Command):
             if finds or args.resume or args.restart:
                 raise UsageError("--dry-run trains nothing: it takes no lr=find (python -m cifar_fast lr_find does), "
                                  "--resume or --restart")
-            print(dry_run(resolved))
+            print(dry_run(resolved, given))
             return 0
         if verbose():
             print(json.dumps(describe(resolved), indent=1), file=sys.stderr)
@@ -143,7 +143,7 @@ class Copy(Command):
 class LrFind(Command):
     name = "lr_find"
     help = "suggest a learning rate for a recipe"
-    examples = ("lr_find final", "lr_find sprint data=digits --steps 60")
+    examples = ("lr_find final", "lr_find sprint data=digits --steps 200")
 
     @staticmethod
     def add_arguments(parser):
@@ -167,13 +167,13 @@ class LrFind(Command):
         from cifar_fast.utils.files import write_text
 
         if args.steps < FEWEST:
-            raise UsageError(f"--steps {args.steps}: at least {FEWEST}; fewer give no usable curve")
+            raise UsageError(f"--steps {args.steps}: a search takes at least {FEWEST}")
         resolved, _ = resolve(args.name, args.changes)
-        found = find(prepare(resolved), args.start, args.end, args.steps)
-        folder = expand_path(resolved.exports) / f"{resolved.name}-lr_find"  # no run's own
+        found = find(prepare(resolved, typed=args.changes), args.start, args.end, args.steps)
+        folder = expand_path(resolved.exports) / "lr_find" / resolved.name
         plots.save(plots.lr_find(found), folder / "lr_find.png")
         write_text(folder / "lr_find.json", json.dumps(found, indent=1) + "\n")
-        for name, at in found["suggestions"].items():
+        for name, at in {**found["suggestions"], "recipe": found["recipe"]}.items():
             print(f"{name:<8} {at['lr']:.3g}")
         print(f"saved: {folder / 'lr_find.png'}, lr_find.json\n"
               f"next: python -m cifar_fast recipe "

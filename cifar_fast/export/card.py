@@ -145,6 +145,8 @@ class Machine:
     compiled: bool | None = None
     threads: Count | None = None
     platform: Text = ""
+    memory_format: Text = ""  # "contiguous" or "channels_last"
+    format_speeds: dict[str, float] = field(default_factory=dict)  # images/s of each, where they were timed
 
 
 # ---------------------------------------------------------------- the card

@@ -18,29 +18,21 @@ from cifar_fast.export.metrics import scores
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.export.predictor import probabilities
 from cifar_fast.recipe import Recipe, describe
-from cifar_fast.training.callbacks.ema import EMA
-from cifar_fast.training.callbacks.history import DivergedError, History
-from cifar_fast.training.callbacks.stopping import watched
+from cifar_fast.training.callbacks.history import DivergedError
+from cifar_fast.training.fit import Fitted
 from cifar_fast.training.prepare import Run
+from cifar_fast.training.state import watched
 from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import versions
 
 
-def outcome(cbs) -> tuple[pd.DataFrame, torch.nn.Module | None, dict[str, int] | None]:
-    "What training left: the history, the averaged model (None without EMA), batches by kind of mixing (likewise)."
-    history = next(cb for cb in cbs if isinstance(cb, History))
-    ema = next((cb for cb in cbs if isinstance(cb, EMA)), None)
-    mixer = next((cb for cb in cbs if hasattr(cb, "drawn")), None)
-    return history.frame(), ema and ema.average.module, mixer and dict(mixer.drawn)
-
-
-def make_card(recipe: Recipe, run: Run, cbs, seconds: float) -> tuple[Card, Predictions | None]:
+def make_card(recipe: Recipe, run: Run, fitted: Fitted) -> tuple[Card, Predictions | None]:
     """The card of a fitted run, and its predictions; the Learner is left with the weights to save (EMA's, if any).
 
     The test set is evaluated here, once, with those weights (and, for comparison, with the ones without averaging).
     """
-    frame, average, mixed = outcome(cbs)
-    split, metrics, predictions = evaluated(recipe, run, average)
+    state, frame = fitted.state, fitted.state.frame()
+    split, metrics, predictions = evaluated(recipe, run, fitted.ema)
     data, learn = run.source, run.learn
     mean, std = recipe.stats or (data.mean, data.std)
     last = frame.iloc[-1]
@@ -49,12 +41,14 @@ def make_card(recipe: Recipe, run: Run, cbs, seconds: float) -> tuple[Card, Pred
         normalize=Normalization(mean=[float(m) for m in mean], std=[float(s) for s in std]),
         split=split, metrics=metrics, epochs=len(frame), best_epoch=best_epoch(frame),
         last_epoch={k: None if pd.isna(v) else float(v) for k, v in last.items()},
-        seconds=Seconds(training=float(frame["seconds"].sum()), epoch=float(frame["seconds"].median()), total=seconds,
-                        to_85=seconds_to(0.85, frame)),
-        audit=audited(run.audit), waived=dict(recipe.waive), mixed=mixed, recipe=describe(recipe),
+        seconds=Seconds(training=float(frame["seconds"].sum()), epoch=float(frame["seconds"].median()),
+                        total=state.seconds, to_85=seconds_to(0.85, frame)),
+        audit=audited(run.audit), waived=dict(recipe.waive), recipe=describe(recipe),
+        mixed=dict(state.mix_counts) or None, resumed=state.resumes,
         data=Data(name=data.name, fingerprint=data.fingerprint, train=len(learn.dls.train_ds),
                   test=len(data.test or ()), skipped=len(data.skipped)),
         machine=Machine(device=device_name(run.device), precision=run.precision, compiled=run.compiled,
+                        memory_format=state.memory_format, format_speeds=dict(state.format_speeds),
                         threads=torch.get_num_threads(), platform=platform.system()),
         versions=versions(), commit=run.commit, date=time.strftime("%Y-%m-%d", time.gmtime()),
     ), predictions

@@ -42,6 +42,8 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"name={r.name}: a table of results has this name; choose another")
     for key in ("data", "exports", "name"):  # they go into the files of the run, which are UTF-8
         require_text(key, str(getattr(r, key)))
+    if r.channels_last not in (True, False, "auto"):
+        raise RecipeError(f"channels_last={r.channels_last}: expected true, false or auto")
     validates = r.validate_on == "test" or r.valid > 0
     sched = getattr(r.sched, "func", r.sched)
     fit = getattr(r.fit, "func", r.fit)
@@ -57,9 +59,9 @@ def check(recipe: Recipe) -> None:
         if on and not validates:
             raise RecipeError(f"{what} needs validation accuracy, and this recipe validates on nothing; "
                               f"add valid=0.1 to hold out a tenth of train")
-    if r.mix is not None and not getattr(getattr(r.loss, "func", r.loss), "mixes", False):
-        raise RecipeError(f"mix={getattr(r.mix, 'func', r.mix).__name__} needs a loss that takes several weighted "
-                          f"labels, and {getattr(r.loss, 'func', r.loss).__name__} does not; "
+    if r.mix is not None and not getattr(getattr(r.loss, "func", r.loss), "takes_soft_targets", False):
+        raise RecipeError(f"mix={getattr(r.mix, 'func', r.mix).__name__} needs a loss that takes soft targets, and "
+                          f" {getattr(r.loss, 'func', r.loss).__name__} does not; "
                           f"use loss=cross_entropy, or mix=none")
     for key in ("loss", "sched", "mix", "resize", "ema"):  # these check their own arguments when they are called
         try:

@@ -68,9 +68,11 @@ def _scalar(name: str, kind: str, text: str, choices=None) -> Any:
         raise RecipeError(f"{name}={text}: choose one of {', '.join(choices)}{nearest(text, choices)}")
     if kind == "str":
         return text
-    if kind == "bool":
+    if kind == "bool | str" and text.lower() == "auto":
+        return "auto"
+    if kind.startswith("bool"):
         if text.lower() not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
-            raise RecipeError(f"{name}={text}: expected true or false")
+            raise RecipeError(f"{name}={text}: expected true or false{' or auto' if 'str' in kind else ''}")
         return text.lower() in ("true", "1", "yes", "on")
     if "None" in kind and text.lower() in ("auto", "none"):
         return None

@@ -65,8 +65,8 @@ class Recipe:
     fit: Callable = _from("cifar_fast.training.fits")
     sched: Callable | None = _from("cifar_fast.training.schedules", default=None)
     loss: Callable = _from("cifar_fast.training.losses")
-    mix: Callable | None = _from("cifar_fast.training.callbacks.mix", default=None)
-    resize: Callable | None = _from("cifar_fast.training.callbacks.resize", default=None)  # smaller images early on
+    mix: Callable | None = _from("cifar_fast.training.mix", default=None)
+    resize: Callable | None = _from("cifar_fast.training.resize", default=None)  # smaller images early on
     ema: Callable | None = _from("cifar_fast.training.callbacks.ema", default=None)
     clip: float = 0  # maximum norm of the gradient, 0 for no clipping
     patience: int = 0  # stop after this many epochs without a better validation accuracy, 0: never
@@ -74,7 +74,7 @@ class Recipe:
     seed: int = 42
     device: str = field(default="auto", metadata={"by_machine": True})  # "auto" (cuda, mps, cpu) or torch's name
     precision: str = _choice("auto", "fp32", "bf16", "fp16", default="fp32", by_machine=True)
-    channels_last: bool = False
+    channels_last: bool | str = False  # memory format of images and weights; "auto": the faster one here, timed
     compile: str = _choice("off", "on", "auto", default="off", by_machine=True)  # torch.compile; "auto": if faster
     tta: bool = True  # also report TTA accuracy: mean probability of the image and its mirror image
     budget: Any = None  # an audit.Budget; None: the default one

@@ -112,12 +112,14 @@ def learning_rate(steps: list[tuple[float, float | None]]) -> Figure:
 
 
 def lr_find(search: dict) -> Figure:
-    "Loss over learning rate, with the suggestions marked."
+    "Loss over learning rate, with the suggestions and the recipe's own rate marked."
     fig, ax = figure(width=7)
     ax.plot(search["lr"], search["loss"], color=BLUE, lw=1.5)
     for (name, point), colour, marker in zip(search["suggestions"].items(), (VERMILION, GREEN, ORANGE, "black"),
                                              "osD^", strict=False):
         ax.plot(point["lr"], point["loss"], marker, color=colour, ms=8, label=f"{name} {point['lr']:.2g}")
+    own = search["recipe"]["lr"]
+    ax.axvline(own, color="black", ls="--", lw=1, label=f"recipe {own:.2g}")
     start, low = search["loss"][0], min(search["loss"])
     ax.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss (smoothed)",
            ylim=(low - 0.1 * abs(start), start + 0.7 * (start - low) + 0.1))

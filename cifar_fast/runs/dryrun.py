@@ -1,9 +1,10 @@
-"""Look before you train: the resolved recipe, its audit, one batch, the schedule, and three timed steps."""
+"""Look before you train: the resolved recipe, its audit, one batch, the schedule, and a few timed steps."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 
 import torch
 from fastai.callback.core import Callback, CancelFitException
@@ -14,13 +15,16 @@ from torch import nn
 from cifar_fast.audit import audit_table
 from cifar_fast.recipe import Recipe, describe
 from cifar_fast.training.callbacks.history import History
-from cifar_fast.training.prepare import Run, fit, prepare
+from cifar_fast.training.callbacks.scheduler import Scheduler
+from cifar_fast.training.fit import fit
+from cifar_fast.training.prepare import Run, prepare, settle_memory_format
+from cifar_fast.training.state import TrainState
 from cifar_fast.utils.seeds import rng_restored
 from cifar_fast.utils.terminal import curve
 
 
-class _Fed(Metric):
-    "A metric that returns given numbers, one an epoch: what a schedule that watches a metric is shown."
+class _Given(Metric):
+    "A metric that returns given numbers, one per epoch, for a schedule that watches a metric."
 
     name = "accuracy"
 
@@ -44,27 +48,28 @@ def preview(
     accuracies: list[float] | None = None,  # validation accuracy after each epoch, for a schedule that watches it
     each_epoch=None,  # called with the Learner after every epoch
 ) -> list[tuple[float, float | None]]:
-    """(learning rate, momentum) of every step: the recipe's own optimizer, fit and schedule on a net of one weight.
+    """(learning rate, momentum) of every step: the recipe's own optimizer, fit and schedule on a model of one weight.
 
     The real objects run, so this is what training will do and no second description of it.
     """
     batch = (torch.zeros(1, 1), torch.zeros(1, 1))
     dls = DataLoaders([batch] * steps, [batch])
-    metrics = [_Fed(accuracies or range(recipe.epochs))]  # ever rising, if none are given
-    cbs = [History()] + ([recipe.sched()] if recipe.sched else [])
+    metrics = [_Given(accuracies or range(recipe.epochs))]  # ever rising, if none are given
+    state = TrainState()
+    cbs = [History(state)] + ([Scheduler(recipe.sched(), state)] if recipe.sched else [])
     if each_epoch:
         cbs.append(_EachEpoch(each_epoch))
     with rng_restored():
-        learn = Learner(dls, nn.Linear(1, 1), loss_func=still, opt_func=recipe.opt, metrics=metrics)
+        learn = Learner(dls, nn.Linear(1, 1), loss_func=zero_loss, opt_func=recipe.opt, metrics=metrics)
         learn.recorder.train_metrics = True
         learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__ == "ProgressCallback"])
         learn.logger = lambda *_: None
         recipe.fit(learn, len(accuracies) if accuracies else recipe.epochs, recipe.lr, cbs)
-    return cbs[0].steps
+    return state.hypers
 
 
-def still(predicted: torch.Tensor, _) -> torch.Tensor:
-    "A loss that moves no weight: a rate of any size ends well."
+def zero_loss(predicted: torch.Tensor, _) -> torch.Tensor:
+    "A loss without a gradient: no learning rate is too large for it."
     return (predicted * 0).sum()
 
 
@@ -94,23 +99,24 @@ class _Timer(Callback):
             raise CancelFitException
 
 
-def dry_run(recipe: Recipe) -> str:
-    "What `recipe NAME --dry-run` prints. Nothing is trained for longer than four steps, nothing is written."
-    run = prepare(recipe)
+def dry_run(recipe: Recipe, typed: Sequence[str] = ()) -> str:
+    "What `recipe NAME --dry-run` prints. Trains a few steps only and writes nothing. `typed` as `prepare` takes it."
+    run = prepare(recipe, typed=typed)
+    settle_memory_format(run)
     x, y = run.learn.dls.train.one_batch()
     steps = len(run.learn.dls.train)
-    text = [json.dumps(describe(recipe), indent=1), "", audit_table([run.audit])]
+    text = [json.dumps(describe(run.recipe), indent=1), "", audit_table([run.audit])]
     if recipe.waive:
         text.append("waived: " + "; ".join(f"{k}: {v}" for k, v in recipe.waive.items()))
     text += ["", f"one batch: images {tuple(x.shape)} {x.dtype}, labels {tuple(y.shape)} {y.dtype}; "
-             f"{steps} batches an epoch, {run.device} {run.precision}",
+             f"{steps} batches per epoch, {run.device} {run.precision} {run.memory_format}",
              "", lr_curve(recipe, steps), "", timing(run, steps)]
     return "\n".join(text)
 
 
 def lr_curve(recipe: Recipe, steps: int) -> str:
-    "The learning rate over the run, drawn in characters."
-    # As many steps as the image can show; what counts batches (cyclic) is drawn as it comes, an epoch cut short.
+    "The learning rate over the run, as text."
+    # As many steps as the plot can show; a schedule that counts batches (cyclic) sees shorter epochs.
     steps = min(steps, max(8, 4000 // recipe.epochs))
     # A rising accuracy: a schedule that watches it then holds its rate.
     lrs = [lr for lr, _ in preview(recipe, steps, [(i + 1) / recipe.epochs for i in range(recipe.epochs)])]

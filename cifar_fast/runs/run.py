@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,11 +34,12 @@ from cifar_fast.runs.run_dir import (
     where,
 )
 from cifar_fast.runs.train_batch import save_train_batch
-from cifar_fast.training.callbacks.augmented_batch import AugmentedBatch
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
-from cifar_fast.training.callbacks.history import DivergedError, History
-from cifar_fast.training.callbacks.progress import Progress, words
-from cifar_fast.training.prepare import Run, fit, prepare
+from cifar_fast.training.callbacks.history import DivergedError
+from cifar_fast.training.callbacks.progress import Progress, choose_mode, redirected
+from cifar_fast.training.fit import fit
+from cifar_fast.training.prepare import Run, prepare, settle_memory_format
+from cifar_fast.training.state import TrainState
 from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import cpu_name
 from cifar_fast.utils.files import write_text
@@ -56,19 +58,20 @@ def train(
     log: str = "auto",  # what it shows while it trains: one of `callbacks.progress.MODES`
 ) -> Card:
     "Run `recipe` and save it; returns the card that was written."
-    progress = Progress(log)
+    mode = choose_mode(log)
+    progress = partial(Progress, mode=mode, out=sys.stdout)
     named = any(word.startswith("name=") for word in given)
-    with words(progress.mode):
+    with redirected(mode):
         card, path = start(recipe, find_lr, resume, allow_changes, overwrite, named, given, progress)
-    if progress.mode == "quiet":
+    if mode == "quiet":
         print(result_text(card))
-    elif progress.mode == "json":
+    elif mode == "json":
         print(json.dumps(last_record(card, path)))
     return card
 
 
 def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, overwrite: bool, named: bool,
-          given: Sequence[str], progress: Progress) -> tuple[Card, Path]:
+          given: Sequence[str], progress: Callable[..., Progress]) -> tuple[Card, Path]:
     "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
     choice = (recipe, named, resume, overwrite)
     folder, _ = choose_folder(*choice)  # what cannot be done is better known before images are read,
@@ -76,7 +79,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
     if (exports / OWN).exists():
         read(exports / OWN)  # or before hours of training
     base = load_recipe(given[0]) if given else None
-    run = None if folder.complete or is_done(folder, resume) else prepare(recipe)
+    run = None if folder.complete or is_done(folder, resume) else prepare(recipe, typed=given)
     folder, note = choose_folder(*choice)  # again: another run may have started in the meantime
     if note:
         print(note, flush=True)
@@ -136,12 +139,14 @@ def finish(folder: RunFolder, overwrite: bool) -> Card:
     return card
 
 
-def work(run: Run, folder: RunFolder, about: dict, begun: dict | None, find_lr: bool, progress: Progress) -> None:
+def work(run: Run, folder: RunFolder, about: dict, begun: dict | None, find_lr: bool,
+         progress: Callable[..., Progress]) -> None:
     "The run itself, from the first step or from `begun` until all its files are staged."
     from cifar_fast.reporting import plots
     from cifar_fast.training.lr_finder import find
 
     recipe, staged = run.recipe, folder.staged
+    settle_memory_format(run, begun and begun["state"])
     print(headline(run), flush=True)
     checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, begun)
     try:
@@ -152,14 +157,14 @@ def work(run: Run, folder: RunFolder, about: dict, begun: dict | None, find_lr: 
             plots.save(plots.lr_find(found), staged / "lr_find.png")
             print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
         with defer_signals(checkpoint):
-            drawn = [AugmentedBatch(staged / "augmented.png", save_train_batch)] if recipe.report else []
-            cbs = fit(run, about["lr"], staged, progress, checkpoint, drawn)
+            draw = partial(save_train_batch, path=staged / "augmented.png") if recipe.report else None
+            fitted = fit(run, about["lr"], folder=staged, progress=progress, checkpoint=checkpoint, draw=draw)
             checkpoint.done = True
             if checkpoint.stop:  # after the last save
                 raise checkpoint.stop
-            card, predicted = make_card(replace(recipe, lr=about["lr"]), run, cbs, checkpoint.seconds())
-            card = replace(card, resumed=checkpoint.resumes, settings=about["typed"], recipe_name=about["recipe_name"])
-            stage(run, folder, card, predicted, next(cb for cb in cbs if isinstance(cb, History)))
+            card, predicted = make_card(replace(recipe, lr=about["lr"]), run, fitted)
+            card = replace(card, settings=about["typed"], recipe_name=about["recipe_name"])
+            stage(run, folder, card, predicted, fitted.state)
     except BaseException as e:
         if is_worker_cut_off(e, recipe):
             wait_for_dead_worker(recipe.workers)
@@ -169,7 +174,7 @@ def work(run: Run, folder: RunFolder, about: dict, begun: dict | None, find_lr: 
         raise
 
 
-def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, history: History) -> None:
+def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, state: TrainState) -> None:
     "The files of a run that has ended, the card last: it says that the others are there."
     from cifar_fast.reporting import plots
 
@@ -183,28 +188,28 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
         trust(staged / LEARNER, folder.path / LEARNER)  # made here, by the user's own run
     except (OSError, ValueError) as e:
         warnings.warn(f"{folder.path / LEARNER} could not be added to your list of trusted pickles ({e})", stacklevel=2)
-    plots.save(plots.history(history.frame(), title=card.name, target=card.target_accuracy,
+    plots.save(plots.history(state.frame(), title=card.name, target=card.target_accuracy,
                              valid_name=card.validated_on), staged / "history.png")
-    plots.save(plots.learning_rate(history.steps), staged / "learning_rate.png")
+    plots.save(plots.learning_rate(state.hypers), staged / "learning_rate.png")
     if card.metrics:
         plots.save(plots.confusion(card.metrics.confusion, card.vocab, f"{card.name}, {card.split}"),
                    staged / "confusion.png")
-    draw_published(staged, card, history.frame())
+    draw_published(staged, card, state.frame())
     if run.recipe.report:
-        stage_report(run, folder, card, predicted, history)
+        stage_report(run, folder, card, predicted, state)
     if card.epochs > 1:
-        print(f"\n{accuracy_curves(history.frame(), card.target_accuracy)}\n")
+        print(f"\n{accuracy_curves(state.frame(), card.target_accuracy)}\n")
     leave_row(staged, row(card))
     card.write(staged)
 
 
-def stage_report(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, history: History) -> None:
+def stage_report(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, state: TrainState) -> None:
     "A report that cannot be made must not cost a run: it can be made again from what the run saved."
     from cifar_fast.reporting.report import report
     from cifar_fast.reporting.report.build import images_of
 
     try:
-        report(folder.staged, card, history.frame(), predicted, predicted and images_of(predicted, run.source),
+        report(folder.staged, card, state.frame(), predicted, predicted and images_of(predicted, run.source),
                run.audit)
     except Exception as e:  # whatever a figure meets in a dataset of somebody's own
         warnings.warn(f"{folder.path / 'report.html'} could not be made ({type(e).__name__}: {e}); the run itself is "
@@ -237,4 +242,10 @@ def headline(run: Run) -> str:
     epochs = "1 epoch" if r.epochs == 1 else f"{r.epochs} epochs"
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
             f"({len(run.learn.dls.train_ds):,} images, {held}), {epochs}, seed {r.seed}, "
-            f"{run.device} {run.precision} {'compiled' if run.compiled else 'eager'}")
+            f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}")
+
+
+def timed(run: Run) -> str:
+    "What the memory format was chosen by, where it was timed."
+    speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in run.format_speeds.items())
+    return speeds and f" (images/s: {speeds})"

@@ -1,26 +1,47 @@
-"""A training batch as the model gets it, drawn: by a run as it trains, or for a run that left none."""
+"""A training batch as the model gets it, drawn: by a run as it trains, or for a run that has no such figure."""
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
-from fastai.callback.progress import ProgressCallback
+import torch
 
 from cifar_fast.recipe import Recipe
-from cifar_fast.training.callbacks.augmented_batch import AugmentedBatch
-from cifar_fast.training.prepare import prepare, training_callbacks
+from cifar_fast.training.batch_transforms import batch_transforms
+from cifar_fast.training.callbacks.augmented_batch import Sample
+from cifar_fast.training.callbacks.seeding import batch_seed
+from cifar_fast.training.prepare import Run, prepare
+from cifar_fast.utils.seeds import rng_restored
+
+STEPS = 200
+"Batches to look through for every kind of mixing."
 
 
 def draw_train_batch(recipe: Recipe, path: Path) -> None:
-    "The sheet of what the net is fed, as a run of `recipe` would leave it: by training until every kind has come."
-    run = prepare(recipe)
-    cbs = [*training_callbacks(run), AugmentedBatch(path, save_train_batch, stop=True)]
-    bars = [cb for cb in run.learn.cbs if isinstance(cb, ProgressCallback)]
-    with run.learn.removed_cbs(bars), run.learn.no_logging():
-        recipe.fit(run.learn, recipe.epochs, recipe.lr, cbs)
+    "The figure that a run of `recipe` would draw in its first epoch."
+    save_train_batch(sampled(prepare(recipe)).rows(), path)
+
+
+def sampled(run: Run) -> Sample:
+    "Images of the first batch of each kind that training would mix, without training."
+    dl, sample = run.learn.dls.train, Sample(run.learn.dls)
+    transforms = batch_transforms(run.recipe, run.learn.dls.c, "contiguous")
+    transforms.setup(run.learn.model)
+    steps = len(dl) * run.recipe.epochs
+    dl.set_epoch(0)
+    with rng_restored():
+        for i, (x, y) in enumerate(islice(dl, STEPS)):
+            torch.manual_seed(batch_seed(run.recipe.seed, 0, i))
+            sample.add(*transforms.apply(x, y, i / steps), transforms.kind)
+            if sample.taken.keys() >= (transforms.kinds or {"none"}):
+                break
+    return sample
 
 
 def save_train_batch(rows: list, path: Path) -> None:
+    "A resumed run keeps the figure of its first epoch."
     from cifar_fast.reporting import plots
 
-    plots.save(plots.image_grid(rows), path)
+    if not path.exists():
+        plots.save(plots.image_grid(rows), path)

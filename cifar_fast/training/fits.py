@@ -11,7 +11,7 @@ def one_cycle(learn, epochs: int, lr: float, cbs, *, pct_start: float = 0.25, di
               div_final: float = 1e5, moms: tuple = (0.95, 0.85, 0.95)):
     "`Learner.fit_one_cycle`: cosine from lr/div up to lr over `pct_start` of the steps, then down to lr/div_final."
     if not 0 < pct_start < 1:
-        raise ValueError(f"fit.pct_start={pct_start}: expected a part of the run between 0 and 1")
+        raise ValueError(f"fit.pct_start={pct_start}: expected a fraction of training between 0 and 1")
     if len(moms) != 3:
         raise ValueError(f"fit.moms={moms}: expected three momentums, at the start, at the peak and at the end")
     learn.fit_one_cycle(epochs, lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms, cbs=cbs)
@@ -20,7 +20,7 @@ def one_cycle(learn, epochs: int, lr: float, cbs, *, pct_start: float = 0.25, di
 def flat_cos(learn, epochs: int, lr: float, cbs, *, pct_start: float = 0.75, div_final: float = 1e5):
     "`Learner.fit_flat_cos`: lr held for `pct_start` of the steps, then a cosine down to lr/div_final."
     if not 0 <= pct_start < 1:
-        raise ValueError(f"fit.pct_start={pct_start}: expected a part of the run, 0 or more and less than 1")
+        raise ValueError(f"fit.pct_start={pct_start}: expected a fraction of training, 0 or more and less than 1")
     learn.fit_flat_cos(epochs, lr, div_final=div_final, pct_start=pct_start, cbs=cbs)
 
 

@@ -16,12 +16,12 @@ from cifar_fast.training.optimizers import sgd
 
 
 class CifarLearner(Learner):
-    """A Learner that can begin in the middle of a run, for a resume.
+    """A Learner that can start in the middle of a run, for a resume.
 
     fastai's `start_epoch` cancels the epochs before, which still counts them, logs them and steps their schedulers.
     """
 
-    begin_at = (0, 0)  # (epoch, batch), counted from 0, that the next fit begins with
+    begin_at = (0, 0)  # (epoch, batch), counted from 0, that the next fit starts with
 
     def _do_fit(self):
         for epoch in range(self.begin_at[0], self.n_epoch):
@@ -41,13 +41,13 @@ def cifar_learner(
     dls,  # DataLoaders of (B, 3, 32, 32) images, as `make_dls` makes them
     arch: str,  # a name in timm's registry
     *,
-    loss_func: Callable | None = None,  # logits (B, C) and labels (B,) or `MixedLabels`; default cross-entropy
+    loss_func: Callable | None = None,  # logits (B, C) and labels (B,) or soft targets (B, C); default cross-entropy
     opt_func: Callable | None = None,  # default torch's SGD with momentum
     metrics=accuracy,
     seed: int | None = None,  # of order, augmentation, mixing and dropout; default that of `dls.train`
     **kwargs,  # as `fastai.learner.Learner` takes them
 ) -> CifarLearner:
-    "A Learner for the whole net: the head is part of the architecture, so fastai adds none that breaks the budget."
+    "A Learner for the whole model: the head is part of the architecture, so fastai adds none that breaks the budget."
     seed = getattr(dls.train, "seed", 0) if seed is None else seed
     learn = CifarLearner(dls, create_model(arch, dls.c), loss_func=loss_func or cross_entropy(),
                          opt_func=opt_func or partial(sgd, momentum=0.9), metrics=metrics, **kwargs)

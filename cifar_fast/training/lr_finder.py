@@ -1,69 +1,146 @@
-"""lr_find that leaves no trace: fastai's mock training, then everything as it was."""
+"""lr_find that leaves no trace: mock training at growing rates, then everything as it was."""
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from fastai.callback.core import Callback, CancelFitException, CancelValidException
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.callback.training import GradientClip
+from fastai.imports import noop
+from scipy.ndimage import gaussian_filter1d
 
+from cifar_fast.training.batch_transforms import batch_transforms
 from cifar_fast.training.callbacks.precision import precision_cbs
+from cifar_fast.training.prepare import Run, settle_memory_format
 from cifar_fast.utils.seeds import rng_restored
 
-FEWEST = 30
-"Steps of a search: `suggestions` leaves out the first tenth and the last five, `slide` looks 15 back."
+FEWEST = 100
+"Steps of a search: with fewer, each rate is held for too short a time to show what it does."
+
+PASSES = 3
+"Averaged where batches are mixed, which changes their losses more than the rate does; each has other batches."
+
+SMOOTHING = 0.05
+"Standard deviation of the Gaussian that smooths the losses, as a fraction of the search."
+
+STOP = 1.5
+"The search ends where the last few losses are so many times the first ones."
+
+RISE = 0.5
+"The curve ends where it has risen again by so much of its fall: what a diverged model does says nothing of rates."
+
+ONSET = 0.3
+"The rules look from where the loss has fallen by so much of its whole fall: before, it falls too slowly, or is noise."
+
+POINTS = 50
+"Of the part that the rules look at: they count points, and must not depend on the number of steps."
+
+MIN_FALL = 0.02
+"A fall by less than this fraction of the first loss is noise."
 
 SUGGESTIONS = {"valley": valley, "slide": slide, "minimum": minimum, "steep": steep}
 
 
-def find(run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = 100) -> dict:
+class Search(Callback):
+    "Sets a growing learning rate before each step and records the loss of each batch."
+
+    order = 60
+    run_valid = False
+
+    def __init__(self, lrs: np.ndarray):
+        self.lrs, self.losses = lrs, []
+
+    def before_batch(self):
+        self.opt.set_hyper("lr", float(self.lrs[len(self.losses)]))
+
+    def after_batch(self):
+        self.losses.append(float(self.loss.detach()))
+        ratio = np.mean(self.losses[-5:]) / max(1.0, np.mean(self.losses[:5]))
+        if not ratio < STOP or len(self.losses) == len(self.lrs):  # NaN is not less than anything
+            raise CancelFitException
+
+    def before_validate(self):
+        raise CancelValidException
+
+
+def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEWEST) -> dict:
     """Losses over a learning rate that grows from `start_lr` to `end_lr` in `num_it` steps, and four suggestions.
 
-    Weights, optimizer, DataLoader and every RNG are left as they were found. It trains in the recipe's precision and
-    with its augmentation, mixing and clipping, for they change which rate is right.
+    {"lr", "loss": the smoothed curve; "suggestions": rule → {"lr", "loss"}; "recipe": the same of the recipe's own
+    rate}. It trains in the recipe's precision and memory format, with its augmentation, clipping and batch transforms,
+    at the resolution that training starts with: they change which rate is right. Weights, optimizer, DataLoader and
+    every RNG are left as they were.
     """
-    learn = run.learn
     if num_it < FEWEST:
-        raise ValueError(f"num_it={num_it}: fewer than {FEWEST} steps say nothing")
-    r = run.recipe
-    cbs = [*precision_cbs(run.precision, r.channels_last), *([r.mix()] if r.mix else []),
-           *([GradientClip(r.clip)] if r.clip else [])]
-    state, opt = deepcopy(learn.model.state_dict()), learn.opt
-    bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
-    epoch, path = learn.dls.train.next_epoch, learn.path
-    learn.opt = None
+        raise ValueError(f"num_it={num_it}: a search takes at least {FEWEST} steps")
+    settle_memory_format(run)
+    learn, lrs, passes = run.learn, np.geomspace(start_lr, end_lr, num_it), []
+    state, epoch, opt = deepcopy(learn.model.state_dict()), learn.dls.train.next_epoch, learn.opt
     try:
-        with TemporaryDirectory() as scratch, rng_restored(), learn.removed_cbs(bars), learn.added_cbs(cbs):
-            learn.path = Path(scratch)  # fastai saves the weights there meanwhile
-            learn.lr_find(start_lr, end_lr, num_it, show_plot=False, suggest_funcs=None)
+        with rng_restored():
+            for i in range(PASSES if run.recipe.mix else 1):
+                learn.model.load_state_dict(state)
+                passes.append(search(run, lrs, i * (num_it // len(learn.dls.train) + 1)))
     finally:
         learn.model.load_state_dict(state)
-        learn.opt, learn.path = opt, path
+        learn.opt = opt
         learn.model.zero_grad()
         learn.dls.train.set_epoch(epoch)
+    steps = min(map(len, passes))
+    lr, loss = curve(lrs, np.mean([losses[:steps] for losses in passes], axis=0))
+    return {"lr": lr.tolist(), "loss": loss.tolist(), "suggestions": suggestions(lr, loss),
+            "recipe": point(lr, loss, run.recipe.lr)}
+
+
+def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
+    "The loss of each step, until it diverges, on the batches of training from `first_epoch` on."
+    learn, r, searching = run.learn, run.recipe, Search(lrs)
+    cbs = [batch_transforms(r, learn.dls.c, run.memory_format, fraction=0.0), *precision_cbs(run.precision, run.device),
+           *([GradientClip(r.clip)] if r.clip else []), searching]
+    bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
+    learn.opt, learn.begin_at = None, (first_epoch, 0)
+    try:
+        with learn.removed_cbs(bars), learn.added_cbs(cbs), learn.no_logging():
+            learn.fit(first_epoch + len(lrs) // len(learn.dls.train) + 1, r.lr)
+    finally:
+        learn.begin_at = (0, 0)
         for cb in cbs:
-            getattr(cb, "undo", lambda: None)()
-    lrs, losses = list(learn.recorder.lrs), [float(x) for x in learn.recorder.losses]
-    return {"lr": lrs, "loss": losses, "suggestions": suggestions(lrs, losses)}
+            getattr(cb, "undo", noop)()
+    return searching.losses
 
 
-def suggestions(lrs: list[float], losses: list[float]) -> dict[str, dict[str, float]]:
-    "What fastai's four rules choose on this curve; its first tenth (still warming up) and last steps left out."
-    skip = len(lrs) // 10
-    lr, loss = torch.tensor(lrs[skip:-5]), torch.tensor(losses[skip:-5])
-    if len(lr) < 16 or not torch.isfinite(loss).all():
-        finite = int(torch.isfinite(loss).long().cumprod(0).sum())
-        lr, loss = lr[:finite], loss[:finite]
-    if len(lr) < 16:  # `slide` looks 15 steps back
-        raise ValueError("the loss broke off within a few steps; start lower (--start) or look at the data")
-    out = {}
-    for name, rule in SUGGESTIONS.items():
-        at = float(rule(lr, loss, len(lrs))[0])
-        # "minimum" suggests a tenth of the best rate: what it marks must be the curve there, not at the best rate.
-        out[name] = {"lr": at, "loss": float(np.interp(np.log(at), lr.log().numpy(), loss.numpy()))}
-    return out
+def curve(lrs: np.ndarray, losses) -> tuple[np.ndarray, np.ndarray]:
+    "Rates and smoothed losses, up to where the loss has clearly risen again. Raises ValueError where it never falls."
+    steps = len(losses) - 1 if len(losses) < len(lrs) else len(losses)  # the last of a search that diverged
+    if steps < len(lrs) // 4:
+        raise ValueError("the loss diverged within a few steps: start lower (--start …), or look at the images")
+    loss = gaussian_filter1d(np.asarray(losses[:steps]), SMOOTHING * len(lrs), mode="nearest")
+    lowest = np.minimum.accumulate(loss)
+    fall = np.maximum.accumulate(loss) - lowest
+    if fall.max() < MIN_FALL * loss[0]:
+        raise ValueError(f"the loss falls at no rate from {lrs[0]:.2g} to {lrs[steps - 1]:.2g}: search another range "
+                         f"(--start …, --end …), or look at the images")
+    risen = np.flatnonzero((loss - lowest > RISE * fall) & (fall > MIN_FALL * loss[0]))
+    end = risen[0] + 1 if len(risen) else steps
+    return lrs[:end], loss[:end]
+
+
+def suggestions(lr: np.ndarray, loss: np.ndarray) -> dict[str, dict[str, float]]:
+    "What fastai's four rules choose on the part of this curve where the loss falls."
+    low = int(loss.argmin())
+    start = np.flatnonzero(loss[:low + 1] >= loss[:low + 1].max() - ONSET * np.ptp(loss[:low + 1]))[-1]
+    lrs = np.geomspace(lr[start], lr[-1], POINTS)
+    losses = np.interp(np.log(lrs), np.log(lr), loss)
+    # "minimum" suggests a tenth of the best rate: what it marks must be the curve there, not at the best rate.
+    return {name: point(lr, loss, float(rule(torch.tensor(lrs), torch.tensor(losses), POINTS)[0]))
+            for name, rule in SUGGESTIONS.items()}
+
+
+def point(lr: np.ndarray, loss: np.ndarray, at: float) -> dict[str, float]:
+    "A rate and the loss of the curve there."
+    return {"lr": at, "loss": float(np.interp(math.log(at), np.log(lr), loss))}

@@ -1,41 +1,34 @@
-"""A recipe made real: data, audited net and callbacks, and the fit itself. `train.py` makes a kept run of it."""
+"""A recipe realised: data, an audited model, and how they are trained here (device, precision, memory format)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from fastai.callback.core import Callback
-from fastai.callback.progress import ProgressCallback
-from fastai.callback.training import GradientClip
-from fastai.imports import noop
 from fastai.metrics import accuracy
 
 from cifar_fast.audit import Audit, Budget, audit
-from cifar_fast.data.block import make_dls
+from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.models import require_model
 from cifar_fast.recipe import Recipe, check, recipes_dir
-from cifar_fast.training.callbacks.checkpoint import Checkpoint
-from cifar_fast.training.callbacks.compiling import Compiled, choose_compile
-from cifar_fast.training.callbacks.ema import EMAAccuracy
-from cifar_fast.training.callbacks.history import History
-from cifar_fast.training.callbacks.precision import choose_precision, precision_cbs
-from cifar_fast.training.callbacks.progress import Progress
-from cifar_fast.training.callbacks.stopping import KeepBest, Patience, Target
+from cifar_fast.training.callbacks.compiling import choose_compile
+from cifar_fast.training.callbacks.precision import choose_precision
 from cifar_fast.training.learner import cifar_learner
+from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
 from cifar_fast.utils.device import choose_device
 from cifar_fast.utils.environment import git_commit
 from cifar_fast.utils.errors import CifarFastError
+from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.seeds import rng_restored, seed_everything
 
 
 class BudgetError(CifarFastError):
-    "A net that breaks its recipe's budget."
+    "A model that breaks its recipe's budget."
 
 
 @dataclass
@@ -50,18 +43,23 @@ class Run:
     precision: str
     compiled: bool
     commit: str | None  # of the code, taken before hours of training in which it may move on
+    memory_format: str | None = None  # None until `settle_memory_format` has timed both
+    format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
 
 
 def prepare(
     recipe: Recipe,
     source: Source | None = None,  # the images, where they are not those that the recipe names
+    typed: Sequence[str] = (),  # the `key=value` changes that the user gave: a `bs` among them is not adjusted
 ) -> Run:
-    "Load the data, build and audit the net. Raises RecipeError, DataError, BudgetError, ModelError, AuditError."
+    "Load the data, build and audit the model. Raises RecipeError, DataError, BudgetError, ModelError, AuditError."
     check(recipe)
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
     require_model(recipe.arch)
     source = source or load_source(recipe.data, seed=recipe.seed, on_error=recipe.on_error)
+    if not any(change.startswith("bs=") for change in typed):
+        recipe = with_fitting_bs(recipe, source)
     nbytes = sum(part.images.nbytes for part in (source.train, source.test) if part)
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     seed_everything(recipe.seed)
@@ -70,67 +68,42 @@ def prepare(
                    seed=recipe.seed, device=device)
     learn = cifar_learner(dls, recipe.arch, loss_func=recipe.loss(), opt_func=recipe.opt, metrics=accuracy,
                           lr=recipe.lr, seed=recipe.seed)
-    found = within_budget(learn.model, recipe)
-    compiled = choose_compile(recipe.compile, device, recipe.epochs * len(dls.train), learn.model)
-    return Run(recipe, source, learn, found, device, precision, compiled, git_commit(recipes_dir()))
+    result = within_budget(learn.model, recipe)
+    steps = recipe.epochs * len(dls.train)
+    compiled = choose_compile(recipe.compile, device, steps, learn.model)
+    return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()),
+               choose_memory_format(recipe.channels_last, device, steps))
+
+
+def with_fitting_bs(recipe: Recipe, source: Source) -> Recipe:
+    "The recipe, with a smaller batch size where its own is more than the training images: four batches or more."
+    images = len(split_rows(source, recipe.valid, recipe.validate_on, recipe.seed)[0])
+    if recipe.bs <= images:
+        return recipe
+    bs = 2 ** int(math.log2(max(1, images // 4)))
+    log_progress(f"bs={bs} instead of the recipe's {recipe.bs}: there are {images} training images; bs=… sets another")
+    return replace(recipe, bs=bs)
+
+
+def settle_memory_format(run: Run, resumed: dict | None = None) -> None:
+    "Time both formats where the recipe leaves the choice to that; a run that is `resumed` keeps that of its state."
+    if resumed and run.recipe.channels_last == "auto":
+        run.memory_format, run.format_speeds = resumed["memory_format"], dict(resumed["format_speeds"])
+    if run.memory_format is None:
+        run.format_speeds = time_formats(run.learn.model, run.learn.dls.train, run.learn.loss_func, run.precision,
+                                         run.device, run.compiled)
+        run.memory_format = faster(run.format_speeds)
 
 
 def within_budget(model, recipe: Recipe) -> Audit:
     "The audit of the model. Raises BudgetError when it breaks a rule that the recipe does not waive."
     budget = recipe.budget or Budget()
     with rng_restored():
-        found = audit(model, budget)
-    broken = found.failures(waive=recipe.waive)
+        result = audit(model, budget)
+    broken = result.failures(waive=recipe.waive)
     if broken:
         rules = "; ".join(f"{v.rule}: {v.found}, required {v.required}" for v in broken)
         raise BudgetError(f"{recipe.arch} breaks the budget of recipe {recipe.name!r} ({rules}). "
                           f"See python -m cifar_fast audit {recipe.arch}; a recipe may waive a rule by name with a "
                           f"reason: waive={{'{broken[0].rule}': 'why'}}")
-    return found
-
-
-def training_callbacks(run: Run, folder: Path | None = None, progress: Progress | None = None,
-                       checkpoint: Checkpoint | None = None, extra: Sequence[Callback] = ()) -> list[Callback]:
-    "The callbacks that belong to training only: given to `fit`, so they are not exported."
-    r, cbs = run.recipe, precision_cbs(run.precision, run.recipe.channels_last)
-    if r.resize:
-        cbs.append(r.resize())
-    if r.mix:
-        cbs.append(r.mix())
-    if r.ema:
-        cbs.append(average := r.ema())
-        # With validation the average is measured beside the weights themselves, in the same pass.
-        run.learn.metrics = [*[m for m in run.learn.metrics if not isinstance(m, EMAAccuracy)], EMAAccuracy(average)]
-    if r.clip:
-        cbs.append(GradientClip(r.clip))
-    if r.sched:
-        cbs.append(r.sched())
-    if r.patience:
-        cbs.append(Patience(r.patience))
-    if r.target:
-        cbs.append(Target(r.target))
-    if r.keep == "best":
-        cbs.append(KeepBest(folder and folder / "best.safetensors"))
-    if run.compiled:
-        cbs.append(Compiled())
-    if checkpoint:
-        cbs.append(checkpoint)
-    return [*cbs, *extra, History(folder and folder / "history.csv"), *([progress] if progress else [])]
-
-
-def fit(run: Run, lr: float | None = None, folder: Path | None = None, progress: Progress | None = None,
-        checkpoint: Checkpoint | None = None, extra: Sequence[Callback] = ()) -> list[Callback]:
-    "Train as the recipe says; returns the training callbacks, whatever happened undone what they had patched."
-    learn, cbs = run.learn, training_callbacks(run, folder, progress, checkpoint, extra)
-    bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]  # ours stands in for fastai's
-    logger, learn.logger = learn.logger, noop
-    try:
-        with learn.removed_cbs(bars):
-            run.recipe.fit(learn, run.recipe.epochs, lr or run.recipe.lr, cbs)
-    finally:
-        learn.logger, learn.begin_at = logger, (0, 0)
-        for cb in cbs:
-            getattr(cb, "undo", lambda: None)()
-        for cb in [c for c in learn.cbs if c in cbs]:  # an interrupt leaves them in the Learner
-            learn.remove_cb(cb)
-    return cbs
+    return result

@@ -1,65 +1,23 @@
-"""torch's learning-rate schedulers as fastai callbacks, by the names that `sched=` takes."""
+"""torch's learning-rate schedulers, by the names that `sched=` takes."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from fastai.callback.core import Callback
 from torch.optim import lr_scheduler
 
 __all__ = ["cosine", "cyclic", "one_cycle_torch", "plateau", "step", "warmup_cosine"]
 
 
-class TorchSchedule(Callback):
-    "Steps a torch scheduler made for the Learner's optimizer, after each batch or each epoch."
+@dataclass(frozen=True)
+class Schedule:
+    "How a run's learning rate is scheduled; `callbacks.scheduler.Scheduler` does it."
 
-    order = 60  # after Recorder (50), so that a step is recorded with the rate it was made with
-
-    def __init__(self,
-        make, # (torch optimizer, steps in all, steps an epoch) → torch scheduler
-        every: str, # "batch" or "epoch"
-        metric: str | None = None, # for plateau: the Recorder's column that the scheduler watches
-    ):
-        self.make, self.every, self.metric = make, every, metric
-
-    def before_fit(self):
-        steps = len(self.dls.train)
-        self.scheduler = self.make(self.opt.opt, self.n_epoch * steps, steps)
-
-    def saved(self) -> dict:
-        return self.scheduler.state_dict()
-
-    def restore(self, saved: dict) -> None:
-        self.scheduler.load_state_dict(saved)
-
-    def catch_up(self, epochs: int, batches: int, length: int) -> None:
-        "Step to where `epochs` and `batches` of the next one lie: of a changed recipe, whose old state would hold."
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected call of")  # no optimizer step goes between
-            if self.every == "batch":
-                for _ in range(epochs * length + batches):
-                    self.scheduler.step()
-            else:
-                for values in self.recorder.values[:epochs]:
-                    self.step_epoch(values)
-
-    def after_batch(self):
-        if self.training and self.every == "batch":
-            with warnings.catch_warnings():  # fp16 may skip the first step, which torch warns about
-                warnings.filterwarnings("ignore", "Detected call of")
-                self.scheduler.step()
-
-    def after_epoch(self):
-        if self.every == "batch":
-            return
-        self.step_epoch(self.recorder.values[-1])
-
-    def step_epoch(self, values) -> None:
-        if self.metric is None:
-            self.scheduler.step()
-        else:
-            names = list(self.recorder.metric_names[1:])
-            self.scheduler.step(values[names.index(self.metric)])
+    make: Callable[[Any, int, int], Any]  # (torch optimizer, steps in all, steps per epoch) → torch scheduler
+    every: str  # it is stepped after each "batch" or "epoch"
+    metric: str | None = None  # for plateau: the column of `TrainState.rows` that it watches
 
 
 def _check(ok: bool, message: str) -> None:
@@ -71,7 +29,7 @@ def plateau(*, factor: float = 0.5, patience: int = 2, min_lr: float = 1e-6):
     "ReduceLROnPlateau on validation accuracy: times `factor` after more than `patience` epochs without a new best."
     _check(0 < factor < 1, f"factor={factor} must lie between 0 and 1")
     _check(patience >= 0, f"patience={patience} must be at least 0")
-    return TorchSchedule(
+    return Schedule(
         lambda opt, total, steps: lr_scheduler.ReduceLROnPlateau(
             opt, mode="max", factor=factor, patience=patience, min_lr=min_lr),
         every="epoch", metric="valid_accuracy")
@@ -83,12 +41,12 @@ plateau.needs_valid = True  # it watches validation accuracy
 def step(*, step_size: int = 8, gamma: float = 0.1):
     "StepLR: times `gamma` every `step_size` epochs."
     _check(step_size >= 1, f"step_size={step_size} must be at least 1")
-    return TorchSchedule(lambda opt, total, steps: lr_scheduler.StepLR(opt, step_size, gamma), every="epoch")
+    return Schedule(lambda opt, total, steps: lr_scheduler.StepLR(opt, step_size, gamma), every="epoch")
 
 
 def cosine(*, eta_min: float = 1e-6):
     "CosineAnnealingLR from lr to `eta_min` over all epochs, stepped once an epoch."
-    return TorchSchedule(
+    return Schedule(
         lambda opt, total, steps: lr_scheduler.CosineAnnealingLR(opt, total // steps, eta_min), every="epoch")
 
 
@@ -102,7 +60,7 @@ def warmup_cosine(*, warmup: float = 5, start_factor: float = 0.1, eta_min: floa
         return lr_scheduler.SequentialLR(opt, [
             lr_scheduler.LinearLR(opt, start_factor, total_iters=up),
             lr_scheduler.CosineAnnealingLR(opt, max(1, total - up), eta_min)], milestones=[up])
-    return TorchSchedule(make, every="batch")
+    return Schedule(make, every="batch")
 
 
 def cyclic(*, base_lr: float = 1e-4, max_lr: float = 1e-2, step_size_up: int = 4, step_size_down: int = 4,
@@ -110,7 +68,7 @@ def cyclic(*, base_lr: float = 1e-4, max_lr: float = 1e-2, step_size_up: int = 4
     "CyclicLR (triangular, Smith 2017) between `base_lr` and `max_lr`, sizes in batches; sets lr and momentum itself."
     _check(min(step_size_up, step_size_down) >= 1, f"step sizes {step_size_up}, {step_size_down} must be at least 1")
     _check(0 < base_lr <= max_lr, f"base_lr={base_lr} must be above 0 and at most max_lr={max_lr}")
-    return TorchSchedule(
+    return Schedule(
         lambda opt, total, steps: lr_scheduler.CyclicLR(
             opt, base_lr, max_lr, step_size_up, step_size_down, mode="triangular",
             base_momentum=base_momentum, max_momentum=max_momentum), every="batch")
@@ -121,7 +79,7 @@ def one_cycle_torch(*, max_lr: float = 0.05, pct_start: float = 0.3, div_factor:
     "torch's OneCycleLR over the whole run; sets lr and momentum itself. `fit=one_cycle` is fastai's own."
     _check(0 < pct_start < 1, f"pct_start={pct_start} must lie between 0 and 1")
     _check(max_lr > 0, f"max_lr={max_lr} must be above 0")
-    return TorchSchedule(
+    return Schedule(
         lambda opt, total, steps: OneCycleToItsEnd(
             opt, max_lr, total_steps=total, pct_start=pct_start, div_factor=div_factor,
             final_div_factor=final_div_factor, base_momentum=base_momentum, max_momentum=max_momentum),

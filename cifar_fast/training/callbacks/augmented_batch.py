@@ -1,88 +1,70 @@
-"""The first images of a run just as the net is given them: augmented, resized, mixed."""
+"""The first images of a run as the model gets them: augmented, resized, mixed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback
 from fastai.data.transforms import Normalize
 
-from cifar_fast.training.losses import MixedLabels
+from cifar_fast.training.batch_transforms import BatchTransforms
 from cifar_fast.utils.fonts import figure_names
 
-STEPS = 200
-PLAIN, MIXED = 24, 8
-"Images kept of the first batch that is not mixed, and of the first one of each kind of mixing."
+UNMIXED, MIXED = 24, 8
+"Images taken of the first batch that is not mixed, and of the first one of each kind of mixing."
+
+
+class Sample:
+    "Images and captions of the first batch of each kind."
+
+    def __init__(self, dls):
+        self.vocab, self.taken = figure_names(dls.vocab, 12), {}
+        self.normalize = next(t for t in dls.train.after_batch.fs if isinstance(t, Normalize))
+
+    def add(self, x: torch.Tensor, y: torch.Tensor, kind: str) -> None:
+        "`x` (B, 3, H, W), `y` (B,) or (B, C), after the batch transforms."
+        if kind not in self.taken:
+            n = UNMIXED if kind == "none" else MIXED
+            self.taken[kind] = (pixels(self.normalize, x[:n]), captions(y[:n], self.vocab))
+
+    def rows(self) -> list[tuple[str, list, list[str]]]:
+        "(heading, images, captions) of each kind, the unmixed batch first."
+        titles = {"none": "training batch: augmented"}
+        return [(titles.get(kind, kind), *self.taken[kind]) for kind in sorted(self.taken, key=lambda k: k != "none")]
 
 
 class AugmentedBatch(Callback):
-    "Keeps images and captions of the first epoch, by kind, and draws them at its end; draws nothing from any RNG."
+    "Takes a `Sample` of the first epoch and hands its rows to `draw` at the epoch's end; uses no RNG."
 
     order = 90  # after all that changes a batch
 
-    def __init__(self,
-        path: Path, # PNG; left alone where it is there, so that a resumed run keeps the first epoch's
-        draw: Callable, # (rows of (heading, images, captions), path)
-        stop: bool = False, # end the fit when all kinds have come, or STEPS are made: for a sheet without a run
-    ):
-        self.path, self.drawn_by, self.stop = path, draw, stop
+    def __init__(self, transforms: BatchTransforms, draw: Callable[[list], None]):
+        self.transforms, self.draw, self.sample = transforms, draw, None
 
     def before_fit(self):
-        self.kept = {}
+        self.sample = Sample(self.dls)
 
     def before_batch(self):
-        if not self.training or self.kept is None:
-            return
-        mixing = next((cb for cb in self.learn.cbs if hasattr(type(cb), "drawn_now")), None)
-        kind = mixing.drawn_now if mixing else "none"
-        if kind not in self.kept:
-            n = PLAIN if kind == "none" else MIXED
-            self.kept[kind] = (pixels(self.dls, self.x[:n]), captions(self.y, n, figure_names(self.dls.vocab, 12)))
-
-    def after_batch(self):
-        if self.stop and self.training and self.kept and (self.iter + 1 >= STEPS or self.complete()):
-            raise CancelFitException
-
-    def complete(self) -> bool:
-        "Whether every kind that can come has come."
-        mixing = next((cb for cb in self.learn.cbs if hasattr(type(cb), "drawn_now")), None)
-        return not mixing or set(self.kept) >= mixing.kinds()
+        if self.training and self.sample:
+            self.sample.add(self.x, self.y, self.transforms.kind)
 
     def after_train(self):
-        self.draw()
-
-    def after_fit(self):
-        self.draw()
-
-    def draw(self) -> None:
-        kept, self.kept = self.kept, None
-        if not kept or self.path.exists():
-            return
-        names = {"none": "training batch: augmented"}
-        rows = [(names.get(kind, kind), *kept[kind]) for kind in sorted(kept, key=lambda k: k != "none")]
-        self.drawn_by(rows, self.path)
+        if self.sample:
+            self.draw(self.sample.rows())
+        self.sample = None
 
 
-def pixels(dls, x: torch.Tensor) -> list:
-    "Normalised images (N, 3, H, W) as uint8 arrays (H, W, 3)."
-    norm = next(t for t in dls.train.after_batch.fs if isinstance(t, Normalize))
+def pixels(normalize: Normalize, x: torch.Tensor) -> list:
+    "Normalized images (N, 3, H, W) as uint8 arrays (H, W, 3)."
     x = x.as_subclass(torch.Tensor).float().cpu()
-    mean, std = (s.as_subclass(torch.Tensor).cpu().view(1, 3, 1, 1) for s in (norm.mean, norm.std))
+    mean, std = (s.as_subclass(torch.Tensor).cpu().view(1, 3, 1, 1) for s in (normalize.mean, normalize.std))
     return list(((x * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy())
 
 
-def captions(y, n: int, vocab) -> list[str]:
-    "The class of each image; of mixed ones each class with its share, the largest first."
-    if not isinstance(y, MixedLabels):
-        return [str(vocab[int(i)]) for i in y[:n]]
-    found = []
-    for at in range(min(n, len(y.labels[0]))):
-        parts = {}
-        for labels, weights in zip(y.labels, y.weights, strict=True):
-            share = float(weights[at]) if torch.is_tensor(weights) and weights.ndim else float(weights)
-            parts[int(labels[at])] = parts.get(int(labels[at]), 0) + share
-        ranked = sorted(parts.items(), key=lambda kv: -kv[1])[:2]
-        found.append("\n".join(f"{vocab[i]} {share:.0%}" for i, share in ranked if share >= 0.005))
-    return found
+def captions(y: torch.Tensor, vocab: Sequence) -> list[str]:
+    "The class of each image; of mixed ones the two with the largest fractions."
+    if y.ndim == 1:
+        return [str(vocab[int(i)]) for i in y]
+    return ["\n".join(f"{vocab[int(i)]} {value:.0%}" for value, i in zip(*top, strict=True) if value >= 0.005)
+            for top in zip(*y.topk(min(2, y.shape[1])), strict=True)]

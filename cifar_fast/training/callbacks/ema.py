@@ -2,65 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
-from fastai.callback.core import Callback
 from fastai.learner import Metric
 from timm.utils import ModelEmaV3
+
+from cifar_fast.training.callbacks.stateful import StatefulCallback
 
 __all__ = ["ema"]
 
 
-class EMA(Callback):
+class EMA(StatefulCallback):
     "Keeps timm's `ModelEmaV3` of the model, updated after each step; it starts from the weights after the first."
 
     order = 10
     run_valid = False
 
     def __init__(self, decay: float, warmup: bool):
-        self.decay, self.warmup = decay, warmup
+        self.decay, self.warmup, self.average, self.updates = decay, warmup, None, 0
+
+    @property
+    def module(self) -> torch.nn.Module:
+        "The averaged model."
+        return self.average.module
 
     def before_fit(self):
-        self.average = ModelEmaV3(self.model, self.decay, use_warmup=self.warmup)
-        self.updates = 0
+        self.average, self.updates = ModelEmaV3(self.model, self.decay, use_warmup=self.warmup), 0
 
     def after_step(self):
         self.updates += 1
         self.average.update(self.model, self.updates)
 
-    def saved(self) -> dict:
-        return {"average": self.average.module.state_dict(), "updates": self.updates}
+    def state_dict(self):
+        return {"average": self.module.state_dict(), "updates": self.updates}
 
-    def restore(self, saved: dict) -> None:
-        self.average.module.load_state_dict(saved["average"])
+    def load_state_dict(self, saved):
+        self.module.load_state_dict(saved["average"])
         self.updates = saved["updates"]
 
 
 class EMAAccuracy(Metric):
-    "Validation accuracy of the averaged weights, in the same pass as that of the trained ones."
+    "Validation accuracy of the averaged weights, on the same batches and in the same precision as the trained ones."
 
     name = "ema_accuracy"
 
-    def __init__(self, ema: EMA):
-        self.ema = ema
+    def __init__(self, ema: EMA, context: Callable[[], AbstractContextManager] = nullcontext):
+        self.ema, self.context = ema, context  # `context` is made anew for each forward pass
+        self.correct = self.count = 0
 
     def reset(self):
-        self.right = self.count = 0
+        self.correct = self.count = 0
 
     def accumulate(self, learn):
-        if learn.training or not hasattr(self.ema, "average"):
+        if learn.training:
             return
-        with torch.no_grad():
-            pred = self.ema.average.module(*learn.xb).argmax(1)
-        self.right += int((pred == learn.y).sum())
+        with torch.no_grad(), self.context():
+            pred = self.ema.module(*learn.xb).argmax(1)
+        self.correct += int((pred == learn.y).sum())
         self.count += len(pred)
 
     @property
     def value(self):
-        return self.right / self.count if self.count else None
+        return self.correct / self.count if self.count else None
 
 
 def ema(*, decay: float = 0.999, warmup: bool = False):
-    "`decay` a step; `warmup` lets it grow from 0 as 1-(1+step)^(-2/3), for runs short against 1/(1-decay) steps."
+    "`decay` per step; with `warmup` it grows from 0 as 1-(1+step)^(-2/3), for runs short against 1/(1-decay) steps."
     if not 0 < decay < 1:
         raise ValueError(f"ema.decay={decay}: expected a number between 0 and 1")
     return EMA(decay, warmup)

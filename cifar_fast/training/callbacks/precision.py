@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from fastai.callback.core import Callback, CancelStepException
 
+from cifar_fast.training.callbacks.stateful import StatefulCallback
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def choose_precision(precision: str, device: torch.device) -> str:
     "fp32, bf16 or fp16 for 'auto' on `device`, else `precision`. Raises ValueError for fp16 on a CPU."
@@ -24,40 +28,24 @@ def cpu_has_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-class PlainBatch(Callback):
-    "Hands the model a plain tensor: a subclass sends every operation of the net through Python once more."
-
-    order = 40  # after the mixing
-
-    def __init__(self, channels_last: bool = False):  # NHWC in memory: what CPU and tensor-core convolutions want
-        self.channels_last = channels_last
-
-    def before_fit(self):
-        if self.channels_last:
-            self.model.to(memory_format=torch.channels_last)
-
-    def before_batch(self):
-        x = self.x.as_subclass(torch.Tensor)
-        self.learn.xb = (x.contiguous(memory_format=torch.channels_last) if self.channels_last else x,)
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    "The context in which a model of this precision ('fp32', 'bf16', 'fp16') runs forward."
+    return torch.autocast(device.type, dtype=DTYPES.get(precision), enabled=precision in DTYPES)
 
 
-class Autocast(Callback):
+class Autocast(StatefulCallback):
     "torch.autocast around forward pass and loss; for fp16 the loss is scaled and the gradients unscaled."
 
     order = 9  # fastai's GradientClip (11) must see unscaled gradients
 
-    def __init__(self, dtype: torch.dtype):
-        self.dtype, self.inside = dtype, False
+    def __init__(self, precision: str, device: torch.device):
+        self.context, self.inside = autocast(precision, device), False
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
-    def before_fit(self):
-        kind = next(self.model.parameters()).device.type
-        self.context = torch.autocast(kind, dtype=self.dtype)
-        self.scaler = torch.amp.GradScaler(kind, enabled=self.dtype == torch.float16)
-
-    def saved(self) -> dict:
+    def state_dict(self):
         return self.scaler.state_dict()
 
-    def restore(self, saved: dict) -> None:
+    def load_state_dict(self, saved):
         self.scaler.load_state_dict(saved)
 
     def before_batch(self):
@@ -87,22 +75,23 @@ class Autocast(Callback):
 
 
 class ScaledStep(Callback):
-    "Lets fp16's loss scaler make the step, or leave it out where a gradient overflowed."
+    "Lets fp16's loss scaler make the step, or skip it where a gradient overflowed."
 
     order = 90  # after everything that looks at or clips the gradients
     run_valid = False
 
+    def __init__(self, scaler: torch.amp.GradScaler):
+        self.scaler = scaler
+
     def before_step(self):
-        self.autocast.scaler.step(self.opt.opt)
-        self.autocast.scaler.update()
+        self.scaler.step(self.opt.opt)
+        self.scaler.update()
         raise CancelStepException
 
 
-def precision_cbs(precision: str, channels_last: bool) -> list[Callback]:
+def precision_cbs(precision: str, device: torch.device) -> list[Callback]:
     "The callbacks that make a Learner train in `precision` ('fp32', 'bf16', 'fp16'; see `choose_precision`)."
-    cbs = [PlainBatch(channels_last)]
-    if precision != "fp32":
-        cbs.append(Autocast(torch.bfloat16 if precision == "bf16" else torch.float16))
-    if precision == "fp16":
-        cbs.append(ScaledStep())
-    return cbs
+    if precision == "fp32":
+        return []
+    scaled = Autocast(precision, device)
+    return [scaled, ScaledStep(scaled.scaler)] if precision == "fp16" else [scaled]

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a bar on a terminal, plain lines in a pipe, JSON lines for a program."""
+"""What a run shows while it trains: a bar on a terminal, plain lines in a pipe, JSON lines for a program."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import os
 import sys
 import time
 from contextlib import contextmanager, redirect_stdout
+from typing import TextIO
 
 from fastai.callback.core import Callback
 from tqdm import tqdm
 
-from cifar_fast.training.callbacks.stopping import watched
+from cifar_fast.training.state import TrainState
 
 MODES = ("auto", "bars", "lines", "json", "quiet")
 "auto: bars where stdout and stderr are a terminal, lines elsewhere."
 
-COLUMNS = {  # of a row of History: heading, width, how it is shown
-    "train_loss": ("loss", 7, "{:.4f}"), "train_accuracy": ("acc", 7, "{:.2%}"),
-    "valid_loss": ("v.loss", 7, "{:.4f}"), "valid_accuracy": ("v.acc", 7, "{:.2%}"),
-    "valid_ema_accuracy": ("ema acc", 7, "{:.2%}"), "lr": ("lr", 8, "{:.2g}"),
-    "seconds": ("s", 6, "{:.1f}"), "images_per_second": ("img/s", 6, "{:.0f}"),
+COLUMNS = {  # of a row of the state: heading (above, below; {} is what validates), width, format
+    "train_loss": ("train", "loss", 7, "{:.4f}"), "train_accuracy": ("train", "acc", 7, "{:.2%}"),
+    "valid_loss": ("{}", "loss", 8, "{:.4f}"), "valid_accuracy": ("{}", "acc", 8, "{:.2%}"),
+    "valid_ema_accuracy": ("{}", "EMA acc", 8, "{:.2%}"), "lr": ("", "lr", 8, "{:.2g}"),
+    "seconds": ("", "s", 6, "{:.1f}"), "images_per_second": ("", "img/s", 6, "{:.0f}"),
 }
 EVERY = {"bars": 0.5, "lines": 10.0}  # seconds between two looks inside an epoch; a look waits for a GPU
 
@@ -35,16 +36,21 @@ def choose_mode(mode: str = "auto") -> str:
 
 
 class Progress(Callback):
-    "A line an epoch, the best marked; and within it batch, loss, accuracy, rate, images a second and time left."
+    "A line per epoch, the best marked; within it batch, loss, accuracy, rate, images per second and time left."
 
     order = 56  # after History, whose rows it shows
 
-    def __init__(self, mode: str = "auto"):
-        self.mode, self.out = choose_mode(mode), sys.stdout  # as it is now: a run may send others' words elsewhere
-        self.bar = self.headed = self.starred = None
+    def __init__(
+        self,
+        state: TrainState,
+        split: str = "held-out",  # what validates: "test" or "held-out"
+        mode: str = "auto",
+        out: TextIO | None = None,  # None: stdout as it is now; a run redirects what others print
+    ):
+        self.state, self.split, self.mode, self.out = state, split, choose_mode(mode), out or sys.stdout
+        self.bar, self.has_heading, self.has_star = None, False, False
 
     def before_fit(self):
-        self.column = watched([*map(str, self.recorder.metric_names)])
         self.steps, self.began = 0, None
 
     def before_train(self):
@@ -56,43 +62,42 @@ class Progress(Callback):
     def after_batch(self):
         if not self.training or self.mode not in EVERY:
             return
-        now = time.monotonic()
+        now, is_last = time.monotonic(), self.iter + 1 == self.n_iter
         if self.began is None:
             self.began = now  # the first step may compile: it says nothing about the others
         else:
             self.steps += 1
-        if now - self.looked < EVERY[self.mode] or self.iter + 1 == self.n_iter:  # the epoch's own line comes next
-            return
-        self.looked = now
-        if self.bar is not None:
+        if self.bar is not None and (is_last or now - self.looked >= EVERY[self.mode]):
             self.bar.n = self.iter + 1
-            self.bar.set_postfix_str(self.inside(now))
-        else:
-            print(f"{self.place()}, batch {self.iter + 1}/{self.n_iter}: {self.inside(now)}", file=self.out, flush=True)
+            self.bar.set_postfix_str(self.figures(now))
+            self.looked = now
+        elif self.bar is None and not is_last and now - self.looked >= EVERY[self.mode]:  # then comes the epoch's line
+            self.print(f"{self.place()}, batch {self.iter + 1}/{self.n_iter}: {self.figures(now)}")
+            self.looked = now
 
     def before_validate(self):
-        if self.bar is not None:
-            self.bar.set_postfix_str("validating")
+        if self.bar is not None and len(self.dl):
+            self.bar.set_postfix_str(f"validating ({self.split})")
 
     def after_epoch(self):
         self.undo()
-        *former, row = self.learn.history.rows
-        is_best = self.column in row and all(row[self.column] > other.get(self.column, -1) for other in former)
+        row, is_best = self.state.rows[-1], self.state.is_best
         if self.mode == "json":
-            print(json.dumps({**row, "epochs": self.n_epoch, "best": is_best}), file=self.out, flush=True)
+            self.print(json.dumps({**row, "epochs": self.n_epoch, "best": is_best}))
         elif self.mode != "quiet":
-            if not self.headed:
-                self.headed = True
-                print(heading(row), file=self.out, flush=True)
-            self.starred = self.starred or is_best
-            print(line(row, self.n_epoch) + (" *" if is_best else ""), file=self.out, flush=True)
+            if not self.has_heading:
+                self.has_heading = True
+                self.print(heading(row, self.split))
+            self.has_star = self.has_star or is_best
+            self.print(line(row, self.n_epoch) + (" *" if is_best else ""))
 
     def after_fit(self):
-        rows = [row for row in self.learn.history.rows if self.column in row]
-        if self.starred:
-            best = max(rows, key=lambda row: row[self.column])  # the first of equal ones, as marked
-            print(f"* the best so far: in the end epoch {best['epoch']}, {best[self.column]:.2%}", file=self.out,
-                  flush=True)
+        if self.has_star:
+            best = self.state.best
+            self.print(f"* best so far; of all epoch {best['epoch']}: {self.split} accuracy {best['accuracy']:.2%}")
+
+    def print(self, text: str) -> None:
+        print(text, file=self.out, flush=True)
 
     def undo(self):
         if self.bar is not None:
@@ -102,23 +107,22 @@ class Progress(Callback):
     def place(self) -> str:
         return f"epoch {self.epoch + 1}/{self.n_epoch}"
 
-    def inside(self, now: float) -> str:
-        "Figures of the epoch so far."
-        names = [str(n) for n in self.recorder.metric_names]
-        said = [f"loss {float(self.recorder.smooth_loss.value):.3f}"]
-        if "train_accuracy" in names:
-            said.append(f"acc {float(self.recorder.metrics[0].value):.1%}")
-        said.append(f"lr {self.opt.hypers[-1]['lr']:.2g}")
+    def figures(self, now: float) -> str:
+        "Of the epoch so far."
+        parts = [f"train loss {float(self.recorder.smooth_loss.value):.3f}"]
+        if "train_accuracy" in map(str, self.recorder.metric_names):
+            parts.append(f"train acc {float(self.recorder.metrics[0].value):.1%}")
+        parts.append(f"lr {self.opt.hypers[-1]['lr']:.2g}")
         if self.steps and now > self.began:
             rate = self.steps / (now - self.began)  # validation and saving are in it
             left = (self.n_epoch - self.epoch) * self.n_iter - self.iter - 1
-            said += [f"{rate * self.dl.bs:.0f} img/s", f"{duration(left / rate)} left"]
-        return ", ".join(said)
+            parts += [f"{rate * self.dl.bs:.0f} img/s", f"{duration(left / rate)} left"]
+        return ", ".join(parts)
 
 
 @contextmanager
-def words(mode: str):
-    "stdout for whatever is told in words: none of it in a quiet run, on stderr beside JSON."
+def redirected(mode: str):
+    "stdout for what a run prints as text: nowhere in a quiet run, stderr beside JSON."
     if mode == "json":
         with redirect_stdout(sys.stderr):
             yield
@@ -129,14 +133,16 @@ def words(mode: str):
         yield
 
 
-def heading(row: dict) -> str:
-    shown = [(name, width) for column, (name, width, _) in COLUMNS.items() if column in row]
-    return "   epoch" + "".join(f" {name:>{width}}" for name, width in shown)
+def heading(row: dict, split: str) -> str:
+    "Two lines: what is measured on, and what."
+    columns = [COLUMNS[c] for c in COLUMNS if c in row]
+    above = "".join(f" {above.format(split):>{width}}" for above, _, width, _ in columns)
+    return (" " * 8 + above.rstrip() + "\n   epoch" + "".join(f" {below:>{width}}" for _, below, width, _ in columns))
 
 
 def line(row: dict, epochs: int) -> str:
     "One epoch in less than 80 columns, under `heading`."
-    shown = [f" {form.format(row[c]):>{width}}" for c, (_, width, form) in COLUMNS.items() if c in row]
+    shown = [f" {form.format(row[c]):>{width}}" for c, (*_, width, form) in COLUMNS.items() if c in row]
     return f"{row['epoch']:>4}/{epochs:<3}" + "".join(shown)
 
 

@@ -1,10 +1,11 @@
-"""Tells the DataLoader which epoch it is in and seeds every batch by (seed, epoch, batch)."""
+"""Sets the DataLoader's epoch and seeds every batch by (seed, epoch, batch)."""
 
 from __future__ import annotations
 
 import torch
 from fastai.callback.core import Callback
 
+from cifar_fast.data.block import SeededDL
 from cifar_fast.utils.seeds import derive
 
 
@@ -19,8 +20,13 @@ class Seeding(Callback):
         self.seed = seed
 
     def before_train(self):
-        if hasattr(self.dl, "set_epoch"):
+        if isinstance(self.dl, SeededDL):
             self.dl.set_epoch(self.epoch)
 
     def before_batch(self):
-        torch.manual_seed(derive(self.seed, self.epoch, self.iter, 1))
+        torch.manual_seed(batch_seed(self.seed, self.epoch, self.iter))
+
+
+def batch_seed(seed: int, epoch: int, batch: int) -> int:
+    "Of what is drawn for one training batch after the DataLoader: mixing, dropout."
+    return derive(seed, epoch, batch, 1)

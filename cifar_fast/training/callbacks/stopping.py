@@ -1,4 +1,4 @@
-"""Stop early, keep the best: fastai's trackers, told what to watch and made to say what they did."""
+"""Stop early, keep the best: what the state says of the validation accuracy decides."""
 
 from __future__ import annotations
 
@@ -7,87 +7,74 @@ from pathlib import Path
 
 import torch
 from fastai.callback.core import Callback, CancelFitException
-from fastai.callback.tracker import EarlyStoppingCallback
 from safetensors.torch import save
 
+from cifar_fast.training.callbacks.ema import EMA
+from cifar_fast.training.callbacks.stateful import StatefulCallback
+from cifar_fast.training.state import TrainState, watched
 from cifar_fast.utils.files import atomic_write
 
 
-def watched(names) -> str:
-    "The Recorder's column to watch: the accuracy of the weights that will be exported, so with EMA the averaged ones'."
-    return "valid_ema_accuracy" if "valid_ema_accuracy" in names else "valid_accuracy"
+class Patience(Callback):
+    "Stops after `patience` epochs in a row without a better validation accuracy."
 
+    order = 60  # after History (55)
 
-def watched_value(recorder) -> float:
-    "What `watched` was after the last epoch."
-    names = list(recorder.metric_names[1:])
-    return recorder.values[-1][names.index(watched(names))]
-
-
-class Patience(EarlyStoppingCallback):
-    "fastai's early stopping on validation accuracy: after `patience` epochs in a row without a new best."
-
-    def __init__(self, patience: int):
-        super().__init__(monitor="valid_accuracy", patience=patience)
-
-    def before_fit(self):
-        self.monitor = watched(self.recorder.metric_names)
-        super().before_fit()
-
-    def saved(self) -> dict:
-        return {"best": float(self.best), "wait": self.wait}
-
-    def restore(self, saved: dict) -> None:
-        self.best, self.wait = saved["best"], saved["wait"]
-
-
-class Target(Callback):
-    "Stop once validation accuracy reaches `target` (a share of 1)."
-
-    order = 62
-
-    def __init__(self, target: float):
-        self.target = target
+    def __init__(self, state: TrainState, patience: int):
+        self.state, self.patience = state, patience
 
     def after_epoch(self):
-        now = watched_value(self.recorder)
-        if now >= self.target:
-            print(f"Epoch {self.epoch + 1}: validation accuracy {now:.4f} has reached the target {self.target:.4f}.")
+        best = self.state.best
+        if self.state.epoch - best["epoch"] >= self.patience:
+            print(f"Epoch {self.state.epoch}: no better validation accuracy since epoch {best['epoch']}, so the run "
+                  f"ends (patience={self.patience}).")
             raise CancelFitException
 
 
-class KeepBest(Callback):
-    "Remembers the weights (and the average's) of the epoch with the best validation accuracy; loads them at the end."
+class Target(Callback):
+    "Stops once validation accuracy reaches `target`, a fraction in [0, 1]."
 
-    order = 61  # after Recorder, before those that stop
+    order = 62
 
-    def __init__(self, path: Path | None = None):  # .safetensors to keep them in as well
-        self.path = path
-
-    def before_fit(self):
-        self.best, self.epoch_of_best, self.state = float("-inf"), None, None
-
-    def saved(self) -> dict:
-        return {"best": float(self.best), "epoch_of_best": self.epoch_of_best, "state": self.state}
-
-    def restore(self, saved: dict) -> None:
-        self.best, self.epoch_of_best, self.state = saved["best"], saved["epoch_of_best"], saved["state"]
+    def __init__(self, state: TrainState, target: float):
+        self.state, self.target = state, target
 
     def after_epoch(self):
-        now = watched_value(self.recorder)
-        if now > self.best:
-            self.best, self.epoch_of_best = now, self.epoch
-            self.state = {k: deepcopy(m.state_dict()) for k, m in self._modules().items()}
-            if self.path:
-                best = self.state.get("ema", self.state["model"])
-                with atomic_write(self.path) as tmp:
-                    tmp.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in best.items()}))
+        row = self.state.rows[-1]
+        now = row[watched(row)]
+        if now >= self.target:
+            print(f"Epoch {self.state.epoch}: validation accuracy {now:.4f} has reached the target {self.target:.4f}.")
+            raise CancelFitException
+
+
+class KeepBest(StatefulCallback):
+    "Holds the weights (and the averaged ones) of the epoch with the best validation accuracy; loads them at the end."
+
+    order = 59  # after History, before those that stop
+
+    def __init__(self, state: TrainState, ema: EMA | None = None, path: Path | None = None):
+        self.state, self.ema, self.path = state, ema, path  # `path`: a .safetensors to write them to as well
+        self.weights = None  # {"model": its state dict, "ema": …}
+
+    def state_dict(self):
+        return {"weights": self.weights}
+
+    def load_state_dict(self, saved):
+        self.weights = saved["weights"]
+
+    def after_epoch(self):
+        if not self.state.is_best:
+            return
+        self.weights = {k: deepcopy(m.state_dict()) for k, m in self.modules().items()}
+        if self.path:
+            best = self.weights.get("ema", self.weights["model"])
+            with atomic_write(self.path) as tmp:
+                tmp.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in best.items()}))
 
     def after_fit(self):
-        if self.state is not None:
-            for name, module in self._modules().items():
-                module.load_state_dict(self.state[name])
+        if self.weights is not None:
+            for name, module in self.modules().items():
+                module.load_state_dict(self.weights[name])
 
-    def _modules(self) -> dict[str, torch.nn.Module]:
-        average = getattr(getattr(self.learn, "ema", None), "average", None)
-        return {"model": self.model, **({"ema": average.module} if average is not None else {})}
+    def modules(self) -> dict[str, torch.nn.Module]:
+        return {"model": self.learn.model, **({"ema": self.ema.module} if self.ema else {})}
