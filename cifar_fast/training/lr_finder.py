@@ -100,8 +100,8 @@ def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEW
 def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
     "The loss of each step, until it diverges, on the batches of training from `first_epoch` on."
     learn, r, searching = run.learn, run.recipe, Search(lrs)
-    cbs = [batch_transforms(r, learn.dls.c, run.memory_format, fraction=0.0), *precision_cbs(run.precision, run.device),
-           *([GradientClip(r.clip)] if r.clip else []), searching]
+    cbs = [batch_transforms(r, len(run.source.vocab), run.memory_format, fraction=0.0),
+           *precision_cbs(run.precision, run.device), *([GradientClip(r.clip)] if r.clip else []), searching]
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
     learn.opt, learn.begin_at = None, (first_epoch, 0)
     try:

@@ -111,7 +111,7 @@ class Progress(Callback):
         "Of the epoch so far."
         parts = [f"train loss {float(self.recorder.smooth_loss.value):.3f}"]
         if "train_accuracy" in map(str, self.recorder.metric_names):
-            parts.append(f"train acc {float(self.recorder.metrics[0].value):.1%}")
+            parts.append(f"acc {float(self.recorder.metrics[0].value):.1%}")
         parts.append(f"lr {self.opt.hypers[-1]['lr']:.2g}")
         if self.steps and now > self.began:
             rate = self.steps / (now - self.began)  # validation and saving are in it
