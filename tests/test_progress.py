@@ -71,7 +71,7 @@ def test_quiet_leaves_the_result(tmp_path, capsys):
 def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(progress.EVERY, "lines", 0)
     code, out, _ = run(tmp_path, capsys, "target=0.999")
-    assert re.search(r"epoch 1/2, batch 2/3: train loss \d\.\d{3}, train acc \d+\.\d%, lr 0\.01, \d+ img/s, \d+ s left",
+    assert re.search(r"epoch 1/2, batch 2/3: train loss \d\.\d{3}, acc \d+\.\d%, lr 0\.01, \d+ img/s, \d+ s left",
                      out)
     assert len(re.findall("^ +train +train +test +test$", out, re.M)) == 1
     assert len(re.findall(r"^ +[12]/2 ", out, re.M)) == 2 and "\r" not in out
@@ -126,7 +126,7 @@ def test_a_bar_on_a_terminal(tmp_path):
     os.close(ours)
     text = shown.decode()
     assert child.wait() == 0
-    assert re.search(r"epoch 1/1 +\d+%\|.*\| 12/12, train loss \d\.\d{3}, train acc .*, lr 0\.01", text)
+    assert re.search(r"epoch 1/1 +\d+%\|.*\| 12/12, train loss \d\.\d{3}, acc .*, lr 0\.01", text)
     assert "\n   1/1 " in text.replace("\r", "") or "   1/1 " in text
 
 

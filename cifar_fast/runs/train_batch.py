@@ -26,7 +26,7 @@ def draw_train_batch(recipe: Recipe, path: Path) -> None:
 def sampled(run: Run) -> Sample:
     "Images of the first batch of each kind that training would mix, without training."
     dl, sample = run.learn.dls.train, Sample(run.learn.dls)
-    transforms = batch_transforms(run.recipe, run.learn.dls.c, "contiguous")
+    transforms = batch_transforms(run.recipe, len(run.source.vocab), "contiguous")
     transforms.setup(run.learn.model)
     steps = len(dl) * run.recipe.epochs
     dl.set_epoch(0)

@@ -69,7 +69,7 @@ def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | N
               progress: Callable[[TrainState, str], Progress] | None, checkpoint: Checkpoint | None,
               draw: Callable[[list], None] | None) -> list[Callback]:
     "Those that belong to training only: given to the fit, so they are not exported."
-    r, transforms = run.recipe, batch_transforms(run.recipe, run.learn.dls.c, run.memory_format)
+    r, transforms = run.recipe, batch_transforms(run.recipe, len(run.source.vocab), run.memory_format)
     history = History(state, transforms, folder and folder / "history.csv")
     cbs = [transforms, *precision_cbs(run.precision, run.device), history]
     if average:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fastai.callback.schedule  # noqa: F401  (patches fit_one_cycle and fit_flat_cos into Learner)
 
+from cifar_fast.utils.errors import SettingError
+
 __all__ = ["constant", "flat_cos", "one_cycle"]
 
 
@@ -11,16 +13,16 @@ def one_cycle(learn, epochs: int, lr: float, cbs, *, pct_start: float = 0.25, di
               div_final: float = 1e5, moms: tuple = (0.95, 0.85, 0.95)):
     "`Learner.fit_one_cycle`: cosine from lr/div up to lr over `pct_start` of the steps, then down to lr/div_final."
     if not 0 < pct_start < 1:
-        raise ValueError(f"fit.pct_start={pct_start}: expected a fraction of training between 0 and 1")
+        raise SettingError(f"fit.pct_start={pct_start}: expected a fraction of training between 0 and 1")
     if len(moms) != 3:
-        raise ValueError(f"fit.moms={moms}: expected three momentums, at the start, at the peak and at the end")
+        raise SettingError(f"fit.moms={moms}: expected three momentums, at the start, at the peak and at the end")
     learn.fit_one_cycle(epochs, lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms, cbs=cbs)
 
 
 def flat_cos(learn, epochs: int, lr: float, cbs, *, pct_start: float = 0.75, div_final: float = 1e5):
     "`Learner.fit_flat_cos`: lr held for `pct_start` of the steps, then a cosine down to lr/div_final."
     if not 0 <= pct_start < 1:
-        raise ValueError(f"fit.pct_start={pct_start}: expected a fraction of training, 0 or more and less than 1")
+        raise SettingError(f"fit.pct_start={pct_start}: expected a fraction of training, 0 or more and less than 1")
     learn.fit_flat_cos(epochs, lr, div_final=div_final, pct_start=pct_start, cbs=cbs)
 
 

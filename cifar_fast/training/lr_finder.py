@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 from cifar_fast.training.batch_transforms import batch_transforms
 from cifar_fast.training.callbacks.precision import precision_cbs
 from cifar_fast.training.prepare import Run, settle_memory_format
+from cifar_fast.utils.errors import SettingError
 from cifar_fast.utils.seeds import rng_restored
 
 FEWEST = 100
@@ -77,7 +78,7 @@ def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEW
     every RNG are left as they were.
     """
     if num_it < FEWEST:
-        raise ValueError(f"num_it={num_it}: a search takes at least {FEWEST} steps")
+        raise SettingError(f"num_it={num_it}: a search takes at least {FEWEST} steps")
     settle_memory_format(run)
     learn, lrs, passes = run.learn, np.geomspace(start_lr, end_lr, num_it), []
     state, epoch, opt = deepcopy(learn.model.state_dict()), learn.dls.train.next_epoch, learn.opt
@@ -100,8 +101,8 @@ def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEW
 def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
     "The loss of each step, until it diverges, on the batches of training from `first_epoch` on."
     learn, r, searching = run.learn, run.recipe, Search(lrs)
-    cbs = [batch_transforms(r, learn.dls.c, run.memory_format, fraction=0.0), *precision_cbs(run.precision, run.device),
-           *([GradientClip(r.clip)] if r.clip else []), searching]
+    cbs = [batch_transforms(r, len(run.source.vocab), run.memory_format, fraction=0.0),
+           *precision_cbs(run.precision, run.device), *([GradientClip(r.clip)] if r.clip else []), searching]
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
     learn.opt, learn.begin_at = None, (first_epoch, 0)
     try:
@@ -115,16 +116,16 @@ def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
 
 
 def curve(lrs: np.ndarray, losses) -> tuple[np.ndarray, np.ndarray]:
-    "Rates and smoothed losses, up to where the loss has clearly risen again. Raises ValueError where it never falls."
+    "Rates and smoothed losses, up to where the loss has clearly risen again. Raises SettingError where it never falls."
     steps = len(losses) - 1 if len(losses) < len(lrs) else len(losses)  # the last of a search that diverged
     if steps < len(lrs) // 4:
-        raise ValueError("the loss diverged within a few steps: start lower (--start …), or look at the images")
+        raise SettingError("the loss diverged within a few steps: start lower (--start …), or look at the images")
     loss = gaussian_filter1d(np.asarray(losses[:steps]), SMOOTHING * len(lrs), mode="nearest")
     lowest = np.minimum.accumulate(loss)
     fall = np.maximum.accumulate(loss) - lowest
     if fall.max() < MIN_FALL * loss[0]:
-        raise ValueError(f"the loss falls at no rate from {lrs[0]:.2g} to {lrs[steps - 1]:.2g}: search another range "
-                         f"(--start …, --end …), or look at the images")
+        raise SettingError(f"the loss falls at no rate from {lrs[0]:.2g} to {lrs[steps - 1]:.2g}: search another range "
+                           f"(--start …, --end …), or look at the images")
     risen = np.flatnonzero((loss - lowest > RISE * fall) & (fall > MIN_FALL * loss[0]))
     end = risen[0] + 1 if len(risen) else steps
     return lrs[:end], loss[:end]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch.distributions import Beta
 
 from cifar_fast.training.batch_transforms import BatchTransform
+from cifar_fast.utils.errors import SettingError
 
 __all__ = ["mixing"]
 
@@ -95,10 +96,10 @@ def mixing(*, mixup: float = 0.3, cutmix: float = 0.3, ricap: float = 0.0, mixup
     """
     fractions = {"mixup": mixup, "cutmix": cutmix, "ricap": ricap}
     if min(fractions.values()) < 0 or sum(fractions.values()) > 1 + 1e-9:
-        raise ValueError(f"mix: the fractions {fractions} must be 0 or more and add up to at most 1")
+        raise SettingError(f"mix: the fractions {fractions} must be 0 or more and add up to at most 1")
     parameters = {"mixup": mixup_alpha, "cutmix": cutmix_alpha, "ricap": ricap_beta}
     if min(parameters.values()) <= 0:
-        raise ValueError(f"mix: the Beta parameters {parameters} must be above 0")
+        raise SettingError(f"mix: the Beta parameters {parameters} must be above 0")
     if not 0 <= until <= 1:
-        raise ValueError(f"mix.until={until}: expected a fraction of training, in [0, 1]")
+        raise SettingError(f"mix.until={until}: expected a fraction of training, in [0, 1]")
     return Mixing(fractions, parameters, until)

@@ -10,6 +10,8 @@ import torch
 from fastai.optimizer import OptimWrapper, detuplify_pg, set_item_pg
 from timm.optim.muon import zeropower_via_newtonschulz
 
+from cifar_fast.utils.errors import SettingError
+
 __all__ = ["adam", "adamw", "muon", "sgd"]
 
 
@@ -74,7 +76,7 @@ def by_decay(weight_decay: float, decay_norms: bool):
 
 def at_least_0(name: str, value: float) -> None:
     if not 0 <= value < float("inf"):  # torch looks at its defaults alone, not at a group's own
-        raise ValueError(f"{name}={value}: expected a number of at least 0")
+        raise SettingError(f"{name}={value}: expected a number of at least 0")
 
 
 def sgd(params, lr: float, *, momentum: float = 0.9, weight_decay: float = 0.0, nesterov: bool = False,
@@ -155,12 +157,12 @@ def muon(params, lr: float, *, momentum: float = 0.9, weight_decay: float = 0.01
     """Muon at `lr` for convolutions that mix channels, SGD (Nesterov) at `lr`·`sgd_scale` for everything else.
 
     `weight_decay` is decoupled; `sgd_decay` is L2, on the SGD weights of more than one dimension. `steps` of
-    Newton–Schulz an update. Raises ValueError for values out of range.
+    Newton–Schulz an update. Raises SettingError for values out of range.
     """
     if not 0 <= momentum < 1:
-        raise ValueError(f"momentum={momentum}: expected a number from 0 to below 1")
+        raise SettingError(f"momentum={momentum}: expected a number from 0 to below 1")
     if steps < 1:
-        raise ValueError(f"steps={steps}: expected at least 1, 5 are usual")
+        raise SettingError(f"steps={steps}: expected at least 1, 5 are usual")
     for name, value in (("weight_decay", weight_decay), ("sgd_scale", sgd_scale), ("sgd_decay", sgd_decay)):
         at_least_0(name, value)
 

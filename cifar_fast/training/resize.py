@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.nn.functional import interpolate
 
 from cifar_fast.training.batch_transforms import BatchTransform
+from cifar_fast.utils.errors import SettingError
 
 __all__ = ["progressive"]
 
@@ -24,7 +25,7 @@ class Progressive(BatchTransform):
 def progressive(*, size: int = 24, until: float = 0.4):
     "`size` in pixels for the first `until` fraction of training, the images' own size after it."
     if not 8 <= size:
-        raise ValueError(f"resize.size={size}: expected at least 8 pixels")
+        raise SettingError(f"resize.size={size}: expected at least 8 pixels")
     if not 0 <= until < 1:
-        raise ValueError(f"resize.until={until}: expected a fraction of training, 0 or more and less than 1")
+        raise SettingError(f"resize.until={until}: expected a fraction of training, 0 or more and less than 1")
     return Progressive(size, until)

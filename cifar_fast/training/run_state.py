@@ -51,11 +51,11 @@ def restore_optimizer(opt, saved: dict, keep_hypers: bool) -> None:
     own = [{k: v for k, v in group.items() if k != "params"} for group in groups(opt)]
     opt.load_state_dict(saved)
     for i, (group, fresh) in enumerate(zip(groups(opt), own, strict=True)):
+        if keep_hypers:
+            group.update(fresh)
         for key, value in fresh.items():
             if not same_kind(group.get(key), value):
                 raise ValueError(f"the optimizer's group {i} has {key}={group.get(key)!r}")
-        if keep_hypers:
-            group.update(fresh)
         entries = [(p, opt.opt.state[p]) for p in group["params"] if p in opt.opt.state]
         for p, entry in entries:
             if not isinstance(entry, dict) or entry.keys() != entries[0][1].keys():

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch.optim import lr_scheduler
 
+from cifar_fast.utils.errors import SettingError
+
 __all__ = ["cosine", "cyclic", "one_cycle_torch", "plateau", "step", "warmup_cosine"]
 
 
@@ -22,7 +24,7 @@ class Schedule:
 
 def _check(ok: bool, message: str) -> None:
     if not ok:
-        raise ValueError(message)
+        raise SettingError(message)
 
 
 def plateau(*, factor: float = 0.5, patience: int = 2, min_lr: float = 1e-6):

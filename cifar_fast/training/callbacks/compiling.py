@@ -10,12 +10,14 @@ import torch
 from fastai.callback.core import Callback
 from torch import nn
 
+from cifar_fast.utils.errors import SettingError
+
 PAYS_FROM = 2000
 "Steps from which compiling (about half a minute) is worth its time."
 
 
 def choose_compile(compile: str, device: torch.device, steps: int, net: nn.Module) -> bool:
-    """Whether to torch.compile `net` for a run of `steps`. Raises ValueError for 'on' where it cannot be.
+    """Whether to torch.compile `net` for a run of `steps`. Raises SettingError for 'on' where it cannot be.
 
     'auto' compiles long runs on a GPU, on a CPU those of mostly depthwise nets alone. Images/s there, eager and
     compiled, in the better memory format (two AVX2 cores, batches of 128, medians of 12 steps): mobile 517 and 761,
@@ -26,7 +28,7 @@ def choose_compile(compile: str, device: torch.device, steps: int, net: nn.Modul
         return False
     problem = why_not(device)
     if problem and compile == "on":
-        raise ValueError(f"compile=on: torch.compile does not work here ({problem}); compile=auto goes on without it")
+        raise SettingError(f"compile=on: torch.compile does not work here ({problem}); compile=auto goes on without it")
     if problem:
         warnings.warn(f"not compiled, which is slower: torch.compile does not work here ({problem})", stacklevel=2)
     return not problem

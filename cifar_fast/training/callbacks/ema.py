@@ -10,6 +10,7 @@ from fastai.learner import Metric
 from timm.utils import ModelEmaV3
 
 from cifar_fast.training.callbacks.stateful import StatefulCallback
+from cifar_fast.utils.errors import SettingError
 
 __all__ = ["ema"]
 
@@ -71,5 +72,5 @@ class EMAAccuracy(Metric):
 def ema(*, decay: float = 0.999, warmup: bool = False):
     "`decay` per step; with `warmup` it grows from 0 as 1-(1+step)^(-2/3), for runs short against 1/(1-decay) steps."
     if not 0 < decay < 1:
-        raise ValueError(f"ema.decay={decay}: expected a number between 0 and 1")
+        raise SettingError(f"ema.decay={decay}: expected a number between 0 and 1")
     return EMA(decay, warmup)

@@ -6,12 +6,13 @@ import torch
 from fastai.callback.core import Callback, CancelStepException
 
 from cifar_fast.training.callbacks.stateful import StatefulCallback
+from cifar_fast.utils.errors import SettingError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    "fp32, bf16 or fp16 for 'auto' on `device`, else `precision`. Raises ValueError for fp16 on a CPU."
+    "fp32, bf16 or fp16 for 'auto' on `device`, else `precision`. Raises SettingError for fp16 on a CPU."
     kind = device.type
     if precision == "auto":
         if kind == "cuda":
@@ -19,7 +20,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
         # On a CPU without bf16 instructions (AVX-512 BF16, AMX) bf16 is emulated and many times slower than fp32.
         return "bf16" if kind == "cpu" and cpu_has_bf16() else "fp32"
     if precision == "fp16" and kind == "cpu":
-        raise ValueError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")
+        raise SettingError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")
     return precision
 
 

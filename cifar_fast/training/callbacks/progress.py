@@ -13,6 +13,7 @@ from fastai.callback.core import Callback
 from tqdm import tqdm
 
 from cifar_fast.training.state import TrainState
+from cifar_fast.utils.errors import SettingError
 
 MODES = ("auto", "bars", "lines", "json", "quiet")
 "auto: bars where stdout and stderr are a terminal, lines elsewhere."
@@ -27,9 +28,9 @@ EVERY = {"bars": 0.5, "lines": 10.0}  # seconds between two looks inside an epoc
 
 
 def choose_mode(mode: str = "auto") -> str:
-    "One of MODES but auto. Raises ValueError."
+    "One of MODES but auto. Raises SettingError."
     if mode not in MODES:
-        raise ValueError(f"log={mode!r}: choose one of {', '.join(MODES)}")
+        raise SettingError(f"log={mode!r}: choose one of {', '.join(MODES)}")
     if mode != "auto":
         return mode
     return "bars" if sys.stdout.isatty() and sys.stderr.isatty() else "lines"
@@ -111,7 +112,7 @@ class Progress(Callback):
         "Of the epoch so far."
         parts = [f"train loss {float(self.recorder.smooth_loss.value):.3f}"]
         if "train_accuracy" in map(str, self.recorder.metric_names):
-            parts.append(f"train acc {float(self.recorder.metrics[0].value):.1%}")
+            parts.append(f"acc {float(self.recorder.metrics[0].value):.1%}")
         parts.append(f"lr {self.opt.hypers[-1]['lr']:.2g}")
         if self.steps and now > self.began:
             rate = self.steps / (now - self.began)  # validation and saving are in it

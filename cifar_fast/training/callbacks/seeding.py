@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from fastai.callback.core import Callback
 
-from cifar_fast.data.block import SeededDL
+from cifar_fast.data.loaders import SeededDL
 from cifar_fast.utils.seeds import derive
 
 
