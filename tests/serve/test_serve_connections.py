@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
+from interrupts import interrupt
 from serving import UPLOAD, connect, form, image, process, received, served
 
 from cifar_fast.export.predictor import load_export
@@ -123,3 +124,9 @@ def test_signals_with_uploads_under_way(made, signals):
     assert err.strip() == "interrupted" and not out
     if len(signals) == 1:
         assert b"200 OK" in texts[-1]
+
+
+@pytest.mark.parametrize("seconds, signum", [(0.7, signal.SIGINT), (1.5, signal.SIGTERM), (3, signal.SIGINT)])
+def test_signals_while_it_imports_or_loads_the_model(made, tmp_path, seconds, signum):
+    code, _, err = interrupt(["serve", str(made), "--port", "0"], seconds, signum, tmp_path)
+    assert code == 128 + signum and err.strip() == "interrupted"
