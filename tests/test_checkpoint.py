@@ -38,7 +38,7 @@ def test_a_checkpoint_runs_no_code_and_a_broken_one_is_named(tmp_path, monkeypat
 
 def test_a_checkpoint_that_lacks_something_is_named(broken, capsys):
     exports = broken(1)
-    path = exports / NAME / "running" / "checkpoint.pt"
+    path = exports / f".{NAME}.running" / "checkpoint.pt"
     whole = load(path)
     assert {"format", *checkpoint.SAVED} == whole.keys()
     for key in checkpoint.SAVED:
@@ -56,7 +56,7 @@ def test_a_checkpoint_that_lacks_something_is_named(broken, capsys):
     {"state": {"rows": []}}, {"optimizer": {"state": {}, "param_groups": [{"lr": "fast"}]}}])
 def test_a_checkpoint_of_nonsense_is_named(broken, capsys, spoilt):
     exports = broken(3)
-    path = exports / NAME / "running" / "checkpoint.pt"
+    path = exports / f".{NAME}.running" / "checkpoint.pt"
     torch.save(load(path) | spoilt, path)
     capsys.readouterr()
     assert resume(exports) == 2

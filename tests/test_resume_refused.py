@@ -150,8 +150,8 @@ def test_another_machine_is_told(broken, monkeypatch, capsys):
 def test_other_images_are_told(broken, monkeypatch, capsys):
     exports = broken(5)
 
-    def prepared(recipe):
-        run = prepare(recipe)
+    def prepared(recipe, **given):
+        run = prepare(recipe, **given)
         return replace(run, source=replace(run.source, fingerprint="other"))
 
     monkeypatch.setattr(train, "prepare", prepared)

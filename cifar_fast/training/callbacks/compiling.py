@@ -16,14 +16,13 @@ PAYS_FROM = 2000
 "Steps from which compiling (about half a minute) is worth its time."
 
 
-def choose_compile(compile: str, device: torch.device, steps: int, net: nn.Module) -> bool:
-    """Whether to torch.compile `net` for a run of `steps`. Raises SettingError for 'on' where it cannot be.
+def choose_compile(compile: str, device: torch.device, steps: int, model: nn.Module) -> bool:
+    """Whether to torch.compile `model` for a run of `steps`. Raises SettingError for 'on' where it cannot be.
 
-    'auto' compiles long runs on a GPU, on a CPU those of mostly depthwise nets alone. Images/s there, eager and
-    compiled, in the better memory format (two AVX2 cores, batches of 128, medians of 12 steps): mobile 517 and 761,
-    optimized200k 382 and 727; but cifar_final 716 and 727, netv2 327 and 241, strided 151 and 134.
+    'auto' compiles long runs: on a GPU all of them, on a CPU those of mostly depthwise models, for others are no faster
+    there (`python -m cifar_fast bench train` measures).
     """
-    pays = steps >= PAYS_FROM and (device.type != "cpu" or mostly_depthwise(net))
+    pays = steps >= PAYS_FROM and (device.type != "cpu" or mostly_depthwise(model))
     if compile == "off" or (compile == "auto" and not pays):
         return False
     problem = why_not(device)
@@ -34,9 +33,9 @@ def choose_compile(compile: str, device: torch.device, steps: int, net: nn.Modul
     return not problem
 
 
-def mostly_depthwise(net: nn.Module) -> bool:
+def mostly_depthwise(model: nn.Module) -> bool:
     "Whether more than half of the convolutions wider than 1×1 are depthwise."
-    wide = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    wide = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
     return 2 * sum(m.groups == m.in_channels > 1 for m in wide) > len(wide)
 
 
