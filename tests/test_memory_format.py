@@ -87,12 +87,12 @@ def timed(monkeypatch):
 def test_a_timed_choice_is_printed_recorded_and_kept_on_resume(timed, broken, tmp_path, capsys):
     exports = broken(5)
     assert "contiguous (images/s: contiguous 1,500, channels_last 1,000)" in capsys.readouterr().out
-    saved = load(exports / NAME / "running" / "checkpoint.pt")["state"]
+    saved = load(exports / f".{NAME}.running" / "checkpoint.pt")["state"]
     assert saved["memory_format"] == "contiguous" and saved["format_speeds"] == timed.speeds and timed.count == 1
     timed.speeds["contiguous"] = 500.0  # another moment, another answer: the run does not ask again
     assert main([*RUN, f"exports={exports}", "--resume"]) == 0 and timed.count == 1
     assert "contiguous (images/s: contiguous 1,500" in capsys.readouterr().out
-    machine = json.loads((exports / f"{NAME}.json").read_text())["machine"]
+    machine = json.loads((exports / NAME / "card.json").read_text())["machine"]
     assert machine["memory_format"] == "contiguous" and machine["format_speeds"]["channels_last"] == 1000
     assert main([*RUN, "channels_last=false", f"exports={tmp_path / 'plain'}"]) == 0
     assert bytes_that_differ(weights(exports), weights(tmp_path / "plain")) == 0

@@ -127,7 +127,8 @@ def test_a_target_is_drawn_only_where_there_is_one():
 
 
 def test_log_axes_are_written_out(tmp_path):
-    search = {"lr": [1e-6, 1e-3, 1], "loss": [2, 1, 5], "suggestions": {"valley": {"lr": 1e-3, "loss": 1}}}
+    search = {"lr": [1e-6, 1e-3, 1], "loss": [2, 1, 5], "suggestions": {"valley": {"lr": 1e-3, "loss": 1}},
+              "recipe": {"lr": 0.05}}
     fig = drawn(plots.lr_find(search), tmp_path / "lr.png")
     ticks = [text.get_text() for text in fig.axes[0].get_xticklabels()]
     assert "0.001" in ticks and not any("$" in tick for tick in ticks)

@@ -7,6 +7,7 @@ import torch
 from tiny import tiny, trained
 from toys import equal
 
+from cifar_fast.data.errors import DataError
 from cifar_fast.training import fit as fit_module
 from cifar_fast.training.prepare import prepare, with_fitting_bs
 
@@ -56,6 +57,6 @@ def test_one_that_was_typed_is_refused(digits):
     few = replace(digits, train=replace(digits.train, images=digits.train.images[:100],
                                         labels=digits.train.labels[:100]))
     recipe = tiny("bs=256", "valid=0")
-    with pytest.raises(ValueError, match="bs=256 is more than the 100 training images"):
+    with pytest.raises(DataError, match="bs=256 is more than the 100 training images"):
         prepare(recipe, few, typed=["bs=256"])
     assert prepare(recipe, few).recipe.bs == 16

@@ -318,7 +318,7 @@ def untrained(tmp_path):
     (["predict", "net", "image.png", "--csv", "out.csv"], "out.csv"),
     (["export", "./net"], "net/learner.pkl"),
     (["recipe", *RUN[1:], "exports=runs"], f"runs/.{NAME}.running/run/recipe.json"),
-    (["lr_find", "sprint", "data=digits", "bs=32", "exports=runs", "--steps", "30"], "lr_find.png"),
+    (["lr_find", "sprint", "data=digits", "bs=32", "exports=runs", "--steps", "100"], "lr_find.png"),
 ])
 def test_a_command_on_a_full_disk_says_where_and_what_next(untrained, digits, tmp_path, monkeypatch, capsys, args,
                                                            named):
