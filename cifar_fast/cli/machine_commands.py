@@ -32,7 +32,7 @@ class Doctor(Command):
 
 class Bench(Command):
     name = "bench"
-    help = "measure data path, step, training, predict and start against bare tools"
+    help = "measure data path, step, training, predict and startup against plain tools"
     examples = ("bench step", "bench --json > bench.json", "bench scale")
 
     @staticmethod

@@ -52,7 +52,7 @@ class Audit(Command):
 
 class Export(Command):
     name = "export"
-    help = "rebuild a run's learner.pkl from its card and weights"
+    help = "rebuild a run's learner.pkl from its saved weights and description"
     examples = ("export final",)
 
     @staticmethod

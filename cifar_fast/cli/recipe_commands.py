@@ -31,7 +31,7 @@ class Recipes(Command):
 
 class Recipe(Command):
     name = "recipe"
-    help = "train a recipe: audit, fit, evaluate once on test, export"
+    help = "train a recipe: audit, train, evaluate, save"
     examples = ("recipe sprint", "recipe final data=digits epochs=20",
                 "recipe final epochs=60 mix.cutmix=0.3 valid=5000", "recipe final epochs=60 name=final-long",
                 "recipe final lr=find", "recipe final --dry-run epochs=60", "recipe final --resume",
@@ -42,11 +42,11 @@ class Recipe(Command):
         parser.add_argument("name", metavar="NAME", help="a recipe's name, or a path to a recipe file ending in .py")
         add_changes(parser, "a setting of the recipe, e.g. epochs=30 data=digits lr=find fit.pct_start=0.2 sched=step "
                             "sched.gamma=0.1 (--dry-run shows all of them); name=NAME is where the run is saved, "
-                            "exports/NAME (default: the recipe's name, on other data NAME-DATA, and a number behind "
-                            "it where a finished run has that name already)")
+                            "exports/NAME (default: the recipe's name, on other data NAME-DATA; with a number "
+                            "added if a finished run already has that name)")
         parser.add_argument("--log", choices=("auto", "bars", "lines", "json", "quiet"), default="auto",
-                            help="bars, plain lines every ten seconds, or JSON lines on stdout: one an epoch, then "
-                                 "one of the result (default auto: bars on a terminal, lines elsewhere)")
+                            help="bars, plain lines every ten seconds, or JSON lines on stdout: one per epoch, then "
+                                 "one for the result (default auto: bars on a terminal, lines elsewhere)")
         parser.add_argument("--dry-run", action="store_true",
                             help="train nothing: show recipe, audit, shapes and schedule; time three steps")
         stopped = parser.add_mutually_exclusive_group()

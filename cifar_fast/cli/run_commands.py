@@ -12,7 +12,7 @@ from cifar_fast.utils.files import expand_path
 
 class Results(Command):
     name = "results"
-    help = "the results of the recipes, from the row that every run adds to runs.csv"
+    help = "show the results of all recipes, published ones and yours"
     examples = ("results", "results --readme", "results --curves")
 
     @staticmethod
@@ -150,7 +150,7 @@ class Compare(Command):
         parser.add_argument("--sort", metavar="COLUMN", help="a column of --csv; accuracies come greatest first")
         parser.add_argument("--reverse", action="store_true", help="reverse the order")
         parser.add_argument("--plot", metavar="FILE", help="where the figure is saved, a .png (default: runs.png; of "
-                                                           "named runs compare-RUN-RUN.png beside them)")
+                                                           "named runs compare-RUN-RUN.png in their folder)")
         parser.add_argument("--exports", default="exports", metavar="DIR",
                             help="the folder of the runs (default: %(default)s)")
         shape = parser.add_mutually_exclusive_group()
