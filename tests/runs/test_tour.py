@@ -1,6 +1,6 @@
 """The tour is executed as it stands, and what is committed of it is what an execution left.
 
-`python tests/test_tour.py` executes it and stores the outputs.
+`python tests/runs/test_tour.py` executes it and stores the outputs.
 """
 
 import ast
@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 from cifar_fast.recipe import list_recipes, recipes_dir
 
 TOUR = recipes_dir() / "tour.ipynb"
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parents[2]
 MOST_BYTES = 700_000
 PATH = re.compile(r"(?<![\w.:/<])/(?!(?:\d|>))[\w.~-]+/[\w.~/-]+|\b[A-Za-z]:\\\w|~/\w")
 "An absolute path, of any machine; 7/9 and </td> are none."
@@ -88,7 +88,7 @@ def test_the_tour_runs_from_anywhere_and_writes_only_into_a_folder_of_its_own(tm
     assert len(images(book)) == len(images(committed))
     for now, then in zip(code(book), code(committed), strict=True):
         if now.id in ("batch", "audit", "write", "folder"):  # the same on any machine
-            assert said(now) == said(then), f"{now.id} says something else now: python tests/test_tour.py"
+            assert said(now) == said(then), f"{now.id} says something else now: python tests/runs/test_tour.py"
 
 
 def listing(folder: Path) -> set:

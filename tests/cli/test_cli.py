@@ -20,7 +20,7 @@ from cifar_fast.export.card import read_card
 from cifar_fast.recipe import list_recipes
 from cifar_fast.utils.errors import CifarFastError, file_error
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "exports" / "results.csv"
 
 

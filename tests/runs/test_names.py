@@ -14,7 +14,7 @@ from cifar_fast.export.card import read_card
 from cifar_fast.runs.run_dir import RunFolder
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from cifar_fast.recipe import list_recipes
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(not os.environ.get("CIFAR_FAST_DATA"), reason="CIFAR_FAST_DATA names no image tree of CIFAR-10"),

@@ -45,7 +45,7 @@ from cifar_fast.reporting.results import (
     terminal,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FACTS = {"final": {"line": "ours", "stated": {}, "recipe_id": "aaaaaaaa", "data": "cifar10"},
          "net": {"line": "a | net", "recipe_id": "bbbbbbbb", "data": "cifar10",
                  "stated": {"parameters": 199_368, "receptive_field": 44, "accuracy": 87.02, "epochs": 50}}}

@@ -12,7 +12,7 @@ from interrupts import interrupts
 from cifar_fast.utils.files import TEMPORARY, write_text
 from cifar_fast.utils.signals import StopRequested, hold_signals, raise_on_signals
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_real_processes_at_random_moments(tmp_path, cache):

@@ -286,6 +286,6 @@ def test_the_sheet_shows_what_the_net_is_given(left, digits):
 
 
 def test_the_readme_s_figures_are_of_committed_runs():
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     for name in re.findall(r"\]\((exports/[^)]+)\)", (root / "README.md").read_text("utf-8")):
         assert (root / name).is_file(), name
