@@ -55,7 +55,7 @@ FIGURES = {  # file → heading of its section, what it shows
     "augmented.png": ("Training batch", "Training images of the first epoch: augmented, resized and mixed."),
     "classes.png": ("Classes", "Accuracy of each class."),
     "confusion.png": ("Classes", "Which class is predicted for which."),
-    "mistakes.png": ("Mistakes", "The most confident errors (top losses)."),
+    "mistakes.png": ("Most confident errors", "The most confident errors (top losses)."),
     "calibration.png": ("Calibration", "Accuracy against confidence: on the diagonal both are the same."),
     "layers.png": (None, ""),  # in the page as a table
 }
