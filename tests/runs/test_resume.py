@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from breaking import STEPS, at, resume
-from kills import RUN, bytes_that_differ, harness, history, strays, weights, working
+from kills import NAME, RUN, bytes_that_differ, harness, history, strays, weights, working
 
 from cifar_fast.cli.main import main
 from cifar_fast.training.callbacks.checkpoint import load
@@ -25,6 +25,13 @@ def test_it_goes_on_to_the_same_weights_and_history(plain, broken, capsys, saves
     assert bytes_that_differ(weights(plain), weights(exports)) == 0
     assert history(exports).equals(history(plain))
     assert len(pd.read_csv(exports / "runs.csv")) == 1 and not strays(exports)
+
+
+def test_a_run_resumed_after_the_last_batch_of_its_first_epoch_draws_a_training_batch(broken):
+    "No batch of that epoch is left to draw: the next one is drawn."
+    exports = broken(STEPS, "report=yes")
+    assert resume(exports, "report=yes") == 0
+    assert (exports / NAME / "augmented.png").stat().st_size > 10_000
 
 
 def test_comparing_would_see_one_other_bit(plain):

@@ -35,7 +35,7 @@ class Sample:
 
 
 class AugmentedBatch(Callback):
-    "Takes a `Sample` of the first epoch and hands its rows to `draw` at the epoch's end; uses no RNG."
+    "Takes a `Sample` of the first epoch that has batches and hands its rows to `draw` at the epoch's end; uses no RNG."
 
     order = 90  # after all that changes a batch
 
@@ -50,9 +50,9 @@ class AugmentedBatch(Callback):
             self.sample.add(self.x, self.y, self.transforms.kind)
 
     def after_train(self):
-        if self.sample:
+        if self.sample and self.sample.taken:  # a resumed epoch may have no batch left
             self.draw(self.sample.rows())
-        self.sample = None
+            self.sample = None
 
 
 def pixels(normalize: Normalize, x: torch.Tensor) -> list:
