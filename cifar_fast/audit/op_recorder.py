@@ -34,7 +34,7 @@ class Layer:
 
 @contextmanager
 def eval_copy(model: nn.Module, dtype: torch.dtype):
-    "A copy in eval mode on the CPU; afterwards the random state is what it was. The model itself never runs."
+    "A copy in eval mode on the CPU; the random state is restored afterwards. The model itself is not run."
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         yield copy.deepcopy(model).eval().to(device="cpu", dtype=dtype)
 

@@ -34,7 +34,7 @@ STANDARD = Budget()
 
 
 def bound(rule: str) -> str:
-    "Whether a rule limits its number from above or from below, in words."
+    "'at most' or 'at least': which way the rule limits its value."
     return "at most" if rule in _AT_MOST else "at least"
 
 

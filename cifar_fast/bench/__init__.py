@@ -1,11 +1,11 @@
-"""What this project adds to bare tools, measured beside them in the same run. A table of contents; imports nothing."""
+"""Benchmarks: this project against the bare tools, both measured in the same run. Only their names; imports nothing."""
 
 BENCHMARKS = {
     "data": "images/s of the training DataLoader, against the bare Albumentations loop",
     "step": "seconds a step in Learner.fit, against a bare PyTorch loop",
     "train": "images/s of recipe final as it runs, against the fastest of eight ways to run it",
-    "predict": "images/s of predict from decoded images, against the bare net",
-    "startup": "seconds until a fresh process has answered, against python and torch alone",
+    "predict": "images/s of predict from decoded images, against the bare model",
+    "startup": "seconds of a command in a fresh process, against python and torch alone",
     "serve": "response time with 32 clients at once, against predicting their images without a server",
     "scale": "cost of an epoch and memory as images, resolution and parameters grow",
 }

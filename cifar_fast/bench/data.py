@@ -1,7 +1,7 @@
 """data: images a second of the training DataLoader, against the bare Albumentations pipeline over the same arrays.
 
-The bare loop makes uint8 images and no batches, so the bar is for the DataLoader's uint8 batches; a second figure is
-for what the Learner gets, float and normalised. Both times include the start and end of worker processes.
+The bare loop gives uint8 images without batching, so the required ratio is for the DataLoader's uint8 batches; a second
+ratio is for the float, normalised batches that the Learner gets. Both include starting and stopping worker processes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from cifar_fast.data.sources import Source
 from cifar_fast.recipe import Recipe, load_recipe
 from cifar_fast.utils.device import choose_device
 
-PIPELINES = ("strided", "net", "final")  # of few steps, of many, and one that is vectorized
+PIPELINES = ("strided", "net", "final")  # few transforms, many transforms, vectorized
 WORKERS = (0, 2)
-IMAGES = 4096  # a pass
+IMAGES = 4096  # per pass
 BAR = Bar(must=0.70, goal=0.90)
 
 
@@ -65,10 +65,10 @@ def consume(dl: Iterable) -> None:
 
 
 def bare(images: np.ndarray, augment: list, workers: int) -> None:
-    "Every image once through the pipeline: in this process, or split among `workers` processes."
+    "Augment every image once: in this process, or split among `workers` processes."
     if not workers:
         return loop(images, augment)
-    # Started the way a DataLoader of this platform starts its own.
+    # Started as a DataLoader starts its workers on this platform.
     processes = [multiprocessing.Process(target=loop, args=(part, augment))
                  for part in np.array_split(images, workers)]
     for p in processes:
@@ -76,10 +76,10 @@ def bare(images: np.ndarray, augment: list, workers: int) -> None:
     for p in processes:
         p.join()
     if any(p.exitcode for p in processes):
-        raise RuntimeError(f"processes of the bare loop ended with the exit codes {[p.exitcode for p in processes]}")
+        raise RuntimeError(f"processes of the bare loop exited with {[p.exitcode for p in processes]}")
 
 
 def loop(images: np.ndarray, augment: list) -> None:
-    pipeline = albumentations.Compose(augment, is_check_shapes=False)  # as ours: there are no masks to compare with
+    pipeline = albumentations.Compose(augment, is_check_shapes=False)  # as in our pipeline: there are no masks
     for image in images:
         pipeline(image=image)

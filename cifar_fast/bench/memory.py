@@ -1,7 +1,7 @@
 """Peak memory of training steps, in a fresh process: `python -m cifar_fast.bench.memory IMAGES SIDE BATCH WIDTH…`.
 
-On a CPU the resident memory beyond what the process held before there were images or a net, on CUDA what torch had
-allocated. Prints megabytes. Imports no fastai: its share would hide what is measured.
+On a CPU: the growth of resident memory since before images and model were created; on CUDA: what torch allocated.
+Prints megabytes. fastai is not imported, since its memory would hide what is measured.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ import timm
 import torch
 
 import cifar_fast.models  # noqa: F401  (registers the architectures with timm)
-from cifar_fast.bench.made_up import FLAGSHIP, random_images
+from cifar_fast.bench.synthetic import FLAGSHIP, random_images
 from cifar_fast.utils.device import choose_device
 
 STEPS = 3
 
 
 def peak_mb(
-    images: int,  # decoded ones that are held
-    side: int,  # of the net's input, pixels
+    images: int,  # decoded images held in memory
+    side: int,  # of the model's input, pixels
     batch: int,
-    widths: tuple[int, ...],  # of the flagship
+    widths: tuple[int, ...],  # channels of the flagship's stages
 ) -> float | None:
-    "Megabytes (10^6 bytes) at the peak; None where neither CUDA nor Linux tells."
+    "Megabytes (10^6 bytes) at the peak; None without CUDA on systems other than Linux."
     device = choose_device()
     before = resident("VmRSS")
     images = random_images(images)
-    net = timm.create_model(FLAGSHIP, num_classes=10, widths=tuple(widths)).to(device)
-    opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    model = timm.create_model(FLAGSHIP, num_classes=10, widths=tuple(widths)).to(device)
+    opt = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     y = torch.arange(batch, device=device) % 10
     for _ in range(STEPS):
         x = torch.from_numpy(images[:batch]).to(device).permute(0, 3, 1, 2).float()
         x = torch.nn.functional.interpolate(x, size=side)
-        torch.nn.functional.cross_entropy(net(x), y).backward()
+        torch.nn.functional.cross_entropy(model(x), y).backward()
         opt.step()
         opt.zero_grad()
     if device.type == "cuda":
@@ -44,8 +44,8 @@ def peak_mb(
 
 
 def resident(field: str) -> float | None:
-    "Bytes of this process in memory now (VmRSS) or at most so far (VmHWM), on Linux."
-    # Not resource's ru_maxrss: that starts from what the parent process held.
+    "Resident bytes of this process, now (VmRSS) or at its peak (VmHWM); None except on Linux."
+    # Not resource's ru_maxrss, which includes the peak of the parent process.
     try:
         lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     except OSError:

@@ -1,8 +1,8 @@
-"""scale: what an epoch costs as images, resolution and parameters grow, three sizes of each, and what limits it.
+"""scale: time and memory of an epoch at three numbers of images, three resolutions and three model sizes.
 
-Eager bare steps of the flagship in the recipe's precision and memory format, and for the number of images its data
-path too. A few batches are timed and extrapolated to an epoch of the recipe's batch size. Peak memory is that of a
-fresh process for each size.
+Times eager steps of the flagship in the recipe's precision and memory format, without fastai; for the number of images
+the DataLoader too. A few batches are timed and extrapolated to an epoch. Peak memory is measured in a fresh process for
+each size.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from statistics import median
 import timm
 import torch
 
-from cifar_fast.bench.made_up import FLAGSHIP
 from cifar_fast.bench.startup import fresh
+from cifar_fast.bench.synthetic import FLAGSHIP
 from cifar_fast.bench.timing import Side, alternate, compare, note, seconds
 from cifar_fast.bench.workload import BareLoop, forever, prepared
 from cifar_fast.training.prepare import Run
@@ -26,8 +26,8 @@ RECIPE = "final"
 IMAGES = (12_500, 25_000, 50_000)
 SIDES = (32, 48, 64)  # pixels
 WIDTHS = ((8, 24, 52), (16, 48, 104), (32, 96, 208))  # channels: stem, 16×16, 8×8
-OWN = 1  # which of the widths is the recipe's own
-STEPS = 2  # batches in one turn
+OWN = 1  # index of the recipe's own widths
+STEPS = 2  # batches per measurement
 
 
 def measure(rounds: int) -> dict:
@@ -41,7 +41,7 @@ def measure(rounds: int) -> dict:
 
 
 def images_axis(run: Run, rounds: int) -> list[dict]:
-    "Data path and step together; each size has a DataLoader of its own."
+    "DataLoader and step together; each size has its own DataLoader."
     loop, sides, data = bare(run, WIDTHS[OWN]), {}, {}
     for n in IMAGES:
         own = prepared(run.recipe, n)
@@ -51,14 +51,14 @@ def images_axis(run: Run, rounds: int) -> list[dict]:
     note("scale: images")
     values = alternate({**sides, **data}, rounds)
     memory = {n: peak(n, SIDES[0], run.recipe.bs, WIDTHS[OWN]) for n in IMAGES}
-    found = rows({n: values[n] for n in IMAGES}, memory)
-    for row in found:
+    result = rows({n: values[n] for n in IMAGES}, memory)
+    for row in result:
         row["data_share"] = median(values[f"{row['size']} data"]) / row["seconds"]
-    return found
+    return result
 
 
 def resolution_axis(run: Run, rounds: int) -> list[dict]:
-    "Forward, backward and optimizer step on inputs of other sizes; the data path is left out."
+    "Forward, backward and optimizer step on inputs of each size, without the DataLoader."
     loop, batches = bare(run, WIDTHS[OWN]), len(run.learn.dls.train)
     note("scale: resolution")
     values = alternate({s: epoch(batches, partial(trained, loop, same(run, s))) for s in SIDES}, rounds)
@@ -66,9 +66,9 @@ def resolution_axis(run: Run, rounds: int) -> list[dict]:
 
 
 def parameters_axis(run: Run, rounds: int) -> list[dict]:
-    "The same of wider and narrower nets at 32×32."
+    "The same for narrower and wider models at 32×32."
     loops, batches = [bare(run, w) for w in WIDTHS], len(run.learn.dls.train)
-    count = [sum(p.numel() for p in loop.net.parameters()) for loop in loops]
+    count = [sum(p.numel() for p in loop.model.parameters()) for loop in loops]
     note("scale: parameters")
     values = alternate({n: epoch(batches, partial(trained, loop, same(run, SIDES[0])))
                         for n, loop in zip(count, loops, strict=True)}, rounds)
@@ -80,12 +80,12 @@ def parameters_axis(run: Run, rounds: int) -> list[dict]:
 
 
 def bare(run: Run, widths: tuple[int, ...]) -> BareLoop:
-    net = timm.create_model(FLAGSHIP, num_classes=10, widths=widths).to(run.device)
-    return BareLoop(net, run.recipe, run.precision, run.memory_format)
+    model = timm.create_model(FLAGSHIP, num_classes=10, widths=widths).to(run.device)
+    return BareLoop(model, run.recipe, run.precision, run.memory_format)
 
 
 def same(run: Run, side: int):
-    "One random batch of this resolution, for ever."
+    "The same random batch of this resolution, again and again."
     x = torch.randn(run.recipe.bs, 3, side, side, device=run.device)
     y = torch.arange(run.recipe.bs, device=run.device) % 10
     return forever([(x, y)])
@@ -101,7 +101,7 @@ def list_of(fed) -> list:
 
 
 def epoch(batches: int, work) -> Side:
-    "Seconds of an epoch of so many batches, from those of the `STEPS` in `work`."
+    "Seconds of an epoch of `batches`, extrapolated from `work`, which does `STEPS` of them."
     return lambda: seconds(work) / STEPS * batches
 
 
@@ -111,7 +111,7 @@ def peak(images: int, side: int, batch: int, widths: tuple[int, ...]) -> float |
 
 
 def rows(values: dict[int, list[float]], memory: dict[int, float | None]) -> list[dict]:
-    "A row a size: the epoch in seconds, compared with the smallest size, and megabytes."
+    "One row per size: seconds of an epoch, their ratio to the smallest size, peak megabytes."
     least = next(iter(values.values()))
     return [{"size": n, "seconds": median(v), "cost": compare(v, least, "s/epoch", against="the smallest size"),
              "peak_mb": memory[n]} for n, v in values.items()]
@@ -124,7 +124,7 @@ def shown(row: dict) -> dict:
 
 
 def power(rows: list[dict], key: str) -> float | None:
-    "p in cost = size^p, from the smallest to the largest size."
+    "The exponent p of cost ∝ size^p, from the smallest and the largest size."
     first, last = rows[0], rows[-1]
     if not first[key] or not last[key] or last[key] < 0 or first[key] < 0:
         return None
@@ -132,12 +132,12 @@ def power(rows: list[dict], key: str) -> float | None:
 
 
 def limits(name: str, rows: list[dict]) -> str:
-    "What grows how fast, in words."
+    "How fast time and memory grow, as text."
     time, memory = power(rows, "seconds"), power(rows, "peak_mb")
     text = f"time grows as size^{time:.2f}, " + (
-        "memory is not told here" if memory is None else f"peak memory as size^{memory:.2f}")
+        "memory cannot be measured here" if memory is None else f"peak memory as size^{memory:.2f}")
     if name == "images":
         share = rows[-1]["data_share"]
-        text += (f"; {'the step' if share < 0.5 else 'the data path'} takes {max(share, 1 - share):.0%} of it; "
-                  f"decoded images take 3,072 bytes each, here held in memory, in a run mapped from a file")
+        text += (f"; {'the step' if share < 0.5 else 'the data path'} takes {max(share, 1 - share):.0%} of the time; "
+                  f"decoded images take 3,072 bytes each: in memory here, in a memory-mapped file in a run")
     return f"{name}: {text}"

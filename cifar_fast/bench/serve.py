@@ -1,8 +1,8 @@
 """serve: response time with 32 clients at once, against decoding and predicting their images without a server.
 
-The baseline decodes 32 images with `read_image` and calls `Predictor.predict` once, with TTA like the page. The page
+The baseline decodes 32 images with `read_image` and calls `Predictor.predict` once, with TTA as the page does. The page
 also receives the images, computes Grad-CAM (a forward and a backward pass) and renders HTML. Any status but 200 is an
-error. The server is a process of its own.
+error. The server runs in its own process.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from statistics import quantiles
 import numpy as np
 from PIL import Image
 
-from cifar_fast.bench.made_up import random_images
 from cifar_fast.bench.predict import EXPORT, subject
-from cifar_fast.bench.startup import made_export
+from cifar_fast.bench.startup import untrained_export
+from cifar_fast.bench.synthetic import random_images
 from cifar_fast.bench.timing import Bar, alternate, compare, note, seconds
 from cifar_fast.data.images import read_image
 
 CLIENTS = 32
-REQUESTS = 8  # of each client, one after the other, in a round
+REQUESTS = 8  # of each client per round, one after the other
 SIDE = (640, 480)  # pixels of an image, a JPEG
 BAR = Bar(at_most=True)
 BOUNDARY = "cifar-fast-bench"
@@ -40,14 +40,14 @@ def measure(rounds: int) -> dict:
     exported, which = subject()
     image, waits = jpeg(), []
     with tempfile.TemporaryDirectory() as tmp:
-        stem = EXPORT if which == EXPORT else made_export(Path(tmp))[0]
+        export = EXPORT if which == EXPORT else untrained_export(Path(tmp))[0]
         note(f"serve: a server with {which}")
-        with server(stem) as address:
+        with server(export) as address:
             note(f"serve: {CLIENTS} clients, {REQUESTS} requests each a round")
             values = alternate({"bare": lambda: seconds(lambda: bare(exported, [image] * CLIENTS)),
                                 "p95": lambda: load(address, image, waits)}, rounds)
-    p50s, p95s = zip(*waits[-rounds:], strict=True)  # the first was to warm up
-    against = f"{CLIENTS} images decoded and predicted bare"
+    p50s, p95s = zip(*waits[-rounds:], strict=True)  # without the warm-up round
+    against = f"{CLIENTS} images decoded and predicted without a server"
     return {"comparisons": {
         f"p50 of an image, {CLIENTS} clients": compare(list(p50s), values["bare"], "s", BAR, against),
         f"p95 of an image, {CLIENTS} clients": compare(list(p95s), values["bare"], "s", BAR, against),
@@ -87,10 +87,10 @@ def client_times(address: tuple[str, int], image: bytes) -> list[float]:
 
     def once():
         connection.request("POST", "/predict", body, headers)
-        answer = connection.getresponse()
-        text = answer.read()
-        if answer.status != 200 or b"<table>" not in text:
-            raise RuntimeError(f"the server answered {answer.status}: {text[:200]!r}")
+        response = connection.getresponse()
+        text = response.read()
+        if response.status != 200 or b"<table>" not in text:
+            raise RuntimeError(f"the server answered {response.status}: {text[:200]!r}")
 
     for _ in range(REQUESTS):
         times.append(seconds(once))
@@ -99,11 +99,11 @@ def client_times(address: tuple[str, int], image: bytes) -> list[float]:
 
 
 @contextmanager
-def server(stem: str) -> Iterator[tuple[str, int]]:
+def server(export: str) -> Iterator[tuple[str, int]]:
     "Host and port of a server in its own process. Raises RuntimeError if it does not start."
-    above = str(Path(__file__).parents[2])
-    paths = os.pathsep.join(p for p in (above, os.environ.get("PYTHONPATH")) if p)
-    process = subprocess.Popen([sys.executable, "-m", "cifar_fast", "serve", stem, "--port", "0"], text=True,
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
+    process = subprocess.Popen([sys.executable, "-m", "cifar_fast", "serve", export, "--port", "0"], text=True,
                                stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths})
     try:
         line = process.stdout.readline()

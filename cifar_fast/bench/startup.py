@@ -1,6 +1,6 @@
-"""startup: wall seconds of fresh processes, against python and the libraries they cannot do without.
+"""startup: wall seconds of commands in fresh processes, against python alone and the libraries that they need.
 
-Also asks a process that has predicted which libraries it holds: neither fastai nor albumentations is needed for it.
+Also lists which of fastai and albumentations a process that predicts has imported: it needs neither.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from cifar_fast.bench.made_up import random_images, untrained
+from cifar_fast.bench.synthetic import random_images, untrained
 from cifar_fast.bench.timing import Bar, alternate, compare, note, seconds
 from cifar_fast.export.save import save_export
 
@@ -30,16 +30,16 @@ CLI = ("-m", "cifar_fast")
 
 def measure(rounds: int) -> dict:
     with tempfile.TemporaryDirectory() as tmp:
-        answer = ("predict", *made_export(Path(tmp)))
+        predict = ("predict", *untrained_export(Path(tmp)))
         note("startup: --help and recipes")
         light = alternate({"python": side("-c", "pass"), "--help": side(*CLI, "--help"),
                            "recipes": side(*CLI, "recipes")}, rounds)
         note("startup: one image from a cold start")
         cold = alternate({"torch": side("-c", "import torch"), "timm": side("-c", "import torch, timm"),
-                          "predict": side(*CLI, *answer)}, rounds)
+                          "predict": side(*CLI, *predict)}, rounds)
         note(f"startup: {SLOWEST}, once")
         fastai = alternate({"torch": side("-c", "import torch"), "fastai": side("-c", SLOWEST)}, 1)
-        held = needless(f"from cifar_fast.cli.main import main; assert main({list(answer)!r}) == 0")
+        imported = needless(f"from cifar_fast.cli.main import main; assert main({list(predict)!r}) == 0")
     pair = partial(compare, unit="s")
     return {"comparisons": {
         **{name: pair(light[name], light["python"], bar=LISTING, against="python -c pass")
@@ -47,14 +47,14 @@ def measure(rounds: int) -> dict:
         "predict one image": pair(cold["predict"], cold["timm"], bar=COLD, against="import torch, timm"),
         "predict one image, goal": pair(cold["predict"], cold["torch"], bar=COLD_GOAL, against="import torch"),
         SLOWEST: pair(fastai["fastai"], fastai["torch"], bar=Bar(of="difference_s"), against="import torch"),
-    }, "imported_by_predict": held,
-        "notes": [f"imported by predict of {', '.join(NEEDLESS)}: {', '.join(held) or 'none, as it should be'}"]}
+    }, "imported_by_predict": imported,
+        "notes": [f"imported by predict of {', '.join(NEEDLESS)}: {', '.join(imported) or 'none, as required'}"]}
 
 
-def made_export(folder: Path) -> tuple[str, str]:
-    "An export with random weights and an image; returns the names of both."
-    net = untrained(torch.device("cpu"))
-    save_export(folder / "cold", net.model, net.card, pickle=False)
+def untrained_export(folder: Path) -> tuple[str, str]:
+    "Save an export with random weights and an image; returns both paths."
+    model = untrained(torch.device("cpu"))
+    save_export(folder / "cold", model.model, model.card, pickle=False)
     Image.fromarray(random_images(1)[0]).save(folder / "cold.png")
     return str(folder / "cold"), str(folder / "cold.png")
 
@@ -64,17 +64,17 @@ def side(*args: str):
 
 
 def fresh(*args: str) -> str:
-    "Run Python in a process of its own, with this very package; returns its output. Raises RuntimeError."
-    above = str(Path(__file__).parents[2])
-    paths = os.pathsep.join(p for p in (above, os.environ.get("PYTHONPATH")) if p)
-    done = subprocess.run([sys.executable, *args], capture_output=True, text=True,
+    "Run Python in a new process that imports this package; returns its stdout. Raises RuntimeError."
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
+    result = subprocess.run([sys.executable, *args], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": paths})
-    if done.returncode:
-        raise RuntimeError(f"python {' '.join(args)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    return done.stdout
+    if result.returncode:
+        raise RuntimeError(f"python {' '.join(args)} exited with {result.returncode}: {result.stderr.strip()[-500:]}")
+    return result.stdout
 
 
 def needless(code: str) -> list[str]:
-    "Which of the `NEEDLESS` libraries a fresh process holds after `code`."
-    ask = f"\nimport json, sys; print(json.dumps([n for n in {NEEDLESS!r} if n in sys.modules]))"
-    return json.loads(fresh("-c", code + ask).splitlines()[-1])
+    "Which of the `NEEDLESS` libraries are imported in a fresh process after `code`."
+    query = f"\nimport json, sys; print(json.dumps([n for n in {NEEDLESS!r} if n in sys.modules]))"
+    return json.loads(fresh("-c", code + query).splitlines()[-1])

@@ -1,7 +1,7 @@
 """step: seconds per step in Learner.fit, against the same model, optimizer and loss in a bare loop on the same batches.
 
-First as a run fits it, with everything that recipe final adds: mixing, weight averaging, metric, Recorder, history.
-Then without mixing and averaging, which the bare loop does not do: what fastai and our callbacks cost.
+First with everything that recipe final does: mixing, weight averaging, metric, Recorder, history. Then without mixing
+and averaging, as in the bare loop: the difference is the overhead of fastai and our callbacks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def measure(rounds: int) -> dict:
     note(f"step: {recipe.name} on {run.device} in {run.precision}, {run.memory_format}, "
          f"{'compiled' if run.compiled else 'eager'}")
     steps = steps_of(run.device)
-    fed = batches(run, steps + 1)  # one more, with which each fit warms up
+    fed = batches(run, steps + 1)  # one more, for the warm-up step of each fit
     loop = BareLoop(copy.deepcopy(run.learn.model).to(run.device), recipe, run.precision, run.memory_format,
                     run.compiled)
     bare = plain(fed)
@@ -38,17 +38,17 @@ def measure(rounds: int) -> dict:
         "fit": lambda: fitted(run, fed),
         "light": lambda: fitted(light, fed),
     }, rounds)
-    torch.compiler.reset()  # the next benchmark compiles for itself
+    torch.compiler.reset()  # do not carry compiled code into the next benchmark
     against = "the bare loop"
     return {"comparisons": {
         f"{recipe.name} as a run fits it": compare(values["fit"], values["bare"], "s/step", BAR, against),
         "without mixing and averaging": compare(values["light"], values["bare"], "s/step", BAR, against),
-    }, "notes": [f"{steps} steps a turn, batches of {recipe.bs}; {run.device} {run.precision}, "
+    }, "notes": [f"{steps} steps per measurement, batches of {recipe.bs}; {run.device} {run.precision}, "
                  f"{run.memory_format}, {'compiled' if run.compiled else 'eager'}"]}
 
 
 def fitted(run: Run, fed: Batches) -> float:
-    "Seconds per step of a fit on these batches, from the end of its first step to that of its last."
+    "Seconds per step of a fit on these batches, from the end of the first step to the end of the last."
     run.learn.dls = DataLoaders(fed, Batches(), device=run.device)
     with run.learn.no_bar():
         return seconds_a_step(run, len(fed) - 1)[0]

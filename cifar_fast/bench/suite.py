@@ -1,4 +1,4 @@
-"""Runs benchmarks one after the other and puts what they return into words."""
+"""Runs benchmarks one after the other and formats their results as text."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from importlib import import_module
 
 from cifar_fast.bench import BENCHMARKS
 from cifar_fast.utils.environment import hardware, versions
+from cifar_fast.utils.tables import aligned
 
 
 def benchmark(
     names: Iterable[str],  # of BENCHMARKS
-    rounds: int,  # how often each side of a comparison is measured
-    show: Callable[[str], object] = lambda text: None,  # given the text of each part once it is there
+    rounds: int,  # measurements of each side of a comparison
+    show: Callable[[str], object] = lambda text: None,  # called with the text of each part as soon as it is ready
 ) -> dict:
-    """All that was measured, as JSON-able data.
+    """All measurements as JSON-able data.
 
     {"hardware", "versions", "rounds", "benchmarks": {name: {"comparisons": {title: see `timing.compare`}, …}}}
     """
     result = {"hardware": hardware(), "versions": versions(), "rounds": rounds, "benchmarks": {}}
     show(heading(result))
     for name in names:
-        found = import_module(f"cifar_fast.bench.{name}").measure(rounds)
-        result["benchmarks"][name] = found
-        show(report(name, found))
+        measured = import_module(f"cifar_fast.bench.{name}").measure(rounds)
+        result["benchmarks"][name] = measured
+        show(report(name, measured))
     return result
 
 
@@ -33,16 +34,16 @@ def heading(result: dict) -> str:
     cores, threads = (f"{n} {word}{'s' * (n != 1)}" for n, word in ((h["cores"], "core"), (h["threads"], "thread")))
     return (f"{h['cpu']}, {cores}, {threads}, {gpu}{busy}\n"
             f"{', '.join(f'{k} {v}' for k, v in result['versions'].items())}\n"
-            f"medians of {result['rounds']} rounds; ratios are taken round by round, their range is min–max")
+            f"medians of {result['rounds']} rounds; ratios are computed per round, ranges are min–max")
 
 
-def report(name: str, found: dict) -> str:
-    "What one benchmark found, in words."
+def report(name: str, measured: dict) -> str:
+    "The result of one benchmark as text."
     lines = ["", f"{name}: {BENCHMARKS[name]}"]
-    lines += [line for title, c in found["comparisons"].items() for line in comparison(title, c)]
-    for title, rows in found.get("tables", {}).items():
+    lines += [line for title, c in measured["comparisons"].items() for line in comparison(title, c)]
+    for title, rows in measured.get("tables", {}).items():
         lines += [f"  {title}", *table(rows)]
-    return "\n".join(lines + [f"  {n}" for n in found.get("notes", ())])
+    return "\n".join(lines + [f"  {n}" for n in measured.get("notes", ())])
 
 
 def comparison(title: str, c: dict) -> list[str]:
@@ -71,13 +72,10 @@ def number(x: float) -> str:
 
 
 def table(rows: list[dict]) -> list[str]:
-    "Rows of the same keys as aligned text."
+    "Rows with the same keys as aligned lines: text flush left, figures flush right."
     def cell(v):
         return "–" if v is None else f"{v:,}" if isinstance(v, int) else str(v)
 
-    grid = [list(rows[0]), *([cell(v) for v in row.values()] for row in rows)]
-    wide = [max(len(line[i]) for line in grid) for i in range(len(grid[0]))]
-    # Words stand left, figures right.
-    left = [isinstance(v, str) for v in rows[0].values()]
-    return ["    " + "  ".join(v.ljust(w) if at_left else v.rjust(w)
-                               for v, w, at_left in zip(line, wide, left, strict=True)).rstrip() for line in grid]
+    text_columns = {i for i, v in enumerate(rows[0].values()) if isinstance(v, str)}
+    return [f"    {line}" for line in aligned([list(rows[0]), *([cell(v) for v in row.values()] for row in rows)],
+                                              left=text_columns)]

@@ -1,9 +1,9 @@
-"""train: images per second of recipe final the way it chooses to run here, against the other ways.
+"""train: images per second of recipe final as configured by `auto` on this machine, against the other configurations.
 
-First the fit itself, with mixing and averaging, in the memory format it chose and in the other one. Then bare steps of
-the same model on the same batches in eight ways: fp32 or bf16, contiguous or channels_last, eager or compiled. A way
-that cannot work here, or is hopelessly slow, is listed with the reason. The data path, measured in the same rounds,
-shows whether data or step is the bottleneck.
+First the whole fit, with mixing and averaging, in both memory formats. Then steps without fastai of the same model on
+the same batches in eight configurations: fp32 or bf16, contiguous or channels_last, eager or compiled. One that cannot
+work here, or is far too slow, is listed with the reason. The DataLoader is measured in the same rounds, which shows
+whether it or the step is the bottleneck.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from cifar_fast.training.state import MEMORY_FORMATS
 
 RECIPE = "final"
 BAR = Bar(must=0.95, goal=1.0)
-HOPELESS = 5  # times as slow as fp32 on a small batch: not worth minutes of measuring
-SMALL = 16  # images in that batch
+HOPELESS = 5  # times the time of fp32 on a small batch: not measured any further
+SMALL = 16  # images in this small batch
 DATA = "data path"
 
 
 class Way(NamedTuple):
-    "How a step is run."
+    "How a step is run: one configuration."
 
     precision: str
     memory_format: str
@@ -49,13 +49,13 @@ def measure(rounds: int) -> dict:
     sides, left_out = ready(run, own, list(dict.fromkeys([*eight, own])), fed)  # an old GPU chooses fp16
     note(f"train: {len(sides)} ways and the data path, {rounds} rounds")
     values = alternate({**sides, DATA: data_path(run), **fits(run)}, rounds)
-    torch.compiler.reset()  # what was compiled for the eight is of no more use
+    torch.compiler.reset()  # frees the code compiled for these eight
     return {"comparisons": compared(own, values), "tables": {"images/s": table(values, left_out, own)},
             "notes": [bottleneck(values[own], values[DATA], run.recipe.workers)]}
 
 
 def ready(run: Run, own: Way, ways: list[Way], fed) -> tuple[dict[Way, Side], dict[Way, str]]:
-    "What can be measured, warmed up and compiled; and why the rest cannot. The recipe's own way has to work."
+    "The ways that work, warmed up and compiled; and why the others are left out. The recipe's own way must work."
     sides, left_out = {}, unfit(run, [w for w in ways if w != own], fed)
     steps = steps_of(run.device)
     for way in ways:
@@ -65,7 +65,7 @@ def ready(run: Run, own: Way, ways: list[Way], fed) -> tuple[dict[Way, Side], di
         loop = bare(run, way)
         try:
             loop.steps(fed, 2)
-        except Exception as e:  # whatever breaks in a compiler or a library without such a kernel
+        except Exception as e:  # a compiler or a missing kernel may raise anything
             if way == own:
                 raise
             left_out[way] = f"{type(e).__name__}: {' '.join(str(e).split())[:120]}"
@@ -75,7 +75,7 @@ def ready(run: Run, own: Way, ways: list[Way], fed) -> tuple[dict[Way, Side], di
 
 
 def unfit(run: Run, ways: list[Way], fed) -> dict[Way, str]:
-    "The ways that are not worth trying, with the reason."
+    "The ways that are not tried, each with the reason."
     compiler, reasons = why_not(run.device), {}
     small = [(x[:SMALL], y[:SMALL]) for x, y in fed]
     base = min(probe(run, Way("fp32", "contiguous", False), small) for _ in range(2))
@@ -90,7 +90,7 @@ def unfit(run: Run, ways: list[Way], fed) -> dict[Way, str]:
 
 
 def probe(run: Run, way: Way, small) -> float:
-    "Seconds of one eager step on a small batch, after one that warms up."
+    "Seconds of one eager step on a small batch, after a warm-up step."
     loop = bare(run, way)
     loop.steps(small, 1)
     return seconds(partial(loop.steps, small, 1))
@@ -101,15 +101,15 @@ def bare(run: Run, way: Way) -> BareLoop:
 
 
 def data_path(run: Run) -> Side:
-    "Images a second of the DataLoader as the Learner gets them: augmented, on the device, normalised."
+    "Images per second of the training DataLoader: augmented, on the device, normalised."
     fed, count = forever(run.learn.dls.train), 10 if run.device.type == "cpu" else 40
     return rate(count * run.recipe.bs, lambda: list(islice(fed, count)))
 
 
 def fits(run: Run) -> dict[str, Side]:
-    "Images per second of a whole fit in each memory format, by the name of the format."
+    "Memory format → images per second of a whole fit in it."
     run, steps = prepared(run.recipe), steps_of(run.device)
-    fed = batches(run, steps + 1)  # one more, with which each fit warms up
+    fed = batches(run, steps + 1)  # one more, for the warm-up step of each fit
 
     def side(memory_format):
         run.memory_format = memory_format
@@ -138,8 +138,8 @@ def table(values: dict, left_out: dict[Way, str], own: Way) -> list[dict]:
 
 
 def bottleneck(step: list[float], data: list[float], workers: int) -> str:
-    "As text, from images/s of both; without workers they take turns, with workers the slower one decides."
+    "The bottleneck as text, from images/s of both; without workers they alternate, with workers they overlap."
     s, d = median(step), median(data)
     which, share = ("data", s / (s + d)) if d < s else ("the step", d / (s + d))
     return (f"{which} is the bottleneck: {d:,.0f} images/s of data, {s:,.0f} of steps; with {workers} workers "
-            + (f"they take turns, and {which} has {share:.0%} of the time" if not workers else "they overlap"))
+            + (f"they alternate, and {which} takes {share:.0%} of the time" if not workers else "they overlap"))

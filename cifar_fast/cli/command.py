@@ -46,7 +46,7 @@ def add_model_arguments(parser: ArgumentParser) -> None:
 
 
 def add_model_file(parser: ArgumentParser) -> None:
-    "The file of one's own that registers the model; `main` runs it before the command."
+    "Adds --recipe: the user's file that registers the model; `main` runs it before the command."
     parser.add_argument("--recipe", metavar="FILE.py", help="a file of your own that defines the model; its code runs")
 
 

@@ -96,11 +96,11 @@ def self_test() -> dict:
         steps = [("data", lambda _: small_digits(Path(tmp))), ("training", check_training),
                  ("same seed, same weights", check_seed),
                  ("export and prediction", lambda run: check_export(run, Path(tmp)))]
-        state = None  # what a step hands on: the data, then the trained run
+        state = None  # passed from check to check: the data, then the trained run
         for name, step in steps:
             try:
                 state, checks[name] = step(state), "ok"
-            except Exception as e:  # whatever is broken: to find it is what the doctor is for
+            except Exception as e:  # any failure is what doctor should report
                 checks[name] = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
                 break
     return {"checks": checks, "seconds": round(time.perf_counter() - start, 1)}

@@ -40,7 +40,7 @@ class Bench(Command):
         parser.add_argument("names", nargs="*", metavar="NAME",
                             help=f"{', '.join(BENCHMARKS)}; default {', '.join(DEFAULT)}")
         parser.add_argument("--rounds", type=int, default=5,
-                            help="how often each side is measured, in turns (default 5)")
+                            help="measurements of each side, alternating (default 5)")
         parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
     @staticmethod
@@ -50,7 +50,7 @@ class Bench(Command):
                 raise UsageError(f"no benchmark is called {name!r}{nearest(name, BENCHMARKS)}; there are "
                                  f"{', '.join(BENCHMARKS)}")
         if args.rounds < 1:
-            raise UsageError(f"--rounds {args.rounds}: at least 1; 5 or more for a figure to keep")
+            raise UsageError(f"--rounds {args.rounds}: at least 1; 5 or more for a reliable figure")
         from cifar_fast.bench.suite import benchmark
 
         names = list(dict.fromkeys(args.names or DEFAULT))

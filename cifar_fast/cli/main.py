@@ -15,7 +15,7 @@ from cifar_fast.utils.signals import raise_on_signals
 
 
 def main(argv: list[str] | None = None) -> int:
-    "Run a command; returns the exit code. An exception that is no CifarFastError, and means none, is a bug: raised."
+    "Run a command; returns the exit code. Any exception that `as_user_error` does not explain is a bug, and is raised."
     try:
         with raise_on_signals():
             return run(argv)
@@ -61,7 +61,7 @@ def run(argv: list[str] | None) -> int:
 
 
 def as_user_error(e: Exception) -> CifarFastError | None:
-    "The error itself where it is one of ours; else what it means, where a user can do something about it."
+    "The error itself if it is one of ours; else the CifarFastError that explains it; None for a bug."
     if isinstance(e, CifarFastError):
         return e
     if isinstance(e, OSError) and (error := file_error(e)):

@@ -1,4 +1,4 @@
-"""The parser, built from the commands; with the word that may have been meant, and completion in the shell."""
+"""The parser, built from the commands, with suggestions for misspelt words, and shell completion."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ exit codes:
 
 
 class Parser(argparse.ArgumentParser):
-    "argparse's, with the word that may have been meant."
+    "argparse's parser, which also suggests the nearest known word."
 
     def error(self, message: str):
         words = [a for action in self._actions for a in (*action.option_strings, *(action.choices or ()))]

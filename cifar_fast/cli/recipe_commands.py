@@ -68,9 +68,9 @@ class Recipe(Command):
         from cifar_fast.runs.run_dir import Interrupted
 
         given = [args.name, *args.changes]
-        if args.resume and (begun := typed_for(resolve(args.name, args.changes, whole=False)[0])):
-            # The changes that the run was started with need not be typed again; those typed now are added, and win.
-            given = [args.name, *reversed(dict.fromkeys(reversed([*begun[1:], *args.changes])))]
+        if args.resume and (earlier := typed_for(resolve(args.name, args.changes, whole=False)[0])):
+            # The changes of the stopped run need not be repeated; those typed now are added and take precedence.
+            given = [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
         resolved, finds = resolve(given[0], given[1:])
         if args.allow_changes and not args.resume:
             raise UsageError("--allow-changes is for --resume only")
@@ -102,7 +102,7 @@ class Recipe(Command):
 
 
 def resolve(name: str, changes: list[str], whole: bool = True):
-    "A recipe with changes (checked, unless `whole` is False and some are still to come), and whether lr=find is one."
+    "The recipe with its changes, checked if `whole`; and whether lr=find is one of them."
     from cifar_fast.recipe import check, load_recipe, override
 
     finds = "lr=find" in changes
@@ -169,12 +169,12 @@ class LrFind(Command):
         if args.steps < FEWEST:
             raise UsageError(f"--steps {args.steps}: a search takes at least {FEWEST}")
         resolved, _ = resolve(args.name, args.changes)
-        found = find(prepare(resolved, typed=args.changes), args.start, args.end, args.steps)
+        result = find(prepare(resolved, typed=args.changes), args.start, args.end, args.steps)
         folder = expand_path(resolved.exports) / "lr_find" / resolved.name
-        plots.save(plots.lr_find(found), folder / "lr_find.png")
-        write_text(folder / "lr_find.json", json.dumps(found, indent=1) + "\n")
-        for name, at in {**found["suggestions"], "recipe": found["recipe"]}.items():
+        plots.save(plots.lr_find(result), folder / "lr_find.png")
+        write_text(folder / "lr_find.json", json.dumps(result, indent=1) + "\n")
+        for name, at in {**result["suggestions"], "recipe": result["recipe"]}.items():
             print(f"{name:<8} {at['lr']:.3g}")
         print(f"saved: {folder / 'lr_find.png'}, lr_find.json\n"
               f"next: python -m cifar_fast recipe "
-              f"{' '.join([args.name, *args.changes])} lr={found['suggestions']['valley']['lr']:.2g}  (or lr=find)")
+              f"{' '.join([args.name, *args.changes])} lr={result['suggestions']['valley']['lr']:.2g}  (or lr=find)")

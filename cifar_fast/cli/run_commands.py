@@ -41,7 +41,7 @@ class Results(Command):
                 print(f"saved: {figure}")
             return
         if args.readme and path.is_dir():
-            path = path / results.PUBLISHED  # a README shows what is published with it
+            path = path / results.PUBLISHED  # a README shows the published results only
         rows, facts = results.read_all(path) if path.is_dir() else results.read(path), results.facts()
         lines = results.summarize(rows, {name: fact["recipe_id"] for name, fact in facts.items()})
         if args.readme:
@@ -77,16 +77,16 @@ class Report(Command):
         if recipe and not (folder / "augmented.png").is_file():
             try:
                 draw_train_batch(recipe, folder / "augmented.png")
-            except (CifarFastError, OSError) as e:  # its images are gone, say: the report is made without
+            except (CifarFastError, OSError) as e:  # e.g. its images are gone: the report goes without them
                 print(f"cifar_fast: left out: a training batch ({e})", file=sys.stderr)
-        made, missing = rebuild(folder)
+        paths, missing = rebuild(folder)
         for reason in missing:
             print(f"cifar_fast: left out: {reason}", file=sys.stderr)
-        print(f"saved in {folder}/: {', '.join(path.name for path in made)}\nopen {folder / 'report.html'}")
+        print(f"saved in {folder}/: {', '.join(path.name for path in paths)}\nopen {folder / 'report.html'}")
 
 
 def unchanged(card):
-    "The project's recipe that a run's card describes, where it still is the same; else None."
+    "The project's recipe that the card names, if it is still the same; else None."
     from cifar_fast.recipe import describe, list_recipes, load_recipe
     from cifar_fast.reporting.results import recipe_id
 
@@ -114,23 +114,23 @@ class Figures(Command):
         from cifar_fast.reporting.report import redraw
         from cifar_fast.utils.errors import CifarFastError
 
-        exports, drawn, failed = expand_path(args.exports), 0, 0
+        exports, count, failed = expand_path(args.exports), 0, 0
         for folder in list_runs(exports):
             try:
-                made, skipped = redraw(folder)
+                paths, skipped = redraw(folder)
             except CifarFastError as e:
                 failed += 1
                 print(f"cifar_fast: left out: {e}", file=sys.stderr)
                 continue
-            drawn += len(made)
-            print(f"{folder}: drew {', '.join(path.name for path in made)}"
+            count += len(paths)
+            print(f"{folder}: drew {', '.join(path.name for path in paths)}"
                   + (f"\n  not redrawn: {'; '.join(skipped)}" if skipped else ""), flush=True)
         if (exports / results.PUBLISHED).is_file():
             rows = compare.table(compare.lines_of_recipes(exports / results.PUBLISHED))
             compare.draw(compare.ordered(rows, "accuracy"), exports / "compare.png", compare.FLOOR)
             print(f"{exports}: drew compare.png")
-            drawn += 1
-        if not drawn:
+            count += 1
+        if not count:
             raise UsageError(f"{exports} holds no run to draw; train one first: python -m cifar_fast recipe final")
         return 1 if failed else 0
 

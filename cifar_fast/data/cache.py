@@ -26,7 +26,7 @@ def cache_folder(cache: str | os.PathLike | None = None) -> Path:
 
 
 def cached(
-    parent: Path,  # made where it is missing
+    parent: Path,  # created if it is missing
     slot: str,  # what the entry holds: one dataset and seed; letters, digits, _ and - only
     state: str,  # changes with the contents; entries of the same slot in another state are deleted
     build: Callable[[Path], None],  # fills an empty folder
@@ -42,7 +42,7 @@ def cached(
         try:
             return load(entry)  # without the lock: a cache may be read-only
         except DAMAGE as error:
-            warnings.warn(f"the cache {printable(entry)} is damaged ({printable(error)}); it is built again",
+            warnings.warn(f"the cache {printable(entry)} is damaged ({printable(error)}); it is rebuilt",
                           stacklevel=3)
     try:
         parent.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ def official_archive(folder: Path) -> Path:
         os.replace(part, archive)
     elif (md5 := file_md5(archive)) != MD5:
         raise DataError(f"{printable(archive)} is damaged: its md5 is {md5} instead of {MD5}; "
-                        "delete it and run the same command again to download it anew")
+                        "delete it and run the same command again to download it again")
     return archive
 
 
@@ -59,7 +59,7 @@ def fetch(part: Path) -> None:
                 raise http.client.IncompleteRead(b"", length - received)
     except (http.client.HTTPException, OSError) as error:  # urllib's URLError is an OSError
         if start and getattr(error, "code", None) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # nothing is missing: the checksum decides
+            return  # the file is already complete: the checksum decides
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise  # of the folder, not of the network
         reason = printable(getattr(error, "reason", error)) or type(error).__name__

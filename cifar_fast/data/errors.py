@@ -8,4 +8,4 @@ class DataError(CifarFastError):
 
 
 class ImageError(DataError):
-    """One image that cannot be used; those beside it can."""
+    """One image that cannot be used; the others can."""

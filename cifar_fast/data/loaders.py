@@ -27,18 +27,18 @@ class SeededDL(TfmdDL):
     def __init__(self, dataset, *args, seed=0, **kwargs):
         super().__init__(dataset, *args, **kwargs)
         self.seed, self.next_epoch, self.epoch = seed, 0, 0
-        self.next_skipped = self.skipped = 0  # batches left out at the start of the next pass, and of this one
+        self.next_skipped = self.skipped = 0  # batches skipped at the start of the next pass, and of this one
 
     @property
     def items(self) -> list:
-        "What fastai's Interpretation looks items up in, several at once: an array it would take for a single item."
+        "For fastai's Interpretation, which looks up several items at once and would take an array for a single item."
         return list(self.dataset.items)
 
     def set_epoch(self, epoch: int) -> None:
         self.next_epoch = epoch
 
     def skip_batches(self, count: int) -> None:
-        "The next pass leaves its first `count` batches out; the others are what they are in a whole pass."
+        "Skip the first `count` batches of the next pass; the others are the same as in a full pass."
         self.next_skipped = count
 
     def new(self, dataset=None, cls=None, **kwargs):
@@ -69,7 +69,7 @@ class SeededDL(TfmdDL):
     def wif(self):
         """In a worker, at its start: the first SIGTERM is ignored, the second ends it.
 
-        One that is sent to a whole group of processes must let the run finish its step.
+        A SIGTERM to the whole process group must not keep the run from finishing its step.
         """
         signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
@@ -88,11 +88,11 @@ class BatchDL(SeededDL):
         return self.after_item(tuple(tl.tfms(items) for tl in self.dataset.tls))
 
     def retain(self, res, b):
-        return res  # typed as it is; fastai would cast it to the type of an item
+        return res  # keeps its type; fastai would cast it to the type of an item
 
     @property
     def image_device(self) -> torch.device | None:
-        "The GPU where it makes the batches itself; None where they are made in memory."
+        "The GPU, if batches are assembled and augmented on it; None if in memory."
         gpu = self.device is not None and torch.device(self.device).type != "cpu"
         fits = gpu and self.dataset.tls[0].tfms[0].nbytes <= ON_DEVICE
         alone = not self.fake_l.num_workers  # self.num_workers is 1 where there are no workers
@@ -103,9 +103,9 @@ class BatchDL(SeededDL):
 def choose_workers(workers: int | None, device: torch.device, augment: Sequence, nbytes: int) -> int:
     """Worker processes for augmentation where `workers` is None, else `workers`.
 
-    None on a CPU, whose cores are worth more in the steps, and none where a GPU makes the batches itself; beside other
-    GPUs, and for `nbytes` of images that do not fit there, one a core, up to 8. Processes that cannot be forked would
-    import torch and fastai in each epoch.
+    0 without CUDA (the cores are needed for the steps), where the batches are made on the GPU, and where processes
+    cannot be forked (each would import torch and fastai in every epoch). Else one per core, up to 8: for other
+    transforms, or `nbytes` of images that do not fit on the GPU.
     """
     if workers is not None:
         return workers

@@ -29,13 +29,13 @@ class Source:
 
     name: str  # "cifar10", "digits" or the folder's name
     train: Arrays
-    test: Arrays | None  # None where a folder has a train/ and nothing beside it
+    test: Arrays | None  # None where a folder has only a train/
     vocab: tuple[str, ...]  # class names; a label is an index into it
     mean: tuple[float, float, float]  # red, green, blue over the pixels of train, in 0..1
     std: tuple[float, float, float]  # likewise
     fingerprint: str  # sha256 of all pixels, labels and class names
     skipped: tuple[str, ...]  # images left out, each with the reason
-    origin: str  # a folder or an address, in words
+    origin: str  # describes the folder or address it was read from
     others: int = 0  # files that are not named like an image, not read
 
 
@@ -91,7 +91,7 @@ def plan_source(data: str | os.PathLike, seed: int, shelf: Path) -> Plan:
         return plan_tree("cifar10", root, tree, seed)
     try:
         root = Path(os.path.realpath(os.path.expanduser(data)))
-    except ValueError as error:  # a NUL, or what no bytes stand for
+    except ValueError as error:  # a NUL, or characters that cannot be encoded
         raise DataError(f"data={printable(data)} is not a path: {error}; use cifar10, digits or a folder") from error
     if not data or not os.path.isdir(root):
         is_file = data and os.path.exists(root)

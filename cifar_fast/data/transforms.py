@@ -31,7 +31,7 @@ class Items(list):
     def __init__(
         self,
         items,  # row numbers, or files and images, of one kind
-        device: torch.device | None = None,  # where the images are kept and the batch is made, None for memory
+        device: torch.device | None = None,  # holds the images and assembles the batch; None: memory
     ):
         super().__init__(items)
         self.device = device
@@ -57,7 +57,7 @@ class ReadImage(Transform):
 
     on_device = None  # a device, and all images there
 
-    def __init__(self, *parts):  # uint8 arrays (N, H, W, 3), as if they were one after the other
+    def __init__(self, *parts):  # uint8 arrays (N, H, W, 3), indexed as if concatenated
         super().__init__()
         self.parts = parts
 
@@ -91,7 +91,7 @@ class ReadImage(Transform):
         return {**self.__dict__, "parts": named, "on_device": None}
 
     def __setstate__(self, state):
-        # Where the file is gone, as for a Learner that was exported elsewhere, images can still be read.
+        # The file may be gone, as for an exported Learner on another machine: other images can still be read.
         parts = [np.memmap(p[0], p[1], "r", p[3], p[2]) if isinstance(p, tuple) else p for p in state["parts"]
                  if not isinstance(p, tuple) or os.path.isfile(p[0])]
         self.__dict__.update(state, parts=tuple(parts))
@@ -110,7 +110,7 @@ class ReadImage(Transform):
 class ReadLabel(Categorize):
     "The first step of a label: row number → class number, decoded to the class name."
 
-    def __init__(self, vocab, *parts):  # class names; int64 arrays (N,), as if they were one after the other
+    def __init__(self, vocab, *parts):  # class names; int64 arrays (N,), indexed as if concatenated
         super().__init__(vocab=list(vocab), sort=False)
         self.labels = np.concatenate(parts) if parts else np.empty(0, np.int64)
 

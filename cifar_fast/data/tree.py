@@ -16,7 +16,7 @@ from cifar_fast.utils.text import printable
 
 TEST_FRACTION = 0.2  # of each class, where a folder has no test images of its own
 NUMBER = re.compile(r"(\d{1,18})_")
-TEST_NAMES = ("test", "valid", "val")  # the first that stands beside train/ is the test split
+TEST_NAMES = ("test", "valid", "val")  # the first of these next to train/ is the test split
 
 
 class File(NamedTuple):
@@ -106,14 +106,14 @@ def scan_split(folder: Path, vocab: tuple[str, ...]) -> tuple[list[File], int]:
                 f"{printable(folder)} has the class {shown!r}, which train/ lacks; "
                 f"rename or remove it (classes of train/: {', '.join(vocab)})"
             )
-        found, other = scan_class(folder / name, vocab.index(shown))
-        if not found:
+        images, other = scan_class(folder / name, vocab.index(shown))
+        if not images:
             but = f" but for {other} other files" if other else ""
             raise DataError(
                 f"class {shown!r} has no images: {printable(folder / name)} is empty{but}; "
                 "add images to it or remove the folder"
             )
-        files += found
+        files += images
         others += other
     if not files:
         raise DataError(f"{printable(folder)} has no class folders; fill it like train/, or remove it")
@@ -142,8 +142,8 @@ def scan_class(folder: Path, label: int) -> tuple[list[File], int]:
 
 
 def in_order(files: list[File]) -> list[File]:
-    found = [NUMBER.match(file.name) for file in files]
-    numbers = [int(match[1]) for match in found if match]
+    matches = [NUMBER.match(file.name) for file in files]
+    numbers = [int(match[1]) for match in matches if match]
     if len(set(numbers)) < len(files):
         return files
     return [file for _, file in sorted(zip(numbers, files, strict=True))]

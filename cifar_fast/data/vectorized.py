@@ -1,4 +1,4 @@
-"""Pad, crop and flip of a whole batch at once: the same distribution of images that Albumentations gives one by one.
+"""Pads, crops and flips whole batches: the same distribution of images as Albumentations gives one by one.
 
 Any other pipeline goes through Albumentations image by image.
 """
@@ -27,7 +27,7 @@ class PadCropFlip:
         rows, columns = self.sample(n, height, width, rng)
         places = torch.from_numpy(np.concatenate([rows, columns], axis=1)).to(images.device)
         rows, columns = places.split([rows.shape[1], columns.shape[1]], dim=1)  # (N, h), (N, w); -1 is black
-        first = torch.arange(n, device=images.device)[:, None] * height  # rows of all images follow one another
+        first = torch.arange(n, device=images.device)[:, None] * height  # the rows of all images, concatenated
         pixels = ((first + rows.clamp(0)) * width)[:, :, None] + columns.clamp(0)[:, None, :]
         out = images.reshape(-1, channels).index_select(0, pixels.flatten()).view(*pixels.shape, channels)
         if self.border == "constant":
@@ -46,7 +46,7 @@ class PadCropFlip:
         return rows[top[:, None] + np.arange(h)], columns[left[:, None] + across]
 
     def padded(self, side: int, axis: int) -> np.ndarray:
-        "For each row (or column) of a padded image the one of the image that it shows, -1 for black."
+        "For each row (or column) of a padded image its source row in the image, -1 for black."
         more = max(0, self.pad[axis] - side) if self.pad else 0
         black = {"constant_values": -1} if self.border == "constant" else {}
         return np.pad(np.arange(side), (more // 2, more - more // 2), mode=self.border, **black)
@@ -54,16 +54,16 @@ class PadCropFlip:
 
 def vectorized(transforms: Sequence) -> PadCropFlip | None:
     "The same pipeline for whole batches where it pads, crops and flips (any of the three, in this order), else None."
-    rest, found = list(transforms), {"pad": None, "border": "reflect", "crop": None, "flip": 0.0}
+    rest, settings = list(transforms), {"pad": None, "border": "reflect", "crop": None, "flip": 0.0}
     if rest and is_plain_pad(rest[0]):
         pad = rest.pop(0)
-        found |= {"pad": (pad.min_height, pad.min_width), "border": BORDERS[pad.border_mode]}
+        settings |= {"pad": (pad.min_height, pad.min_width), "border": BORDERS[pad.border_mode]}
     if rest and type(rest[0]) is A.RandomCrop and rest[0].p == 1 and not rest[0].pad_if_needed:
         crop = rest.pop(0)
-        found["crop"] = (crop.height, crop.width)
+        settings["crop"] = (crop.height, crop.width)
     if rest and type(rest[0]) is A.HorizontalFlip:
-        found["flip"] = rest.pop(0).p
-    return None if rest or not list(transforms) else PadCropFlip(**found)
+        settings["flip"] = rest.pop(0).p
+    return None if rest or not list(transforms) else PadCropFlip(**settings)
 
 
 def is_plain_pad(t) -> bool:

@@ -1,4 +1,4 @@
-"""The card of a run: what came out of it. One writer; whoever shows a run lays out what the card answers."""
+"""The card of a run: its results and settings. It has one writer; every view of a run reads it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refuse(text: str) -> PydanticCustomError:
 
 
 def class_names(vocab: list[str]) -> list[str]:
-    for name in vocab:  # a line break or an escape would write into a terminal what a stranger likes
+    for name in vocab:  # a line break or an escape sequence could write anything to a terminal
         if not 0 < len(name) <= MAX_NAME or not name.isprintable():
             raise refuse(f"{shown(name)} is no class name of up to {MAX_NAME:,} printable characters")
     if len(set(vocab)) < len(vocab):
@@ -56,14 +56,14 @@ def described_recipe(recipe: dict) -> dict:
 
 
 def is_path(value: Any) -> bool:
-    "Whether this is text that a file system could be asked for."
+    "Whether this text can be a path."
     try:
         return isinstance(value, str) and b"\0" not in os.fsencode(value)
     except UnicodeEncodeError:
         return False
 
 
-Text = Annotated[str, AfterValidator(printable)]  # a stranger's escapes do nothing where it is printed
+Text = Annotated[str, AfterValidator(printable)]  # escape sequences have no effect where it is printed
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -172,7 +172,7 @@ class Card:
     mixed: dict[str, Count] | None = None  # kind of mixing → batches
     recipe: Annotated[dict[str, Any], AfterValidator(described_recipe)] = field(default_factory=dict)
     recipe_name: Text = ""  # of the recipe file that it was started from
-    settings: Text = ""  # what was changed of that recipe, in words of the command line
+    settings: Text = ""  # what was changed of that recipe, as key=value
     source_file: Text | None = None  # recipe file that defines the model, copied into the run's folder
     data: Data = field(default_factory=Data)
     machine: Machine = field(default_factory=Machine)
@@ -181,7 +181,7 @@ class Card:
     date: Text = ""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # of model.safetensors
 
-    # ------------------------------------------------------------ what it answers
+    # ------------------------------------------------------------ derived values
 
     @property
     def selected_on_test(self) -> bool:
@@ -190,7 +190,7 @@ class Card:
 
     @property
     def validated_on(self) -> str:
-        "What the validation columns of the history were measured on, in words."
+        "What the validation columns of the history were measured on, as text."
         return "test (selected on test)" if self.recipe.get("validate_on") == "test" else "held-out"
 
     @property
@@ -202,7 +202,7 @@ class Card:
 
     @property
     def target_accuracy(self) -> float | None:
-        "The accuracy that the recipe asks for, if it asks for one."
+        "The recipe's target accuracy, if it has one."
         target = self.recipe.get("target")
         return target if type(target) in (int, float) and 0 < target <= 1 else None
 
@@ -309,7 +309,7 @@ def missing(folder: Path) -> str:
     there = [run.name for run in list_runs(folder.parent)]
     return (f"no run {folder}{nearest(folder.name, there)}: there is no {folder / NAME}; "
             + (f"there are {', '.join(str(folder.parent / name) for name in there)}" if there else
-               "python -m cifar_fast recipe NAME makes one, recipes lists the names"))
+               "python -m cifar_fast recipe NAME trains one, recipes lists the names"))
 
 
 def list_runs(exports: Path) -> list[Path]:

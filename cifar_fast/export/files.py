@@ -1,7 +1,7 @@
-"""The files of a saved run, read as a stranger's: nothing of them is run, and nothing is believed unchecked.
+"""The files of a saved run, read as untrusted input: no code in them is run, and every value is checked.
 
 card.json names an architecture of timm's registry, model.safetensors holds its weights. Sizes are capped before
-anything is parsed, and names, shapes and types are held against the architecture before anything is loaded.
+anything is parsed; names, shapes and types are compared with the architecture before anything is loaded.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read_weights(folder: Path, card: Card) -> dict[str, torch.Tensor]:
                               f"again")
         state = load(content)
     except FileNotFoundError:
-        raise ExportError(f"{path} is missing; it stands beside {NAME} and is needed: {again}") from None
+        raise ExportError(f"{path} is missing, and is needed beside {NAME}: {again}") from None
     except (SafetensorError, OSError, ValueError, RecursionError, MemoryError) as e:
         raise ExportError(f"{path} cannot be read: {short(e)}; {again}") from None
     for name, t in state.items():
@@ -72,7 +72,7 @@ def require_small_header(path: Path, file, size: int) -> None:
     "Before safetensors parses it. Raises ExportError."
     length = int.from_bytes(file.read(8), "little") if size >= 8 else 0
     if not 2 <= length <= min(HEADER_BYTES, size - 8):
-        raise ExportError(f"{path} is no safetensors file, or a cut one: its header claims {length:,} of "
+        raise ExportError(f"{path} is not a safetensors file, or is truncated: its header claims {length:,} of "
                           f"{size:,} bytes (at most {HEADER_BYTES:,} are read)")
 
 
@@ -83,7 +83,7 @@ DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.float16: "F16", torch.
 def require_fit(path: Path, card: Card) -> None:
     "Raises ExportError where names, shapes or types are not those of the card's architecture; loads no tensor."
     arch, needed = card.arch, expected_tensors(path.with_name(NAME), card)
-    with safe_open(path, framework="pt") as opened:  # which holds offsets and sizes against the file's length
+    with safe_open(path, framework="pt") as opened:  # checks offsets and sizes against the file's length
         names = set(opened.keys())
         if len(names) > TENSORS:
             raise ExportError(f"{path} lists {len(names):,} tensors; at most {TENSORS:,} are read")
@@ -100,14 +100,14 @@ def require_fit(path: Path, card: Card) -> None:
 
 
 def expected_tensors(path: Path, card: Card) -> dict[str, torch.Tensor]:
-    "Of the card's architecture, without memory: the file has not shown yet that it fills it. Raises ExportError."
+    "The card's architecture on the meta device: no memory is used for an unchecked file. Raises ExportError."
     try:
         with torch.device("meta"):
             return create_model(card.arch, len(card.vocab)).state_dict()
     except ModelError as e:
         raise ExportError(f"{path}: {e}") from None
-    except Exception as e:  # some of timm's cannot be made without memory, or not for any number of classes
-        raise ExportError(f"{path}: {card.arch} cannot be made for this: {short(e)}") from None
+    except Exception as e:  # some of timm's models do not support the meta device, or this number of classes
+        raise ExportError(f"{path}: {card.arch} cannot be created for it: {short(e)}") from None
 
 
 def folder_name(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""What a fitted run came to: its model is measured once, and the card is written down."""
+"""Results of a fitted run: its model is measured once, and its card filled in."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def evaluated(recipe: Recipe, run: Run, average) -> tuple[str | None, Metrics | 
     own = measure(model, dl, labels, vocab, tta=False)[0] if average and split else None
     if average:
         model.load_state_dict(average.state_dict())
-    found, probs = measure(model, dl, labels, vocab, recipe.tta) if split else (None, None)
+    metrics, probs = measure(model, dl, labels, vocab, recipe.tta) if split else (None, None)
     require_finite(model, probs)
     if not split:
         return None, None, None
     if own:
-        found["accuracy_without_ema"] = own["accuracy"]
+        metrics["accuracy_without_ema"] = own["accuracy"]
     predictions = Predictions(labels, probs.argmax(1), probs, tuple(vocab), which_images(run, split), split,
                               None if split == "test" else held_out_items(run))
-    return split, Metrics(**found), predictions
+    return split, Metrics(**metrics), predictions
 
 
 def best_epoch(frame: pd.DataFrame) -> BestEpoch | None:
@@ -96,7 +96,7 @@ def require_finite(model, probs: np.ndarray | None) -> None:
 
 
 def which_images(run: Run, split: str) -> str:
-    "Names the images that a run was measured on: two runs of the same value can be compared image by image."
+    "Identifies the images that a run was measured on: runs with the same value can be compared image by image."
     if split == "test":
         return f"{run.source.fingerprint}/test"
     items = held_out_items(run).astype("<i8")
@@ -119,7 +119,7 @@ def seconds_to(target: float, frame: pd.DataFrame) -> float | None:
 def measured_on(run: Run):
     """(DataLoader, labels, 'held-out' or 'test') that a finished run is measured on; (None, None, None) without either.
 
-    A run that holds a part of train out is there to tune on: it leaves the test set alone.
+    A run that holds out a part of train is for tuning: it does not use the test set.
     """
     dls, source = run.learn.dls, run.source
     if run.recipe.validate_on == "held_out" and len(dls.valid_ds):
@@ -132,7 +132,7 @@ def measured_on(run: Run):
 def measure(model, dl, labels, vocab, tta: bool) -> tuple[dict, np.ndarray]:
     "Scores of `model` on a DataLoader in order, with and without TTA; and the probabilities (N, C) without."
     plain, mirrored = probabilities(model, (x.as_subclass(torch.Tensor) for x, *_ in dl), tta)
-    found = scores(plain, labels, vocab)
+    metrics = scores(plain, labels, vocab)
     if tta:
-        found["accuracy_tta"] = float((mirrored.argmax(1) == labels).mean())
-    return found, plain
+        metrics["accuracy_tta"] = float((mirrored.argmax(1) == labels).mean())
+    return metrics, plain

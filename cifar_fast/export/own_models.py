@@ -1,4 +1,4 @@
-"""Models whose classes a recipe file defines: a pickle of one carries the classes themselves."""
+"""Models whose classes a recipe file defines: a pickle of one contains the classes themselves."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cifar_fast.recipe.registry import MODULE_PREFIX
 
 @contextmanager
 def recipe_files_by_value():
-    """Meanwhile, cloudpickle writes what recipe files define in full.
+    """In the block, cloudpickle pickles by value what recipe files define.
 
-    By name it could be found in this process only: no other one can import a recipe file.
+    By reference it could be loaded in this process only: no other process can import a recipe file.
     """
     from fastai.learner import cloudpickle
 

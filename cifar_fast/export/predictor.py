@@ -25,7 +25,7 @@ from cifar_fast.utils.text import printable
 
 @dataclass(frozen=True)
 class Predictor:
-    "A trained model with all it needs to look at an image."
+    "A trained model with everything that it needs to classify an image."
 
     model: torch.nn.Module  # eval mode, on `device`
     vocab: list[str]
@@ -46,20 +46,20 @@ class Predictor:
 
         Raises ExportError where the model gives non-finite values.
         """
-        # Of the bare model's speed 500 at a time had 0.72 (wall time, busy machine), 125 had 0.99 (CPU time).
+        # 125 images at a time run at about the bare model's best speed; 500 are slower.
         bs = bs or (125 if self.device.type == "cpu" else 1000)
         batches = (self.normalize(images[i:i + bs]) for i in range(0, len(images), bs))
         plain, mirrored = probabilities(self.model, batches, tta)
-        found = mirrored if tta else plain
-        if not np.isfinite(found).all():
+        probs = mirrored if tta else plain
+        if not np.isfinite(probs).all():
             raise ExportError(f"{self.origin} gives non-finite values (NaN or inf): its weights are too large; restore "
                               f"the files, or train again")
-        return found
+        return probs
 
 
 @torch.no_grad()
 def probabilities(model, batches: Iterable[torch.Tensor], tta: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    "Class probabilities (N, C) of normalised batches, plain and (with `tta`) the mean of image and mirror."
+    "Class probabilities (N, C) of normalised batches, and (with `tta`) their means over image and mirror."
     was_training = model.training
     model.eval()
     plain, mirrored = [], []
@@ -97,7 +97,7 @@ def check_forward(model: torch.nn.Module, vocab: list[str], normalization: Norma
         shape = Predictor(model, vocab, normalization, torch.device("cpu"), card, str(path)).predict(probe).shape
     except ExportError:
         raise
-    except Exception as e:  # many of timm's models take images of another size, each says so in its own way
+    except Exception as e:  # a model for another image size may raise anything
         raise ExportError(f"the model of {path} does not take images of 32×32: {short(e)}") from None
     if shape != (2, len(vocab)):
         raise ExportError(f"the model of {path} gives {shape[1:]} values for {len(vocab)} classes")
@@ -114,7 +114,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", trust_pickl
 def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = False) -> Predictor:
     "Open a Learner that was exported as .pkl, which runs its code: only with `trusted`, or from the list of the user."
     try:
-        content = read_regular(path, MODEL_BYTES)  # once: what is opened is what was looked up
+        content = read_regular(path, MODEL_BYTES)  # read once: the bytes that are opened are those that were checked
     except FileNotFoundError:
         raise ExportError(f"no file {path}") from None
     except (OSError, ValueError, MemoryError) as e:
@@ -131,7 +131,7 @@ def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = 
         mean, std = ([float(v) for v in t.flatten()] for t in (stats.mean, stats.std))
     except Exception as e:  # a pickle may raise whatever it likes
         raise ExportError(f"{path} cannot be opened as a Learner of this project: {short(e)}; "
-                          f"{path.parent} names the run, if it is one of ours") from None
+                          f"{path.parent} opens the run instead, if it is one of ours") from None
     return check_forward(learn.model, vocab, Normalization(mean=mean, std=std), device, path)
 
 
@@ -148,17 +148,17 @@ def rebuild_pickle(path: str | Path) -> Path:
 
 
 def find_images(patterns: Iterable[str]) -> tuple[list[Path], list[str], list[str]]:
-    """Files for paths, folders (searched below) and globs, in a stable order; patterns that matched nothing; and what
-    could not be looked at, each with the reason. None of them costs the others.
+    """Files for paths, folders (searched recursively) and globs, in a stable order; patterns that matched nothing; and
+    what could not be read, each with the reason.
     """
-    found, missing, closed = [], [], []
+    files, missing, closed = [], [], []
     for pattern in patterns:
         here, reasons = _matching(pattern)
-        found += here
+        files += here
         closed += reasons
         if not here and not reasons:
             missing.append(pattern)
-    return list(dict.fromkeys(found)), missing, closed
+    return list(dict.fromkeys(files)), missing, closed
 
 
 def _matching(pattern: str) -> tuple[list[Path], list[str]]:
@@ -197,7 +197,7 @@ def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _below(folder: Path, reasons: list[str]) -> Iterator[Path]:
-    "Files at any depth; links to folders are not followed, so loops end. What cannot be listed is told in `reasons`."
+    "Files at any depth; links to folders are not followed, so loops end. What cannot be listed is added to `reasons`."
     waiting = [folder]
     while waiting:
         current = waiting.pop()

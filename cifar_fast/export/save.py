@@ -35,7 +35,7 @@ def write_model(
     card: Card,
     pickle: bool = True,  # also learner.pkl, for which fastai is imported
 ) -> Card:
-    "Write what opens as a model; returns the card with the sum of the weights, which is still to be written."
+    "Write model and config; returns the card with the weights' checksum, which the caller writes."
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as tmp:
         tmp.write_bytes(save(state, metadata={"format": "pt"}))  # one key: several come in a random order

@@ -1,4 +1,4 @@
-"""The recipe file that defines a run's model travels with the run."""
+"""Copies the recipe file that defines a run's model into the run's folder."""
 
 from __future__ import annotations
 

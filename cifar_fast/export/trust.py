@@ -1,7 +1,7 @@
 """Which pickles this user lets run: opening one runs whatever code it holds.
 
-A list of SHA-256 sums, one a line with the file it was said of, as `sha256sum` prints them. It names contents, not
-places: a file that changes is trusted no more.
+A list of SHA-256 checksums, one a line with the file's path, as `sha256sum` prints them. Contents are trusted, not
+paths: a file that changes is no longer trusted.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def trust_list() -> Path:
 
 
 def trusted_sums() -> set[str]:
-    "What is in the list; a line that does not begin with a sum counts for nothing, whatever bytes it has."
-    return {found.decode() for found in re.findall(rb"^[0-9a-f]{64}(?=\s|\Z)", listed_bytes(), re.MULTILINE)}
+    "The checksums in the list; a line that does not start with one is ignored, whatever bytes it has."
+    return {checksum.decode() for checksum in re.findall(rb"^[0-9a-f]{64}(?=\s|\Z)", listed_bytes(), re.MULTILINE)}
 
 
 def listed_bytes() -> bytes:
@@ -45,16 +45,16 @@ def trust(
     named: Path | None = None,  # where it will be, if not there yet
 ) -> str:
     "Add the file's sum to the list, once; returns it. Raises OSError naming the file."
-    found, listed = file_sha256(path), trust_list()
+    checksum, listed = file_sha256(path), trust_list()
     listed.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{listed}.lock", timeout=60):
-        if found not in trusted_sums():
+        if checksum not in trusted_sums():
             before = listed_bytes()
-            # A line break in the path would begin another line, and with it a sum that the folder's name chose.
-            line = f"{found}  {printable(os.path.realpath(named or path))}\n".encode()
+            # A line break in the path would start another line, and so could add a checksum of its own.
+            line = f"{checksum}  {printable(os.path.realpath(named or path))}\n".encode()
             with atomic_write(listed) as tmp:
                 tmp.write_bytes(before + (b"" if before.endswith(b"\n") or not before else b"\n") + line)
-    return found
+    return checksum
 
 
 def require_trust(path: Path, content: bytes) -> None:
@@ -62,5 +62,5 @@ def require_trust(path: Path, content: bytes) -> None:
     if hashlib.sha256(content).hexdigest() not in trusted_sums():
         raise ExportError(
             f"{path} is a pickle: opening it would run whatever code it holds, and it is not in your list of trusted "
-            f"files ({trust_list()}). {path.parent} would name the run's card and weights, which run nothing. "
+            f"files ({trust_list()}). {path.parent} opens the run's card and weights, which run no code. "
             f"Where you know who made it: python -m cifar_fast trust {path}, or --trust-pickle this once")

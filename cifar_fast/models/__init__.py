@@ -29,7 +29,7 @@ class ModelError(CifarFastError):
 
 
 def published_claims(arch: str) -> dict | None:
-    "What the authors of `arch` state about it (module constant PUBLISHED); None where nobody does."
+    "What the authors of `arch` state about it (module constant PUBLISHED); None where there is nothing."
     if not is_model(arch):
         return None
     return getattr(sys.modules[model_entrypoint(arch).__module__], "PUBLISHED", None)

@@ -57,7 +57,7 @@ def check(recipe: Recipe) -> None:
                      (r.patience, f"patience={r.patience}"), (r.target, f"target={r.target}"),
                      (r.keep == "best", "keep=best")):
         if on and not validates:
-            raise RecipeError(f"{what} needs validation accuracy, and this recipe validates on nothing; "
+            raise RecipeError(f"{what} needs validation accuracy, and this recipe does not validate; "
                               f"add valid=0.1 to hold out a tenth of train")
     if r.mix is not None and not getattr(getattr(r.loss, "func", r.loss), "takes_soft_targets", False):
         raise RecipeError(f"mix={getattr(r.mix, 'func', r.mix).__name__} needs a loss that takes soft targets, and "

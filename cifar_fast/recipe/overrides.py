@@ -18,7 +18,7 @@ from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import nearest
 
 
-def elsewhere(recipe: Recipe, data: str) -> Recipe:
+def on_other_data(recipe: Recipe, data: str) -> Recipe:
     """The recipe on another dataset than its own, named NAME-DATA, so that it has a folder of its own.
 
     The mean and std of its own dataset are removed: those of the images are used.
@@ -30,7 +30,7 @@ def elsewhere(recipe: Recipe, data: str) -> Recipe:
 def override(recipe: Recipe, changes: list[str]) -> Recipe:
     """A copy with `key=value` changes; `key.arg=value` changes an argument of a callable. Raises RecipeError.
 
-    Another dataset also changes the run's name, see `elsewhere`, unless `name=` is given.
+    Another dataset also changes the run's name, see `on_other_data`, unless `name=` is given.
     """
     # In whatever order they were typed: data= (it names the run) before name=, sched=step before sched.gamma=0.1.
     for change in sorted(changes, key=lambda c: (not c.startswith("data="), "." in c.split("=")[0])):
@@ -53,7 +53,7 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
         else:
             new = _scalar(name, f.type, text, f.metadata.get("choices"))
         if name == "data" and new != recipe.data:
-            recipe = elsewhere(recipe, new)
+            recipe = on_other_data(recipe, new)
         else:
             recipe = replace(recipe, **{name: new})
     sched = getattr(recipe.sched, "func", recipe.sched)

@@ -40,12 +40,12 @@ def recipe_path(name: str) -> Path:
             raise RecipeError(f"no recipe is called {name!r}{nearest(name, names)}; there are "
                               f"{', '.join(names)}, or give a file: python -m cifar_fast copy final mine.py")
     elif not path.is_file():
-        raise RecipeError(f"no recipe file {name}; python -m cifar_fast copy final {name} makes one to start from")
+        raise RecipeError(f"no recipe file {name}; python -m cifar_fast copy final {name} creates one to start from")
     return path
 
 
 def run_recipe_file(path: Path) -> ModuleType:
-    "The module of a recipe file, run anew: what it registers with timm is registered. Raises RecipeError."
+    "Run a recipe file, and with it its registrations with timm; returns its module. Raises RecipeError."
     spec = importlib.util.spec_from_file_location(f"{MODULE_PREFIX}{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # timm looks a registered model's module up there
@@ -59,7 +59,7 @@ def run_recipe_file(path: Path) -> ModuleType:
 def load_recipe(name: str) -> Recipe:
     "The `recipe` value of a recipe file, named after the file. Raises RecipeError naming the file."
     path = recipe_path(name)
-    found = getattr(run_recipe_file(path), "recipe", None)
-    if not isinstance(found, Recipe):
-        raise RecipeError(f"{path} must define `recipe = Recipe(...)`; it has {type(found).__name__}")
-    return replace(found, name=found.name or path.stem)
+    recipe = getattr(run_recipe_file(path), "recipe", None)
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"{path} must define `recipe = Recipe(...)`; it has {type(recipe).__name__}")
+    return replace(recipe, name=recipe.name or path.stem)

@@ -15,13 +15,13 @@ PUBLISHED_STATS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 "Mean and std that all five published systems normalise with (their std is not the pixels' 0.247, 0.243, 0.262)."
 
 UNTYPED = ("stats", "augment", "budget", "waive")
-"Settings that are no single value: they are set in a recipe file, never on the command line."
+"Settings with structured values: set in a recipe file, never on the command line."
 
 METADATA = {"affects_weights": True, "by_machine": False}
-"""What is said of each setting, with the value of those that say nothing.
+"""Metadata of each setting, with defaults.
 
-affects_weights: whether another value trains other weights, or measures something else of them.
-by_machine: whether the machine decides what `auto` becomes; a run records the result, which does affect the weights.
+affects_weights: whether the value changes the trained weights, or what is measured of them.
+by_machine: whether `auto` is resolved by the machine; a run records the result, which does affect the weights.
 """
 
 
@@ -38,8 +38,8 @@ def _choice(*choices: str, default: str, **metadata: bool) -> Any:
     return field(default=default, metadata={"choices": choices, **metadata})
 
 
-def _aside(default: Any) -> Any:
-    "A field that affects no weight: where a run is saved, how fast it goes, what is shown of it."
+def _neutral(default: Any) -> Any:
+    "A field that does not affect the weights: where a run is saved, how fast it runs, what it shows."
     return field(default=default, metadata={"affects_weights": False})
 
 
@@ -49,7 +49,7 @@ class Recipe:
 
     arch: str  # a name in timm's registry, e.g. "cifar_final"
     epochs: int
-    name: str = _aside("")  # folder of the run in `exports`; "" is the recipe's own name (NAME-DATA on other data)
+    name: str = _neutral("")  # folder of the run in `exports`; "" is the recipe's own name (NAME-DATA on other data)
     data: str = "cifar10"  # "cifar10", "digits" or a folder of images
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
@@ -59,7 +59,7 @@ class Recipe:
     keep: str = _choice("last", "best", default="last")  # which epoch's weights are exported
     bs: int = 128
     drop_last: bool = True  # drop the last, smaller batch of an epoch (fastai's default)
-    workers: int | None = _aside(None)  # processes that augment; None (auto): chosen here; the images are the same
+    workers: int | None = _neutral(None)  # processes that augment; None (auto): chosen here; the images are the same
     lr: float = 1e-3  # peak learning rate; `lr=find` on the command line takes lr_find's valley
     opt: Callable = _from("cifar_fast.training.optimizers")
     fit: Callable = _from("cifar_fast.training.fits")
@@ -79,10 +79,10 @@ class Recipe:
     tta: bool = True  # also report TTA accuracy: mean probability of the image and its mirror image
     budget: Any = None  # an audit.Budget; None: the default one
     waive: Mapping[str, str] = field(default_factory=dict)  # rule of the budget that this recipe breaks → the reason
-    exports: str = _aside("exports")  # folder of all runs
-    report: bool = _aside(True)  # save report.html, its figures and a model card
-    checkpoint_epochs: int = _aside(1)  # save a checkpoint every so many epochs, 0: never
-    checkpoint_minutes: float = _aside(5)  # and within an epoch every so many minutes, 0: never
+    exports: str = _neutral("exports")  # folder of all runs
+    report: bool = _neutral(True)  # save report.html, its figures and a model card
+    checkpoint_epochs: int = _neutral(1)  # save a checkpoint every so many epochs, 0: never
+    checkpoint_minutes: float = _neutral(5)  # and within an epoch every so many minutes, 0: never
 
     def __post_init__(self):
         object.__setattr__(self, "waive", MappingProxyType(dict(self.waive)))

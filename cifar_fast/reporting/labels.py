@@ -1,4 +1,4 @@
-"""Names beside the points of a plot, each where it covers neither a point nor another name.
+"""Names next to the points of a plot, placed so that none covers a point or another name.
 
 Our own placement: a plot of 18 points in a few clusters has room for every name, and a search over fixed places finds
 it, where adjustText's forces leave names on markers and outside the axes.

@@ -18,7 +18,7 @@ from cifar_fast.utils.fonts import figure_names, plain_text
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 NUMBERED = 20  # classes of a confusion matrix: its cells hold their numbers up to so many
-MOST_TICKS = 80  # names that stand legibly beside a confusion matrix of the greatest size
+MOST_TICKS = 80  # names that fit legibly on an axis of the largest confusion matrix
 
 
 def figure(columns: int = 1, width: float = 5.2, height: float = 3.6):

@@ -25,7 +25,7 @@ COSTS = (  # column, unit, label of the axis, its scale
 def tradeoffs(
     points: pd.DataFrame,  # label, kind (of KINDS), accuracy and std in percent, parameters, multiply_adds, seconds
     title: str = "",
-    stated: tuple[str, float] | None = None,  # whose accuracy (percent) is known, and nothing else of it
+    stated: tuple[str, float] | None = None,  # systems of which only the accuracy (percent) is known
     target: float | None = None,  # accuracy, a fraction
 ) -> Figure:
     "A panel for each cost. What was run here is filled, what others state is hollow."

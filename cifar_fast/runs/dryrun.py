@@ -1,4 +1,4 @@
-"""Look before you train: the resolved recipe, its audit, one batch, the schedule, and a few timed steps."""
+"""The dry run: the resolved recipe, its audit, one batch, the schedule, and a few timed steps."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def preview(
 ) -> list[tuple[float, float | None]]:
     """(learning rate, momentum) of every step: the recipe's own optimizer, fit and schedule on a model of one weight.
 
-    The real objects run, so this is what training will do and no second description of it.
+    The real objects are run, so this is exactly what training will do.
     """
     batch = (torch.zeros(1, 1), torch.zeros(1, 1))
     dls = DataLoaders([batch] * steps, [batch])
-    metrics = [_Given(accuracies or range(recipe.epochs))]  # ever rising, if none are given
+    metrics = [_Given(accuracies or range(recipe.epochs))]  # rising, if none are given
     state = TrainState()
     cbs = [History(state)] + ([Scheduler(recipe.sched(), state)] if recipe.sched else [])
     if each_epoch:
@@ -92,7 +92,7 @@ class _Timer(Callback):
         self.n, self.marks = n, []
 
     def after_batch(self):
-        if torch.accelerator.is_available():  # a GPU's work is only queued by now
+        if torch.accelerator.is_available():  # a GPU's work is only queued so far
             torch.accelerator.synchronize()
         self.marks.append(time.perf_counter())
         if len(self.marks) > self.n:

@@ -12,7 +12,7 @@ from cifar_fast.export.card import NAME as CARD
 from cifar_fast.export.card import Card, ExportError, read_card
 from cifar_fast.export.files import RECIPE
 from cifar_fast.recipe import Recipe, describe
-from cifar_fast.runs.run_dir import ASIDE, Busy, Interrupted, RunError, RunFolder
+from cifar_fast.runs.run_dir import NOT_COMPARED, Busy, Interrupted, RunError, RunFolder
 from cifar_fast.training.callbacks.checkpoint import load
 
 
@@ -22,22 +22,22 @@ def export_path(recipe: Recipe) -> Path:
 
 
 def stopped_folders(path: Path) -> list[RunFolder]:
-    "Those of unfinished runs called NAME, NAME-2, NAME-3 …; what is left of finished ones is tidied on the way."
+    "The folders of unfinished runs called NAME, NAME-2, NAME-3 …; also removes remains of finished ones."
     pattern = re.compile(rf"\.({re.escape(path.name)}(?:-\d+)?)\.running")
     names = [m[1] for p in path.parent.glob(".*.running") if (m := pattern.fullmatch(p.name))]
-    found = [RunFolder(path.with_name(name)) for name in names]
-    for folder in found:
+    folders = [RunFolder(path.with_name(name)) for name in names]
+    for folder in folders:
         if folder.ended or folder.former.is_dir():
             try:
                 with folder:
                     pass
             except Busy:
                 pass
-    return sorted((f for f in found if f.working.is_dir()), key=lambda f: (len(f.path.name), f.path.name))
+    return sorted((f for f in folders if f.working.is_dir()), key=lambda f: (len(f.path.name), f.path.name))
 
 
 def typed_for(recipe: Recipe) -> list[str] | None:
-    "What was typed for the stopped run of this recipe: its name and the changes; None where there is no such run."
+    "The arguments of the stopped run of this recipe: its name and the changes; None where there is no such run."
     folders = stopped_folders(export_path(recipe))
     same = [f for f in folders if of_same_settings(f, recipe)]
     folder = (same or folders)[0] if len(folders) == 1 or same else None
@@ -45,25 +45,25 @@ def typed_for(recipe: Recipe) -> list[str] | None:
 
 
 def settings_of(described: dict) -> dict[str, Any]:
-    return {k: v for k, v in described.items() if k not in ASIDE}
+    return {k: v for k, v in described.items() if k not in NOT_COMPARED}
 
 
 def of_same_settings(folder: RunFolder, recipe: Recipe) -> bool:
-    "Whether an unfinished run was begun with the settings of this recipe, its seed and data among them."
+    "Whether an unfinished run was started with the settings of this recipe, including seed and data."
     try:
-        begun = json.loads((folder.staged / RECIPE).read_text("utf-8"))
+        saved = json.loads((folder.staged / RECIPE).read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(begun, dict) and settings_of(begun) == settings_of(describe(recipe))
+    return isinstance(saved, dict) and settings_of(saved) == settings_of(describe(recipe))
 
 
 def choose_folder(
     recipe: Recipe,
     named: bool,  # whether name= was given: then no other name is taken
-    resume: bool | None,  # True resumes a stopped run, False throws it away, None asks
+    resume: bool | None,  # True resumes a stopped run, False discards it, None raises Interrupted
     overwrite: bool,  # replace a finished run
 ) -> tuple[RunFolder, str]:
-    "The folder that this run works in, not yet held, and a line that says why it is another one than its name's."
+    "The folder of this run, not locked yet; and a line that says why it is numbered, if it is."
     path = export_path(recipe)
     require_free_name(path)
     stopped = [f for f in stopped_folders(path) if not named or f.path == path]
@@ -73,7 +73,7 @@ def choose_folder(
         return RunFolder(done[-1]), ""
     if resume is not None and stopped:
         if len(stopped) > 1:
-            raise RunError(f"several runs have stopped: {', '.join(str(f.path) for f in stopped)}. Type the settings "
+            raise RunError(f"several runs have stopped: {', '.join(str(f.path) for f in stopped)}. Give the settings "
                            f"of one of them, or name=")
         return stopped[0], ""
     if resume:
@@ -91,12 +91,12 @@ def require_free_name(path: Path) -> None:
 
 
 def own_folder(path: Path, stopped: list[RunFolder], overwrite: bool) -> RunFolder:
-    "The folder of this very name. Raises RunError where it is taken."
+    "The folder of exactly this name. Raises RunError where it is taken."
     if any(f.path == path for f in stopped):
         raise Interrupted(f"a run with other settings has stopped in {path}: --resume with its settings continues it, "
-                          f"--restart throws it away, name= chooses another name")
+                          f"--restart discards it, name= chooses another name")
     if path.exists() and not overwrite:
-        raise RunError(f"{path} is there already: --overwrite replaces a finished run, name= chooses another name")
+        raise RunError(f"{path} exists already: --overwrite replaces a finished run, name= chooses another name")
     if path.exists() and not (path / CARD).is_file():
         raise RunError(f"{path} holds no finished run ({CARD}), so it is not overwritten: name= chooses another name")
     return RunFolder(path)
@@ -119,13 +119,13 @@ def same_as_finished(path: Path, recipe: Recipe) -> bool:
 
 
 def taken_by(path: Path, recipe: Recipe) -> str:
-    "What stands where a run would go by its name."
+    "What occupies the folder of this name, as text."
     if not path.exists():
-        return f"a run with other settings is at work in {path}, or has stopped there and is kept"
+        return f"a run with other settings is training in {path}, or was interrupted there and is kept"
     try:
         card = read_card(path)
     except ExportError:
-        return f"{path} is there already"
+        return f"{path} exists already"
     return f"{path} holds a finished run {compared(card, recipe)}and is kept (--overwrite replaces it)"
 
 

@@ -74,10 +74,10 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
           given: Sequence[str], progress: Callable[..., Progress]) -> tuple[Card, Path]:
     "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
     choice = (recipe, named, resume, overwrite)
-    folder, _ = choose_folder(*choice)  # what cannot be done is better known before images are read,
+    folder, _ = choose_folder(*choice)  # refuse early, before images are read,
     exports = folder.path.parent
     if (exports / OWN).exists():
-        read(exports / OWN)  # or before hours of training
+        read(exports / OWN)  # and before hours of training
     base = load_recipe(given[0]) if given else None
     run = None if folder.complete or is_done(folder, resume) else prepare(recipe, typed=given)
     folder, note = choose_folder(*choice)  # again: another run may have started in the meantime
@@ -85,29 +85,29 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
         print(note, flush=True)
     add_missing_rows(exports)
     if is_done(folder, resume):
-        print(f"this run had finished already\n{summary(card := read_card(folder.path), folder.path)}")
+        print(f"this run has finished already\n{summary(card := read_card(folder.path), folder.path)}")
         return card, folder.path
     recipe = replace(run.recipe if run else recipe, name=folder.path.name)
     with folder:
-        begun = folder.interrupted()
-        if (begun or folder.complete) and resume is None:
-            raise Interrupted(f"a run of {recipe.name} stopped {where(begun) if begun else 'after its last epoch'} and "
-                              f"is kept in {folder.working}: --resume continues it, --restart throws it away")
+        saved = folder.interrupted()
+        if (saved or folder.complete) and resume is None:
+            raise Interrupted(f"a run of {recipe.name} stopped {where(saved) if saved else 'after its last epoch'} and "
+                              f"is kept in {folder.working}: --resume continues it, --restart discards it")
         if folder.complete and resume:
-            overwrite = overwrite or bool(begun and begun["about"].get("overwrite"))
+            overwrite = overwrite or bool(saved and saved["about"].get("overwrite"))
             return finish(folder, overwrite), folder.path
-        begun = begun if resume else None
+        saved = saved if resume else None
         run = replace(run, recipe=recipe) if run else prepare(recipe)
         about = {**identity(recipe, run.source.fingerprint, machine(run), run.commit), "given": list(given),
-                 # Now: the recipe's file may be edited while it trains.
+                 # Taken now, as the recipe's file may be edited during training.
                  "typed": changes(recipe, base, find_lr), "recipe_name": base.name if base else recipe.name,
                  "lr": recipe.lr, "overwrite": overwrite}
-        if begun:
-            about = resumed(about, begun["about"], recipe, allow_changes, where(begun))
+        if saved:
+            about = resumed(about, saved["about"], recipe, allow_changes, where(saved))
         elif resume:
             print("the run stopped before its first checkpoint: it starts from scratch", flush=True)
-        folder.begin(keep=bool(begun))
-        work(run, folder, about, begun, find_lr and not begun, progress)
+        folder.start_run(keep=bool(saved))
+        run_training(run, folder, about, saved, find_lr and not saved, progress)
         return finish(folder, about["overwrite"]), folder.path
 
 
@@ -117,17 +117,17 @@ def is_done(folder: RunFolder, resume: bool | None) -> bool:
 
 
 def resumed(about: dict, then: dict, recipe: Recipe, allow_changes: bool, place: str) -> dict:
-    "What a resumed run goes on with. Raises RunError where it differs from what it was started with."
+    "The `about` of a resumed run. Raises RunError where it differs from what the run was started with."
     allowed = require_same(then, about, allow_changes)
-    kept = {"typed": then["typed"]} if not allowed else {}
+    carried_over = {"typed": then["typed"]} if not allowed else {}
     if recipe.lr == then["recipe"]["lr"]:
-        kept["lr"] = then["lr"]  # what lr_find had found
+        carried_over["lr"] = then["lr"]  # the rate from lr_find
     print(f"resumes {place}" + "".join(f"\n  {line}" for line in allowed), flush=True)
-    return {**about, **kept, "overwrite": about["overwrite"] or bool(then.get("overwrite"))}
+    return {**about, **carried_over, "overwrite": about["overwrite"] or bool(then.get("overwrite"))}
 
 
 def finish(folder: RunFolder, overwrite: bool) -> Card:
-    "Put the complete run in its place and add its row. Doing it twice gives the same."
+    "Move the complete run to its folder and add its row; idempotent."
     with hold_signals():
         folder.publish(overwrite)
         card = read_card(folder.path)
@@ -139,22 +139,22 @@ def finish(folder: RunFolder, overwrite: bool) -> Card:
     return card
 
 
-def work(run: Run, folder: RunFolder, about: dict, begun: dict | None, find_lr: bool,
+def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, find_lr: bool,
          progress: Callable[..., Progress]) -> None:
-    "The run itself, from the first step or from `begun` until all its files are staged."
+    "The run itself, from the first step or from `saved` until all its files are staged."
     from cifar_fast.reporting import plots
     from cifar_fast.training.lr_finder import find
 
     recipe, staged = run.recipe, folder.staged
-    settle_memory_format(run, begun and begun["state"])
+    settle_memory_format(run, saved and saved["state"])
     print(headline(run), flush=True)
-    checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, begun)
+    checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, saved)
     try:
         write_text(staged / RECIPE, json.dumps(describe(recipe), indent=1) + "\n")
         if find_lr:
-            found = find(run)
-            about["lr"] = found["suggestions"]["valley"]["lr"]
-            plots.save(plots.lr_find(found), staged / "lr_find.png")
+            search = find(run)
+            about["lr"] = search["suggestions"]["valley"]["lr"]
+            plots.save(plots.lr_find(search), staged / "lr_find.png")
             print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
         with defer_signals(checkpoint):
             draw = partial(save_train_batch, path=staged / "augmented.png") if recipe.report else None
@@ -168,24 +168,24 @@ def work(run: Run, folder: RunFolder, about: dict, begun: dict | None, find_lr: 
     except BaseException as e:
         if is_worker_cut_off(e, recipe):
             wait_for_dead_worker(recipe.workers)
-        print(f"\n{what_is_kept(folder, about, e, checkpoint.done)}", file=sys.stderr)
+        print(f"\n{stopped_message(folder, about, e, checkpoint.done)}", file=sys.stderr)
         if error := explained(e, recipe):
             raise error from e
         raise
 
 
 def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, state: TrainState) -> None:
-    "The files of a run that has ended, the card last: it says that the others are there."
+    "Write the files of a finished run, the card last: its presence means that the others are complete."
     from cifar_fast.reporting import plots
 
     staged = folder.staged
     if predicted:
         predicted.save(staged / predictions.NAME)
-    (staged / "best.safetensors").unlink(missing_ok=True)  # kept while it trained
+    (staged / "best.safetensors").unlink(missing_ok=True)  # only needed during training
     card = replace(card, source_file=copy_source(card.arch, staged))
     card = write_model(staged, run.learn.model, card)
     try:
-        trust(staged / LEARNER, folder.path / LEARNER)  # made here, by the user's own run
+        trust(staged / LEARNER, folder.path / LEARNER)  # written by the user's own run
     except (OSError, ValueError) as e:
         warnings.warn(f"{folder.path / LEARNER} could not be added to your list of trusted pickles ({e})", stacklevel=2)
     plots.save(plots.history(state.frame(), title=card.name, target=card.target_accuracy,
@@ -204,34 +204,34 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
 
 
 def stage_report(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, state: TrainState) -> None:
-    "A report that cannot be made must not cost a run: it can be made again from what the run saved."
+    "Write the report; a failure is only a warning, since `report` can write it later from the run's files."
     from cifar_fast.reporting.report import report
     from cifar_fast.reporting.report.build import images_of
 
     try:
         report(folder.staged, card, state.frame(), predicted, predicted and images_of(predicted, run.source),
                run.audit)
-    except Exception as e:  # whatever a figure meets in a dataset of somebody's own
+    except Exception as e:  # an unusual dataset may break a figure in any way
         warnings.warn(f"{folder.path / 'report.html'} could not be made ({type(e).__name__}: {e}); the run itself is "
                       f"whole: python -m cifar_fast report {folder.path} tries again", stacklevel=2)
 
 
 def machine(run: Run) -> dict:
-    "What a run's weights depend on beside the recipe: threads divide a sum in another order."
+    "What the weights depend on besides the recipe: another number of threads sums in another order."
     return {"device": device_name(run.device), "cpu": cpu_name(), "precision": run.precision, "compiled": run.compiled,
             "threads": torch.get_num_threads()}
 
 
-def what_is_kept(folder: RunFolder, about: dict, why: BaseException, trained: bool) -> str:
-    "For whoever stopped a run, or met an error in it."
-    kept = f"stopped; what the run had written is in {folder.working}, nothing was exported"
+def stopped_message(folder: RunFolder, about: dict, why: BaseException, trained: bool) -> str:
+    "The message after a stop or an error: what is kept and how to resume."
+    kept = f"stopped; the run's files so far are in {folder.working}, nothing was exported"
     if trained and not isinstance(why, DivergedError):
         kept = f"stopped while it was being saved; {folder.working} keeps the whole training"
     if not folder.checkpoint.exists():
         return f"{kept}; no checkpoint had been written yet"
     if isinstance(why, DivergedError):  # the same rate would end the same way, bit for bit
         return (f"{kept}; its last good checkpoint is kept\nresume at a lower rate: {command(about)} --allow-changes "
-                f"lr=…; where that diverges too, --restart")
+                f"lr=…; if that diverges too, --restart")
     return f"{kept}\nresume with: {command(about)}"
 
 
@@ -246,6 +246,6 @@ def headline(run: Run) -> str:
 
 
 def timed(run: Run) -> str:
-    "What the memory format was chosen by, where it was timed."
+    "The speeds by which the memory format was chosen, if it was timed."
     speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in run.format_speeds.items())
     return speeds and f" (images/s: {speeds})"

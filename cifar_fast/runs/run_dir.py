@@ -24,30 +24,30 @@ from cifar_fast.utils.environment import versions
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import remove_temporaries, replace_folder
 
-ASIDE = settings_that(affects_weights=False) | settings_that(by_machine=True)
-"Settings that are not compared: they affect no weight, or what became of them on the machine is compared."
+NOT_COMPARED = settings_that(affects_weights=False) | settings_that(by_machine=True)
+"Settings that are not compared: they do not affect the weights, or their resolved value is compared instead."
 
 COMPARED = ("recipe", "code", "data", "machine", "versions", "commit")
-"What must be the same for a run to go on to the very same weights."
+"What must be the same for a resumed run to end with the same weights."
 
 
 class RunError(CifarFastError):
-    "A run that cannot begin or go on here; the message says what is kept and how to go on."
+    "A run that cannot start or resume here; the message says what is kept and how to continue."
 
 
 class Interrupted(RunError):
-    "There is a run that stopped, and nobody said whether to resume it."
+    "There is a stopped run, and neither --resume nor --restart was given."
 
 
 class Busy(RunError):
-    "Another process trains this very run."
+    "Another process is training this run."
 
 
 class RunFolder:
-    """Where a run works, held by one process: exports/.NAME.running, whose folder `staged` becomes exports/NAME.
+    """The working folder of a run, locked by one process: exports/.NAME.running; its `staged` becomes exports/NAME.
 
-    One rename finishes a run. Killed anywhere, what is there says how far it was: without `staged` it has ended, with a
-    card in it only the rename is missing, with a checkpoint it can go on.
+    One rename finishes a run. After a kill the files show how far it was: without `staged` it has finished, with a card
+    in it only the rename is missing, with a checkpoint it can resume.
     """
 
     def __init__(self, path: Path):
@@ -63,7 +63,7 @@ class RunFolder:
         except Timeout:
             raise Busy(f"another process is training {self.path} and was left alone; wait for it, or give this run a "
                        f"name of its own: name={self.path.name}-b") from None
-        self.repair()  # whoever left it like that is dead: the lock is ours
+        self.repair()  # we hold the lock: the process that left it so has died
         return self
 
     def __exit__(self, *exc):
@@ -71,12 +71,12 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        "Whether the run has ended but for its rename."
+        "Whether only the rename is missing."
         return (self.staged / CARD).is_file()
 
     @property
     def ended(self) -> bool:
-        "Whether the run was finished and only what it worked in is left."
+        "Whether the run has finished and only its working folder remains."
         return self.working.is_dir() and not self.staged.is_dir()
 
     @property
@@ -93,7 +93,7 @@ class RunFolder:
             return False
 
     def repair(self) -> None:
-        "Put right what a killed process left: a replaced run without its successor, half-written files, the rest."
+        "Clean up after a killed process: restore a replaced run without its successor, remove half-written files."
         if self.former.is_dir() and not self.path.exists():
             os.replace(self.former, self.path)
         shutil.rmtree(self.former, ignore_errors=True)
@@ -103,8 +103,8 @@ class RunFolder:
         if self.ended:
             self.discard()
 
-    def begin(self, keep: bool) -> None:
-        "Make the folders; what a former run left there goes, unless it is continued."
+    def start_run(self, keep: bool) -> None:
+        "Create the folders; an earlier run's files are removed unless `keep`."
         if not keep:
             self.discard()
         self.staged.mkdir(parents=True, exist_ok=True)
@@ -114,15 +114,15 @@ class RunFolder:
         return self.path.with_name(f".{self.path.name}.discarded")
 
     def discard(self) -> None:
-        "Remove all that is unfinished, in one move: half of it must not pass for a run."
+        "Remove the unfinished run, by a rename first: a half-removed one must not look like a run."
         if self.working.exists():
             self.working.rename(self.discarded)
         shutil.rmtree(self.discarded, ignore_errors=True)
 
     def publish(self, overwrite: bool) -> None:
-        "The finished run takes its place. Raises RunError where another one has taken it in the meantime."
+        "Move the finished run to its folder. Raises RunError where that has been created in the meantime."
         if self.path.exists() and not overwrite:
-            raise RunError(f"{self.path} was made by somebody else while this run trained: move it away, and --resume "
+            raise RunError(f"{self.path} was created by another process during this run: move it away, and --resume "
                            f"finishes this one")
         replace_folder(self.staged, self.path, self.former)
 
@@ -132,13 +132,13 @@ class RunFolder:
 
 
 def command(about: dict) -> str:
-    "What continues a run."
+    "The command that resumes a run."
     given = shlex.join(about["given"] or ["NAME"])
     return f"python -m cifar_fast recipe {given} --resume"
 
 
 def where(checkpoint: dict) -> str:
-    "How far a run had come, in words."
+    "How far a run had come, as text."
     (epoch, batch), epochs = checkpoint["position"], checkpoint["about"]["recipe"]["epochs"]
     if (epoch, batch) == (epochs, 0):
         return "after its last epoch"  # which is an earlier one where it had reached its target
@@ -146,18 +146,18 @@ def where(checkpoint: dict) -> str:
 
 
 def identity(recipe: Recipe, data: str, machine: dict, commit: str | None) -> dict[str, Any]:
-    "What a run's weights follow from: compared when it goes on."
-    described = {k: v for k, v in describe(recipe).items() if k not in ASIDE}
+    "What determines a run's weights; compared when it resumes."
+    described = {k: v for k, v in describe(recipe).items() if k not in NOT_COMPARED}
     return {"recipe": described, "code": own_code(recipe), "data": data, "machine": machine, "versions": versions(),
             "commit": commit}
 
 
 def own_code(recipe: Recipe) -> dict[str, str]:
-    "Names and SHA-256 of the files that hold a recipe's own functions and net: what `describe` cannot see inside."
+    "Names and SHA-256 of the files with a recipe's own functions and model: `describe` does not include code."
     modules = {timm.model_entrypoint(recipe.arch).__module__, *modules_of(*(getattr(recipe, f.name)
                                                                            for f in fields(recipe)))}
     files = {getattr(sys.modules.get(m), "__file__", None) for m in modules if m}
-    # Ours have a commit, libraries a version.
+    # Our files are identified by the commit, libraries by their version.
     ours, libraries = Path(__file__).parent.parent, Path(torch.__file__).parent.parent
     return {Path(f).name: hashlib.sha256(Path(f).read_bytes()).hexdigest()[:16] for f in sorted(filter(None, files))
             if not Path(f).is_relative_to(ours) and not Path(f).is_relative_to(libraries)}
@@ -190,17 +190,17 @@ def called(described: Any) -> str:
 
 
 def require_same(then: dict, now: dict, allow: bool) -> list[str]:
-    "The differences that are allowed, none otherwise. Raises RunError, which lists them."
-    found = differences(then, now)
+    "The differences, if `allow`. Raises RunError, which lists them, where they are not allowed."
+    differing = differences(then, now)
     if then["recipe"]["arch"] != now["recipe"]["arch"]:
         raise RunError(f"the stopped run trains {then['recipe']['arch']}, this recipe {now['recipe']['arch']}: "
-                       f"--restart begins it anew")
+                       f"--restart starts from scratch")
     before, after = (called(about["recipe"]["opt"]) for about in (then, now))
     if before != after:
-        raise RunError(f"the stopped run optimises with {before}, whose state {after} cannot take over: --restart "
-                       f"begins it anew")
-    if found and not allow:
-        lines = "\n  ".join(found)
-        raise RunError(f"the stopped run was begun with other values, so it would not end with the same weights:\n"
-                       f"  {lines}\nmake them the same, or go on all the same with --allow-changes, or --restart")
-    return found
+        raise RunError(f"the stopped run optimises with {before}, whose state {after} cannot use: --restart "
+                       f"starts from scratch")
+    if differing and not allow:
+        lines = "\n  ".join(differing)
+        raise RunError(f"the stopped run was started with other values, so it would not end with the same weights:\n"
+                       f"  {lines}\nmake them the same, resume anyway with --allow-changes, or --restart")
+    return differing

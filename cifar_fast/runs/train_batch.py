@@ -1,4 +1,4 @@
-"""A training batch as the model gets it, drawn: by a run as it trains, or for a run that has no such figure."""
+"""The figure of a training batch as the model gets it: drawn during a run, or later for a run without it."""
 
 from __future__ import annotations
 

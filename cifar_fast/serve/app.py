@@ -59,10 +59,10 @@ def create_app(
     def classify(uploads: list[upload.Upload], part: bool) -> Response:
         results = classifier.classify(uploads, check=anyio.from_thread.check_cancelled)
         status = 200 if any(r.error is None for r in results) else 422
-        found = page_predict.results(results, vocab)
+        content = page_predict.results(results, vocab)
         if part:
-            return HTMLResponse(to_xml(found, indent=False), status)
-        return html("Predict", *page_predict.predict(found), status=status)
+            return HTMLResponse(to_xml(content, indent=False), status)
+        return html("Predict", *page_predict.predict(content), status=status)
 
     def all_runs(request: Request) -> Response:
         return html("Runs", *page_runs.run_list(browse.runs(folder)))

@@ -1,4 +1,4 @@
-"""The runs beside a model and their files: found by listing the folder, never by a path of a request."""
+"""The runs in a model's folder and their files: looked up by listing the folder, never by a path of a request."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Run:
 
 def runs(folder: Path) -> list[Run]:
     "All runs that have a card in `folder`, the newest first and those that cannot be read last."
-    found = [one(folder, path) for path in list_runs(folder) if inside(folder, path / CARD)]
-    found.sort(key=lambda r: r.card.date if r.card else "", reverse=True)
-    return found
+    runs = [one(folder, path) for path in list_runs(folder) if inside(folder, path / CARD)]
+    runs.sort(key=lambda r: r.card.date if r.card else "", reverse=True)
+    return runs
 
 
 def one(folder: Path, path: Path) -> Run:

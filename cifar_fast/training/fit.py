@@ -49,15 +49,15 @@ def fit(
     learn, state = run.learn, TrainState(memory_format=run.memory_format, format_speeds=run.format_speeds)
     average = run.recipe.ema() if run.recipe.ema else None
     cbs = callbacks(run, state, average, folder, progress, checkpoint, draw)
-    bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]  # ours stands in for fastai's
+    bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]  # ours replaces fastai's
     logger, metrics, learn.logger = learn.logger, list(learn.metrics), noop
-    if average:  # measured beside the weights themselves, on the same batches
+    if average:  # measured with the trained weights, on the same batches
         learn.metrics = [*metrics, EMAAccuracy(average, partial(autocast, run.precision, run.device))]
     try:
         with learn.removed_cbs(bars):
             run.recipe.fit(learn, run.recipe.epochs, lr or run.recipe.lr, cbs)
     finally:
-        learn.logger, learn.metrics, learn.begin_at = logger, metrics, (0, 0)
+        learn.logger, learn.metrics, learn.start_at = logger, metrics, (0, 0)
         for cb in cbs:
             getattr(cb, "undo", noop)()
         for cb in [c for c in learn.cbs if c in cbs]:  # an interrupt leaves them in the Learner

@@ -21,16 +21,16 @@ class CifarLearner(Learner):
     fastai's `start_epoch` cancels the epochs before, which still counts them, logs them and steps their schedulers.
     """
 
-    begin_at = (0, 0)  # (epoch, batch), counted from 0, that the next fit starts with
+    start_at = (0, 0)  # (epoch, batch), counted from 0, that the next fit starts with
 
     def _do_fit(self):
-        for epoch in range(self.begin_at[0], self.n_epoch):
+        for epoch in range(self.start_at[0], self.n_epoch):
             self.epoch = epoch
             self._with_events(self._do_epoch, "epoch", CancelEpochException)
 
     def all_batches(self):
         self.n_iter = len(self.dl)
-        done = self.begin_at[1] if self.training and self.epoch == self.begin_at[0] else 0
+        done = self.start_at[1] if self.training and self.epoch == self.start_at[0] else 0
         if done:
             self.dl.skip_batches(done)
         for i, batch in enumerate(self.dl, done):

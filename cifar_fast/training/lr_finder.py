@@ -1,4 +1,4 @@
-"""lr_find that leaves no trace: mock training at growing rates, then everything as it was."""
+"""lr_find without side effects: mock training at growing rates, after which everything is restored."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEW
     {"lr", "loss": the smoothed curve; "suggestions": rule → {"lr", "loss"}; "recipe": the same of the recipe's own
     rate}. It trains in the recipe's precision and memory format, with its augmentation, clipping and batch transforms,
     at the resolution that training starts with: they change which rate is right. Weights, optimizer, DataLoader and
-    every RNG are left as they were.
+    every RNG are restored.
     """
     if num_it < FEWEST:
         raise SettingError(f"num_it={num_it}: a search takes at least {FEWEST} steps")
@@ -104,12 +104,12 @@ def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
     cbs = [batch_transforms(r, len(run.source.vocab), run.memory_format, fraction=0.0),
            *precision_cbs(run.precision, run.device), *([GradientClip(r.clip)] if r.clip else []), searching]
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
-    learn.opt, learn.begin_at = None, (first_epoch, 0)
+    learn.opt, learn.start_at = None, (first_epoch, 0)
     try:
         with learn.removed_cbs(bars), learn.added_cbs(cbs), learn.no_logging():
             learn.fit(first_epoch + len(lrs) // len(learn.dls.train) + 1, r.lr)
     finally:
-        learn.begin_at = (0, 0)
+        learn.start_at = (0, 0)
         for cb in cbs:
             getattr(cb, "undo", noop)()
     return searching.losses

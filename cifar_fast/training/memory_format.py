@@ -39,8 +39,8 @@ def time_formats(model: nn.Module, dl, loss_func, precision: str, device: torch.
                  compiled: bool = False) -> dict[str, float]:
     """Images per second, forward and backward, of a copy of `model` in each format on a training batch of `dl`.
 
-    Model, RNGs and the epoch of `dl` are left as they were. The formats take turns and the fastest step counts, so that
-    other work on the machine misleads less.
+    Model, RNGs and the epoch of `dl` do not change. The formats alternate and the fastest step counts, to reduce the
+    effect of other work on the machine.
     """
     epoch = dl.next_epoch
     with rng_restored():

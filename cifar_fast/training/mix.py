@@ -1,4 +1,4 @@
-"""MixUp, CutMix and RICAP: functions (images, soft targets) → the same, and a transform that draws one per batch.
+"""MixUp, CutMix and RICAP: functions (images, soft targets) → the same, and a transform that samples one per batch.
 
 fastai's MixUp and CutMix exclude each other and patch the Learner's loss. Mixed labels are soft targets (B, C) here,
 which cross-entropy takes as they are.
@@ -63,7 +63,7 @@ FUNCTIONS = {"mixup": mixup, "cutmix": cutmix, "ricap": ricap}
 
 
 class Mixing(BatchTransform):
-    "Draws MixUp, CutMix, RICAP or nothing for each training batch."
+    "Applies MixUp, CutMix, RICAP or nothing to each training batch, at random."
 
     def __init__(self, fractions: dict[str, float], parameters: dict[str, float], until: float):
         self.fractions, self.parameters, self.until = fractions, parameters, until
@@ -81,7 +81,7 @@ class Mixing(BatchTransform):
         return FUNCTIONS[self.kind](x, F.one_hot(y, self.classes).to(x.dtype), self.parameters[self.kind])
 
     def choose(self, u: float) -> str:
-        "Which mixing the number u in [0, 1) stands for."
+        "The kind of mixing for a uniform random u in [0, 1)."
         for name, part in self.fractions.items():
             if u < part:
                 return name

@@ -19,7 +19,7 @@ class GroupedOptimWrapper(OptimWrapper):
     """fastai's wrapper of a torch optimizer that has several groups for each group of a Learner's splitter.
 
     `freeze`, `freeze_to` and `lr=slice(…)` count the splitter's groups, which the optimizer divides into weights that
-    decay and weights that do not, or by Muon's rules. A changed `wd` leaves alone those that were made without decay.
+    decay and weights that do not, or by Muon's rules. Setting `wd` does not affect groups without decay.
     """
 
     def __init__(self, opt: torch.optim.Optimizer, sizes: list[int], lr: float | slice):

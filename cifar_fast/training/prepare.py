@@ -33,7 +33,7 @@ class BudgetError(CifarFastError):
 
 @dataclass
 class Run:
-    "A recipe realised: everything made, nothing trained."
+    "A recipe realised: everything built, nothing trained."
 
     recipe: Recipe
     source: Source
@@ -42,7 +42,7 @@ class Run:
     device: torch.device
     precision: str
     compiled: bool
-    commit: str | None  # of the code, taken before hours of training in which it may move on
+    commit: str | None  # of the code, taken now since it may change during training
     memory_format: str | None = None  # None until `settle_memory_format` has timed both
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
 
@@ -86,7 +86,7 @@ def with_fitting_bs(recipe: Recipe, source: Source) -> Recipe:
 
 
 def settle_memory_format(run: Run, resumed: dict | None = None) -> None:
-    "Time both formats where the recipe leaves the choice to that; a run that is `resumed` keeps that of its state."
+    "Time both formats where the recipe leaves the choice to that; a resumed run keeps that of its state."
     if resumed and run.recipe.channels_last == "auto":
         run.memory_format, run.format_speeds = resumed["memory_format"], dict(resumed["format_speeds"])
     if run.memory_format is None:

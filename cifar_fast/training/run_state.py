@@ -1,4 +1,4 @@
-"""What a run consists of beside its `TrainState`: taken for a checkpoint, and restored from one."""
+"""The state of a run besides its `TrainState`: saved to a checkpoint, and restored from one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_LOSS_RATIO = 10
 
 
 def run_state(learn) -> dict[str, Any]:
-    "Weights, optimizer, callbacks, Recorder and RNGs: all that outlives an epoch, beside the `TrainState`."
+    "Weights, optimizer, callbacks, Recorder and RNGs: all that outlives an epoch, besides the `TrainState`."
     return {"model": learn.model.state_dict(), "optimizer": learn.opt.state_dict(),
             "callbacks": {cb.name: cb.state_dict() for cb in stateful(learn)}, "recorder": recorded(learn.recorder),
             "train_iter": learn.train_iter, "rng": rng_state()}
@@ -79,7 +79,7 @@ def groups(opt) -> list[dict]:
 
 
 def has_diverged(learn, max_norm: float) -> bool:
-    "Whether loss or weights are non-finite or out of bounds: what is saved now could only end badly."
+    "Whether loss or weights are non-finite or out of bounds: such a state is not worth saving."
     return not (loss_ratio(learn.recorder) < MAX_LOSS_RATIO and weight_norm(learn.model) < max_norm)
 
 

@@ -19,7 +19,7 @@ def watched(columns: Container[str]) -> str:
 
 @dataclass
 class TrainState:
-    """Written by `callbacks.history.History` alone, read by everybody.
+    """Written by `callbacks.history.History` only, read by all others.
 
     Weights, optimizer, schedules and data are no part of it: they have a `state_dict` of their own.
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a formula may begin with, full width included
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # how a formula may start, full-width characters included
 LINE_END = "\r\n\x1e"  # while a table is written: in no cell as a whole
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
@@ -34,5 +34,5 @@ def is_formula(text: str) -> bool:
 def csv_text(frame: pd.DataFrame) -> str:
     "The table with safe cells, in its heading too; lines end with a line feed."
     safe = frame.map(lambda value: safe_cell(value) if isinstance(value, str) else value)
-    # A cell is quoted where it has a character of the line's end, and a lone carriage return would end a line too.
+    # pandas quotes a cell with any character of the line terminator: LINE_END has \r, which alone would end a line too.
     return safe.rename(columns=safe_cell).to_csv(index=False, lineterminator=LINE_END).replace(LINE_END, "\n")

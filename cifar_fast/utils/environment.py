@@ -1,4 +1,4 @@
-"""What a figure was measured on: hardware, versions of the libraries, and the commit."""
+"""The environment of a measurement: hardware, versions of the libraries, and the commit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LIBRARIES = ("torch", "torchvision", "fastai", "timm", "albumentations", "pandas
 
 def versions() -> dict[str, str]:
     "Versions of Python and of the libraries that affect a result; imports none of them."
-    found = {"cifar_fast": __version__, "python": platform.python_version(), **{n: version(n) for n in LIBRARIES}}
+    result = {"cifar_fast": __version__, "python": platform.python_version(), **{n: version(n) for n in LIBRARIES}}
     for name in ("opencv-python-headless", "opencv-python"):  # Albumentations uses whichever is installed
         with suppress(PackageNotFoundError):
-            found["opencv"] = version(name)
-    return found
+            result["opencv"] = version(name)
+    return result
 
 
 def hardware() -> dict:

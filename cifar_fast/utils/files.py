@@ -91,7 +91,7 @@ def with_path_in_error(path: Path):
         yield
     except OSError as e:
         unnamed = e.filename is None or (e.filename2 is None and str(e.filename).endswith(TEMPORARY))
-        if unnamed and e.errno is not None:  # without a number its own text would be lost
+        if unnamed and e.errno is not None:  # without an errno its text would be lost
             e.filename = str(path)
         raise
 
@@ -126,7 +126,7 @@ def regular(path: str | Path, most: int):
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
     with open(path, "rb", opener=opener) as file:
-        facts = os.fstat(file.fileno())  # of what is open here, which nobody can exchange
+        facts = os.fstat(file.fileno())  # of the open file, which cannot be swapped
         if not stat.S_ISREG(facts.st_mode):
             raise OSError("it is no regular file")
         if facts.st_size > most:
@@ -156,7 +156,7 @@ def expand_path(path: str | Path) -> Path:
 def remove_temporaries(folder: Path, name: str | None = None) -> None:
     """Remove what a killed process left half written (or half removed) of `name` in `folder`, or of anything.
 
-    For whoever knows that nobody is writing there now.
+    Only for callers that know that nothing else is writing there.
     """
     for path in folder.glob(f".{glob.escape(name) if name else '*'}.*{TEMPORARY}"):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

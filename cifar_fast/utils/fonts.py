@@ -78,9 +78,9 @@ def installed() -> list[tuple[str, str]]:
             fontManager.addfont(path)
         except (OSError, RuntimeError, NotImplementedError):  # of bitmaps, as colour emoji are, or damaged
             continue
-    found = {font.name: font.fname for font in fontManager.ttflist
+    paths = {font.name: font.fname for font in fontManager.ttflist
              if font.style == "normal" and font.weight in (400, "normal", "regular") and BOXES not in font.name}
-    return sorted(found.items(), key=lambda font: ("Sans" not in font[0], "Mono" in font[0], font[0]))
+    return sorted(paths.items(), key=lambda font: ("Sans" not in font[0], "Mono" in font[0], font[0]))
 
 
 @cache

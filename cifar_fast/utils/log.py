@@ -1,4 +1,4 @@
-"""How much a command prints beside its results (-q, default, -v), and progress on stderr."""
+"""How much a command prints besides its results (-q, default, -v), and progress on stderr."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import torch
 
 
 def derive(seed: int, *where: int) -> int:
-    "A 32-bit seed for `where` (an epoch, a batch …) in the run of `seed`; those of neighbours are unrelated."
+    "A 32-bit seed for `where` (an epoch, a batch …) in the run of `seed`; those of adjacent places are unrelated."
     return int(np.random.SeedSequence([seed % 2**63, *where]).generate_state(1)[0])
 
 

@@ -38,11 +38,11 @@ def shorten(text: str, columns: int, head: float = 0.5) -> str:
     "`text` in at most `columns`; of what is kept, the fraction `head` stands before the dots."
     if width(text) <= columns:
         return text
-    kept = columns
+    room = columns
     while True:
-        kept -= 1
-        start = int(kept * head)
-        short = f"{text[:start]}…{text[len(text) - kept + start:]}"
+        room -= 1
+        start = int(room * head)
+        short = f"{text[:start]}…{text[len(text) - room + start:]}"
         if width(short) <= columns:
             return short
 

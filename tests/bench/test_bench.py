@@ -10,13 +10,13 @@ from cifar_fast.bench import (
     BENCHMARKS,
     DEFAULT,
     data,
-    made_up,
     predict,
     scale,
     serve,
     startup,
     step,
     suite,
+    synthetic,
     train,
     workload,
 )
@@ -161,7 +161,7 @@ def test_the_bare_loop_makes_the_steps_of_the_learner():
     loop = workload.BareLoop(deepcopy(run.learn.model), recipe, run.precision, run.memory_format)
     loop.steps(workload.plain(fed), 4)
     step.fitted(run, fed)
-    for a, b in zip(loop.net.state_dict().values(), run.learn.model.state_dict().values(), strict=True):
+    for a, b in zip(loop.model.state_dict().values(), run.learn.model.state_dict().values(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 
 
@@ -200,8 +200,8 @@ def in_a_thread(monkeypatch):
     from cifar_fast.serve.app import create_app
 
     @contextmanager
-    def server(stem):
-        with served(create_app(load_export(stem), "cold", Path(stem).parent)) as address:
+    def server(export):
+        with served(create_app(load_export(export), "cold", Path(export).parent)) as address:
             yield urlsplit(address).hostname, urlsplit(address).port
 
     monkeypatch.setattr(serve, "server", server)
@@ -223,7 +223,7 @@ def test_serve_counts_no_failure_as_an_answer(in_a_thread, monkeypatch):
         serve.measure(1)
 
 
-def test_a_server_that_does_not_start_is_told(tmp_path, monkeypatch):
+def test_a_server_that_does_not_start_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(serve.sys, "executable", "true")
     with pytest.raises(RuntimeError, match="did not start"), serve.server(str(tmp_path / "nothing")):
         pass
@@ -243,7 +243,7 @@ def test_startup_compares_fresh_processes(monkeypatch):
 
 
 def test_predict_needs_neither_fastai_nor_albumentations_and_the_check_is_real(tmp_path):
-    answer = list(startup.made_export(tmp_path))
+    answer = list(startup.untrained_export(tmp_path))
     code = f"from cifar_fast.cli.main import main; assert main({['predict', *answer]!r}) == 0"
     assert startup.needless(code) == []
     assert startup.needless("import fastai") == ["fastai"]
@@ -268,7 +268,7 @@ def test_power_of_known_growth():
 
 
 def test_random_images_are_the_same_each_time():
-    assert np.array_equal(made_up.random_images(3), made_up.random_images(3))
+    assert np.array_equal(synthetic.random_images(3), synthetic.random_images(3))
 
 
 # ---------------------------------------------------------------- the command

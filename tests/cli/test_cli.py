@@ -168,7 +168,7 @@ def test_predict_as_json_and_with_tta(trained, images, tmp_path, capsys):
 def test_tta_is_the_mean_of_the_image_and_its_mirror():
     import torch
 
-    from cifar_fast.bench.made_up import random_images, untrained
+    from cifar_fast.bench.synthetic import random_images, untrained
 
     net, images = untrained(torch.device("cpu"), "cifar_sprint"), random_images(6)
     plain, mirrored = net.predict(images), net.predict(images[:, :, ::-1].copy())

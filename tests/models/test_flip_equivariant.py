@@ -146,8 +146,8 @@ def test_the_model_predicts_the_same_for_a_flipped_image(size):
 def test_it_is_the_model_of_recipe_final():
     "With the figures of its docstring, and what the benchmarks call the flagship."
     from cifar_fast.audit import audit
-    from cifar_fast.bench.made_up import FLAGSHIP
     from cifar_fast.bench.scale import OWN, WIDTHS
+    from cifar_fast.bench.synthetic import FLAGSHIP
     from cifar_fast.recipe import load_recipe
 
     assert load_recipe("final").arch == FLAGSHIP == "cifar_mirror"

@@ -332,7 +332,7 @@ def test_readmes_table():
     table = markdown(lines(made(seed=1, accuracy_tta=0.91), made(seed=2, accuracy=0.91, accuracy_tta=0.92), REPRODUCED,
                            made(recipe="mine", recipe_id="dddddddd")), FACTS).splitlines()
     assert len(table) == 4 and {row.replace(r"\|", "").count("|") for row in table} == {8}
-    assert table[2] == ("| `final` | ours | 192,642 | 65 | – | 90.50 ± 0.71 % plain, 91.50 ± 0.71 % TTA, 24 epochs, "
+    assert table[2] == ("| `final` | ours | 192,642 | 65 | – | 90.50 ± 0.71 % accuracy, 91.50 ± 0.71 % TTA, 24 epochs, "
                         "n = 2 | 100 s, cpu (x86_64), fp32, 2026-11-21 |")
     assert table[3] == (r"| `net` | a \| net | 199,368 | 49 (stated: 44) | 87.02 % in 50 epochs | 85.52 % last epoch, "
                         "87.00 % best (selected on test), 50.00 % without EMA, 1 epoch, n = 1; run with `epochs=1` | "

@@ -118,7 +118,7 @@ def test_stopped_runs_of_several_settings_are_resumed_each_by_its_own(sprint, st
     assert not list(tmp_path.glob(".*.running"))
     capsys.readouterr()
     assert sprint("lr=0.05", "--resume") == 0  # it has finished: nothing is trained again
-    assert "had finished already" in capsys.readouterr().out and len(runs(tmp_path)) == 3
+    assert "has finished already" in capsys.readouterr().out and len(runs(tmp_path)) == 3
 
 
 def test_a_run_at_work_keeps_its_name(sprint, tmp_path):

@@ -103,7 +103,7 @@ def test_a_part_that_the_run_had_not_begins_where_it_goes_on(broken, capsys, the
 def test_another_optimizer_cannot_take_over(broken, capsys):
     exports = broken(5)
     assert resume(exports, "opt=adamw", "lr=0.001", "--allow-changes") == 2
-    assert "optimises with muon, whose state adamw cannot take over: --restart" in capsys.readouterr().err
+    assert "optimises with muon, whose state adamw cannot use: --restart" in capsys.readouterr().err
 
 
 def test_an_edited_function_of_a_recipe_file_is_told(tmp_path, monkeypatch, capsys, digits):
@@ -201,7 +201,7 @@ def test_differences(changed, told):
 
 def test_another_run_of_the_name_is_told_and_neither_is_harmed(tmp_path, capsys, digits):
     with RunFolder(tmp_path / NAME) as folder:
-        folder.begin(keep=False)
+        folder.start_run(keep=False)
         (folder.staged / "history.csv").write_text("mine")
         assert main([*RUN, f"name={NAME}", f"exports={tmp_path}"]) == 2
         assert f"stopped in {tmp_path / NAME}" in capsys.readouterr().err

@@ -285,7 +285,7 @@ def test_a_run_whose_row_cannot_be_added_is_complete_and_the_next_one_adds_it(tm
     assert "The run itself is complete" in capsys.readouterr().err
     assert load_export(tmp_path / NAME) and strays(tmp_path) == [str(tmp_path / NAME / "row.csv")]
     assert main([*RUN, f"exports={tmp_path}", "--resume"]) == 0
-    assert "had finished already" in capsys.readouterr().out
+    assert "has finished already" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 1 and not strays(tmp_path)
 
 

@@ -31,67 +31,67 @@ def differing(names: tuple[str, str], one: dict[str, Any], two: dict[str, Any]) 
     order = [f.name for f in fields(Recipe)]
     settings_of = {key: key.split(".")[0] for key in {**one, **two}}
     place = {key: order.index(name) if name in order else len(order) for key, name in settings_of.items()}
-    found = {}
+    result = {}
     for key in sorted(place, key=place.get):  # stable within a setting
         if one.get(key, ABSENT) != two.get(key, ABSENT) and not belongs_to_one(key, one, two):
-            found[key] = {name: held[key] for name, held in zip(names, (one, two), strict=True) if key in held}
-    return found
+            result[key] = {name: held[key] for name, held in zip(names, (one, two), strict=True) if key in held}
+    return result
 
 
 def described_values(recipe: dict) -> dict[str, Any]:
     "Dotted name → value of a described recipe, without what says where and on what it ran."
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, value in recipe.items():
         if name in PLACE:
             continue
         if isinstance(value, dict) and "call" in value:
-            found[name] = str(value["call"]).rpartition(".")[2]
+            result[name] = str(value["call"]).rpartition(".")[2]
             args = value.get("args")
-            found |= {k: v for k, v in flatten(args, name).items() if k != name} if isinstance(args, dict) else {}
+            result |= {k: v for k, v in flatten(args, name).items() if k != name} if isinstance(args, dict) else {}
         elif name == "augment" and isinstance(value, list) and all(
                 isinstance(one, dict) and len(one) == 1 for one in value):
-            found |= transforms(value, name)
+            result |= transforms(value, name)
         else:
-            found |= {k: v for k, v in flatten(value, name).items() if v != {}}
-    return found
+            result |= {k: v for k, v in flatten(value, name).items() if v != {}}
+    return result
 
 
 def values(recipe: Recipe) -> dict[str, Any]:
     "Dotted name → value: `fit` is the callable's name, `fit.pct_start` an argument, `augment` the transforms in order."
     from cifar_fast.audit import Budget
 
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for f in fields(Recipe):
         value = getattr(recipe, f.name)
         if "from" in f.metadata:
             func = getattr(value, "func", value)
             path = describe(func)
             known = func is not None and func.__module__.startswith(f.metadata["from"])
-            found[f.name] = path.rsplit(".", 1)[-1] if known else path  # whole where it is somebody's own
+            result[f.name] = path.rsplit(".", 1)[-1] if known else path  # in full for the user's own callables
             given = {k: v for k, v in settings(value).items() if v is not Parameter.empty}
-            found |= {k: v for k, v in flatten(describe(given), f.name).items() if k != f.name}
+            result |= {k: v for k, v in flatten(describe(given), f.name).items() if k != f.name}
         elif f.name == "augment":
-            found |= transforms(describe(value), f.name)
-        elif f.name != "name":  # which says where a run is kept
-            told = flatten(describe(value or Budget() if f.name == "budget" else value), f.name)
-            found |= {k: v for k, v in told.items() if v != {}}
-    return found
+            result |= transforms(describe(value), f.name)
+        elif f.name != "name":  # which is where a run is saved
+            flat = flatten(describe(value or Budget() if f.name == "budget" else value), f.name)
+            result |= {k: v for k, v in flat.items() if v != {}}
+    return result
 
 
 def transforms(described: list[dict], at: str) -> dict[str, Any]:
     "The names in order under `at`, the arguments of each under its name; a second one of a name is called NAME-2."
-    found: dict[str, Any] = {at: []}
+    result: dict[str, Any] = {at: []}
     for one in described:
         kind, args = next(iter(one.items()))
         args = dict(args) if isinstance(args, dict) else args
-        count = sum(n.split("-")[0] == kind for n in found[at])
+        count = sum(n.split("-")[0] == kind for n in result[at])
         name = f"{kind}-{count + 1}" if count else kind
-        found[at].append(name)
+        result[at].append(name)
         inner = args.pop("transforms", None) if isinstance(args, dict) else None
-        found |= flatten(args, f"{at}.{name}")
+        result |= flatten(args, f"{at}.{name}")
         if inner is not None:
-            found |= transforms(inner, f"{at}.{name}.transforms")
-    return found
+            result |= transforms(inner, f"{at}.{name}.transforms")
+    return result
 
 
 def belongs_to_one(key: str, one: dict, two: dict) -> bool:

@@ -58,7 +58,7 @@ def figure_points(rows: pd.DataFrame, floor: float | None = None) -> tuple[pd.Da
 
     One figure shows what was measured on the same images; what others state is about CIFAR-10.
     """
-    on = rows["data"].where(rows["data"] != "", "cifar10")  # the first rows had no such column
+    on = rows["data"].where(rows["data"] != "", "cifar10")  # old rows have no such column
     data = "cifar10" if (on == "cifar10").any() else on.iloc[0]
     here, left_out = rows[on == data], []
     if len(other := rows["run"][on != data]):
@@ -86,7 +86,7 @@ def own_point(line: pd.Series) -> dict:
 
 
 def stated_target(rows: pd.DataFrame) -> float | None:
-    "The target accuracy that recipes among the runs state, if it is one; recipes without a target have no say."
+    "The target accuracy that recipes among the runs state, if it is one; recipes without one are ignored."
     targets = {load_recipe(name).target for name in rows["run"] if name in list_recipes()} - {None, 0}
     return targets.pop() if len(targets) == 1 else None
 

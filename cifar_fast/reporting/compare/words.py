@@ -1,4 +1,4 @@
-"""Two runs image by image, and the values in which two recipes or runs differ, in lines for people."""
+"""Two runs image by image, and the values in which two recipes or runs differ, as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves to be looked at: figures, report.html in one file, a model card."""
+"""What a run shows: figures, a self-contained report.html, a model card."""
 
 from cifar_fast.reporting.report.build import rebuild, redraw, report
 from cifar_fast.reporting.report.calibration import calibration_error
@@ -7,7 +7,7 @@ from cifar_fast.reporting.report.page import page
 
 __all__ = [
     "report", "rebuild",  # everything, of a run that has just ended or of one on disk
-    "redraw",  # the figures alone, from the small files that a run leaves
+    "redraw",  # the figures alone, from the small files in a run's folder
     "page", "model_card",  # the HTML and the Markdown
     "calibration_error",
 ]

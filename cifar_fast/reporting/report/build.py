@@ -24,7 +24,7 @@ from cifar_fast.utils.files import write_text
 
 TEXTS = ("report.html", "README.md")
 
-OTHERS = {  # figures that `redraw` leaves as they are: who draws them
+OTHERS = {  # figures that `redraw` does not draw → why
     "mistakes.png": "shows images of the dataset: report draws it",
     "augmented.png": "drawn during training",
     "learning_rate.png": "drawn during training, of every step",
@@ -37,39 +37,39 @@ def report(
     history: pd.DataFrame | None,
     predicted: Predictions | None,
     images: np.ndarray | None,  # (N, H, W, 3) uint8, those of `predicted`
-    found: Audit | None = None,  # of its model
-    missing: list[str] = (),  # what is not there, and why
+    audited: Audit | None = None,  # of its model
+    missing: list[str] = (),  # what is missing, and why
 ) -> list[Path]:
     "Draw the figures of a finished run into its folder, then report.html and the model card; returns all of these."
-    found = found or audit(create_model(card.arch, len(card.vocab)))
-    made = draw(folder, card, predicted, images, found)
-    write_text(folder / "report.html", page(card, folder, history, layer_rows(found), missing))
+    audited = audited or audit(create_model(card.arch, len(card.vocab)))
+    paths = draw(folder, card, predicted, images, audited)
+    write_text(folder / "report.html", page(card, folder, history, layer_rows(audited), missing))
     write_text(folder / "README.md", model_card(card))
-    return [*made, *(folder / name for name in TEXTS)]
+    return [*paths, *(folder / name for name in TEXTS)]
 
 
 def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.ndarray | None,
-         found: Audit) -> list[Path]:
+         audited: Audit) -> list[Path]:
     "The figures of the model and of its predictions, as `report` takes them; returns those that were made."
-    made, title = [], f"{card.name or folder.name}, {predicted.on if predicted else 'not measured'}"
-    drawn = {"layers.png": figures.layers(layer_rows(found), f"{card.arch}: {found.profile.params:,} parameters, "
-                                                             f"receptive field {found.profile.receptive_field} px")}
+    paths, title = [], f"{card.name or folder.name}, {predicted.on if predicted else 'not measured'}"
+    figs = {"layers.png": figures.layers(layer_rows(audited), f"{card.arch}: {audited.profile.params:,} parameters, "
+                                                              f"receptive field {audited.profile.receptive_field} px")}
     if predicted:
-        drawn["classes.png"] = figures.classes(measured(predicted)["per_class"], title)
-        drawn["calibration.png"] = figures.calibration(predicted, title)
+        figs["classes.png"] = figures.classes(measured(predicted)["per_class"], title)
+        figs["calibration.png"] = figures.calibration(predicted, title)
         if images is not None:
-            drawn["mistakes.png"] = figures.most_confident_errors(predicted, images, title)
-    for name, fig in drawn.items():
-        if fig is None:  # nothing to show: no mistake was made
+            figs["mistakes.png"] = figures.most_confident_errors(predicted, images, title)
+    for name, fig in figs.items():
+        if fig is None:  # no errors to show
             (folder / name).unlink(missing_ok=True)
             continue
         plots.save(fig, folder / name)
-        made.append(folder / name)
-    return made
+        paths.append(folder / name)
+    return paths
 
 
 def measured(predicted: Predictions) -> dict:
-    "From the classes themselves: two probabilities that are one in float16 would name another."
+    "Scores from the predicted classes; with ties in float16 the argmax of the probabilities may be another class."
     return scores_of_predicted(predicted.predicted, predicted.labels, predicted.vocab)
 
 
@@ -86,9 +86,9 @@ def images_of(predicted: Predictions, source: Source) -> np.ndarray:
 
 
 def rebuild(folder: Path) -> tuple[list[Path], list[str]]:
-    """The same of a run that is on disk: what was made, and what could not be, with the reason.
+    """`report` for a run on disk: the files written, and what is missing, each with the reason.
 
-    Images are shown where the dataset is still there; all else comes from what the run saved. Raises ExportError.
+    Images are shown if the dataset is still available; all else comes from the run's own files. Raises ExportError.
     """
     card, missing = read_card(folder), []
     history = draw_curves(folder, card)
@@ -97,7 +97,7 @@ def rebuild(folder: Path) -> tuple[list[Path], list[str]]:
     predicted, images = None, None
     try:
         source = same_source(card)
-        predicted = saved_or_made(folder, card, source)
+        predicted = saved_or_new(folder, card, source)
         images = images_of(predicted, source)
     except (CifarFastError, OSError) as e:
         missing.append(f"mistakes with images ({e})")
@@ -105,39 +105,39 @@ def rebuild(folder: Path) -> tuple[list[Path], list[str]]:
             predicted = Predictions.load(folder / NAME)
         else:
             missing.append("classes and calibration (no predictions)")
-    drawn = [folder / "history.png"] if history is not None else []
+    paths = [folder / "history.png"] if history is not None else []
     if predicted:
-        drawn.append(draw_confusion(folder, card, measured(predicted)["confusion"]))
+        paths.append(draw_confusion(folder, card, measured(predicted)["confusion"]))
     if not (folder / "augmented.png").is_file():
         missing.append("a training batch (drawn during training)")
-    return [*drawn, *report(folder, card, history, predicted, images, missing=missing)], missing
+    return [*paths, *report(folder, card, history, predicted, images, missing=missing)], missing
 
 
 def redraw(folder: Path) -> tuple[list[Path], list[str]]:
-    """The figures of a run that need nothing but its card, history.csv and predictions.npz, as the run drew them.
+    """Redraw the figures that need only the run's card, history.csv and predictions.npz.
 
-    No dataset is opened, and none downloaded. Returns what was made, and what was not, with the reason. Raises
+    No dataset is opened, and none downloaded. Returns what was drawn, and what was not, with the reason. Raises
     ExportError, PredictionsError.
     """
-    card, made, left_out = read_card(folder), [], []
+    card, paths, left_out = read_card(folder), [], []
     history = draw_curves(folder, card)
     if history is None:
         left_out.append("history.png (no history.csv)")
     else:
-        made += [folder / "history.png", *filter(None, [draw_published(folder, card, history)])]
+        paths += [folder / "history.png", *filter(None, [draw_published(folder, card, history)])]
     predicted = Predictions.load(folder / NAME) if (folder / NAME).is_file() else None
     if predicted is None:
         left_out.append(f"classes.png, calibration.png (no {NAME})")
     counts = measured(predicted)["confusion"] if predicted else card.metrics and card.metrics.confusion
     if counts:
-        made.append(draw_confusion(folder, card, counts))
-    made += draw(folder, card, predicted, None, audit(create_model(card.arch, len(card.vocab))))
+        paths.append(draw_confusion(folder, card, counts))
+    paths += draw(folder, card, predicted, None, audit(create_model(card.arch, len(card.vocab))))
     left_out += [f"{name} ({why})" for name, why in OTHERS.items() if (folder / name).is_file()]
-    return made, left_out
+    return paths, left_out
 
 
 def draw_curves(folder: Path, card: Card) -> pd.DataFrame | None:
-    "Draw history.png; returns the history, None where the run has none. Raises ExportError."
+    "Draw history.png; returns the history, or None if the run has none. Raises ExportError."
     if not (folder / "history.csv").is_file():
         return None
     try:
@@ -163,12 +163,12 @@ def same_source(card: Card) -> Source:
         raise ExportError("its card does not say what it was trained on")
     source = load_source(card.recipe["data"], seed=card.recipe.get("seed", 42))
     if source.fingerprint != card.data.fingerprint:
-        raise ExportError(f"the images of {card.recipe['data']} are others than those it was measured on")
+        raise ExportError(f"the images of {card.recipe['data']} have changed since it was measured")
     return source
 
 
-def saved_or_made(folder: Path, card: Card, source: Source) -> Predictions:
-    "The saved predictions; else made again on the test images, and saved. Raises PredictionsError, ExportError."
+def saved_or_new(folder: Path, card: Card, source: Source) -> Predictions:
+    "The saved predictions; else predicted again on the test images and saved. Raises PredictionsError, ExportError."
     if (folder / NAME).is_file():
         return Predictions.load(folder / NAME)
     if card.split != "test" or source.test is None:

@@ -1,4 +1,4 @@
-"""A model card in the Hugging Face convention: YAML for machines, then words for people."""
+"""A model card in the Hugging Face convention: YAML metadata, then text."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def body(card: Card, name: str, dataset: str) -> list[str]:
         f"model = load_export({json.dumps(f'exports/{plain(name)}')})",
         'model.predict(read_image("image.png")[None])  # (1, classes) probabilities', "```", "",
         "learner.pkl is a fastai Learner for `load_learner`: a pickle, which runs the code inside it. Open it only if",
-        "you trust whoever made it.", "", "## Limits", "",
+        "you trust its author.", "", "## Limits", "",
         "Images are cropped to their centre square and resized to 32×32: small things are lost. Whatever the image",
         f"shows, the prediction is one of the {len(card.vocab)} classes.", "",
-        "License: to be chosen by whoever publishes it."]
+        "License: not chosen yet."]
 
 
 def results(card: Card, dataset: str) -> str:

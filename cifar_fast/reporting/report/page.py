@@ -1,4 +1,4 @@
-"""report.html: one file that loads nothing from elsewhere, made of a run's card, history and figures."""
+"""report.html: one self-contained file with a run's card, history and figures."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ code { font: .88em ui-monospace, monospace; } footer { margin: 3rem auto 2.5rem;
 
 def page(card: Card, folder: Path, history: pd.DataFrame | None, layers: list[list[str]] | None,
          missing: list[str] = ()) -> str:
-    "The whole report as HTML; `folder` holds the figures, `missing` says what could not be made and why."
+    "The whole report as HTML; `folder` holds the figures, `missing` says what is left out and why."
     name = card.name or folder.name
     sections = [*figures(folder, history), audited(card, layers), recipe(card), environment(card)]
     sections = [s for s in sections if s]
@@ -121,31 +121,31 @@ def lead(card: Card) -> str:
 
 
 def figures(folder: Path, history: pd.DataFrame | None) -> list[tuple[str, list[FT]]]:
-    "The sections that are made of images, those that are there."
-    found: dict[str, list[FT]] = {}
+    "The sections with images, for the figures that exist."
+    sections: dict[str, list[FT]] = {}
     for name, (heading, says) in FIGURES.items():
         if heading and (folder / name).is_file():
             code = base64.b64encode((folder / name).read_bytes()).decode()
             image = Img(src=f"data:image/png;base64,{code}", alt=says)
             if is_wide(folder / name):
                 image = Div(image, cls="across", tabindex="0", role="group", aria_label=says)
-            found.setdefault(heading, []).append(Figure(image, Figcaption(says)))
+            sections.setdefault(heading, []).append(Figure(image, Figcaption(says)))
     if history is not None and len(history):
-        found.setdefault("Curves", []).append(epochs_table(history))
-    return list(found.items())
+        sections.setdefault("Curves", []).append(epochs_table(history))
+    return list(sections.items())
 
 
 def is_wide(path: Path) -> bool:
-    "Whether a PNG is so wide that a phone, which shows it whole, would leave nothing to read."
+    "Whether a PNG is so wide that its text would be too small on a phone."
     head = path.read_bytes()[:24]
     if len(head) < 24 or head[:8] != b"\x89PNG\r\n\x1a\n":
-        return False  # whatever it is, the report is made
+        return False  # not a PNG: the report is written anyway
     width, height = struct.unpack(">II", head[16:])
     return width > 1.5 * height
 
 
 def epochs_table(history: pd.DataFrame) -> FT:
-    "The last epochs in figures; all of them are in history.csv."
+    "A table of the last epochs; history.csv has all of them."
     shown = history.tail(5)
     rows = [[f"{v:.0f}" if c == "epoch" else f"{v:.4g}" for c, v in row.items()] for _, row in shown.iterrows()]
     return Div(P(f"The last {len(shown)} of {len(history)} epochs; history.csv has them all.", cls="dim"),
@@ -184,9 +184,9 @@ def environment(card: Card) -> tuple[str, list[FT]]:
 
 def table(rows: list[list], words: bool = False) -> FT:
     head, *body = rows
-    made = Table(Thead(Tr(*(Th(c, scope="col") for c in head))), Tbody(*(Tr(*(Td(c) for c in row)) for row in body)),
+    table = Table(Thead(Tr(*(Th(c, scope="col") for c in head))), Tbody(*(Tr(*(Td(c) for c in row)) for row in body)),
                  cls="words" if words else None)
-    return Div(made, cls="wide", tabindex="0", role="region", aria_label=f"Table by {head[0]}")
+    return Div(table, cls="wide", tabindex="0", role="region", aria_label=f"Table by {head[0]}")
 
 
 def value_text(value) -> str:
@@ -205,7 +205,7 @@ def value_text(value) -> str:
 
 
 def required(rule: Rule) -> str:
-    "`at most 199,999`; a rule that asks for one thing is a yes."
+    "`at most 199,999`; yes for a rule without a number."
     return shown(rule.required) if isinstance(rule.required, bool) else f"{bound(rule.rule)} {shown(rule.required)}"
 
 

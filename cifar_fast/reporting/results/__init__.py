@@ -1,4 +1,4 @@
-"""Results of runs: a row a run in the tables, a line a recipe for people, curves beside the published ones.
+"""Results of runs: tables with a row per run, summaries with a line per recipe, published and measured curves.
 
 Runs of the same recipe that differ in nothing but the seed (and in what does not change the result) carry the same
 `recipe_id`: together they are one experiment.

@@ -1,4 +1,4 @@
-"""Published epoch-by-epoch records beside measured ones; the records lie with the recipes, in recipes/published."""
+"""Published and measured accuracy by epoch; the published records are in recipes/published."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def published_curve(name: str) -> pd.DataFrame | None:
 
 
 def draw_published(folder: Path, card: Card, history: pd.DataFrame) -> Path | None:
-    "Draw published.png in `folder`; None where the run's recipe has no record to stand beside."
+    "Draw published.png in `folder`; None where no record of its recipe was published."
     record = published_curve(card.recipe_name)
     if record is None or card.recipe.get("data") != "cifar10":
         return None
@@ -36,8 +36,8 @@ def draw_published(folder: Path, card: Card, history: pd.DataFrame) -> Path | No
 
 
 def redraw(exports: Path) -> list[Path]:
-    "Every published.png again, from the runs in `exports`. Raises ResultsError where there is none to draw."
-    made = []
+    "Redraw every published.png, from the runs in `exports`. Raises ResultsError where there is none to draw."
+    paths = []
     for folder in list_runs(exports):
         if not (folder / "history.csv").is_file():
             continue
@@ -45,11 +45,11 @@ def redraw(exports: Path) -> list[Path]:
             history = pd.read_csv(folder / "history.csv")
             if "train_accuracy" not in history:
                 raise ValueError("no column train_accuracy")
-            made.append(draw_published(folder, read_card(folder), history))
+            paths.append(draw_published(folder, read_card(folder), history))
         except (ValueError, KeyError) as e:
             raise ResultsError(f"{folder / 'history.csv'} is no history of a run ({e}); remove it") from None
-    made = [path for path in made if path]
-    if not made:
+    paths = [path for path in paths if path]
+    if not paths:
         raise ResultsError(f"{exports} holds no run of a recipe with a published record; "
-                           f"python -m cifar_fast recipe netv2 makes one")
-    return made
+                           f"python -m cifar_fast recipe netv2 trains one")
+    return paths

@@ -7,13 +7,14 @@ import pandas as pd
 from cifar_fast.reporting.results.store import ResultsError
 from cifar_fast.reporting.results.summary import by_epochs, selected, summarize
 from cifar_fast.reporting.results.terminal import averaging_matters, percent, spent, whole
+from cifar_fast.utils.tables import markdown_table
 
 START, END = "<!-- results: python -m cifar_fast results --readme -->", "<!-- /results -->"
 HEAD = ("recipe", "description", "parameters", "RF", "published accuracy", "our accuracy", "training")
 
 
 def block(rows: pd.DataFrame, facts: dict[str, dict]) -> str:
-    "What stands between the markers: a line for each recipe on CIFAR-10, and what `epochs=` gives `final`."
+    "The text between the markers: a line for each recipe on CIFAR-10, and `final` at other numbers of epochs."
     facts = {name: fact for name, fact in facts.items() if fact["data"] == "cifar10"}
     lines = summarize(rows, {name: fact["recipe_id"] for name, fact in facts.items()})
     return "\n\n".join(filter(None, [markdown(lines, facts), epochs_markdown("final", by_epochs(rows, "final"))]))
@@ -21,32 +22,28 @@ def block(rows: pd.DataFrame, facts: dict[str, dict]) -> str:
 
 def markdown(lines: pd.DataFrame, facts: dict[str, dict]) -> str:
     "A Markdown table of the recipes in `facts`."
-    rows = [HEAD, ["---"] * len(HEAD)]
+    rows = [HEAD]
     for _, line in lines[lines["recipe"].isin(facts)].iterrows():
         fact = facts[line["recipe"]]
         stated = fact["stated"]
-        rows.append((f"`{line['recipe']}`", fact["line"], beside(line["parameters"], stated.get("parameters")),
-                     beside(line["receptive_field"], stated.get("receptive_field")), claim(stated), here(line),
+        rows.append((f"`{line['recipe']}`", fact["line"], with_stated(line["parameters"], stated.get("parameters")),
+                     with_stated(line["receptive_field"], stated.get("receptive_field")), claim(stated), here(line),
                      training(line)))
-    return piped(rows)
+    return markdown_table(rows)
 
 
 def epochs_markdown(name: str, lines: pd.DataFrame) -> str:
-    "What a recipe gives in other numbers of epochs, a line each; empty where there is but one."
+    "A recipe's results by number of epochs, a line each; empty if there is only one."
     if len(lines) < 2:
         return ""
-    rows = [(f"`recipe {name} epochs=`", "plain %", "TTA %", "n", "training"), ["---"] * 5]
+    rows = [(f"`recipe {name} epochs=`", "accuracy %", "TTA %", "n", "training")]
     rows += [(line["recipe"], percent(line, "accuracy", " ± "), percent(line, "accuracy_tta", " ± "), str(line["n"]),
               training(line)) for _, line in lines.iterrows()]
-    return piped(rows)
+    return markdown_table(rows)
 
 
-def piped(rows: list[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
-
-
-def beside(true: float, stated: int | None) -> str:
-    "A true figure, and the stated one where it is another."
+def with_stated(true: float, stated: int | None) -> str:
+    "The measured figure, and the stated one where it differs."
     if pd.isna(true):
         return f"stated: {stated:,}" if stated else "–"
     return f"{true:,.0f}" + (f" (stated: {stated:,})" if stated and stated != true else "")
@@ -57,13 +54,13 @@ def claim(stated: dict) -> str:
 
 
 def here(line) -> str:
-    "What runs gave: plain accuracy and TTA; of a reproduction the last epoch's, then the best one."
+    "Measured accuracy and TTA accuracy; of a reproduction those of the last and the best epoch."
     if not line["n"]:
         return "not run"
     if selected(line):
         shown = [("last_accuracy", "last epoch"), ("best_accuracy", "best (selected on test)")]
     else:
-        shown = [("accuracy", "held-out" if line["split"] == "held-out" else "plain"), ("accuracy_tta", "TTA")]
+        shown = [("accuracy", "held-out" if line["split"] == "held-out" else "accuracy"), ("accuracy_tta", "TTA")]
     if averaging_matters(line):
         shown.append(("accuracy_without_ema", "without EMA"))
     parts = [f"{percent(line, figure, ' ± ')} % {name}" for figure, name in shown if pd.notna(line[figure])]
@@ -76,7 +73,7 @@ def here(line) -> str:
 
 
 def training(line) -> str:
-    "Seconds of training, on what and when."
+    "Seconds of training, with hardware, precision and date."
     if not line["n"]:
         return "–"
     reached = "" if pd.isna(line["seconds_to_85"]) else f" (85 % after {whole(line['seconds_to_85'])} s)"
@@ -89,16 +86,16 @@ def dates(line) -> str:
 
 
 def threads(line) -> str:
-    "On how many threads of a CPU, where the row says so: seconds mean nothing without it."
+    "The number of CPU threads, where the row has it."
     if not (line["threads"] and line["device"].startswith("cpu")):
         return ""
     return f", {line['threads']} thread{'' if line['threads'] == '1' else 's'}"
 
 
 def replace_block(text: str, table: str, name: str = "README.md") -> str:
-    "`text` with `table` between the markers. Raises ResultsError where they do not stand there once, in order."
+    "`text` with `table` between the markers. Raises ResultsError unless each occurs once, in order."
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ResultsError(f"{name} needs these two lines once, in this order, for the table to stand between: "
+        raise ResultsError(f"{name} needs these two lines once, in this order, around the table: "
                            f"{START} and {END}")
     before, rest = text.split(START)
     return f"{before}{START}\n{table}\n{END}{rest.split(END)[1]}"

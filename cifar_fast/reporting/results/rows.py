@@ -1,4 +1,4 @@
-"""One run as one row of a table; and in words what was changed of its recipe."""
+"""One run as one row of a table, the id of its experiment, and its changes to the recipe as key=value."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from cifar_fast.export.card import Card
-from cifar_fast.recipe import UNTYPED, Recipe, describe, elsewhere, list_recipes, load_recipe, settings_that
+from cifar_fast.recipe import UNTYPED, Recipe, describe, list_recipes, load_recipe, on_other_data, settings_that
 
-ASIDE = settings_that(affects_weights=False) | {"seed", "device"}
-"Settings that do not make another experiment; `seed`, `recipe` and `device` have columns of their own."
+NOT_IN_ID = settings_that(affects_weights=False) | {"seed", "device"}
+"Settings that are not part of `recipe_id`; seed and device have columns of their own."
 
 
 def row(card: Card) -> dict[str, Any]:
@@ -60,19 +60,19 @@ def rounded(value: float | None, digits: int) -> float | None:
 def recipe_id(described: dict) -> str:
     """Eight hex digits of a described recipe: the same for all seeds and machines of an experiment.
 
-    Values that are `Recipe`'s defaults are left out, so a setting that is new in this project leaves old ids alone.
+    Values that are `Recipe`'s defaults are left out, so a new setting does not change old ids.
     """
     defaults = {f.name: plain(describe(f.default)) for f in fields(Recipe) if f.default is not MISSING} | {"waive": {}}
     # The memory format changes the order of sums, and is chosen by time: runs that differ in it are one experiment.
-    values = {k: plain(v) for k, v in described.items() if k not in ASIDE | {"channels_last"}}
+    values = {k: plain(v) for k, v in described.items() if k not in NOT_IN_ID | {"channels_last"}}
     values = {k: v for k, v in values.items() if k not in defaults or v != defaults[k]}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def plain(value: Any) -> Any:
-    """One form for what means the same: 5000.0 is 5000, a callable without arguments is its path alone.
+    """A canonical form of a described value: 5000.0 is 5000, a callable without arguments is its path alone.
 
-    Of our own callables the last name stands, so that an id outlives a move of theirs.
+    Our own callables are named without their module, so that moving one does not change ids.
     """
     if isinstance(value, dict):
         value = {k: plain(v) for k, v in value.items()}
@@ -88,39 +88,39 @@ def plain(value: Any) -> Any:
 
 
 def changes(recipe: Recipe, base: Recipe | None = None, finds_lr: bool = False) -> str:
-    """How `recipe` differs from `base`, in words of the command line; empty where it does not.
+    """How `recipe` differs from `base`, as `key=value` words of the command line; empty where it does not.
 
-    Without a `base` it is held against the project's recipe that it is named after. Where settings differ that cannot
-    be typed the file differs, and its words would not tell: empty too.
+    `base` defaults to the project's recipe that it is named after. Also empty where settings differ that the command
+    line cannot set: then the recipe's file differs.
     """
-    base = base or namesake(recipe)
+    base = base or base_recipe(recipe)
     if base is None:
         return ""
     typed = []
     if recipe.data != base.data:
-        typed, base = [f"data={recipe.data}"], elsewhere(base, recipe.data)
+        typed, base = [f"data={recipe.data}"], on_other_data(base, recipe.data)
     before, after = plain(describe(base)), plain(describe(recipe))
-    differ = [f for f in fields(Recipe) if f.name not in ASIDE and before[f.name] != after[f.name]]
+    differ = [f for f in fields(Recipe) if f.name not in NOT_IN_ID and before[f.name] != after[f.name]]
     if any(f.name in UNTYPED for f in differ):
         return ""
     for f in differ:
-        compare = words_of_call if "from" in f.metadata else words_of_value
+        compare = changed_call if "from" in f.metadata else changed_value
         typed += compare(f.name, before[f.name], after[f.name])
     return " ".join(shlex.quote(word) for word in [*typed, *(["lr=find"] if finds_lr else [])])
 
 
-def namesake(recipe: Recipe) -> Recipe | None:
-    "The project's recipe that a run called final or final-… is of."
+def base_recipe(recipe: Recipe) -> Recipe | None:
+    "The project's recipe of a run called e.g. final or final-…; None if there is none."
     names = [n for n in list_recipes() if recipe.name == n or recipe.name.startswith(f"{n}-")]
     return load_recipe(max(names, key=len)) if names else None
 
 
-def words_of_value(key: str, before, after) -> list[str]:
+def changed_value(key: str, before, after) -> list[str]:
     return [f"{key}={text(after)}"]
 
 
-def words_of_call(key: str, before, after) -> list[str]:
-    "The callable where it is another one, then the arguments that are."
+def changed_call(key: str, before, after) -> list[str]:
+    "The callable if it differs, then the arguments that differ."
     def parts(value):
         return (value["call"], value["args"]) if isinstance(value, dict) else (value, {})
 

@@ -1,7 +1,7 @@
-"""The tables of runs: read as text, so that a row once written stays as it is; grown under a lock, replaced whole.
+"""The tables of runs: read as text, so that rows never change; extended under a lock, replaced atomically.
 
-results.csv holds what the project publishes, runs.csv what was run here. A finished run carries its row in its folder
-until the table has it, so that whatever happens in between, the next run adds it.
+results.csv holds what the project publishes, runs.csv what was run here. A finished run's row stays in its folder until
+it is in the table: if the process dies in between, the next run adds it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cifar_fast.utils.files import remove_temporaries, write_text
 from cifar_fast.utils.text import shorten
 
 PUBLISHED, OWN, ROW = "results.csv", "runs.csv", "row.csv"
-"Both tables in exports/, and the row that a run's folder holds until it is in the second one."
+"Both tables in exports/, and the file with a run's row in its folder until it is in the second table."
 
 COLUMNS = (
     "recipe", "recipe_id", "settings", "seed", "epochs", "accuracy", "accuracy_tta", "accuracy_without_ema",
@@ -33,10 +33,10 @@ COLUMNS = (
 SCATTERED = ("accuracy", "accuracy_tta", "accuracy_without_ema", "last_accuracy", "best_accuracy")
 FIGURES = (*SCATTERED, "epochs", "images", "seconds", "seconds_to_85", "parameters", "receptive_field",
            "multiply_adds")
-"Columns whose means stand in tables; SCATTERED are accuracies, with their standard deviation beside the mean."
+"Columns whose means are shown; those in SCATTERED are accuracies, shown with their standard deviation."
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-MOST = 1e15  # of any figure that is not an accuracy
+MOST = 1e15  # for any figure but accuracies
 
 
 class ResultsError(CifarFastError):
@@ -103,8 +103,8 @@ def leave_row(folder: Path, row: dict[str, Any]) -> None:
 def add_row(folder: Path) -> None:
     """Move the row in a run's folder to the table beside it, once; runs that end together wait for each other.
 
-    Stopped at any moment, the row is in the folder, in the table, or in both, and the next call makes that one. Raises
-    ResultsError where the table cannot take it: it stays in the folder.
+    After an interruption the row is in the folder, in the table, or in both; the next call completes the move. Raises
+    ResultsError where the table cannot be changed: the row stays in the folder.
     """
     spare, table = folder / ROW, folder.parent / OWN
     try:
@@ -114,7 +114,7 @@ def add_row(folder: Path) -> None:
             line = read(spare)
             rows = read(table) if table.exists() else pd.DataFrame(columns=list(COLUMNS), dtype=str)
             if not holds(rows, line):
-                remove_temporaries(table.parent, table.name)  # the lock is ours: whoever left one is dead
+                remove_temporaries(table.parent, table.name)  # we hold the lock: their process has died
                 write_text(table, csv_text(pd.concat([rows, line], ignore_index=True).fillna("")))
             spare.unlink()
     except (ResultsError, OSError) as e:
@@ -124,7 +124,7 @@ def add_row(folder: Path) -> None:
 
 
 def add_missing_rows(exports: Path) -> None:
-    "Of runs that were stopped between their end and their row. What cannot be added is a warning: it is not our run's."
+    "`add_row` for runs that were stopped just before it. A failure is only a warning: it is another run's."
     for spare in sorted(exports.glob(f"*/{ROW}")):
         try:
             add_row(spare.parent)
@@ -133,6 +133,6 @@ def add_missing_rows(exports: Path) -> None:
 
 
 def holds(rows: pd.DataFrame, line: pd.DataFrame) -> bool:
-    "Whether `rows` have the one row of `line`."
+    "Whether the single row of `line` is among `rows`."
     same = rows.reindex(columns=line.columns, fill_value="") == line.iloc[0]
     return bool(same.all(axis=1).any())

@@ -19,7 +19,7 @@ NOTES = ("accuracy: mean±standard deviation (n−1) over n seeds; TTA: mean of 
 
 
 def terminal(lines: pd.DataFrame) -> str:
-    "Accuracy with TTA beside it; of reproductions the last epoch's, with the best epoch's beside it (marked)."
+    "Accuracy and TTA accuracy; of reproductions those of the last and the best epoch (marked)."
     table = aligned([HEAD, *(cells(line) for _, line in lines.iterrows())], left={0, 1, 8, 9, 10}, gap=" ")
     notes = [*NOTES, *(printable(note) for _, line in lines.iterrows() if (note := remark(line)))]
     return "\n".join([*table, "", *(textwrap.fill(n, WIDTH, subsequent_indent="   ") for n in notes)])
@@ -84,5 +84,5 @@ def spent(line) -> str:
 
 
 def device_name(device: str) -> str:
-    "Without its maker and what stands in parentheses, in ten characters."
+    "The device without vendor and parentheses, in ten characters."
     return shorten(re.sub(r" \(.*?\)|NVIDIA |GeForce ", "", device), 10, head=1)

@@ -30,7 +30,7 @@ class RecomputedBatchNorm(Callback):
         self.transforms, self.context, self.ema = transforms, context, ema
 
     def after_train(self):
-        with rng_restored(), torch.compiler.set_stance("force_eager"):  # dropout draws
+        with rng_restored(), torch.compiler.set_stance("force_eager"):  # dropout uses random numbers
             for module in (self.learn.model, *([self.ema.module] if self.ema else [])):
                 self.dls.train.set_epoch(self.epoch)
                 with self.context():
@@ -38,6 +38,6 @@ class RecomputedBatchNorm(Callback):
         self.dls.train.set_epoch(self.epoch + 1)
 
     def images(self):
-        "Augmented as in training, and neither shrunk nor mixed, as the images to predict are."
+        "Training batches, augmented but neither shrunk nor mixed, as the images to predict are neither."
         for x, y in self.dls.train:
             yield self.transforms.apply(x, y, 1.0, training=False)[0]

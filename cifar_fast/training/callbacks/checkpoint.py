@@ -1,7 +1,7 @@
 """A run on disk, from which it resumes bit for bit.
 
-Draws follow from (seed, epoch, batch), so workers and Albumentations have nothing to save. Callbacks with a state of
-their own are `StatefulCallback`s. The file is read with `weights_only=True`: it cannot run code.
+Random numbers follow from (seed, epoch, batch), so workers and Albumentations have no state to save. Callbacks with
+state are `StatefulCallback`s. The file is read with `weights_only=True`: it cannot run code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FORMAT = 3
 "Of the file; another number is refused."
 
 MAX_WEIGHT_RATIO = 100
-"Nor are weights so many times as long as those that the model was made with: a step too far shows there at once."
+"Weights of so many times their initial norm are not saved either: they show divergence at once."
 
 SAVED = ("about", "position", "batches", "state", "model", "optimizer", "callbacks", "recorder", "train_iter", "rng",
          "epoch")
@@ -60,9 +60,9 @@ class Checkpoint(Callback):
     ):
         self.path, self.about, self.epochs, self.minutes, self.start = path, about, epochs, minutes, start
         self.history: History | None = None  # set by `fit`: the state of the run and of its epoch
-        self.stop = None  # set from outside: an exception to raise once the step is done and saved
+        self.stop = None  # set from outside: an exception to raise after the step is saved
         self.done = False  # set from outside: the fit has ended
-        self.first_norm = math.inf  # of the weights that the model was made with
+        self.first_norm = math.inf  # of the initial weights
 
     def before_fit(self):
         self.last, self.first_norm = time.monotonic(), weight_norm(self.learn.model)
@@ -73,11 +73,11 @@ class Checkpoint(Callback):
                 print(f"  {line}", flush=True)
             epoch, batch = self.start["position"]
             if self.start["batches"] != len(self.dls.train):
-                batch = 0  # another number of batches: there is no such place in the epoch, which starts again
-            self.learn.begin_at = self.begins = (epoch, batch)
+                batch = 0  # with another number of batches the epoch starts again
+            self.learn.start_at = self.resumes_at = (epoch, batch)
 
     def before_train(self):
-        if self.start and self.begins[1] and self.epoch == self.begins[0]:
+        if self.start and self.resumes_at[1] and self.epoch == self.resumes_at[0]:
             with checkpoint_error(self.path):
                 restore_epoch(self.learn, self.history, self.start["epoch"])
 
@@ -96,10 +96,10 @@ class Checkpoint(Callback):
             self.save(self.epoch + 1, 0)
 
     def after_cancel_fit(self):
-        self.save(self.n_epoch, 0)  # stopped early, before `after_epoch` came here: no epoch is left
+        self.save(self.n_epoch, 0)  # stopped early, before this `after_epoch`: no epoch remains
 
     def save(self, epoch: int, batch: int) -> None:
-        "Where `batch` batches of `epoch` are done. A run that has diverged leaves the former checkpoint as it is."
+        "Save after `batch` batches of `epoch`. A run that has diverged keeps its former checkpoint."
         if has_diverged(self.learn, MAX_WEIGHT_RATIO * self.first_norm):
             if self.stop:
                 print("the run has diverged, so the checkpoint from before is kept", file=sys.stderr, flush=True)
@@ -119,7 +119,7 @@ class Checkpoint(Callback):
 
 @contextmanager
 def checkpoint_error(path: Path):
-    "Whatever the parts of a checkpoint raise that do not fit the run is a CheckpointError."
+    "Turns whatever a checkpoint that does not fit the run raises into a CheckpointError."
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as e:

@@ -19,15 +19,15 @@ PAYS_FROM = 2000
 def choose_compile(compile: str, device: torch.device, steps: int, model: nn.Module) -> bool:
     """Whether to torch.compile `model` for a run of `steps`. Raises SettingError for 'on' where it cannot be.
 
-    'auto' compiles long runs: on a GPU all of them, on a CPU those of mostly depthwise models, for others are no faster
-    there (`python -m cifar_fast bench train` measures).
+    'auto' compiles long runs: on a GPU all, on a CPU those of mostly depthwise models, as others are no faster there
+    (`python -m cifar_fast bench train` measures).
     """
     pays = steps >= PAYS_FROM and (device.type != "cpu" or mostly_depthwise(model))
     if compile == "off" or (compile == "auto" and not pays):
         return False
     problem = why_not(device)
     if problem and compile == "on":
-        raise SettingError(f"compile=on: torch.compile does not work here ({problem}); compile=auto goes on without it")
+        raise SettingError(f"compile=on: torch.compile does not work here ({problem}); compile=auto runs without it")
     if problem:
         warnings.warn(f"not compiled, which is slower: torch.compile does not work here ({problem})", stacklevel=2)
     return not problem
@@ -46,7 +46,7 @@ def why_not(device: torch.device) -> str | None:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on a CPU it misses CUDA
     try:
         torch.compile(torch.nn.functional.gelu)(torch.ones(8, device=device))
-    except Exception as e:  # whatever breaks in a compiler's tool chain
+    except Exception as e:  # a compiler's tool chain may raise anything
         return f"{type(e).__name__}: {' '.join(str(e).split())[:120]}"
     return None
 
@@ -54,11 +54,11 @@ def why_not(device: torch.device) -> str | None:
 class Compiled(Callback):
     "torch.compile for training steps; validation stays eager, so that no other batch size compiles again."
 
-    net = None
+    compiled = None  # the model, once it is compiled
 
     def before_fit(self):
-        self.net = self.model
-        self.net.compile(dynamic=False)
+        self.compiled = self.model
+        self.compiled.compile(dynamic=False)
 
     def before_validate(self):
         torch.compiler.set_stance("force_eager")
@@ -71,5 +71,5 @@ class Compiled(Callback):
 
     def undo(self):
         torch.compiler.set_stance("default")
-        if self.net is not None:
-            self.net._compiled_call_impl = None  # there is no public way back from Module.compile
+        if self.compiled is not None:
+            self.compiled._compiled_call_impl = None  # there is no public way back from Module.compile

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, by timm, beside the weights that are trained."""
+"""An exponential moving average of the trained weights, by timm."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EMAAccuracy(Metric):
     name = "ema_accuracy"
 
     def __init__(self, ema: EMA, context: Callable[[], AbstractContextManager] = nullcontext):
-        self.ema, self.context = ema, context  # `context` is made anew for each forward pass
+        self.ema, self.context = ema, context  # `context` is called for each forward pass
         self.correct = self.count = 0
 
     def reset(self):

@@ -14,7 +14,7 @@ from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import write_text
 
 DIVERGED = 1000
-"A loss so many times its first value (or 1, if that is less) never recovers; cross-entropy begins near log C."
+"A loss so many times its first value (or 1, if that is less) never recovers; cross-entropy starts near log C."
 
 
 class DivergedError(CifarFastError):
@@ -54,7 +54,7 @@ class History(Callback):
         self.write()
 
     def epoch_state(self) -> dict:
-        "Of the epoch at hand: images and seconds so far."
+        "Images and seconds of the current epoch so far."
         return {"images": self.images, "before": self.before + time.perf_counter() - self.start}
 
     def load_epoch_state(self, saved: dict) -> None:
@@ -68,8 +68,8 @@ class History(Callback):
             raise DivergedError(f"the loss became {float(self.loss.detach()):.4g} in epoch {self.epoch + 1}, step "
                                 f"{self.iter + 1}, at a learning rate of {hyper['lr']:.2g}; try a lower one (lr=…), or "
                                 f"clip=1")
-        # A number for its tensor: a small one that stays, every step, between large ones that go, fragments a CPU's
-        # heap, and a long run's memory grows by gigabytes.
+        # A number instead of its tensor: small tensors kept every step, between large ones that are freed, fragment the
+        # CPU's heap, and a long run's memory grows by gigabytes.
         self.recorder.losses[-1] = float(self.recorder.losses[-1])
         self.images += len(self.x)
         self.state.hypers.append((hyper["lr"], hyper.get("mom")))

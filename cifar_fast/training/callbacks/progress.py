@@ -65,7 +65,7 @@ class Progress(Callback):
             return
         now, is_last = time.monotonic(), self.iter + 1 == self.n_iter
         if self.began is None:
-            self.began = now  # the first step may compile: it says nothing about the others
+            self.began = now  # not timed: the first step may compile
         else:
             self.steps += 1
         if self.bar is not None and (is_last or now - self.looked >= EVERY[self.mode]):

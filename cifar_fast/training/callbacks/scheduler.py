@@ -12,7 +12,7 @@ from cifar_fast.training.state import TrainState
 class Scheduler(StatefulCallback):
     "Steps the scheduler that `schedule` makes for the Learner's optimizer, after each batch or each epoch."
 
-    order = 60  # after Recorder (50), so that a step is recorded with the rate it was made with
+    order = 60  # after Recorder (50), so that each step is recorded with its own rate
     follows_recipe = True
 
     def __init__(self, schedule: Schedule, state: TrainState):

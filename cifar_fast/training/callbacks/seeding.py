@@ -12,7 +12,7 @@ from cifar_fast.utils.seeds import derive
 class Seeding(Callback):
     "Order, augmentation, mixing and dropout then follow from the run's seed and the place in the run alone."
 
-    order = -20  # before anything that draws
+    order = -20  # before anything that uses random numbers
 
     run_valid = False
 
@@ -28,5 +28,5 @@ class Seeding(Callback):
 
 
 def batch_seed(seed: int, epoch: int, batch: int) -> int:
-    "Of what is drawn for one training batch after the DataLoader: mixing, dropout."
+    "The seed for the randomness of one training batch after the DataLoader: mixing, dropout."
     return derive(seed, epoch, batch, 1)

@@ -1,4 +1,4 @@
-"""What a callback is that a checkpoint saves."""
+"""The base class of callbacks with a state that checkpoints save."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class StatefulCallback(Callback):
         raise NotImplementedError
 
     def catch_up(self, epochs: int, batches: int, length: int) -> None:
-        "Go to where `epochs` of `length` batches, and `batches` of the next one, lead."
+        "Advance to the state after `epochs` of `length` batches and `batches` of the next one."
         raise NotImplementedError

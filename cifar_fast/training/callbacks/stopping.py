@@ -1,4 +1,4 @@
-"""Stop early, keep the best: what the state says of the validation accuracy decides."""
+"""Stop early, or keep the best weights, by the validation accuracy in the state."""
 
 from __future__ import annotations
 

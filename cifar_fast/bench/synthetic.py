@@ -1,4 +1,4 @@
-"""Random images of CIFAR-10's shape and an untrained net: time does not depend on what images show or nets know."""
+"""Random images of CIFAR-10's shape and an untrained model: speed depends neither on the pixels nor on the weights."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from cifar_fast.export.predictor import Predictor
 from cifar_fast.models import create_model
 
 FLAGSHIP = "cifar_mirror"
-"The net of recipe final."
+"The architecture of recipe final."
 
 MEAN, STD = (0.5,) * 3, (0.29,) * 3
-"Of the images' channels, in 0..1."
+"Per channel of the random images, in [0, 1]."
 
 
 def random_images(count: int) -> np.ndarray:
-    "(count, 32, 32, 3) uint8."
+    "(count, 32, 32, 3) uint8, the same on every call."
     return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
 
 
 def untrained(device: torch.device, arch: str = FLAGSHIP) -> Predictor:
-    "What an export of this architecture would open as."
+    "A `Predictor` with random weights."
     card = Card(arch=arch, vocab=list(CLASSES), normalize=Normalization(mean=list(MEAN), std=list(STD)))
     model = create_model(arch, len(CLASSES)).to(device).eval()
     return Predictor(model, card.vocab, card.normalize, device, card)
