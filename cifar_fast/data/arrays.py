@@ -21,12 +21,20 @@ class Arrays:
 
     images: np.ndarray  # (N, 32, 32, 3) uint8, a read-only memory map
     labels: np.ndarray  # (N,) int64, indices into the vocab, read-only
+    names: Path | None = None  # JSON list of N file names, for `files`; None where the images were no files
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __repr__(self) -> str:
         return f"Arrays({len(self):,} images)"
+
+    def files(self, items: np.ndarray | None = None) -> tuple[str, ...] | None:
+        "The files of all images, or of those at `items`, as class/name; None where the images were no files."
+        if self.names is None:
+            return None
+        names = json.loads(self.names.read_text("utf-8"))  # read when asked for: a million of them take memory
+        return tuple(names if items is None else (names[i] for i in items))
 
 
 def write_split(
@@ -57,7 +65,15 @@ def open_split(folder: Path, split: str) -> Arrays:
     if images.dtype != np.uint8 or images.shape != (*labels.shape, SIZE, SIZE, 3) or labels.dtype != np.int64:
         raise ValueError(f"{split} holds {images.dtype}{images.shape} and {labels.dtype}{labels.shape}")
     labels.flags.writeable = False
-    return Arrays(images, labels)
+    names = folder / f"{split}_files.json"
+    return Arrays(images, labels, names if names.exists() else None)
+
+
+def write_names(folder: Path, split: str, names: list[str]) -> None:
+    "Write the file names of a split, in the order of its images."
+    with open(folder / f"{split}_files.json", "w", encoding="utf-8") as file:
+        json.dump(names, file, ensure_ascii=False)
+        flush(file)
 
 
 def channel_stats(

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cifar_fast.data.arrays import SIZE, write_split
+from cifar_fast.data.arrays import SIZE, write_names, write_split
 from cifar_fast.data.download import CLASSES, read_archive
 from cifar_fast.data.errors import DataError, ImageError
 from cifar_fast.data.images import read_image
 from cifar_fast.data.tree import File, Tree, seeded_split
 from cifar_fast.utils.log import progress
+from cifar_fast.utils.text import encodable
 
 CHUNK = 256  # images decoded at a time
 DIGITS_SEED = 0  # of their split, which is the same for everybody
@@ -29,8 +30,10 @@ def fill_from_tree(tree: Tree, folder: Path) -> dict:
     skipped = []
     for split, files in tree.splits.items():
         errors: list[tuple[int, str]] = []
-        rows = progress(decoded(files, errors), len(files), f"decoding {split}", "images")
+        read: list[File] = []
+        rows = progress(decoded(files, errors, read), len(files), f"decoding {split}", "images")
         labels = set(write_split(folder, split, rows).tolist())
+        write_names(folder, split, [encodable(f"{tree.vocab[file.label]}/{file.name}") for file in read])
         if lost := next(((label, error) for label, error in errors if label not in labels), None):
             raise DataError(f"no image of class {tree.vocab[lost[0]]!r} in {split} can be read ({lost[1]}); "
                             "replace its images or remove the class")
@@ -38,8 +41,8 @@ def fill_from_tree(tree: Tree, folder: Path) -> dict:
     return {"vocab": tree.vocab, "splits": list(tree.splits), "skipped": skipped, "others": tree.others}
 
 
-def decoded(files: list[File], errors: list[tuple[int, str]]) -> Iterator[tuple[np.ndarray, int]]:
-    "Images and labels, in order; of each image that cannot be read, label and error are added to `errors`."
+def decoded(files: list[File], errors: list[tuple[int, str]], read: list[File]) -> Iterator[tuple[np.ndarray, int]]:
+    "Images and labels, in order, their files added to `read`; of an unreadable one label and error go to `errors`."
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for start in range(0, len(files), CHUNK):
             chunk = files[start : start + CHUNK]
@@ -47,6 +50,7 @@ def decoded(files: list[File], errors: list[tuple[int, str]]) -> Iterator[tuple[
                 if isinstance(image, ImageError):
                     errors.append((file.label, str(image)))
                 else:
+                    read.append(file)
                     yield image, file.label
 
 

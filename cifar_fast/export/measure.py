@@ -67,8 +67,10 @@ def evaluated(recipe: Recipe, run: Run, average) -> tuple[str | None, Metrics | 
         return None, None, None
     if own:
         metrics["accuracy_without_ema"] = own["accuracy"]
-    predictions = Predictions(labels, probs.argmax(1), probs, tuple(vocab), which_images(run, split), split,
-                              None if split == "test" else held_out_items(run))
+    items = None if split == "test" else held_out_items(run)
+    files = run.source.test.files() if split == "test" else run.source.train.files(items)
+    predictions = Predictions(labels, probs.argmax(1), probs, tuple(vocab), which_images(run, split), split, items,
+                              files)
     return split, Metrics(**metrics), predictions
 
 

@@ -34,6 +34,7 @@ class Predictions:
     images: str  # identifies the images and their order: two models with the same value can be paired
     on: str  # "test" or "held-out"
     items: np.ndarray | None = None  # (N,) int64, indices into train of held-out images; None for all of test in order
+    files: tuple[str, ...] | None = None  # (N,) class/name of each image; None where the images were no files
 
     @property
     def correct(self) -> np.ndarray:
@@ -41,7 +42,7 @@ class Predictions:
         return self.predicted == self.labels
 
     def save(self, path: Path) -> None:
-        about = json.dumps({"vocab": self.vocab, "images": self.images, "on": self.on})
+        about = json.dumps({"vocab": self.vocab, "images": self.images, "on": self.on, "files": self.files})
         index = np.uint8 if len(self.vocab) <= 256 else np.uint16
         with atomic_write(path) as tmp, open(tmp, "wb") as f:
             np.savez_compressed(f, labels=self.labels.astype(index), predicted=self.predicted.astype(index),
@@ -71,6 +72,8 @@ class Predictions:
             raise ValueError("its arrays do not fit each other")
         if (self.items is None) != (self.on == "test") or (self.items is not None and self.items.shape != (n,)):
             raise ValueError("it does not say which images these are")
+        if self.files is not None and len(self.files) != n:
+            raise ValueError(f"it names {len(self.files)} files of {n} images")
         for name, values in (("label", self.labels), ("predicted class", self.predicted)):
             if values.min() < 0 or values.max() >= c:
                 wrong = values[(values < 0) | (values >= c)][0]
@@ -94,17 +97,19 @@ def read_arrays(path: Path) -> dict:
                 require_size(f, entry.file_size)
     with np.load(path, allow_pickle=False) as file:
         about = json.loads(str(file["about"]))
-        vocab, images, on = about["vocab"], about["images"], about["on"]
+        vocab, images, on, files = about["vocab"], about["images"], about["on"], about.get("files")
         if not isinstance(vocab, list) or not all(isinstance(v, str) for v in vocab):
             raise ValueError("its class names are not a list of texts")
         if not isinstance(images, str) or on not in ("test", "held-out"):
             raise ValueError("it does not say which images these are")
+        if files is not None and not (isinstance(files, list) and all(isinstance(f, str) for f in files)):
+            raise ValueError("its file names are not a list of texts")
         indices = {name: whole_numbers(file, name) for name in ("labels", "predicted", "items") if name in file}
         probabilities = file["probabilities"]
     if probabilities.dtype.kind != "f" or probabilities.ndim != 2:
         raise ValueError("its probabilities are not a table of fractions")
     return {**indices, "probabilities": probabilities.astype(np.float32), "vocab": tuple(vocab), "images": images,
-            "on": on}
+            "on": on, "files": None if files is None else tuple(map(printable, files))}
 
 
 def require_size(f, size: int) -> None:

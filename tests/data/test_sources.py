@@ -285,3 +285,16 @@ def test_real_cifar10(monkeypatch):
 
 
 REAL = dict(os.environ)  # as it was before the fixture above
+
+
+def test_images_know_their_files(tmp_path):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            for i in range(3):
+                paint(tmp_path / "set" / split / name / f"{i}.png", 7 * i)
+    (tmp_path / "set" / "train" / "cat" / "1.png").write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="left out"):
+        source = load_source(tmp_path / "set", cache=tmp_path / "cache")
+    assert source.train.files() == ("cat/0.png", "cat/2.png", "dog/0.png", "dog/1.png", "dog/2.png")
+    assert source.train.files([4, 0]) == ("dog/2.png", "cat/0.png") and len(source.test.files()) == 6
+    assert load_source("digits").train.files() is None

@@ -113,3 +113,13 @@ def test_a_damaged_file_is_refused_or_the_same(tmp_path, seed):
         assert str(e).isprintable()
     else:
         assert (after.labels == before.labels).all() and (after.predicted == before.predicted).all()
+
+
+def test_file_names_travel_with_the_predictions(tmp_path):
+    for files in (None, ("cat/a.png", "dog/\u732b.png")):
+        p = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+        two = Predictions(np.array([0, 1]), p.argmax(1), p, ("cat", "dog"), "x/test", "test", files=files)
+        two.save(tmp_path / "p.npz")
+        assert Predictions.load(tmp_path / "p.npz").files == files
+    with pytest.raises(ValueError, match="3 files of 2 images"):
+        Predictions(np.array([0, 1]), p.argmax(1), p, ("cat", "dog"), "x/test", "test", files=("a", "b", "c")).check()

@@ -175,6 +175,6 @@ def saved_or_new(folder: Path, card: Card, source: Source) -> Predictions:
         raise ExportError("it was measured on a held-out part of train, and its predictions were not saved")
     probs = load_export(folder).predict(source.test.images)
     predicted = Predictions(np.asarray(source.test.labels), probs.argmax(1), probs, tuple(source.vocab),
-                            f"{source.fingerprint}/test", "test")
+                            f"{source.fingerprint}/test", "test", files=source.test.files())
     predicted.save(folder / NAME)
     return predicted
