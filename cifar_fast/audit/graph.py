@@ -26,7 +26,7 @@ class Profile:
     downsampling: dict[str, int]  # operation → how often
     max_pools: int  # every maximum over positions, global ones too
     depthwise: int
-    depthwise_separable: int  # depthwise, then pointwise; norm and activation may stand between them
+    depthwise_separable: int  # depthwise, then pointwise; norm and activation may come between them
     dilated: int
     global_average_pool: bool  # the output is computed from one
     notes: tuple[str, ...] = ()  # what the rule does not count

@@ -78,7 +78,7 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     width, height = image.size
     if not 0 < width * height <= MAX_PIXELS:
         raise ImageError(f"has {width} x {height} pixels; from 1 to {MAX_PIXELS:,} are allowed")
-    image.load()  # before EXIF is asked for, so that a truncated image fails here and only once
+    image.load()  # before EXIF is read, so that a truncated image fails here and only once
     image = upright(image)
     image = eight_bits(centre_square(image))
     if image.size != (size, size):

@@ -69,7 +69,7 @@ def save_learner(path: Path, card: Card, state: dict) -> None:
 
     learn, content = inference_learner(card, state), io.BytesIO()
     learn.dls = learn.dls.new_empty()
-    # As `learn.export` does. It writes into the file itself, and torch says of a full disk "unexpected pos 128 vs 0".
+    # As `learn.export` does. It writes to the file itself, and torch reports a full disk as "unexpected pos 128 vs 0".
     with recipe_files_by_value():
         torch.save(learn, content, pickle_module=cloudpickle, pickle_protocol=2)
     with atomic_write(path) as tmp:

@@ -1,4 +1,4 @@
-"""Figures from the recorded history. Colours are told apart by colour-blind readers too (Okabe and Ito, 2008)."""
+"""Figures from the recorded history. Colours for colour-blind readers too (Okabe and Ito, 2008)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ UNWRITABLE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def explained(e: BaseException, recipe: Recipe | None = None) -> RunError | None:
-    "What happened and what to try, for an error that a library raised; None for one that says enough or is ours."
+    "What happened and what to try, for an error that a library raised; None where its own message is enough."
     text = " ".join(str(e).split())
     if isinstance(e, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
         smaller, used = "a smaller batch (bs=…)", ""

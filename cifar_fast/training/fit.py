@@ -44,7 +44,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     draw: Callable[[list], None] | None = None,  # given rows of training images, see `AugmentedBatch`
 ) -> Fitted:
-    "Train as the recipe says. Whatever happens, what the fit has patched is undone."
+    "Train by the recipe. Patches are undone even after an error."
     settle_memory_format(run)
     learn, state = run.learn, TrainState(memory_format=run.memory_format, format_speeds=run.format_speeds)
     average = run.recipe.ema() if run.recipe.ema else None

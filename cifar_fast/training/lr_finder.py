@@ -33,7 +33,7 @@ STOP = 1.5
 "The search ends where the last few losses are so many times the first ones."
 
 RISE = 0.5
-"The curve ends where it has risen again by so much of its fall: what a diverged model does says nothing of rates."
+"The curve ends where it has risen again by this fraction of its fall: from there the model has diverged."
 
 ONSET = 0.3
 "The rules look from where the loss has fallen by so much of its whole fall: before, it falls too slowly, or is noise."

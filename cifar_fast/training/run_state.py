@@ -66,7 +66,7 @@ def restore_optimizer(opt, saved: dict, keep_hypers: bool) -> None:
 
 
 def same_kind(value: Any, like: Any) -> bool:
-    "Whether a hyperparameter can stand for another: a number for a number, else the same type and length."
+    "Whether a hyperparameter can replace another: a number a number, else the same type and length."
     if isinstance(like, int | float) and not isinstance(like, bool):
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return type(value) is type(like) and (not isinstance(like, tuple) or (

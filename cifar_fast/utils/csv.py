@@ -27,7 +27,7 @@ def original_cell(text: str) -> str:
 
 
 def is_formula(text: str) -> bool:
-    # Quotes before it are passed over, so that a name which begins with '= comes back whole.
+    # Leading quotes are skipped, so that a name that starts with '= survives a round trip.
     return text.lstrip("'").startswith(FORMULA) and not NUMBER.fullmatch(text)
 
 

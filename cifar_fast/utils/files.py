@@ -19,7 +19,7 @@ unfinished: set[str] = set()
 
 @contextmanager
 def atomic_write(path: str | Path):
-    """A temporary path beside `path`; renamed over it when the block ends well, removed when it does not.
+    """A temporary path beside `path`; renamed over it when the block succeeds, removed when it fails.
 
     A link stays one: the file that it leads to is replaced. A device or pipe, /dev/stdout say, is written into.
     """
@@ -56,7 +56,7 @@ def is_stream(path: Path) -> bool:
 
 @contextmanager
 def new_folder(path: Path):
-    "A temporary folder beside `path`; takes its place when the block ends well, is removed when it does not."
+    "A temporary folder beside `path`; replaces it when the block succeeds, is removed when it fails."
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent))
     try:
@@ -149,7 +149,7 @@ def whole(file, size: int) -> bytes:
 
 
 def expand_path(path: str | Path) -> Path:
-    "With the home that `~` stands for; where there is no such home the path stays as it is, and is not found."
+    "The path with `~` expanded; unchanged where there is no such home, and so not found."
     return Path(os.path.expanduser(path))
 
 

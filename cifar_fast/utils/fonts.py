@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DEFAULT = "DejaVu Sans"  # comes with matplotlib
 BOXES = "Last Resort"  # comes with matplotlib too: draws a box for any character
 
-explained: set[str] = set()  # characters that the user was told about
+explained: set[str] = set()  # characters that the user has been warned about
 
 
 def figure_names(vocab: Iterable, columns: int) -> list[str]:

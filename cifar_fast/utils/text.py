@@ -35,7 +35,7 @@ def width(text: str) -> int:
 
 
 def shorten(text: str, columns: int, head: float = 0.5) -> str:
-    "`text` in at most `columns`; of what is kept, the fraction `head` stands before the dots."
+    "`text` in at most `columns`; the fraction `head` of what is kept comes before the dots."
     if width(text) <= columns:
         return text
     room = columns
@@ -48,7 +48,7 @@ def shorten(text: str, columns: int, head: float = 0.5) -> str:
 
 
 def short_names(names: Sequence[str], columns: int) -> list[str]:
-    "Names in at most `columns` that can be told apart: their middle left out, else their end, else their beginning."
+    "Distinguishable names in at most `columns`: their middle left out, else their end, else their beginning."
     for head in (0.5, 1.0, 0.0):
         short = [shorten(name, columns, head) for name in names]
         if len(set(short)) == len(set(names)):

@@ -39,7 +39,7 @@ def differing(names: tuple[str, str], one: dict[str, Any], two: dict[str, Any]) 
 
 
 def described_values(recipe: dict) -> dict[str, Any]:
-    "Dotted name → value of a described recipe, without what says where and on what it ran."
+    "Dotted name → value of a described recipe, without the settings of place and machine."
     result: dict[str, Any] = {}
     for name, value in recipe.items():
         if name in PLACE:
@@ -95,7 +95,7 @@ def transforms(described: list[dict], at: str) -> dict[str, Any]:
 
 
 def belongs_to_one(key: str, one: dict, two: dict) -> bool:
-    "Whether this is an argument of a transform that one recipe alone has: the list of names says so already."
+    "Whether this is an argument of a transform that only one recipe has: the list of names shows that already."
     if not key.startswith("augment."):
         return False
     return any((key in have) and not any(k.startswith(f"{key.rsplit('.', 1)[0]}.") for k in other)

@@ -1,4 +1,4 @@
-"""Two models on the same images: where only one is right, and what that says about the difference.
+"""Two models on the same images: where only one is right, and whether the difference is significant.
 
 The images are the sample here and the two models are fixed: the interval says nothing about other seeds.
 """

@@ -43,7 +43,7 @@ def table(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def ordered(rows: pd.DataFrame, column: str | None, reverse: bool = False) -> pd.DataFrame:
-    """Rows by `column`, best or least first, those without a value last; those of one dataset stand together.
+    """Rows by `column`, best or least first, those without a value last; grouped by dataset.
 
     Raises CompareError naming the columns.
     """

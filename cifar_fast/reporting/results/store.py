@@ -101,7 +101,7 @@ def leave_row(folder: Path, row: dict[str, Any]) -> None:
 
 
 def add_row(folder: Path) -> None:
-    """Move the row in a run's folder to the table beside it, once; runs that end together wait for each other.
+    """Move the row in a run's folder to the table beside it, once; runs that end at the same time take turns.
 
     After an interruption the row is in the folder, in the table, or in both; the next call completes the move. Raises
     ResultsError where the table cannot be changed: the row stays in the folder.

@@ -1,4 +1,4 @@
-"""Steps a torch learning-rate scheduler as a recipe's `sched` says."""
+"""Steps the torch learning-rate scheduler of a recipe's `sched`."""
 
 from __future__ import annotations
 
