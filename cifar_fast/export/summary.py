@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cifar_fast.export.card import Card
+from cifar_fast.export.files import SOURCE
 
 
 def result_text(card: Card) -> str:
@@ -34,7 +35,8 @@ def summary(card: Card, folder: Path) -> str:
     lines.append(f"saved: {folder}/ (model, card, history, figures), a row in {folder.parent / 'runs.csv'}")
     if (page := folder / "report.html").is_file():
         lines.append(f"open: {page}")
-    lines.append(f"next: python -m cifar_fast predict {folder} IMAGE…, or serve {folder}")
+    own = f" --recipe {folder / SOURCE}" if card.source_file else ""  # the model is known once that file has run
+    lines.append(f"next: python -m cifar_fast predict {folder} IMAGE…{own}, or serve {folder}{own}")
     return "\n".join(lines)
 
 

@@ -10,6 +10,8 @@ import timm
 from PIL import Image
 
 from cifar_fast.cli.main import main
+from cifar_fast.export.card import read_card
+from cifar_fast.export.summary import summary
 from cifar_fast.models import ModelError, create_model, register_from_file
 from cifar_fast.recipe import RecipeError
 
@@ -73,6 +75,7 @@ print(json.dumps({
     "named": run("predict", exports, image, "--json", "--recipe", mine),
     "evaluate": run("evaluate", exports, "--json", "--recipe", mine),
     "audit": run("audit", "tiny_of_mine", "--json", "--recipe", mine),
+    "printed": run("predict", exports, image, "--json", "--recipe", exports + "/recipe.py"),
     "export": run("export", exports, "--recipe", mine),
 }))
 """
@@ -91,7 +94,13 @@ def elsewhere(tmp_path_factory, digits):
     done = subprocess.run([sys.executable, "-c", ELSEWHERE, str(run), str(mine), str(image), str(learner)],
                           capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1]) | {"run": run}
+
+
+def test_the_next_step_that_a_run_prints_names_its_recipe_file(elsewhere):
+    run = elsewhere["run"]
+    assert f"predict {run} IMAGE… --recipe {run / 'recipe.py'}" in summary(read_card(run), run).splitlines()[-1]
+    assert elsewhere["printed"][:2] == elsewhere["named"][:2]
 
 
 def test_an_export_without_its_file_names_the_model_and_what_to_do(elsewhere):
