@@ -32,8 +32,8 @@ def read_image(
     """Decode an image, turn it upright and bring it to size×size with antialiasing.
 
     crop takes the centre square, pad adds black bars (letterbox), squash changes the proportions; a size×size RGB
-    image comes out unchanged. Transparency becomes white. Of an animation the first frame is read. Greys of 16 bits are scaled
-    by their full range (65535 → 255), floats by 0..1 or 0..255, whichever holds them, and other ranges by
+    image comes out unchanged. Transparency becomes white. Of an animation the first frame is read. Greys of 16 bits
+    are scaled by their full range (65535 → 255), floats by 0..1 or 0..255, whichever holds them, and other ranges by
     their own minimum and maximum. Colour profiles are not applied.
     Raises ImageError, which names the image and the reason, whatever is wrong with it.
     """
@@ -83,7 +83,9 @@ def square(image: Image.Image, size: int, resize_mode: str) -> np.ndarray:
     image.load()  # before EXIF is read, so that a truncated image fails here and only once
     image = upright(image)
     image = eight_bits(centre_square(image) if resize_mode == "crop" else image)
-    sides = (size, size) if resize_mode != "pad" else tuple(max(1, round(s * size / max(image.size))) for s in image.size)
+    sides = (size, size)
+    if resize_mode == "pad":
+        sides = tuple(max(1, round(side * size / max(image.size))) for side in image.size)
     if image.size != sides:
         image = image.resize(sides, Image.Resampling.BICUBIC)  # antialiased; RGBA premultiplied
     if image.mode == "RGBA":

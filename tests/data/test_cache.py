@@ -44,7 +44,7 @@ def pets(tmp_path):
 def decoded(monkeypatch):
     "The paths decoded so far."
     paths, read = [], fill.read_image
-    monkeypatch.setattr(fill, "read_image", lambda path, size: paths.append(path) or read(path, *how))
+    monkeypatch.setattr(fill, "read_image", lambda path, *how: paths.append(path) or read(path, *how))
     return paths
 
 
