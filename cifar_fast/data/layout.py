@@ -97,10 +97,9 @@ def find_layout(root: Path, to_train: bool = True) -> Layout:
     flat, others = [name for name in named if name not in splits], [name for name in top.folders if name not in named]
     if not splits:
         if flat and (len(flat) > 1 or not others):
-            raise DataError(f"{printable(root)} has no class folders: {names(flat)} "
-                            f"{'is' if len(flat) == 1 else 'are'} named like splits, with images inside; sort them into "
-                            f"{flat[0]}/<class>/…, or "
-                            f"list them with their labels in a table: data=labels.csv{table_hint(top)}")
+            raise DataError(f"{printable(root)} has no class folders: {names(flat)}, named like splits, hold images "
+                            f"directly; sort them into {flat[0]}/<class>/…, or list them with their labels in a table: "
+                            f"data=labels.csv{table_hint(top)}")
         layout.parts["all"] = Part(root, top.folders)
     else:
         layout.parts = {role: Part(root / name, inner[name].folders) for name, role in one_each(root, splits).items()}

@@ -57,7 +57,8 @@ def scan_table(path: Path, columns: Mapping[str, str] | None = None, seed: int =
 
 def as_splits(frame: pd.DataFrame, label_of: Mapping[str, int]) -> dict[str, list[File]]:
     "The files of each split, or of `all` where no row has one."
-    files = list(map(File, frame["name"], frame["path"], frame["label"].map(label_of), frame["state"]))
+    labels = [label_of[label] for label in frame["label"].tolist()]
+    files = list(map(File, frame["name"].tolist(), frame["path"].tolist(), labels, frame["state"].tolist()))
     if not (frame["split"] != "").any():
         return {"all": files}
     places = {split: (frame["split"] == split).to_numpy().nonzero()[0] for split in SPLITS}
@@ -140,14 +141,14 @@ def roles_of(column: str, values: Sequence[str]) -> tuple[dict[str, str], str]:
 
 def with_files(rows: Rows, table: Path) -> Rows:
     "The same with the path of every file and its state, without those that are not there."
-    folder, found = str(table.parent), {name: None for name in rows.frame["name"].unique()}
-    endings = {}
-    for name in found:
-        found[name] = find_file(folder, name, endings)
-    frame = rows.frame
-    paths = frame["name"].map({name: place[0] for name, place in found.items()})
-    states = frame["name"].map({name: place[1] for name, place in found.items()})
-    gone = frame[(states == "").to_numpy()]
+    import numpy as np
+    import pandas as pd
+
+    frame, folder, endings = rows.frame, str(table.parent), {}
+    codes, unique = pd.factorize(frame["name"])
+    found = np.array([find_file(folder, name, endings) for name in unique.tolist()], dtype=object).reshape(-1, 2)
+    paths, states = found[codes, 0], found[codes, 1]
+    gone = frame[states == ""]
     if len(gone) == len(frame):
         raise DataError(f"none of the {len(frame):,} files that {printable(table)} lists is there, "
                         f"{printable(gone['name'].iloc[0])} for example: names are relative to the table"
@@ -186,12 +187,12 @@ def without_duplicates(rows: Rows) -> Rows:
     twice = frame[frame.duplicated("path", keep=False)]
     if not len(twice):
         return rows
-    labels = twice.groupby("path", sort=False)["label"].agg(lambda values: list(dict.fromkeys(values)))
-    two = labels[labels.map(len) > 1]
-    index = twice.index[twice["path"].isin(two.index)]
-    examples = [f"{os.path.basename(path)}: {' and '.join(of)}" for path, of in two.head(4).items()]
-    examples += [""] * (len(two) - len(examples))
-    rows = left_out(rows, index, "row of files with two labels", examples)
+    labels = twice.drop_duplicates(["path", "label"])
+    labels = labels[labels.duplicated("path", keep=False)]
+    first = labels[labels["path"].isin(labels["path"].unique()[:4])].groupby("path", sort=False)
+    examples = [f"{names(list(group['name'].iloc[:1]))}: {names(list(group['label']))}" for _, group in first]
+    examples += map(str, range(labels["path"].nunique() - len(examples)))  # these are only counted
+    rows = left_out(rows, twice.index[twice["path"].isin(labels["path"])], "row of files with two labels", examples)
     twice = rows.frame[rows.frame.duplicated("path", keep=False)]
     rank = twice["split"].map({"": 0, "train": 0, "valid": 1, "test": 2}).astype(int)
     # What is measured stays: an image that is also trained on would tell nothing.

@@ -37,6 +37,10 @@ class Tree:
     problems: tuple[str, ...] = ()  # what a table lists and was left out; on_error=refuse stops at these
     table: bool = False  # names are those in a label table, not relative to a class folder
 
+    def shown(self, file: File) -> str:
+        "How messages and reports name a file."
+        return file.name if self.table else f"{self.vocab[file.label]}/{file.name}"
+
 
 def scan_tree(root: Path, seed: int = 0) -> Tree:
     """List `root`: `train/<class>/…` with `test/` and `valid/` beside it (see `find_layout`), or class folders alone.
