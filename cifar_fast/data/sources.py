@@ -121,8 +121,8 @@ def load_source(
     if source.skipped:
         report_skipped(source, on_error)
     if source.problems and on_error == "refuse":
-        raise DataError(f"{source.name}: {'; '.join(source.problems)}; correct the table, or go on without them with "
-                        "on_error=skip")
+        wrong = "; ".join(text.removeprefix("left out: ") for text in source.problems)
+        raise DataError(f"{source.name}: {wrong}; correct the table, or go on without them with on_error=skip")
     return source
 
 
