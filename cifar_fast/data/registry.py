@@ -34,14 +34,15 @@ class Dataset:
     classes: int
     fill: Callable[[Path, Request], dict]  # writes the splits into a folder; returns vocab and splits
     version: str = ""  # changes with its contents
+    about: str = ""  # images of train (+ valid) + test, and how large the download is
 
 
 DATASETS: dict[str, Dataset] = {}
 
 
-def register_source(name: str, origin: str, *, size: int, classes: int, version: str = ""):
+def register_source(name: str, origin: str, *, size: int, classes: int, version: str = "", about: str = ""):
     "A decorator: the function fills a folder of the cache with the dataset (see fill.py)."
     def register(fill: Callable[[Path, Request], dict]) -> Callable[[Path, Request], dict]:
-        DATASETS[name] = Dataset(name, origin, size, classes, fill, version)
+        DATASETS[name] = Dataset(name, origin, size, classes, fill, version, about)
         return fill
     return register

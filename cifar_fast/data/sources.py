@@ -13,13 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cifar_fast.data import package_sets, torchvision_fill  # noqa: F401 - they register what they read
 from cifar_fast.data.arrays import Arrays, channel_stats, fingerprint, open_split
 from cifar_fast.data.cache import cache_folder, cached
 from cifar_fast.data.download import CLASSES
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.fill import fill_from_tree
+from cifar_fast.data.hub import PREFIX, hub_dataset
 from cifar_fast.data.images import RESIZE_MODES
-from cifar_fast.data.registry import DATASETS, Request
+from cifar_fast.data.registry import DATASETS, Dataset, Request
 from cifar_fast.data.tree import Tree, scan_tree
 from cifar_fast.utils.text import printable
 
@@ -96,7 +98,7 @@ def load_source(
     if resize_mode not in RESIZE_MODES:
         raise DataError(f"resize_mode={resize_mode} is unknown; use {', '.join(RESIZE_MODES)}")
     shelf = cache_folder(cache) / "data"
-    plan = plan_source(data, seed)
+    plan = plan_source(data, seed, columns)
     request = Request(size or plan.size, resize_mode, shelf)
     slot = plan.slot + ("" if (request.size, resize_mode) == (32, "crop") else f"-{request.size}-{resize_mode}")
     source = cached(shelf, slot, plan.state, partial(build_entry, plan, request), partial(load_entry, plan, request))
@@ -111,12 +113,12 @@ def image_settings(described: Mapping) -> dict:
             "columns": described.get("columns")}
 
 
-def plan_source(data: str | os.PathLike, seed: int) -> Plan:
+def plan_source(data: str | os.PathLike, seed: int, columns: Mapping[str, str] | None = None) -> Plan:
+    if isinstance(data, str) and data.startswith(PREFIX):
+        return plan_named(hub_dataset(data, columns), re.sub(r"[^\w-]", "-", data, flags=re.ASCII))
     root = named_tree() if data == "cifar10" else None
     if root is None and data in DATASETS:
-        known = DATASETS[data]
-        state = f"v{FORMAT}-{known.version}"
-        return Plan(known.name, known.origin, f"{known.name}-official", state, known.fill, known.size)
+        return plan_named(DATASETS[data], f"{data}-official")
     if root is not None:
         tree = scan_tree(root)
         if tree.vocab != CLASSES:
@@ -134,6 +136,10 @@ def plan_source(data: str | os.PathLike, seed: int) -> Plan:
         what = "is a file, not a folder" if is_file else "is neither a known dataset nor a folder"
         raise DataError(f"data={printable(data)} {what}; use cifar10, digits or a folder of class folders")
     return plan_tree(printable(root.name) or "data", root, scan_tree(root, seed), seed)
+
+
+def plan_named(known: Dataset, slot: str) -> Plan:
+    return Plan(known.name, known.origin, slot, f"v{FORMAT}-{known.version}", known.fill, known.size)
 
 
 def named_tree() -> Path | None:
