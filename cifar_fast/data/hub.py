@@ -13,7 +13,7 @@ import numpy as np
 
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.fill import fill_from_tree
-from cifar_fast.data.registry import Dataset, Request
+from cifar_fast.data.registry import Dataset, Request, needed
 from cifar_fast.data.tree import Tree, seeded_split
 from cifar_fast.utils.errors import FULL
 from cifar_fast.utils.text import printable
@@ -88,14 +88,10 @@ def fill_from_hub(data: str, place: dict, columns: dict[str, str], folder: Path,
 
 def load(data: str, place: dict):
     "A datasets.DatasetDict. Raises DataError, or OSError where the disk is full."
+    datasets = needed(data, "datasets", "cifar_fast[hf]")
     try:
-        from datasets import load_dataset
-        from datasets.exceptions import DatasetsError
-    except ImportError as error:
-        raise DataError(f"data={data} needs the package datasets ({error}); pip install 'cifar_fast[hf]'") from error
-    try:
-        return load_dataset(**place)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        return datasets.load_dataset(**place)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         if getattr(cause, "errno", None) in FULL:
             raise cause from error

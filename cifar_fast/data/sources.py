@@ -13,15 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cifar_fast.data import package_sets, torchvision_fill  # noqa: F401 - they register what they read
 from cifar_fast.data.arrays import Arrays, channel_stats, fingerprint, open_split
 from cifar_fast.data.cache import cache_folder, cached
-from cifar_fast.data.download import CLASSES
+from cifar_fast.data.cifar10 import CLASSES
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.fill import fill_from_tree
 from cifar_fast.data.hub import PREFIX, hub_dataset
 from cifar_fast.data.images import RESIZE_MODES
-from cifar_fast.data.registry import DATASETS, Dataset, Request
+from cifar_fast.data.registry import Dataset, Request, named_datasets
 from cifar_fast.data.tree import Tree, scan_tree
 from cifar_fast.utils.text import printable
 
@@ -76,7 +75,7 @@ class Plan(NamedTuple):
 
 
 def load_source(
-    data: str | os.PathLike = "cifar10",  # a name of `DATASETS` or a folder (a folder called like one: ./digits)
+    data: str | os.PathLike = "cifar10",  # a name of `named_datasets` or a folder (a folder called like one: ./digits)
     *,
     size: int | None = None,  # side of every image, pixels; None: the dataset's own, 32 for a folder
     resize_mode: str = "crop",  # one of RESIZE_MODES
@@ -117,8 +116,8 @@ def plan_source(data: str | os.PathLike, seed: int, columns: Mapping[str, str] |
     if isinstance(data, str) and data.startswith(PREFIX):
         return plan_named(hub_dataset(data, columns), re.sub(r"[^\w-]", "-", data, flags=re.ASCII))
     root = named_tree() if data == "cifar10" else None
-    if root is None and data in DATASETS:
-        return plan_named(DATASETS[data], f"{data}-official")
+    if root is None and data in named_datasets():
+        return plan_named(named_datasets()[data], f"{data}-official")
     if root is not None:
         tree = scan_tree(root)
         if tree.vocab != CLASSES:

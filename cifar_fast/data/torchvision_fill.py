@@ -1,6 +1,5 @@
 """A dataset of torchvision → the arrays of its splits, streamed to disk."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +8,16 @@ from PIL import Image
 from cifar_fast.data.arrays import write_split
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.fill import fill_from_tree
-from cifar_fast.data.registry import Request, register_source
+from cifar_fast.data.registry import Request
 from cifar_fast.data.torchvision_files import DAMAGE, dataset_folder, make
-from cifar_fast.data.torchvision_sets import TORCHVISION, TorchvisionSet
+from cifar_fast.data.torchvision_sets import TorchvisionSet
 from cifar_fast.data.tree import File, Tree, seeded_split
 from cifar_fast.utils.text import printable
 
 SEED = 0  # of the split of a dataset that has none, which is the same for everybody
 
 
-def fill_from_torchvision(name: str, spec: TorchvisionSet, folder: Path, request: Request) -> dict:
+def fill_splits(name: str, spec: TorchvisionSet, folder: Path, request: Request) -> dict:
     root = dataset_folder(name, spec, request.shelf)
     parts = {part: open_dataset(name, spec, root, arguments) for part, arguments in spec.splits.items()}
     vocab = spec.vocab or class_names(parts["train"])
@@ -85,8 +84,3 @@ def rows_of(labels: dict[str, np.ndarray | list[int]]) -> dict[str, tuple[str, n
         return {part: (part, np.arange(len(values))) for part, values in labels.items()}
     test = seeded_split(np.asarray(labels["train"]), SEED)
     return {"train": ("train", np.flatnonzero(~test)), "test": ("train", np.flatnonzero(test))}
-
-
-for name, spec in TORCHVISION.items():
-    register_source(name, f"torchvision.datasets.{spec.cls}", size=spec.size, classes=spec.classes,
-                    about=spec.about)(partial(fill_from_torchvision, name, spec))

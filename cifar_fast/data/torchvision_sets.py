@@ -1,7 +1,12 @@
 """The classification datasets of torchvision by name: what they are, and their official splits."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cifar_fast.data.registry import Request, register_source
 from cifar_fast.data.traffic_signs import TRAFFIC_SIGNS
 
 DIGITS = tuple("0123456789")
@@ -9,6 +14,7 @@ TRAIN_TEST = {"train": {"train": True}, "test": {"train": False}}
 SPLITS = {"train": {"split": "train"}, "test": {"split": "test"}}
 THREE = {"train": {"split": "train"}, "valid": {"split": "val"}, "test": {"split": "test"}}
 ALL = {"train": {}}  # no official split
+MIRRORED = "mirror images may be of other classes here (left and right, b and d): recipe digits trains without flips"
 
 
 @dataclass(frozen=True)
@@ -28,14 +34,17 @@ class TorchvisionSet:
 
 def emnist(split: str, classes: int, about: str, vocab: tuple[str, ...] = (), first: int = 0) -> TorchvisionSet:
     splits = {name: {"split": split, "train": name == "train"} for name in ("train", "test")}
-    return TorchvisionSet("EMNIST", 32, classes, f"{about}; 562 MB", splits, vocab, first, transposed=True)
+    return TorchvisionSet("EMNIST", 32, classes, f"{about}; 562 MB", splits, vocab, first, transposed=True,
+                          note=MIRRORED if classes > 10 else "")
 
 
 TORCHVISION = {
     "cifar100": TorchvisionSet("CIFAR100", 32, 100, "50,000 + 10,000 photographs of 32×32; 169 MB", TRAIN_TEST),
     "mnist": TorchvisionSet("MNIST", 32, 10, "60,000 + 10,000 handwritten digits of 28×28; 12 MB", TRAIN_TEST, DIGITS),
     "fashion_mnist": TorchvisionSet(
-        "FashionMNIST", 32, 10, "60,000 + 10,000 pieces of clothing of 28×28; 31 MB", TRAIN_TEST),
+        "FashionMNIST", 32, 10, "60,000 + 10,000 pieces of clothing of 28×28; 31 MB, none with "
+        "Debian's package dataset-fashion-mnist",
+        TRAIN_TEST),
     "kmnist": TorchvisionSet(
         "KMNIST", 32, 10, "60,000 + 10,000 cursive Japanese characters of 28×28; 21 MB", TRAIN_TEST),
     "qmnist": TorchvisionSet(
@@ -53,7 +62,7 @@ TORCHVISION = {
         "STL10", 64, 10, "5,000 + 8,000 photographs of 96×96; 2.6 GB with the unlabelled ones", SPLITS),
     "eurosat": TorchvisionSet("EuroSAT", 64, 10, "27,000 satellite images of 64×64, no split; 94 MB", ALL),
     "gtsrb": TorchvisionSet(
-        "GTSRB", 32, 43, "26,640 + 12,630 German traffic signs; 277 MB", SPLITS, TRAFFIC_SIGNS),
+        "GTSRB", 32, 43, "26,640 + 12,630 German traffic signs; 277 MB", SPLITS, TRAFFIC_SIGNS, note=MIRRORED),
     "flowers102": TorchvisionSet(
         "Flowers102", 64, 102, "1,020 + 1,020 + 6,149 photographs of flowers; 345 MB", THREE),
     "oxford_pets": TorchvisionSet(
@@ -73,3 +82,14 @@ TORCHVISION = {
     "caltech101": TorchvisionSet("Caltech101", 64, 101, "8,677 photographs, no split; 137 MB", ALL),
     "caltech256": TorchvisionSet("Caltech256", 64, 257, "30,607 photographs, no split; 1.2 GB", ALL),
 }
+
+
+def fill_from_torchvision(name: str, spec: TorchvisionSet, folder: Path, request: Request) -> dict:
+    from cifar_fast.data.torchvision_fill import fill_splits
+
+    return fill_splits(name, spec, folder, request)
+
+
+for name, spec in TORCHVISION.items():
+    register_source(name, f"torchvision.datasets.{spec.cls}", size=spec.size, classes=spec.classes, about=spec.about,
+                    folder=f"torchvision/{spec.cls}")(partial(fill_from_torchvision, name, spec))

