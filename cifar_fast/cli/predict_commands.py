@@ -158,8 +158,8 @@ def named_data(changes: list[str]) -> tuple[str | None, dict[str, str]]:
         elif key.startswith("data.") and sep and value:
             columns[key.removeprefix("data.")] = value
         else:
-            raise UsageError(f"{change!r}: evaluate takes data=cifar10, data=digits, data=FOLDER or data=TABLE, of "
-                             "which data.file=, data.label= and data.split= name the columns")
+            raise UsageError(f"{change!r}: evaluate takes data=NAME (a dataset that recipes lists), data=FOLDER or "
+                             "data=TABLE, of which data.file=, data.label= and data.split= name the columns")
     return data, columns
 
 

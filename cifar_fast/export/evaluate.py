@@ -12,9 +12,10 @@ import numpy as np
 from cifar_fast.data.cache import cache_folder
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.fill import decoded
+from cifar_fast.data.hub import PREFIX
 from cifar_fast.data.labelled import scan_labelled
 from cifar_fast.data.layout import class_name, count, names
-from cifar_fast.data.registry import DATASETS, Request
+from cifar_fast.data.registry import Request, named_datasets
 from cifar_fast.data.sources import Source, data_path, image_settings, load_source
 from cifar_fast.export.card import ExportError
 from cifar_fast.export.predictor import Predictor, probabilities
@@ -42,7 +43,7 @@ def evaluate(model: Predictor, data: str | None = None, columns: Mapping[str, st
     "Measure `model` on `data`, None for what its run was measured on. Raises DataError, ExportError."
     trained = model.card.recipe if model.card else {}
     settings = image_settings(trained)
-    if data is None or data in DATASETS or data == "cifar10":
+    if data is None or data in named_datasets() or data.startswith(PREFIX):
         own = data is None or data == trained.get("data")
         source = load_source(data or trained["data"], seed=trained.get("seed", 42),
                              **(settings if own else {**settings, "columns": columns}))
