@@ -239,9 +239,10 @@ def headline(run: Run) -> str:
     r, p = run.recipe, run.audit.profile
     held = {"test": "validates and selects on TEST, as published"}.get(
         r.validate_on, f"{len(run.learn.dls.valid_ds):,} of train held out" if r.valid else "nothing held out")
+    size = f"{run.source.size}×{run.source.size}"
     epochs = "1 epoch" if r.epochs == 1 else f"{r.epochs} epochs"
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
-            f"({len(run.learn.dls.train_ds):,} images, {held}), {epochs}, seed {r.seed}, "
+            f"({len(run.learn.dls.train_ds):,} images of {size}, {held}), {epochs}, seed {r.seed}, "
             f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}")
 
 
