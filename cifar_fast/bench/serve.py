@@ -1,8 +1,8 @@
 """serve: response time with 32 clients at once, against decoding and predicting their images without a server.
 
-The baseline decodes 32 images with `Predictor.read` and calls `Predictor.predict` once, with TTA as the page does. The page
-also receives the images, computes Grad-CAM (a forward and a backward pass) and renders HTML. Any status but 200 is an
-error. The server runs in its own process.
+The baseline decodes 32 images with `Predictor.read` and calls `Predictor.predict` once, with TTA as the page does. The
+page also receives the images, computes Grad-CAM (a forward and a backward pass) and renders HTML. Any status but 200 is
+an error. The server runs in its own process.
 """
 
 from __future__ import annotations

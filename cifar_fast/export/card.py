@@ -234,7 +234,8 @@ class Card:
         if self.metrics and self.metrics.interval:
             facts.append(("uncertainty", self.metrics.interval))
         if self.audit:
-            facts += [("images", f"{self.size}×{self.size} pixels"), ("parameters", f"{self.audit.params:,}"), ("receptive field", f"{self.audit.receptive_field} px"),
+            facts += [("image size", f"{self.size}×{self.size} px"), ("parameters", f"{self.audit.params:,}"),
+                      ("receptive field", f"{self.audit.receptive_field} px"),
                       ("multiply-adds", f"{self.audit.macs / 1e6:,.1f} M")]
         if self.epochs:
             facts.append(("epochs", f"{self.epochs:,}"))

@@ -44,8 +44,8 @@ def body(card: Card, name: str, dataset: str) -> list[str]:
     size = f" of {card.audit.params:,} parameters with a receptive field of {card.audit.receptive_field} pixels" \
         if card.audit else ""
     return [
-        f"`{card.arch}`, a convolutional network{size}. It sorts images of {card.size}×{card.size} into {len(card.vocab)} classes: "
-        f"{plain(shown)}.",
+        f"`{card.arch}`, a convolutional network{size}. It sorts images of {card.size}×{card.size} into "
+        f"{len(card.vocab)} classes: {plain(shown)}.",
         "", "## Results", "", results(card, dataset),
         "", "## Training", "", training(card), "", "| setting | value |", "| --- | --- |", *settings(card),
         "", "## Use", "", "```python", "import timm", "import cifar_fast.models  # registers the architecture", "",
@@ -56,8 +56,8 @@ def body(card: Card, name: str, dataset: str) -> list[str]:
         'model.predict(model.read("image.png")[None])  # (1, classes) probabilities', "```", "",
         "learner.pkl is a fastai Learner for `load_learner`: a pickle, which runs the code inside it. Open it only if",
         "you trust its author.", "", "## Limits", "",
-        f"Images are {RESIZED[card.resize_mode]} {card.size}×{card.size} pixels: small things are lost. Whatever the image",
-        f"shows, the prediction is one of the {len(card.vocab)} classes.", "",
+        f"Images are {RESIZED[card.resize_mode]} {card.size}×{card.size} pixels: small things are lost.",
+        f"Whatever the image shows, the prediction is one of the {len(card.vocab)} classes.", "",
         "License: not chosen yet."]
 
 
