@@ -109,7 +109,7 @@ def require_augment(recipe: Recipe, size: int) -> None:
     "Raises RecipeError where `augment` cannot take images of this size, or leaves little of them: written for another."
     try:
         image = AlbumentationsTransform(train=recipe.augment).augment(np.zeros((size, size, 3), np.uint8))
-    except ValueError as e:
+    except Exception as e:  # Albumentations and OpenCV have errors of their own
         raise RecipeError(f"augment cannot be applied to images of {size}×{size}: {e}; its numbers of pixels must be "
                           f"for size={size}, or leave size= out of the recipe: they follow a size that is typed") from e
     if min(image.shape[:2]) < LEAST_LEFT * size:
