@@ -25,7 +25,8 @@ def data_block(
     mean, std = stats or (source.mean, source.std)
     return DataBlock(
         blocks=(TransformBlock(batch_tfms=IntToFloatTensor, dl_type=BatchDL), TransformBlock()),
-        getters=[ReadImage(*[p.images for p in parts]), ReadLabel(source.vocab, *[p.labels for p in parts])],
+        getters=[ReadImage(*[p.images for p in parts], size=source.size, resize_mode=source.resize_mode),
+                 ReadLabel(source.vocab, *[p.labels for p in parts])],
         splitter=partial(fixed_split, train=[int(i) for i in train], valid=[int(i) for i in valid]),
         item_tfms=AlbumentationsTransform(train=augment),
         batch_tfms=Normalize.from_stats(mean, std, cuda=False),
@@ -125,3 +126,8 @@ def test_dl(dls: DataLoaders, source: Source, workers: int = 0):
 
 
 test_dl.__test__ = False  # the name is fastai's; pytest must not collect it
+
+
+def image_reader(dls: DataLoaders) -> ReadImage:
+    "What reads the images of `dls`: it knows their size and how they are brought to it."
+    return dls.train.dataset.tls[0].tfms[0]

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cifar_fast.data.arrays import Arrays, channel_stats, fingerprint, open_split
+from cifar_fast.data.auto_size import choose_size
 from cifar_fast.data.cache import cache_folder, cached
 from cifar_fast.data.cifar10 import CLASSES
 from cifar_fast.data.errors import DataError
@@ -95,7 +96,7 @@ class Plan(NamedTuple):
 def load_source(
     data: str | os.PathLike = "cifar10",  # a name of `named_datasets`, a folder (./digits) or a label table
     *,
-    size: int | None = None,  # side of every image, pixels; None: the dataset's own, 32 for a folder
+    size: int | None = None,  # side of every image, pixels; None: the dataset's own; for a folder see auto_size
     resize_mode: str = "crop",  # one of RESIZE_MODES
     columns: Mapping[str, str] | None = None,  # of a label table: {"file": …, "label": …, "split": …}
     seed: int = 0,  # samples the test set of a folder that has none of its own; of no other effect
@@ -128,8 +129,9 @@ def load_source(
 
 
 def image_settings(described: Mapping) -> dict:
-    "The arguments of `load_source`, of a described recipe, that say which images and how."
-    return {"size": described.get("size"), "resize_mode": described.get("resize_mode", "crop"),
+    "The arguments of `load_source`, of the described recipe of a finished run, that say which images and how."
+    # It names a size wherever its images were not of 32 pixels; older ones could have no others.
+    return {"size": described.get("size") or 32, "resize_mode": described.get("resize_mode", "crop"),
             "columns": described.get("columns")}
 
 
@@ -194,7 +196,8 @@ def plan_tree(name: str, root: Path, tree: Tree, seed: int, columns: Mapping[str
     state = f"v{FORMAT}-{tree.state[:16]}"
     origin = f"{'label table' if tree.table else 'image tree'} {printable(root)}"
     fill = partial(fill_from_tree, tree, compare=name != "cifar10")
-    return Plan(name, origin, f"{slot}-{place.hexdigest()[:12]}", state, fill, 32, tree.notes, tree.problems)
+    size = choose_size([file.path for files in tree.splits.values() for file in files])
+    return Plan(name, origin, f"{slot}-{place.hexdigest()[:12]}", state, fill, size, tree.notes, tree.problems)
 
 
 def build_entry(plan: Plan, request: Request, folder: Path) -> None:

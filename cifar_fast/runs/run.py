@@ -238,9 +238,10 @@ def stopped_message(folder: RunFolder, about: dict, why: BaseException, trained:
 
 def headline(run: Run) -> str:
     r, p = run.recipe, run.audit.profile
+    size = f"{run.source.size}×{run.source.size}"
     epochs = "1 epoch" if r.epochs == 1 else f"{r.epochs} epochs"
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
-            f"({len(run.learn.dls.train_ds):,} images, {held_text(run)}), {epochs}, seed {r.seed}, "
+            f"({len(run.learn.dls.train_ds):,} images of {size}, {held_text(run)}), {epochs}, seed {r.seed}, "
             f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}")
 
 

@@ -41,11 +41,16 @@ def report(
     missing: list[str] = (),  # what is missing, and why
 ) -> list[Path]:
     "Draw the figures of a finished run into its folder, then report.html and the model card; returns all of these."
-    audited = audited or audit(create_model(card.arch, len(card.vocab)))
+    audited = audited or audit_of(card)
     paths = draw(folder, card, predicted, images, audited)
     write_text(folder / "report.html", page(card, folder, history, layer_rows(audited), missing))
     write_text(folder / "README.md", model_card(card))
     return [*paths, *(folder / name for name in TEXTS)]
+
+
+def audit_of(card: Card) -> Audit:
+    "Of the architecture, at the size of the run."
+    return audit(create_model(card.arch, len(card.vocab), card.size), input_size=(3, card.size, card.size))
 
 
 def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.ndarray | None,
@@ -134,7 +139,7 @@ def redraw(folder: Path) -> tuple[list[Path], list[str]]:
     counts = measured(predicted)["confusion"] if predicted else card.metrics and card.metrics.confusion
     if counts:
         paths.append(draw_confusion(folder, card, counts))
-    paths += draw(folder, card, predicted, None, audit(create_model(card.arch, len(card.vocab))))
+    paths += draw(folder, card, predicted, None, audit_of(card))
     left_out += [f"{name} ({why})" for name, why in OTHERS.items() if (folder / name).is_file()]
     return paths, left_out
 
