@@ -33,7 +33,8 @@ def fill_from_tree(tree: Tree, folder: Path) -> dict:
         read: list[File] = []
         rows = progress(decoded(files, errors, read), len(files), f"decoding {split}", "images")
         labels = set(write_split(folder, split, rows).tolist())
-        write_names(folder, split, [encodable(f"{tree.vocab[file.label]}/{file.name}") for file in read])
+        names = [encodable(f"{tree.vocab[file.label]}/{file.name}") for file in read]
+        write_names(folder, split, names, [os.path.abspath(file.path) for file in read])
         if lost := next(((label, error) for label, error in errors if label not in labels), None):
             raise DataError(f"no image of class {tree.vocab[lost[0]]!r} in {split} can be read ({lost[1]}); "
                             "replace its images or remove the class")

@@ -19,7 +19,7 @@ from cifar_fast.data.fill import fill_from_archive, fill_from_digits, fill_from_
 from cifar_fast.data.tree import Tree, scan_tree
 from cifar_fast.utils.text import printable
 
-FORMAT = 2  # of the cache entries; a higher one rebuilds them all
+FORMAT = 3  # of the cache entries; a higher one rebuilds them all
 META = "meta.json"
 
 
