@@ -40,8 +40,8 @@ class Answers:
 
     def __init__(self, data: Reviewed, table: Path):
         if odd := next((f for f in (*data.files, *data.vocab) if not encodes(f)), None):
-            raise ReviewError(f"{printable(odd)}: a name that is not UTF-8 cannot stand in a label table; rename it, and "
-                              f"train again")
+            raise ReviewError(f"{printable(odd)}: a name that is not UTF-8 cannot stand in a label table; rename it, "
+                              f"and train again")
         self.data, self.table, self.log = data, table, log_of(table)
         self.given: dict[int, int] = {}  # row → answer, in the order of answering
         self.lines = [self.line(row, label) for row, label in enumerate(data.labels)]

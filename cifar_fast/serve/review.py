@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -68,13 +68,13 @@ class Review:
         if self.card is None:
             raise ReviewError(NO_CARD)
         source = same_source(self.card)
-        files = [arrays.paths() for arrays in source.splits.values()]
+        parts = source.splits.values()
+        files = [arrays.paths() for arrays in parts]
         if None in files:
             raise ReviewError(NO_FILES)
-        self.splits = np.repeat(list(source.splits), [len(arrays) for arrays in source.splits.values()])
-        data = Reviewed(source.fingerprint, tuple(self.classifier.predictor.vocab), tuple(f for fs in files for f in fs),
-                        tuple(int(label) for a in source.splits.values() for label in a.labels),
-                        tuple(map(str, self.splits)))
+        self.splits = np.repeat(list(source.splits), list(map(len, parts)))
+        data = Reviewed(source.fingerprint, tuple(self.classifier.predictor.vocab), tuple(chain.from_iterable(files)),
+                        tuple(int(label) for a in parts for label in a.labels), tuple(map(str, self.splits)))
         return source, Answers(data, table_of(self.run, source.fingerprint))
 
     def progress(self, done: int, total: int) -> None:

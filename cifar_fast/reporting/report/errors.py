@@ -142,7 +142,7 @@ def require_own(target: Path) -> None:
 
 def copy_image(folder: Path, n: int, predicted: Predictions, i: int, pixels: np.ndarray,
                path: str | None) -> tuple[str, str]:
-    "Copies an image as `images/0001 cat → dog.jpg`; (the copy, what a browser shows: for TIFF and such a PNG beside it)."
+    "Copies an image as `images/0001 cat → dog.jpg`; the copy, and what browsers show: for TIFF a PNG beside it."
     label, prediction = (file_part(predicted.vocab[c]) for c in (predicted.labels[i], predicted.predicted[i]))
     suffix = ".png" if path is None else file_part(os.path.splitext(path)[1])
     copy = f"{COPIES}/{n:04} {label} → {prediction}{suffix}"

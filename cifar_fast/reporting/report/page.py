@@ -99,8 +99,8 @@ def page(card: Card, folder: Path, history: pd.DataFrame | None, layers: list[li
     `errors`: the table of the most confident errors, its heading first.
     """
     name = card.name or folder.name
-    sections = [*figures(folder, history, errors_table(errors, name)), audited(card, layers), recipe(card), environment(card)]
-    sections = [s for s in sections if s]
+    sections = figures(folder, history, errors_table(errors, name))
+    sections += filter(None, [audited(card, layers), recipe(card), environment(card)])
     links = Nav(*(A(heading, href=f"#{anchor(heading)}") for heading, _ in sections), aria_label="Sections")
     body = [Section(H2(heading, id=anchor(heading)), *parts) for heading, parts in sections]
     left_out = [P(Span("Not in this report: ", cls="dim"), "; ".join(missing))] if missing else []
