@@ -28,8 +28,8 @@ def page(review: Review, token: str):
         h.Input(id="filter", type="search", autocomplete="off", spellcheck="false", aria_controls="classes"),
     )
     return (
-        h.Div(h.H1("Review"), h.P("Every image of the dataset, the most doubtful first: those to whose label the model "
-                                  "gives the lowest probability. Stop whenever you like.", cls="lead"), cls="opening"),
+        h.Div(h.H1("Review"), h.P("The images whose labels the model finds least probable come first. Stop whenever "
+                                  "you like; the review goes on from there.", cls="lead"), cls="opening"),
         h.Noscript(h.P("The review needs JavaScript, which is switched off in this browser.", cls="card bad")),
         h.P(id="review-status", role="status", aria_live="polite", cls="status"),
         h.Progress(id="review-progress", max="1", value="0", aria_label="Progress", hidden=True),
