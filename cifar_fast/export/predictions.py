@@ -33,7 +33,7 @@ class Predictions:
     vocab: tuple[str, ...]
     images: str  # identifies the images and their order: two models with the same value can be paired
     on: str  # "test" or "held-out"
-    items: np.ndarray | None = None  # (N,) int64, indices into train of held-out images; None for all of test in order
+    items: np.ndarray | None = None  # (N,) int64, row numbers of held-out images; None for all of test in order
     files: tuple[str, ...] | None = None  # (N,) class/name of each image; None where the images were no files
 
     @property
@@ -56,7 +56,7 @@ class Predictions:
         "`cat/1.png`; `row 5 of test` where the images were no files."
         if self.files is not None:
             return self.files[i]
-        return f"row {i:,} of test" if self.items is None else f"row {self.items[i]:,} of train"
+        return f"row {i:,} of test" if self.items is None else f"row {self.items[i]:,}"
 
     def save(self, path: Path) -> None:
         about = json.dumps({"vocab": self.vocab, "images": self.images, "on": self.on, "files": self.files})

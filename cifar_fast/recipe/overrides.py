@@ -23,7 +23,8 @@ def on_other_data(recipe: Recipe, data: str) -> Recipe:
 
     The mean and std of its own dataset are removed: those of the images are used.
     """
-    short = data if data in ("cifar10", "digits") else Path(os.path.realpath(expand_path(data))).name
+    path = Path(os.path.realpath(expand_path(data)))
+    short = data if data in ("cifar10", "digits") else path.stem if path.is_file() else path.name
     return replace(recipe, data=data, name=f"{recipe.name}-{short}", stats=None)
 
 

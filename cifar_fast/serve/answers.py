@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from cifar_fast.utils.csv import FORMULA
+from cifar_fast.utils.csv import FORMULA, safe_cell
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import atomic_write, read_regular, write_text
 from cifar_fast.utils.text import printable
@@ -127,7 +127,7 @@ class Answers:
         "The line of an image in the table; empty where it is left out."
         if answer == LEFT_OUT:
             return ""
-        return f"{cell(self.path(row))},{cell(self.data.vocab[answer])},{self.data.splits[row]}\n"
+        return f"{cell(self.path(row))},{cell(safe_cell(self.data.vocab[answer]))},{self.data.splits[row]}\n"
 
     def path(self, row: int) -> str:
         "Relative to the table where the image lies in the same project, so that both can move together."
@@ -135,7 +135,7 @@ class Answers:
         if not file.startswith(os.path.dirname(folder).rstrip(os.sep) + os.sep):
             return file
         path = os.path.relpath(file, folder)
-        return f"./{path}" if path.startswith(FORMULA) else path  # a spreadsheet would run it
+        return f"./{path}" if path.startswith((*FORMULA, "~")) else path  # a formula for spreadsheets, or a home
 
 
 def encodes(text: str) -> bool:

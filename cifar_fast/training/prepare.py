@@ -15,7 +15,7 @@ from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.models import require_model
-from cifar_fast.recipe import Recipe, check, recipes_dir
+from cifar_fast.recipe import Recipe, check, recipes_dir, require_validation
 from cifar_fast.training.callbacks.compiling import choose_compile
 from cifar_fast.training.callbacks.precision import choose_precision
 from cifar_fast.training.learner import cifar_learner
@@ -59,6 +59,7 @@ def prepare(
     require_model(recipe.arch)
     source = source or load_source(recipe.data, size=recipe.size, resize_mode=recipe.resize_mode, seed=recipe.seed,
                                    on_error=recipe.on_error, columns=recipe.columns)
+    require_validation(recipe, bool(source.valid))
     if not any(change.startswith("bs=") for change in typed):
         recipe = with_fitting_bs(recipe, source)
     nbytes = sum(part.images.nbytes for part in source.splits.values())
