@@ -49,8 +49,9 @@ class Predictions:
 
     @property
     def confidence(self) -> np.ndarray:
-        "(N,) float32, the probability of each predicted class."
-        return np.take_along_axis(self.probabilities, self.predicted[:, None], 1)[:, 0]
+        "(N,) float32, the probability of each predicted class; as in a file, so that the order of errors is the same."
+        chosen = np.take_along_axis(self.probabilities, self.predicted[:, None], 1)[:, 0]
+        return chosen.astype(np.float16).astype(np.float32)
 
     def image_name(self, i: int) -> str:
         "`cat/1.png`; `row 5 of test` where the images were no files."

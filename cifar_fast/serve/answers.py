@@ -153,13 +153,16 @@ def log_of(table: Path) -> Path:
     return table.with_suffix(".json")
 
 
-def table_of(run: Path, fingerprint: str) -> Path:
+def table_of(run: Path, fingerprint: str, data: str) -> Path:
     """Where the table of a run belongs: beside its folder, as --overwrite replaces the folder.
 
-    exports/NAME.labels.csv; a numbered one where that belongs to another dataset, as after training on it.
+    exports/NAME.labels.csv; a numbered one where that belongs to another dataset, or is `data` that the run was
+    trained on.
     """
     for n in count(1):
         table = run.with_name(f"{run.name}.labels{'' if n == 1 else f'-{n}'}.csv")
+        if os.path.realpath(table) == os.path.realpath(os.path.expanduser(data)):
+            continue
         if belongs(log_of(table), fingerprint) or not (os.path.lexists(table) or os.path.lexists(log_of(table))):
             return table
 

@@ -75,7 +75,7 @@ class Review:
         self.splits = np.repeat(list(source.splits), list(map(len, parts)))
         data = Reviewed(source.fingerprint, tuple(self.classifier.predictor.vocab), tuple(chain.from_iterable(files)),
                         tuple(int(label) for a in parts for label in a.labels), tuple(map(str, self.splits)))
-        return source, Answers(data, table_of(self.run, source.fingerprint))
+        return source, Answers(data, table_of(self.run, source.fingerprint, self.card.recipe["data"]))
 
     def progress(self, done: int, total: int) -> None:
         self.done, self.total = done, total

@@ -18,7 +18,7 @@ from cifar_fast.export.card import Card, Data, Normalization
 from cifar_fast.export.predictor import load_export
 from cifar_fast.export.save import save_export
 from cifar_fast.models import create_model
-from cifar_fast.serve.answers import LEFT_OUT
+from cifar_fast.serve.answers import LEFT_OUT, table_of
 from cifar_fast.serve.app import create_app
 
 SPLITS = {"train": ("cat", "dog, small"), "test": ("cat", "dog, small")}
@@ -102,7 +102,11 @@ def test_the_least_probable_label_comes_first_and_answers_become_a_table(project
             relative = path.replace(f"{project}/", "../")
             expected.append([relative, source.vocab[label], "train" if row < 7 else "test"])
     assert table(project) == expected and len(expected) == 13
-    assert all((project / "exports" / file).resolve().is_file() for file, *_ in expected[1:])
+    read = load_source(project / "exports" / "net.labels.csv")
+    assert not read.problems and set(read.splits) == {"train", "test"}
+    for split, arrays in read.splits.items():
+        assert [[path.replace(f"{project}/", "../"), read.vocab[label], split] for path, label in
+                zip(arrays.paths(), arrays.labels, strict=True)] == [row for row in expected[1:] if row[2] == split]
 
 
 def test_it_goes_on_where_it_was_and_takes_answers_back(project):
@@ -143,6 +147,17 @@ def test_another_dataset_s_table_is_left_alone(project):
     client = Client(project)
     state = client.answer(client.state()["image"]["row"], LEFT_OUT)
     assert state["table"].endswith("net.labels-2.csv") and path.read_text() == "file,label\n"
+
+
+def test_a_run_on_a_review_s_table_has_a_table_of_its_own(project):
+    client = Client(project)
+    image = client.state()["image"]
+    client.answer(image["row"], image["label"])  # kept: a table of the same images and labels
+    path = project / "exports" / "net.labels.csv"
+    fingerprint, run = load_source(path).fingerprint, project / "exports" / "net"
+    assert fingerprint == load_source(project / "photos").fingerprint
+    assert table_of(run, fingerprint, str(project / "photos")) == path  # goes on
+    assert table_of(run, fingerprint, str(path)) == path.with_name("net.labels-2.csv")
 
 
 def test_a_full_disk_keeps_what_was_there(project, monkeypatch):
