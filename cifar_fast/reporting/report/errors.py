@@ -111,7 +111,7 @@ def lay_out(
             path = paths and paths[i]
             copy, shown = copy_image(folder, n, predicted, i, images[i], path) if n <= MOST_COPIES else ("", "")
             row = (n, predicted.image_name(i), predicted.vocab[predicted.labels[i]],
-                   predicted.vocab[predicted.predicted[i]], round(float(predicted.confidence[i]), 4),
+                   predicted.vocab[predicted.predicted[i]], round(float(predicted.confidence[i]), 3),
                    encodable(path or ""), copy)
             rows.append(row)
             if copy:
