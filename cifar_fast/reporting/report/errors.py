@@ -76,7 +76,7 @@ def error_rows(predicted: Predictions) -> list[list[str]]:
     rows = [[str(n), predicted.image_name(i), predicted.vocab[predicted.labels[i]],
              predicted.vocab[predicted.predicted[i]], f"{predicted.confidence[i]:.1%}"]
             for n, i in enumerate(predicted.errors[:MOST_ERRORS], 1)]
-    return [["", "image", "label", "prediction", "confidence"], *rows]
+    return [["no.", "image", "label", "prediction", "confidence"], *rows]
 
 
 # ---------------------------------------------------------------- a folder
@@ -176,7 +176,8 @@ def page(card: Card, predicted: Predictions, figures: list[FT]) -> str:
     return "<!doctype html>\n" + to_xml(Html(
         Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width, initial-scale=1"),
              Title(title), Style(STYLE)),
-        Body(Header(H1(title), P(f"The most confident first.{first} All of them: ", A(TABLE, href=TABLE), cls="dim")),
+        Body(Header(H1(title), P("Label → predicted class with its confidence, the most confident "
+                                       f"first.{first} All of them: ", A(TABLE, href=TABLE), cls="dim")),
              Main(*figures)), lang="en"), indent=False)
 
 
