@@ -1,6 +1,7 @@
-"""Each kind of dataset, decoded into a folder of .npy files.
+"""Image files, decoded into a folder of .npy files.
 
-All return {"vocab", "splits"}, and "skipped", "others", "notes" and "problems" (see `Source`) where there may be any.
+This and the functions of named datasets return {"vocab", "splits"}, and "skipped", "others", "notes" and "problems"
+(see `Source`) where there may be any.
 """
 
 import errno
@@ -12,20 +13,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cifar_fast.data.arrays import write_names, write_split
-from cifar_fast.data.download import CLASSES, MD5, URL, official_archive, read_archive
 from cifar_fast.data.errors import DataError, ImageError
 from cifar_fast.data.images import read_image
 from cifar_fast.data.layout import count, names
-from cifar_fast.data.registry import Request, register_source
-from cifar_fast.data.tree import File, Tree, seeded_split
+from cifar_fast.data.registry import Request
+from cifar_fast.data.tree import File, Tree
 from cifar_fast.utils.log import progress
 from cifar_fast.utils.text import encodable
 
 CHUNK = 256  # images decoded at a time
-DIGITS_SEED = 0  # of their split, which is the same for everybody
 # Errors of the system, not of the image: it must not be cached as unreadable.
 TRANSIENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
@@ -100,27 +98,3 @@ def try_image(request: Request, file: File) -> np.ndarray | ImageError:
         if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in TRANSIENT:
             raise DataError(f"{error}; the system could not read it: run the same command again") from error
         return error
-
-
-@register_source("digits", "scikit-learn's load_digits", size=32, classes=10)
-def fill_from_digits(folder: Path, request: Request) -> dict:
-    "1,797 scans of 8×8 pixels in 17 greys, enlarged; 20 % of each digit are the test set."
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    greys = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    sides = (request.size, request.size)
-    large = [Image.fromarray(g).resize(sides, Image.Resampling.BICUBIC).convert("RGB") for g in greys]
-    images, labels = np.stack([np.asarray(image) for image in large]), digits.target
-    test = seeded_split(labels, DIGITS_SEED)
-    for split, part in (("train", ~test), ("test", test)):
-        write_split(folder, split, zip(images[part], labels[part].tolist(), strict=True), request.size)
-    return {"vocab": [str(digit) for digit in digits.target_names], "splits": ["train", "test"]}
-
-
-@register_source("cifar10", f"{URL} (md5 {MD5})", size=32, classes=10, version=MD5[:16])
-def fill_from_archive(folder: Path, request: Request) -> dict:
-    splits = read_archive(official_archive(request.shelf))
-    for split, (images, labels) in splits.items():
-        write_split(folder, split, zip(map(request.fit, images), labels.tolist(), strict=True), request.size)
-    return {"vocab": CLASSES, "splits": list(splits)}

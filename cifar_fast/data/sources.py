@@ -15,12 +15,13 @@ import numpy as np
 
 from cifar_fast.data.arrays import Arrays, channel_stats, fingerprint, open_split
 from cifar_fast.data.cache import cache_folder, cached
-from cifar_fast.data.download import CLASSES
+from cifar_fast.data.cifar10 import CLASSES
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.fill import fill_from_tree
+from cifar_fast.data.hub import PREFIX, hub_dataset
 from cifar_fast.data.images import RESIZE_MODES
 from cifar_fast.data.layout import TABLES
-from cifar_fast.data.registry import DATASETS, Request
+from cifar_fast.data.registry import Dataset, Request, named_datasets
 from cifar_fast.data.table import scan_table
 from cifar_fast.data.tree import Tree, scan_tree
 from cifar_fast.utils.text import printable
@@ -92,7 +93,7 @@ class Plan(NamedTuple):
 
 
 def load_source(
-    data: str | os.PathLike = "cifar10",  # a name of `DATASETS`, a folder (called like one: ./digits) or a label table
+    data: str | os.PathLike = "cifar10",  # a name of `named_datasets`, a folder (./digits) or a label table
     *,
     size: int | None = None,  # side of every image, pixels; None: the dataset's own, 32 for a folder
     resize_mode: str = "crop",  # one of RESIZE_MODES
@@ -133,11 +134,11 @@ def image_settings(described: Mapping) -> dict:
 
 
 def plan_source(data: str | os.PathLike, seed: int, columns: Mapping[str, str] | None = None) -> Plan:
+    if isinstance(data, str) and data.startswith(PREFIX):
+        return plan_named(hub_dataset(data, columns), re.sub(r"[^\w-]", "-", data, flags=re.ASCII))
     root = named_tree() if data == "cifar10" else None
-    if root is None and data in DATASETS:
-        known = DATASETS[data]
-        state = f"v{FORMAT}-{known.version}"
-        return Plan(known.name, known.origin, f"{known.name}-official", state, known.fill, known.size)
+    if root is None and data in named_datasets():
+        return plan_named(named_datasets()[data], f"{data}-official")
     if root is not None:
         tree = scan_tree(root)
         if tree.vocab != CLASSES:
@@ -165,6 +166,10 @@ def data_path(data: str | os.PathLike) -> Path:
         raise DataError(f"data={printable(data)} {what}; use cifar10, digits, a folder of class folders or a table "
                         "with the columns file and label")
     return root
+
+
+def plan_named(known: Dataset, slot: str) -> Plan:
+    return Plan(known.name, known.origin, slot, f"v{FORMAT}-{known.version}", known.fill, known.size)
 
 
 def named_tree() -> Path | None:

@@ -35,7 +35,7 @@ def data_lines(run: Run) -> list[str]:
     counts = {split: np.bincount(labels[at], minlength=len(source.vocab)) for split, at in rows.items()}
     lines = [counts_line(source.vocab, counts)]
     if "held out" in counts and len(lacking := np.flatnonzero(counts["held out"] == 0)):
-        lines.append(f"no image is held out of {names([source.vocab[i] for i in lacking])}: too few, so validation says "
+        lines.append(f"too few images of {names([source.vocab[i] for i in lacking])} to hold one out: validation says "
                      f"nothing of {'it' if len(lacking) == 1 else 'them'}")
     if run.recipe.valid and source.valid:
         lines.append(f"valid={run.recipe.valid:g} has no effect: the data has a validation split of its own")
