@@ -33,8 +33,9 @@ class Arrays:
         return self._listed(0, items)
 
     def paths(self, items: np.ndarray | None = None) -> tuple[str, ...] | None:
-        "The absolute paths of the same files."
-        return self._listed(1, items)
+        "The absolute paths of the same files; None also where the images are inside of archives."
+        paths = self._listed(1, items)
+        return paths if paths and all(paths) else None
 
     def _listed(self, column: int, items: np.ndarray | None) -> tuple[str, ...] | None:
         if self.names is None:

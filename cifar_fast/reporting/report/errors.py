@@ -73,10 +73,10 @@ class ErrorsFolderError(CifarFastError):
 
 def error_rows(predicted: Predictions) -> list[list[str]]:
     "The table of a report, its heading first: the errors of mistakes.png in the same order."
-    rows = [[str(n), predicted.image_name(i), predicted.vocab[predicted.labels[i]],
-             predicted.vocab[predicted.predicted[i]], f"{predicted.confidence[i]:.1%}"]
+    rows = [[str(n), predicted.vocab[predicted.labels[i]], predicted.vocab[predicted.predicted[i]],
+             f"{predicted.confidence[i]:.1%}", predicted.image_name(i)]
             for n, i in enumerate(predicted.errors[:MOST_ERRORS], 1)]
-    return [["no.", "image", "label", "prediction", "confidence"], *rows]
+    return [["no.", "label", "prediction", "confidence", "image"], *rows]
 
 
 # ---------------------------------------------------------------- a folder
