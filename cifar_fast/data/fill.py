@@ -38,8 +38,11 @@ def fill_from_tree(tree: Tree, folder: Path, request: Request, compare: bool = T
         digests: list[int] = []
         written = write_split(folder, split, hashed(rows, digests), request.size)
         labels = set(written.tolist())
-        write_names(folder, split, [encodable(tree.shown(file)) for file in read])
-        seen[split] = np.array(digests, np.uint64), written, [tree.shown(file) for file in read]
+        shown = [encodable(tree.shown(file)) for file in read]
+        # An image inside an archive has no path that stays.
+        paths = [os.path.abspath(file.path) if isinstance(file, File) else "" for file in read]
+        write_names(folder, split, shown, paths)
+        seen[split] = np.array(digests, np.uint64), written, shown
         if lost := next(((label, error) for label, error in errors if label not in labels), None):
             raise DataError(f"no image of class {tree.vocab[lost[0]]!r} in {split} can be read ({lost[1]}); "
                             "replace its images or remove the class")
