@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 
 UNEQUAL = 1.5
 "Classes are unequal where the largest has so many times the images of the smallest; a stratified split stays below."
 
 
-def unequal(counts) -> bool:
+def unequal(counts: Iterable[int]) -> bool:
     "Whether accuracy hides something here: `counts` are the images of each class; those without any do not count."
     counts = [n for n in counts if n]
     return len(counts) > 1 and max(counts) >= UNEQUAL * min(counts)
+
+
+def balanced_accuracy(per_class: Mapping[str, float | None]) -> float | None:
+    "The mean of the accuracies of all classes that have images (the others have None); None where none has."
+    there = [accuracy for accuracy in per_class.values() if accuracy is not None]
+    return sum(there) / len(there) if there else None
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:

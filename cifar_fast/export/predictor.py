@@ -22,6 +22,9 @@ from cifar_fast.models import create_model
 from cifar_fast.utils.files import expand_path, read_regular
 from cifar_fast.utils.text import printable
 
+UNKNOWN = "unknown"
+"What is answered below a threshold."
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -33,6 +36,12 @@ class Predictor:
     device: torch.device
     card: Card | None = None  # of its run; None for a .pkl, which has none
     origin: str = "the model"  # where it came from, for a message
+    temperature: float = 1.0  # by which logits are divided before the softmax
+    threshold: float = 0.0  # least confidence of an answer; below it `answer` says UNKNOWN
+
+    def answer(self, probs: np.ndarray) -> str:
+        "The class of highest probability (C,), or UNKNOWN below the threshold."
+        return self.vocab[probs.argmax()] if probs.max() >= self.threshold else UNKNOWN
 
     def normalize(self, images: np.ndarray) -> torch.Tensor:
         "(N, 32, 32, 3) uint8 → (N, 3, 32, 32) float32 as the model was trained on."
@@ -46,29 +55,39 @@ class Predictor:
 
         Raises ExportError where the model gives non-finite values.
         """
+        plain, mirrored = probabilities(self.model, self.batches(images, bs), tta, self.temperature)
+        return self.finite(mirrored if tta else plain)
+
+    @torch.no_grad()
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        "The model's outputs (N, C) float32, before temperature and softmax. Raises ExportError likewise."
+        return self.finite(torch.cat([self.model(x).float().cpu() for x in self.batches(images)]).numpy())
+
+    def batches(self, images: np.ndarray, bs: int | None = None) -> Iterator[torch.Tensor]:
         # 125 images at a time run at about the bare model's best speed; 500 are slower.
         bs = bs or (125 if self.device.type == "cpu" else 1000)
-        batches = (self.normalize(images[i:i + bs]) for i in range(0, len(images), bs))
-        plain, mirrored = probabilities(self.model, batches, tta)
-        probs = mirrored if tta else plain
-        if not np.isfinite(probs).all():
+        return (self.normalize(images[i:i + bs]) for i in range(0, len(images), bs))
+
+    def finite(self, values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
             raise ExportError(f"{self.origin} gives non-finite values (NaN or inf): its weights are too large; restore "
                               f"the files, or train again")
-        return probs
+        return values
 
 
 @torch.no_grad()
-def probabilities(model, batches: Iterable[torch.Tensor], tta: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def probabilities(model, batches: Iterable[torch.Tensor], tta: bool,
+                  temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray | None]:
     "Class probabilities (N, C) of normalised batches, and (with `tta`) their means over image and mirror."
     was_training = model.training
     model.eval()
     plain, mirrored = [], []
     try:
         for x in batches:
-            p = model(x).float().softmax(1)
+            p = model(x).float().div(temperature).softmax(1)
             plain.append(p.cpu())
             if tta:
-                mirrored.append(((p + model(x.flip(3)).float().softmax(1)) / 2).cpu())
+                mirrored.append(((p + model(x.flip(3)).float().div(temperature).softmax(1)) / 2).cpu())
     finally:
         model.train(was_training)
     if not plain:
@@ -86,11 +105,11 @@ def load_export(path: str | Path, device: str | torch.device = "cpu") -> Predict
         model.load_state_dict(state)
     except (MemoryError, RuntimeError) as e:
         raise ExportError(f"{folder / WEIGHTS} cannot be opened: {short(e)}") from None
-    return check_forward(model, card.vocab, card.normalize, device, folder / WEIGHTS, card)
+    return check_forward(model, card.vocab, card.normalize, device, folder / WEIGHTS, card, card.temperature)
 
 
 def check_forward(model: torch.nn.Module, vocab: list[str], normalization: Normalization, device: str | torch.device,
-                  path: Path, card: Card | None = None) -> Predictor:
+                  path: Path, card: Card | None = None, temperature: float = 1.0) -> Predictor:
     "The model of `path`, once it has classified a black and a white image. Raises ExportError."
     probe = np.stack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)])
     try:
@@ -102,7 +121,7 @@ def check_forward(model: torch.nn.Module, vocab: list[str], normalization: Norma
     if shape != (2, len(vocab)):
         raise ExportError(f"the model of {path} gives {shape[1:]} values for {len(vocab)} classes")
     device = torch.device(device)
-    return Predictor(model.to(device).eval(), vocab, normalization, device, card, str(path))
+    return Predictor(model.to(device).eval(), vocab, normalization, device, card, str(path), temperature)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu", trust_pickle: bool = False) -> Predictor:
@@ -129,10 +148,11 @@ def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = 
         stats = next(t for t in learn.dls.valid.after_batch.fs if isinstance(t, Normalize))
         vocab = [printable(v) for v in learn.dls.vocab]
         mean, std = ([float(v) for v in t.flatten()] for t in (stats.mean, stats.std))
+        temperature = float(getattr(learn.loss_func, "temperature", 1.0))
     except Exception as e:  # a pickle may raise whatever it likes
         raise ExportError(f"{path} cannot be opened as a Learner of this project: {short(e)}; "
                           f"{path.parent} opens the run instead, if it is one of ours") from None
-    return check_forward(learn.model, vocab, Normalization(mean=mean, std=std), device, path)
+    return check_forward(learn.model, vocab, Normalization(mean=mean, std=std), device, path, None, temperature)
 
 
 def rebuild_pickle(path: str | Path) -> Path:

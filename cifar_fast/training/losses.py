@@ -37,11 +37,13 @@ class WeightedCrossEntropy(nn.Module):
     def __init__(self, weight: torch.Tensor, label_smoothing: float = 0.0):
         super().__init__()
         self.weight, self.label_smoothing = torch.as_tensor(weight, dtype=torch.float32), label_smoothing
+        self.reduction = "mean"  # fastai sets it to "none" for the loss of each image
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         weight = self.weight = self.weight.to(logits.device)
         losses = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing, reduction="none")
-        return (losses * (weight[target] if target.ndim == 1 else (target * weight).sum(1))).mean()
+        losses = losses * (weight[target] if target.ndim == 1 else (target * weight).sum(1))
+        return losses.mean() if self.reduction == "mean" else losses
 
     def activation(self, logits: torch.Tensor) -> torch.Tensor:
         "Probabilities, for fastai."
@@ -50,6 +52,17 @@ class WeightedCrossEntropy(nn.Module):
     def decodes(self, logits: torch.Tensor) -> torch.Tensor:
         "Classes, for fastai."
         return logits.argmax(-1)
+
+
+class TemperedCrossEntropy(CrossEntropyLossFlat):
+    "Cross-entropy; its `activation`, by which fastai makes probabilities, divides the logits by `temperature`."
+
+    def __init__(self, temperature: float = 1.0):
+        super().__init__()
+        self.temperature = temperature
+
+    def activation(self, logits: torch.Tensor) -> torch.Tensor:
+        return super().activation(logits / self.temperature)
 
 
 def focal(*, gamma: float = 2.0):
