@@ -129,7 +129,7 @@ class Evaluate(Command):
     @staticmethod
     def run(args):
         from cifar_fast.data.balance import balanced_accuracy
-        from cifar_fast.data.sources import load_source
+        from cifar_fast.data.sources import image_settings, load_source
         from cifar_fast.export.calibration import confidence_scores, confidence_text
         from cifar_fast.export.metrics import scores, scores_text
         from cifar_fast.export.predictor import load_model
@@ -148,7 +148,7 @@ class Evaluate(Command):
         if not data:
             raise UsageError(f"{args.export} does not say what it was trained on; name the images: data=cifar10, "
                              f"data=digits or data=FOLDER")
-        source = load_source(data, seed=seed)
+        source = load_source(data, seed=seed, **image_settings(trained))
         if list(source.vocab) != model.vocab:
             raise UsageError(f"data={printable(data)} has the classes {', '.join(source.vocab)}; {args.export} was "
                              f"trained on {', '.join(model.vocab)}")
@@ -187,7 +187,7 @@ class Calibrate(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.data.sources import load_source
+        from cifar_fast.data.sources import image_settings, load_source
         from cifar_fast.export.calibrate import calibrate, undo
         from cifar_fast.export.card import read_card
         from cifar_fast.export.files import run_folder
@@ -201,7 +201,8 @@ class Calibrate(Command):
             print(f"{folder}: its probabilities are those without a temperature")
             return
         data = args.changes[-1].removeprefix("data=") if args.changes else ""
-        source = load_source(data) if data else same_source(read_card(folder))
+        then = read_card(folder)
+        source = load_source(data, **image_settings(then.recipe)) if data else same_source(then)
         card = calibrate(folder, source, own=bool(data))
         print(f"{card.calibration}\nkept in {folder}: predict, serve and evaluate use it (--temperature 1: not this "
               f"once; calibrate {args.name} --undo: no more)\n"

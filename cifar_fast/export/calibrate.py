@@ -65,7 +65,7 @@ def held_out_images(card: Card, source: Source) -> tuple[np.ndarray, np.ndarray,
     if not len(rows):
         raise CalibrationError(f"{card.name} was trained with valid=0 and has no held-out images, and images that it "
                                f"was trained on would make it too sure; train it with valid=0.1, {other}")
-    return source.train.images[rows], source.train.labels[rows], "held-out"
+    return *gathered(source, rows), "held-out"
 
 
 def own_images(model: Predictor, source: Source) -> tuple[np.ndarray, np.ndarray, str]:
@@ -76,6 +76,13 @@ def own_images(model: Predictor, source: Source) -> tuple[np.ndarray, np.ndarray
     if unknown := [name for name in source.vocab if name not in model.vocab]:
         raise CalibrationError(f"{source.name} has the class {printable(unknown[0])}, which the model does not know; "
                                f"it knows {', '.join(map(printable, model.vocab[:20]))}")
-    parts = [part for part in (source.train, source.test) if part]
-    labels = np.array([model.vocab.index(name) for name in source.vocab])[np.concatenate([p.labels for p in parts])]
-    return np.concatenate([p.images for p in parts]), labels, source.name
+    images, labels = gathered(source, np.arange(sum(map(len, source.splits.values()))))
+    return images, np.array([model.vocab.index(name) for name in source.vocab])[labels], source.name
+
+
+def gathered(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "(images, labels) of these row numbers, split by split."
+    places = [(part, rows[np.isin(rows, source.rows(name))] - source.rows(name)[0])
+              for name, part in source.splits.items()]
+    return (np.concatenate([part.images[here] for part, here in places]),
+            np.concatenate([part.labels[here] for part, here in places]))

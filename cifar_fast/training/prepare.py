@@ -59,10 +59,11 @@ def prepare(
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
     require_model(recipe.arch)
-    source = source or load_source(recipe.data, seed=recipe.seed, on_error=recipe.on_error)
+    source = source or load_source(recipe.data, size=recipe.size, resize_mode=recipe.resize_mode, seed=recipe.seed,
+                                   on_error=recipe.on_error, columns=recipe.columns)
     if not any(change.startswith("bs=") for change in typed):
         recipe = with_fitting_bs(recipe, source)
-    nbytes = sum(part.images.nbytes for part in (source.train, source.test) if part)
+    nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     seed_everything(recipe.seed)
     dls = make_dls(source, augment=recipe.augment, stats=recipe.stats, valid=recipe.valid,
@@ -84,7 +85,7 @@ def train_labels(dls, source: Source) -> np.ndarray:
 
 def valid_labels(run: Run) -> np.ndarray:
     "(N,) of the images that are validated on, in their order; empty where there are none."
-    labels = np.concatenate([part.labels for part in (run.source.train, run.source.test) if part])
+    labels = np.concatenate([part.labels for part in run.source.splits.values()])
     return labels[np.array([int(i) for i in run.learn.dls.valid_ds.items], dtype=np.int64)]
 
 

@@ -55,8 +55,8 @@ def body(card: Card, name: str, dataset: str) -> list[str]:
         "learner.pkl is a fastai Learner for `load_learner`: a pickle, which runs the code inside it. Open it only if",
         "you trust its author.", "", "## Limits", "",
         "Images are cropped to their centre square and resized to 32×32: small things are lost. Whatever the image",
-        f"shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` answers unknown where",
-        "none of them has that probability.", *temperature(card), "",
+        f"shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` answers unknown",
+        "where none of them has that probability.", *temperature(card), "",
         "License: not chosen yet."]
 
 
