@@ -58,19 +58,19 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Raises CalibrationError where there is none within TEMPERATURES.
     """
-    temperature, (least, most) = best_temperature(logits, labels), TEMPERATURES
     more = "calibrate on more images, or on others: calibrate EXPORT data=FOLDER"
-    if temperature < 1.01 * least:
+    if (logits.argmax(1) == labels).all():  # the smaller the temperature, the better, without end
         raise CalibrationError(f"all {len(labels):,} images are predicted right, so that no confidence is too high "
                                f"for them and they give no temperature; {more}")
-    if temperature > 0.99 * most:
+    temperature = best_temperature(logits, labels)
+    if temperature > 0.99 * TEMPERATURES[1]:
         raise CalibrationError(f"on these {len(labels):,} images the predictions are no better than chance, which no "
                                f"temperature mends; look at their labels, or {more}")
     return temperature
 
 
 def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    "The same, without a check of the bounds."
+    "The same, at a bound of TEMPERATURES where there is none within."
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
