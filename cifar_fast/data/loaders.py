@@ -26,6 +26,8 @@ class SeededDL(TfmdDL):
     With `labels` (N,), those of its items, a pass is a sample of N in which every class is equally frequent.
     """
 
+    labels = None  # also of a Learner that was exported before there were any
+
     def __init__(self, dataset, *args, seed=0, labels=None, **kwargs):
         super().__init__(dataset, *args, **kwargs)
         self.seed, self.labels, self.next_epoch, self.epoch = seed, labels, 0, 0

@@ -241,8 +241,16 @@ def headline(run: Run) -> str:
         r.validate_on, f"{len(run.learn.dls.valid_ds):,} of train held out" if r.valid else "nothing held out")
     epochs = "1 epoch" if r.epochs == 1 else f"{r.epochs} epochs"
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
-            f"({len(run.learn.dls.train_ds):,} images, {held}), {epochs}, seed {r.seed}, "
+            f"({len(run.learn.dls.train_ds):,} images, {held}), {epochs}, {balancing(run)}seed {r.seed}, "
             f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}")
+
+
+def balancing(run: Run) -> str:
+    "How unequal classes are made to count alike, if they are."
+    if run.recipe.balance == "loss":
+        weights = run.learn.loss_func.weight
+        return f"balance=loss (class weights {weights.min():.2g} to {weights.max():.2g}), "
+    return f"balance={run.recipe.balance}, " if run.recipe.balance != "none" else ""
 
 
 def timed(run: Run) -> str:
