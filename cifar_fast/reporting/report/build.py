@@ -75,7 +75,8 @@ def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.nda
 
 def calibrated(predicted: Predictions, card: Card) -> Predictions:
     "With the probabilities at the card's temperature; a file of predictions has those of the trained model itself."
-    return replace(predicted, probabilities=tempered(predicted.probabilities, card.temperature))
+    saved = predicted.probabilities.astype(np.float16).astype(np.float32)  # a report that is rebuilt has no others
+    return replace(predicted, probabilities=tempered(saved, card.temperature))
 
 
 def measured(predicted: Predictions) -> dict:
