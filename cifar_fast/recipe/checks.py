@@ -59,10 +59,13 @@ def check(recipe: Recipe) -> None:
                           f"valid={r.valid}")
     if r.data in NO_VALID:  # other data may bring a validation split, which only shows once it is read
         require_validation(r, False)
-    if r.mix is not None and not getattr(getattr(r.loss, "func", r.loss), "takes_soft_targets", False):
+    loss = getattr(r.loss, "func", r.loss)
+    if r.balance == "loss" and not getattr(loss, "takes_class_weights", False):
+        raise RecipeError(f"balance=loss needs a loss that takes class weights, and {loss.__name__} does not; use "
+                          f"loss=cross_entropy, or balance=sample")
+    if r.mix is not None and not getattr(loss, "takes_soft_targets", False):
         raise RecipeError(f"mix={getattr(r.mix, 'func', r.mix).__name__} needs a loss that takes soft targets, and "
-                          f" {getattr(r.loss, 'func', r.loss).__name__} does not; "
-                          f"use loss=cross_entropy, or mix=none")
+                          f"{loss.__name__} does not; use loss=cross_entropy, or mix=none")
     for key in ("loss", "sched", "mix", "resize", "ema"):  # these check their own arguments when they are called
         try:
             if (make := getattr(r, key)) is not None:

@@ -74,6 +74,7 @@ class Recipe:
     fit: Callable = _from("cifar_fast.training.fits")
     sched: Callable | None = _from("cifar_fast.training.schedules", default=None)
     loss: Callable = _from("cifar_fast.training.losses")
+    balance: str = _choice("none", "loss", "sample", default="none")  # classes count alike: by weights or by sampling
     mix: Callable | None = _from("cifar_fast.training.mix", default=None)
     resize: Callable | None = _from("cifar_fast.training.resize", default=None)  # smaller images early on
     ema: Callable | None = _from("cifar_fast.training.callbacks.ema", default=None)

@@ -40,7 +40,9 @@ def history(frame: pd.DataFrame, title: str = "", target: float | None = None, v
     for ax, metric in ((left, "loss"), (right, "accuracy")):
         scale = 100 if metric == "accuracy" else 1
         for column, label, colour in ((f"train_{metric}", "train", BLUE), (f"valid_{metric}", valid_name, ORANGE),
-                                      (f"valid_ema_{metric}", f"{valid_name}, EMA", GREEN)):
+                                      (f"valid_ema_{metric}", f"{valid_name}, EMA", GREEN),
+                                      (f"valid_balanced_{metric}", f"{valid_name}, balanced", VERMILION),
+                                      (f"valid_ema_balanced_{metric}", f"{valid_name}, EMA, balanced", VERMILION)):
             if column in frame:
                 ax.plot(frame["epoch"], frame[column] * scale, label=label, color=colour,
                         marker="o" if len(frame) < 3 else None)

@@ -241,8 +241,17 @@ def headline(run: Run) -> str:
     size = f"{run.source.size}×{run.source.size}"
     epochs = "1 epoch" if r.epochs == 1 else f"{r.epochs} epochs"
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
-            f"({len(run.learn.dls.train_ds):,} images of {size}, {held_text(run)}), {epochs}, seed {r.seed}, "
+            f"({len(run.learn.dls.train_ds):,} images of {size}, {held_text(run)}), {epochs}, "
+            f"{balancing(run)}seed {r.seed}, "
             f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}")
+
+
+def balancing(run: Run) -> str:
+    "How unequal classes are made to count alike, if they are."
+    if run.recipe.balance == "loss":
+        weights = run.learn.loss_func.weight
+        return f"balance=loss (class weights {weights.min():.2g} to {weights.max():.2g}), "
+    return f"balance={run.recipe.balance}, " if run.recipe.balance != "none" else ""
 
 
 def timed(run: Run) -> str:

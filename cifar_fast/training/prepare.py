@@ -12,6 +12,7 @@ import torch
 from fastai.metrics import accuracy
 
 from cifar_fast.audit import Audit, Budget, audit
+from cifar_fast.data.balance import class_weights
 from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
@@ -76,14 +77,32 @@ def prepare(
     seed_everything(recipe.seed)
     dls = make_dls(source, augment=recipe.augment, stats=recipe.stats, valid=recipe.valid,
                    validate_on=recipe.validate_on, bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers,
-                   seed=recipe.seed, device=device)
-    learn = cifar_learner(dls, recipe.arch, loss_func=recipe.loss(), opt_func=recipe.opt, metrics=accuracy,
-                          lr=recipe.lr, seed=recipe.seed)
+                   seed=recipe.seed, device=device, balanced=recipe.balance == "sample")
+    learn = cifar_learner(dls, recipe.arch, loss_func=make_loss(recipe, train_labels(dls, source), len(source.vocab)),
+                          opt_func=recipe.opt, metrics=accuracy, lr=recipe.lr, seed=recipe.seed)
     result = within_budget(learn.model, recipe, source.size)
     steps = recipe.epochs * len(dls.train)
     compiled = choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()),
                choose_memory_format(recipe.channels_last, device, steps))
+
+
+def train_labels(dls, source: Source) -> np.ndarray:
+    "(N,) of the images that are trained on, without those held out."
+    return source.train.labels[np.array([int(i) for i in dls.train_ds.items])]
+
+
+def valid_labels(run: Run) -> np.ndarray:
+    "(N,) of the images that are validated on, in their order; empty where there are none."
+    labels = np.concatenate([part.labels for part in run.source.splits.values()])
+    return labels[np.array([int(i) for i in run.learn.dls.valid_ds.items], dtype=np.int64)]
+
+
+def make_loss(recipe: Recipe, labels: np.ndarray, classes: int):
+    "The recipe's loss; with balance=loss it weights each class by how rare it is in `labels`."
+    if recipe.balance != "loss":
+        return recipe.loss()
+    return recipe.loss(torch.from_numpy(class_weights(labels, classes)))
 
 
 def with_fitting_bs(recipe: Recipe, source: Source) -> Recipe:

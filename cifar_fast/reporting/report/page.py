@@ -45,6 +45,7 @@ from fastcore.xml import (
 )
 
 from cifar_fast.audit import bound
+from cifar_fast.export.calibration import confidence_line, threshold_rows
 from cifar_fast.export.card import Card, Rule
 
 FIGURES = {  # file → heading of its section, what it shows
@@ -93,13 +94,14 @@ code { font: .88em ui-monospace, monospace; } footer { margin: 3rem auto 2.5rem;
 
 
 def page(card: Card, folder: Path, history: pd.DataFrame | None, layers: list[list[str]] | None,
-         missing: list[str] = (), errors: list[list[str]] | None = None) -> str:
+         missing: list[str] = (), errors: list[list[str]] | None = None, confidence: dict | None = None) -> str:
     """The whole report as HTML; `folder` holds the figures, `missing` says what is left out and why.
 
-    `errors`: the table of the most confident errors, its heading first.
+    `errors`: the table of the most confident errors, its heading first; `confidence`: what `confidence_scores` gives
+    for the images that the run was measured on.
     """
     name = card.name or folder.name
-    sections = figures(folder, history, errors_table(errors, name))
+    sections = figures(folder, history, errors_table(errors, name), calibration(card, confidence))
     sections += filter(None, [audited(card, layers), recipe(card), environment(card)])
     links = Nav(*(A(heading, href=f"#{anchor(heading)}") for heading, _ in sections), aria_label="Sections")
     body = [Section(H2(heading, id=anchor(heading)), *parts) for heading, parts in sections]
@@ -123,8 +125,20 @@ def lead(card: Card) -> str:
     return " · ".join(p for p in parts if p)
 
 
-def figures(folder: Path, history: pd.DataFrame | None, errors: list[FT] = ()) -> list[tuple[str, list[FT]]]:
-    "The sections with images, for the figures that exist, and `errors` below theirs."
+def calibration(card: Card, confidence: dict | None) -> list[FT]:
+    "What a threshold does, and the calibration error with and without the run's temperature."
+    if not confidence:
+        return []
+    line = confidence_line(confidence)
+    about = f"The {card.calibration}." if card.calibration else ""
+    return [P(f"{line[0].upper()}{line[1:]}. {about}"),
+            P("With a threshold, an image is answered where the predicted class has at least that probability: "
+              "predict --threshold 0.8 says unknown for the others.", cls="dim"), table(threshold_rows(confidence))]
+
+
+def figures(folder: Path, history: pd.DataFrame | None, errors: list[FT] = (),
+            confidence: list[FT] = ()) -> list[tuple[str, list[FT]]]:
+    "The sections with images, for the figures that exist; `errors` and `confidence` below theirs."
     sections: dict[str, list[FT]] = {}
     for name, (heading, says) in FIGURES.items():
         if heading and (folder / name).is_file():
@@ -137,6 +151,8 @@ def figures(folder: Path, history: pd.DataFrame | None, errors: list[FT] = ()) -
         sections.setdefault("Curves", []).append(epochs_table(history))
     if errors:
         sections.setdefault(FIGURES["mistakes.png"][0], []).extend(errors)
+    if confidence:
+        sections.setdefault("Calibration", []).extend(confidence)
     return list(sections.items())
 
 

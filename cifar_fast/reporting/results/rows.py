@@ -27,6 +27,7 @@ def row(card: Card) -> dict[str, Any]:
         "seed": card.recipe.get("seed"),
         "epochs": card.epochs,
         "accuracy": metrics and metrics.accuracy,
+        "balanced_accuracy": metrics and rounded(metrics.balanced_accuracy, 6),
         "accuracy_tta": metrics and metrics.accuracy_tta,
         "accuracy_without_ema": metrics and metrics.accuracy_without_ema,
         "last_accuracy": rounded(card.last_accuracy, 6),

@@ -24,13 +24,13 @@ PUBLISHED, OWN, ROW = "results.csv", "runs.csv", "row.csv"
 "Both tables in exports/, and the file with a run's row in its folder until it is in the second table."
 
 COLUMNS = (
-    "recipe", "recipe_id", "settings", "seed", "epochs", "accuracy", "accuracy_tta", "accuracy_without_ema",
-    "last_accuracy", "best_accuracy", "best_epoch", "split", "selected_on_test", "images", "parameters",
-    "receptive_field", "multiply_adds", "train_loss", "seconds", "seconds_epoch", "seconds_to_85", "data", "device",
-    "threads", "precision", "compiled", "date", "commit",
+    "recipe", "recipe_id", "settings", "seed", "epochs", "accuracy", "balanced_accuracy", "accuracy_tta",
+    "accuracy_without_ema", "last_accuracy", "best_accuracy", "best_epoch", "split", "selected_on_test", "images",
+    "parameters", "receptive_field", "multiply_adds", "train_loss", "seconds", "seconds_epoch", "seconds_to_85", "data",
+    "device", "threads", "precision", "compiled", "date", "commit",
 )
 
-SCATTERED = ("accuracy", "accuracy_tta", "accuracy_without_ema", "last_accuracy", "best_accuracy")
+SCATTERED = ("accuracy", "balanced_accuracy", "accuracy_tta", "accuracy_without_ema", "last_accuracy", "best_accuracy")
 FIGURES = (*SCATTERED, "epochs", "images", "seconds", "seconds_to_85", "parameters", "receptive_field",
            "multiply_adds")
 "Columns whose means are shown; those in SCATTERED are accuracies, shown with their standard deviation."

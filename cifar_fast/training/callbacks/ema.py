@@ -51,18 +51,19 @@ class EMAAccuracy(Metric):
 
     def __init__(self, ema: EMA, context: Callable[[], AbstractContextManager] = nullcontext):
         self.ema, self.context = ema, context  # `context` is called for each forward pass
-        self.correct = self.count = 0
+        self.reset()
 
     def reset(self):
         self.correct = self.count = 0
+        self.predicted = None  # (B,) of the last batch, for a metric that follows
 
     def accumulate(self, learn):
         if learn.training:
             return
         with torch.no_grad(), self.context():
-            pred = self.ema.module(*learn.xb).argmax(1)
-        self.correct += int((pred == learn.y).sum())
-        self.count += len(pred)
+            self.predicted = self.ema.module(*learn.xb).argmax(1)
+        self.correct += int((self.predicted == learn.y).sum())
+        self.count += len(self.predicted)
 
     @property
     def value(self):
