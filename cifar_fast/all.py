@@ -32,10 +32,10 @@ from cifar_fast.training.resize import progressive
 from cifar_fast.training.schedules import cosine, cyclic, one_cycle_torch, plateau, step, warmup_cosine
 
 __all__ = [
-    "A", "adam", "adamw", "AlbumentationsTransform", "audit", "audit_table", "Budget", "cifar_learner", "constant",
-    "cosine", "cross_entropy", "cyclic", "data_block", "ema", "fine_tune", "flat_cos", "focal", "layer_table",
-    "list_recipes", "load_export", "load_model", "load_recipe", "load_source", "lr_find", "make_dls", "mixing",
-    "muon", "one_cycle", "one_cycle_torch", "override", "partial", "plateau", "plots", "prepare", "progressive",
-    "PUBLISHED_STATS", "read_image", "rebuild_pickle", "Recipe", "SeededDL", "sgd", "stem_stages_head", "step",
-    "test_dl", "timm", "train", "warmup_cosine",
+    "A", "AlbumentationsTransform", "Budget", "PUBLISHED_STATS", "Recipe", "SeededDL", "adam",
+    "adamw", "audit", "audit_table", "cifar_learner", "cosine", "cross_entropy", "cyclic", "data_block", "ema",
+    "constant", "flat_cos", "focal", "layer_table", "list_recipes", "load_export", "load_model", "load_recipe",
+    "load_source", "lr_find", "make_dls", "mixing", "muon", "one_cycle", "one_cycle_torch", "override", "partial",
+    "plateau", "plots", "prepare", "progressive", "read_image", "rebuild_pickle", "sgd", "step", "test_dl",
+    "timm", "train", "warmup_cosine", "fine_tune", "stem_stages_head",
 ]

@@ -49,10 +49,10 @@ class Recipe:
 
     arch: str  # a name in timm's registry, e.g. "cifar_final"
     epochs: int
-    init: str | None = _neutral(None)  # trained weights to start from: an export, or timm's hf-hub: or local-dir: name
-    init_sha256: str = ""  # of these weights; a run fills it in, and refuses others where it is given
     name: str = _neutral("")  # folder of the run in `exports`; "" is the recipe's own name (NAME-DATA on other data)
     data: str = "cifar10"  # "cifar10", "digits" or a folder of images
+    init: str | None = _neutral(None)  # trained weights to start from: an export, or timm's hf-hub: or local-dir: name
+    init_sha256: str = ""  # of these weights; a run fills it in, and refuses others where it is given
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
     augment: tuple = ()  # Albumentations for training, applied in this order to uint8 HWC images
