@@ -20,31 +20,33 @@ EXTENSIONS = frozenset(
     ".apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .mpo .pbm .pgm .png .pnm"
     " .ppm .tif .tiff .webp".split()
 )
+RESIZE_MODES = ("crop", "pad", "squash")
 ORIENTATION = 0x0112  # the EXIF tag
 
 
 def read_image(
     source,  # a path, an open binary file, the bytes of a file, or a PIL image (which is left as it is)
     size: int = 32,  # side of the square, pixels
+    resize_mode: str = "crop",  # one of RESIZE_MODES
 ) -> np.ndarray:  # (size, size, 3) uint8, RGB
-    """Decode an image, turn it upright, crop its centre square and bring that to `size` with antialiasing.
+    """Decode an image, turn it upright and bring it to size×size with antialiasing.
 
-    Cropped rather than squashed, so that things keep their proportions; a size×size RGB image comes out
-    unchanged. Transparency becomes white. Of an animation the first frame is read. Greys of 16 bits are scaled
-    by their full range (65535 → 255), floats by 0..1 or 0..255, whichever holds them, and other ranges by
+    crop takes the centre square, pad adds black bars (letterbox), squash changes the proportions; a size×size RGB
+    image comes out unchanged. Transparency becomes white. Of an animation the first frame is read. Greys of 16 bits
+    are scaled by their full range (65535 → 255), floats by 0..1 or 0..255, whichever holds them, and other ranges by
     their own minimum and maximum. Colour profiles are not applied.
     Raises ImageError, which names the image and the reason, whatever is wrong with it.
     """
     try:
         if isinstance(source, Image.Image):
-            return square(source, size)
+            return square(source, size, resize_mode)
         if isinstance(source, bytes | bytearray | memoryview):
-            return decode(io.BytesIO(source), size)
+            return decode(io.BytesIO(source), size, resize_mode)
         if hasattr(source, "read"):
-            return decode(source, size)
+            return decode(source, size, resize_mode)
         check_file(source)
         with open(source, "rb") as file:
-            return decode(file, size)
+            return decode(file, size, resize_mode)
     except Exception as error:  # Pillow's decoders raise nearly everything: SyntaxError, struct.error, …
         raise ImageError(f"{source_name(source)}: {reason_of(error)}") from error
 
@@ -69,24 +71,27 @@ def formats() -> tuple[str, ...]:
     return tuple(f for f in FORMATS if f in Image.OPEN)
 
 
-def decode(file, size: int) -> np.ndarray:
+def decode(file, size: int, resize_mode: str) -> np.ndarray:
     with Image.open(file, formats=formats()) as image:
-        return square(image, size)
+        return square(image, size, resize_mode)
 
 
-def square(image: Image.Image, size: int) -> np.ndarray:
+def square(image: Image.Image, size: int, resize_mode: str) -> np.ndarray:
     width, height = image.size
     if not 0 < width * height <= MAX_PIXELS:
         raise ImageError(f"has {width} x {height} pixels; from 1 to {MAX_PIXELS:,} are allowed")
     image.load()  # before EXIF is read, so that a truncated image fails here and only once
     image = upright(image)
-    image = eight_bits(centre_square(image))
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)  # antialiased; RGBA premultiplied
+    image = eight_bits(centre_square(image) if resize_mode == "crop" else image)
+    sides = (size, size)
+    if resize_mode == "pad":
+        sides = tuple(max(1, round(side * size / max(image.size))) for side in image.size)
+    if image.size != sides:
+        image = image.resize(sides, Image.Resampling.BICUBIC)  # antialiased; RGBA premultiplied
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
-    return np.array(image)
+    return np.array(ImageOps.pad(image, (size, size)) if resize_mode == "pad" else image)
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ from cifar_fast.training.prepare import Run
 
 def started(run: Run) -> str:
     "One line: the weights, what was taken of them, the input that the run uses, and what is trained first."
-    start, size = run.start, run.source.train.images.shape[1]
+    start, size = run.start, run.source.size
     parts = [f"starts from {start.what}: {start.amount}",
              "mean and std are the recipe's" if run.recipe.stats else "mean and std are theirs",
              f"images of {size}×{size}{'' if size == start.size else f', theirs were {start.size}×{start.size}'}"]

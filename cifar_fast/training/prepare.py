@@ -67,10 +67,12 @@ def prepare(
     require_model(recipe.arch)
     init = read_init(recipe) if recipe.init else None
     recipe = replace(recipe, init_sha256=init.sha256) if init else recipe
-    source = source or load_source(recipe.data, seed=recipe.seed, on_error=recipe.on_error)
+    size = recipe.size or (init.size if init else None)  # what the weights were trained for, unless another is given
+    source = source or load_source(recipe.data, size=size, resize_mode=recipe.resize_mode, seed=recipe.seed,
+                                   on_error=recipe.on_error, columns=recipe.columns)
     if not any(change.startswith("bs=") for change in typed):
         recipe = with_fitting_bs(recipe, source)
-    nbytes = sum(part.images.nbytes for part in (source.train, source.test) if part)
+    nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     stats = input_stats(recipe, init, source)
     seed_everything(recipe.seed)
