@@ -6,7 +6,6 @@ import shutil
 import pytest
 from breaking import STEPS, resume
 from kills import NAME, RUN, bytes_that_differ, history, weights
-from safetensors.torch import load_file, save_file
 from starts import exported
 
 from cifar_fast.cli.main import main
@@ -62,12 +61,13 @@ def test_the_run_says_what_it_started_from(tuned, farm, capsys):
     card = read_card(folder)
     assert (card.start.sha256, card.start.accuracy, card.start.data) == (sha256, 0.75, "farm")
     assert json.loads((folder / "recipe.json").read_text())["init_sha256"] == sha256
-    assert read(tuned / "runs.csv").iloc[0]["settings"].endswith(f"init={farm} fit=fine_tune loss.label_smoothing=0.1") \
-        or f"init={farm}" in read(tuned / "runs.csv").iloc[0]["settings"]
+    assert f"init={farm} valid=0.2 keep=best bs=128 fit=fine_tune" in read(tuned / "runs.csv").iloc[0]["settings"]
     for name in ("README.md", "report.html"):
         text = (folder / name).read_text("utf-8")
         assert str(farm) in text and sha256[:12] in text and "75.00% test accuracy on farm" in text, name
-    assert main(["compare", str(folder), str(folder.parent / "other")]) == 2
+    copy = shutil.copytree(folder, folder.parent / "copy")
+    assert main(["compare", str(folder), str(copy)]) == 0
+    assert f"{NAME}: started from {farm} (75.00% test accuracy on farm" in " ".join(capsys.readouterr().out.split())
 
 
 def test_weights_identify_a_run_and_their_place_does_not(tuned, farm):
