@@ -164,13 +164,16 @@ class Start:
     data: Text = ""  # that they were trained on, where that is known
     split: Literal["test", "held-out"] | None = None  # that their accuracy was measured on
     accuracy: Fraction | None = None
+    saw_held_out: bool = False  # they were trained on images that this run is measured on
 
     @property
     def what(self) -> str:
         "`exports/final (93.80 % test accuracy on cifar10, sha256 0123456789ab)`."
         known = [f"{self.accuracy:.2%} {self.split} accuracy"] if self.accuracy is not None and self.split else []
         known += [f"on {self.data}"] if self.data else []
-        return f"{self.name} ({', '.join(filter(None, [' '.join(known), f'sha256 {self.sha256[:12]}']))})"
+        known = [" ".join(known)] if known else []
+        warning = ["trained on images that are held out here: accuracy is too high"] if self.saw_held_out else []
+        return f"{self.name} ({', '.join([*known, f'sha256 {self.sha256[:12]}', *warning])})"
 
     @property
     def amount(self) -> str:

@@ -10,6 +10,7 @@ import timm
 import torch
 from timm.models import parse_model_name
 
+from cifar_fast.data.sources import Source
 from cifar_fast.export.card import NAME as CARD
 from cifar_fast.export.card import Card, ExportError, Normalization, Start, read_card
 from cifar_fast.export.files import WEIGHTS, file_sha256, read_weights, run_folder, short
@@ -95,6 +96,14 @@ def state_sha256(state: dict[str, torch.Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def saw_held_out(init: Init, recipe: Recipe, source: Source) -> bool:
+    "Whether the weights were trained on images of the same dataset that this run holds out of train."
+    if not (recipe.valid and init.card and init.card.data.fingerprint == source.fingerprint):
+        return False
+    split = ("valid", "seed", "validate_on")
+    return [init.card.recipe.get(key) for key in split] != [getattr(recipe, key) for key in split]
 
 
 def take_weights(model: torch.nn.Module, init: Init) -> Start:

@@ -20,7 +20,7 @@ from cifar_fast.models.parts import stem_stages_head
 from cifar_fast.recipe import Recipe, check, recipes_dir
 from cifar_fast.training.callbacks.compiling import choose_compile
 from cifar_fast.training.callbacks.precision import choose_precision
-from cifar_fast.training.init import Init, read_init, take_weights
+from cifar_fast.training.init import Init, read_init, saw_held_out, take_weights
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
 from cifar_fast.utils.device import choose_device
@@ -81,7 +81,9 @@ def prepare(
                    seed=recipe.seed, device=device)
     learn = cifar_learner(dls, recipe.arch, loss_func=recipe.loss(), opt_func=recipe.opt, metrics=accuracy,
                           lr=recipe.lr, seed=recipe.seed, **splitter(recipe))
-    start = take_weights(learn.model, init) if init else None
+    start = None
+    if init:
+        start = replace(take_weights(learn.model, init), saw_held_out=saw_held_out(init, recipe, source))
     result = within_budget(learn.model, recipe)
     steps = recipe.epochs * len(dls.train)
     compiled = choose_compile(recipe.compile, device, steps, learn.model)

@@ -11,9 +11,10 @@ from starts import STATS, exported
 from tiny import tiny
 from toys import state
 
+from cifar_fast.export.card import Data, read_card
 from cifar_fast.export.files import CONFIG, WEIGHTS, file_sha256
 from cifar_fast.models import create_model
-from cifar_fast.recipe import PUBLISHED_STATS, RecipeError, check
+from cifar_fast.recipe import PUBLISHED_STATS, RecipeError, check, describe
 from cifar_fast.training.init import InitError, read_init, take_weights
 from cifar_fast.training.prepare import prepare
 
@@ -46,6 +47,18 @@ def test_it_says_what_it_starts_from(digits, tmp_path):
     assert start.sha256 == sha256
     assert start.what == f"{tmp_path / 'farm'} (75.00% test accuracy on farm, sha256 {sha256[:12]})"
     assert start.amount == "37 of 39 tensors, new head (head.fc.weight, head.fc.bias)"
+
+
+def test_weights_that_know_the_held_out_images_are_pointed_out(digits, tmp_path):
+    "A part of train that one run holds out is trained on by another one with another seed, or without a hold-out."
+    exported(tmp_path / "farm")
+    card = read_card(tmp_path / "farm")
+    for fingerprint, seed, seen in ((digits.fingerprint, 1, True), (digits.fingerprint, 2, False), ("other", 1, False)):
+        recipe = tiny(f"init={tmp_path / 'farm'}", "seed=1")
+        replace(card, data=Data(name="farm", fingerprint=fingerprint), recipe=describe(replace(recipe, seed=3 - seed))
+                ).write(tmp_path / "farm")
+        start = prepare(recipe).start
+        assert start.saw_held_out is seen and ("accuracy is too high" in start.what) is seen
 
 
 def test_the_statistics_of_a_recipe_come_first(digits, tmp_path):
