@@ -34,7 +34,8 @@ class Recipe(Command):
     help = "train a recipe: audit, train, evaluate, save"
     examples = ("recipe sprint", "recipe final data=digits epochs=20",
                 "recipe final epochs=60 mix.cutmix=0.3 valid=5000", "recipe final epochs=60 name=final-long",
-                "recipe final lr=find", "recipe final --dry-run epochs=60", "recipe final --resume",
+                "recipe final data=PHOTOS init=exports/final fit=fine_tune epochs=20", "recipe final lr=find",
+                "recipe final --dry-run epochs=60", "recipe final --resume",
                 "recipe mine.py --log json > epochs.jsonl")
 
     @staticmethod
