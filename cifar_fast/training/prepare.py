@@ -17,7 +17,7 @@ from cifar_fast.data.sources import Source, load_source
 from cifar_fast.export.card import Start
 from cifar_fast.models import require_model
 from cifar_fast.models.parts import stem_stages_head
-from cifar_fast.recipe import Recipe, check, recipes_dir
+from cifar_fast.recipe import Recipe, check, recipes_dir, require_validation
 from cifar_fast.training.callbacks.compiling import choose_compile
 from cifar_fast.training.callbacks.precision import choose_precision
 from cifar_fast.training.init import Init, read_init, saw_held_out, take_weights
@@ -70,6 +70,7 @@ def prepare(
     size = recipe.size or (init.size if init else None)  # what the weights were trained for, unless another is given
     source = source or load_source(recipe.data, size=size, resize_mode=recipe.resize_mode, seed=recipe.seed,
                                    on_error=recipe.on_error, columns=recipe.columns)
+    require_validation(recipe, bool(source.valid))
     if not any(change.startswith("bs=") for change in typed):
         recipe = with_fitting_bs(recipe, source)
     nbytes = sum(part.images.nbytes for part in source.splits.values())
