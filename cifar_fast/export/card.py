@@ -177,6 +177,44 @@ class Machine:
     format_speeds: dict[str, float] = field(default_factory=dict)  # images/s of each, where they were timed
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    "The trained weights that a run started from, and what it took of them."
+
+    name: Text  # as the recipe's `init`
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Count  # pixels of a side of the images that they were trained on
+    tensors: Count  # of the model
+    taken: Count
+    new: list[Text] = field(default_factory=list)  # tensors of the head
+    unfit: list[Text] = field(default_factory=list)  # other tensors of the model without one of their name and shape
+    unused: list[Text] = field(default_factory=list)  # tensors that the model has no place for
+    data: Text = ""  # that they were trained on, where that is known
+    split: Literal["test", "held-out"] | None = None  # that their accuracy was measured on
+    accuracy: Fraction | None = None
+    saw_held_out: bool = False  # they were trained on images that this run is measured on
+
+    @property
+    def what(self) -> str:
+        "`exports/final (93.80 % test accuracy on cifar10, sha256 0123456789ab)`."
+        known = [f"{self.accuracy:.2%} {self.split} accuracy"] if self.accuracy is not None and self.split else []
+        known += [f"on {self.data}"] if self.data else []
+        known = [" ".join(known)] if known else []
+        warning = ["trained on images that are held out here: accuracy is too high"] if self.saw_held_out else []
+        return f"{self.name} ({', '.join([*known, f'sha256 {self.sha256[:12]}', *warning])})"
+
+    @property
+    def amount(self) -> str:
+        "`62 of 64 tensors, new head (head.fc.weight, head.fc.bias)`."
+        parts = [f"{self.taken} of {self.tensors} tensors", f"new head ({few(self.new)})"]
+        parts += [f"also new, as their shapes or names differ: {few(self.unfit)}"] if self.unfit else []
+        return ", ".join(parts + ([f"not used: {few(self.unused)}"] if self.unused else []))
+
+
+def few(names: list[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 # ---------------------------------------------------------------- the card
 
 
@@ -201,6 +239,7 @@ class Card:
     audit: Audited | None = None
     waived: dict[str, Text] = field(default_factory=dict)  # broken rule → why that is allowed
     mixed: dict[str, Count] | None = None  # kind of mixing → batches
+    start: Start | None = None  # None where it started from random weights
     recipe: Annotated[dict[str, Any], AfterValidator(described_recipe)] = field(default_factory=dict)
     recipe_name: Text = ""  # of the recipe file that it was started from
     settings: Text = ""  # what was changed of that recipe, as key=value

@@ -60,6 +60,8 @@ class Recipe:
     columns: Mapping[str, str] = field(default_factory=dict)  # of a label table: data.file=, data.label=, data.split=
     size: int | None = None  # side of every image, pixels; None (auto): the dataset's own, chosen for a folder
     resize_mode: str = _choice("crop", "pad", "squash", default="crop")  # how an image is brought to that square
+    init: str | None = _neutral(None)  # trained weights to start from: an export, or timm's hf-hub: or local-dir: name
+    init_sha256: str = ""  # of these weights; a run fills it in, and refuses others where it is given
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
     augment: tuple = ()  # Albumentations for training, in this order, on uint8 HWC images; pixels are those of `size`

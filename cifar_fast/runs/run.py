@@ -34,11 +34,13 @@ from cifar_fast.runs.run_dir import (
     require_same,
     where,
 )
+from cifar_fast.runs.started import started
 from cifar_fast.runs.train_batch import save_train_batch
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.callbacks.progress import Progress, choose_mode, redirected
 from cifar_fast.training.fit import fit
+from cifar_fast.training.init import with_init
 from cifar_fast.training.prepare import Run, prepare, settle_memory_format
 from cifar_fast.training.state import TrainState
 from cifar_fast.utils.device import device_name
@@ -74,6 +76,7 @@ def train(
 def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, overwrite: bool, named: bool,
           given: Sequence[str], progress: Callable[..., Progress]) -> tuple[Card, Path]:
     "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
+    recipe = with_init(recipe)  # the checksum of the weights is one of its settings
     choice = (recipe, named, resume, overwrite)
     folder, _ = choose_folder(*choice)  # refuse early, before images are read,
     exports = folder.path.parent
@@ -148,7 +151,7 @@ def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, f
 
     recipe, staged = run.recipe, folder.staged
     settle_memory_format(run, saved and saved["state"])
-    print(headline(run), *data_lines(run), sep="\n", flush=True)
+    print(headline(run), *data_lines(run), *([started(run)] if run.start else []), sep="\n", flush=True)
     checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, saved)
     try:
         write_text(staged / RECIPE, json.dumps(describe(recipe), indent=1) + "\n")

@@ -17,11 +17,14 @@ from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.data.transforms import AlbumentationsTransform
+from cifar_fast.export.card import Start
 from cifar_fast.models import require_model
+from cifar_fast.models.parts import stem_stages_head
 from cifar_fast.recipe import Recipe, RecipeError, at_size, check, recipes_dir, require_validation
 from cifar_fast.recipe.spec import SIDE
 from cifar_fast.training.callbacks.compiling import choose_compile
 from cifar_fast.training.callbacks.precision import choose_precision
+from cifar_fast.training.init import Init, read_init, saw_held_out, take_weights
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
 from cifar_fast.utils.device import choose_device
@@ -50,6 +53,8 @@ class Run:
     precision: str
     compiled: bool
     commit: str | None  # of the code, taken now since it may change during training
+    stats: tuple  # (mean, std) that images are normalised with, in [0, 1] by channel
+    start: Start | None  # the trained weights that it starts from
     memory_format: str | None = None  # None until `settle_memory_format` has timed both
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
 
@@ -59,12 +64,18 @@ def prepare(
     source: Source | None = None,  # the images, where they are not those that the recipe names
     typed: Sequence[str] = (),  # the `key=value` changes that the user gave: a `bs` among them is not adjusted
 ) -> Run:
-    "Load the data, build and audit the model. Raises RecipeError, DataError, BudgetError, ModelError, AuditError."
+    """Load the data, build and audit the model.
+
+    Raises RecipeError, DataError, BudgetError, ModelError, AuditError, InitError.
+    """
     check(recipe)
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
     require_model(recipe.arch)
-    source = source or load_source(recipe.data, size=recipe.size, resize_mode=recipe.resize_mode, seed=recipe.seed,
+    init = read_init(recipe) if recipe.init else None
+    recipe = replace(recipe, init_sha256=init.sha256) if init else recipe
+    size = recipe.size or (init.size if init else None)  # what the weights were trained for, unless another is given
+    source = source or load_source(recipe.data, size=size, resize_mode=recipe.resize_mode, seed=recipe.seed,
                                    on_error=recipe.on_error, columns=recipe.columns)
     require_validation(recipe, bool(source.valid))
     if source.size != (recipe.size or SIDE):
@@ -74,17 +85,36 @@ def prepare(
         recipe = with_fitting_bs(recipe, source)
     nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
+    stats = input_stats(recipe, init, source)
     seed_everything(recipe.seed)
-    dls = make_dls(source, augment=recipe.augment, stats=recipe.stats, valid=recipe.valid,
+    dls = make_dls(source, augment=recipe.augment, stats=stats, valid=recipe.valid,
                    validate_on=recipe.validate_on, bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers,
                    seed=recipe.seed, device=device, balanced=recipe.balance == "sample")
     learn = cifar_learner(dls, recipe.arch, loss_func=make_loss(recipe, train_labels(dls, source), len(source.vocab)),
-                          opt_func=recipe.opt, metrics=accuracy, lr=recipe.lr, seed=recipe.seed)
+                          opt_func=recipe.opt, metrics=accuracy, lr=recipe.lr, seed=recipe.seed, **splitter(recipe))
+    start = None
+    if init:
+        start = replace(take_weights(learn.model, init), saw_held_out=saw_held_out(init, recipe, source))
     result = within_budget(learn.model, recipe, source.size)
     steps = recipe.epochs * len(dls.train)
     compiled = choose_compile(recipe.compile, device, steps, learn.model)
-    return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()),
-               choose_memory_format(recipe.channels_last, device, steps))
+    return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats,
+               start, choose_memory_format(recipe.channels_last, device, steps))
+
+
+def input_stats(recipe: Recipe, init: Init | None, source: Source) -> tuple:
+    """(mean, std) to normalise with: the recipe's, else those that the trained weights were made with, else the data's.
+
+    A new dataset's own would shift what every trained layer gets.
+    """
+    if recipe.stats:
+        return recipe.stats
+    return (tuple(init.normalize.mean), tuple(init.normalize.std)) if init else (source.mean, source.std)
+
+
+def splitter(recipe: Recipe) -> dict[str, Any]:
+    "The Learner's argument where the recipe trains parts of the model at rates of their own."
+    return {"splitter": stem_stages_head} if getattr(getattr(recipe.fit, "func", recipe.fit), "by_depth", False) else {}
 
 
 def train_labels(dls, source: Source) -> np.ndarray:

@@ -100,6 +100,7 @@ def test_reproductions_alone_select_on_test(name):
     ("on_error=refuse", "on_error", "refuse"), ("validate_on=test", "validate_on", "test"), ("mix=none", "mix", None),
     ("workers=2", "workers", 2), ("workers=auto", "workers", None), ("ema=None", "ema", None),
     ("resize=none", "resize", None), ("device=cuda:1", "device", "cuda:1"),
+    ("init=exports/final", "init", "exports/final"), ("init=none", "init", None),
 ])
 def test_scalars(change, key, value):
     recipe = sprint(change)
@@ -172,7 +173,7 @@ def test_every_choice_of_every_callable_can_be_given():
     ("opt=adamm", r"opt=adamm: choose one of adam, adamw, muon, sgd \(did you mean adam"),
     ("opt=none", "opt=none: choose one of adam, adamw, muon, sgd"),
     ("opt=OptimWrapper", "opt=OptimWrapper: choose one of"),
-    ("fit=fast", r"fit=fast: choose one of constant, flat_cos, one_cycle"),
+    ("fit=fast", r"fit=fast: choose one of constant, fine_tune, flat_cos, one_cycle"),
     ("sched=linear", "sched=linear: choose one of cosine, cyclic, one_cycle_torch, plateau, step, warmup_cosine, none"),
     ("loss=mse", "loss=mse: choose one of cross_entropy, focal"),
     ("mix=cutmix", "mix=cutmix: choose one of mixing, none"),
@@ -386,7 +387,7 @@ def test_descriptions_are_plain():
 
 def test_which_settings_affect_no_weight_and_which_the_machine_decides():
     assert settings_that(affects_weights=False) == {"name", "exports", "report", "workers", "checkpoint_epochs",
-                                                    "checkpoint_minutes"}
+                                                    "checkpoint_minutes", "init"}
     assert settings_that(by_machine=True) == {"device", "precision", "compile"}
     assert settings_that(affects_weights=True, by_machine=False) >= {"arch", "lr", "seed", "mix", "augment"}
     with pytest.raises(KeyError):

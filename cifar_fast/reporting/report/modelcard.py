@@ -27,6 +27,8 @@ def front(card: Card, name: str, identity: str, dataset: str) -> list[str]:
              "tags: [cifar_fast, timm, fastai, image-classification, tiny-model]", "metrics: [accuracy]"]
     if identity:
         lines.append(f"datasets: [{json.dumps(identity)}]")
+    if card.start and card.start.name.startswith("hf-hub:"):
+        lines.append(f"base_model: {json.dumps(card.start.name.removeprefix('hf-hub:').split('@')[0])}")
     if card.metrics:
         split = "test" if card.split == "test" else "validation"
         lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:", "  - task:",
@@ -84,7 +86,8 @@ def temperature(card: Card) -> list[str]:
 
 def training(card: Card) -> str:
     seconds = card.seconds.training if card.seconds else 0
-    return plain(f"{card.epochs} epochs, seed {card.recipe.get('seed', '–')}, {card.machine.device or '–'} in "
+    start = f"Started from {card.start.what}: {card.start.amount}. " if card.start else ""
+    return plain(f"{start}{card.epochs} epochs, seed {card.recipe.get('seed', '–')}, {card.machine.device or '–'} in "
                  f"{card.machine.precision or '–'}, {seconds:,.0f} s of training, {card.date or '–'}, commit "
                  f"{card.commit or 'unknown'}.")
 
