@@ -68,7 +68,8 @@ class Recipe(Command):
         from cifar_fast.runs.run_dir import Interrupted
 
         given = [args.name, *args.changes]
-        if args.resume and (earlier := typed_for(resolve(args.name, args.changes, whole=False)[0])):
+        if args.resume and (earlier := typed_for(resolve(args.name, args.changes, whole=False)[0],
+                                                     args.changes)):
             # The changes of the stopped run need not be repeated; those typed now are added and take precedence.
             given = [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
         resolved, finds = resolve(given[0], given[1:])

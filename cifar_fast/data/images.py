@@ -2,13 +2,13 @@
 
 import functools
 import io
-import math
 import os
 import stat
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cifar_fast.data.depth import ORIENTATION, Ranges, deep_values, to_eight_bits
 from cifar_fast.data.errors import ImageError
 from cifar_fast.utils.text import printable
 
@@ -20,31 +20,31 @@ EXTENSIONS = frozenset(
     ".apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .mpo .pbm .pgm .png .pnm"
     " .ppm .tif .tiff .webp".split()
 )
-ORIENTATION = 0x0112  # the EXIF tag
 
 
 def read_image(
     source,  # a path, an open binary file, the bytes of a file, or a PIL image (which is left as it is)
     size: int = 32,  # side of the square, pixels
+    ranges: Ranges | None = None,  # of values of more than eight bits, see `depth`; None: what holds the image's own
+    found: Ranges | None = None,  # takes the image's own
 ) -> np.ndarray:  # (size, size, 3) uint8, RGB
     """Decode an image, turn it upright, crop its centre square and bring that to `size` with antialiasing.
 
     Cropped rather than squashed, so that things keep their proportions; a size×size RGB image comes out
-    unchanged. Transparency becomes white. Of an animation the first frame is read. Greys of 16 bits are scaled
-    by their full range (65535 → 255), floats by 0..1 or 0..255, whichever holds them, and other ranges by
-    their own minimum and maximum. Colour profiles are not applied.
+    unchanged. Transparency becomes white. Of an animation the first frame is read. Values of more than eight
+    bits are scaled by a range, see `depth`. Colour profiles are not applied.
     Raises ImageError, which names the image and the reason, whatever is wrong with it.
     """
     try:
         if isinstance(source, Image.Image):
-            return square(source, size)
+            return square(source, size, ranges, found)
         if isinstance(source, bytes | bytearray | memoryview):
-            return decode(io.BytesIO(source), size)
+            return decode(io.BytesIO(source), size, ranges, found)
         if hasattr(source, "read"):
-            return decode(source, size)
+            return decode(source, size, ranges, found)
         check_file(source)
         with open(source, "rb") as file:
-            return decode(file, size)
+            return decode(file, size, ranges, found)
     except Exception as error:  # Pillow's decoders raise nearly everything: SyntaxError, struct.error, …
         raise ImageError(f"{source_name(source)}: {reason_of(error)}") from error
 
@@ -69,16 +69,18 @@ def formats() -> tuple[str, ...]:
     return tuple(f for f in FORMATS if f in Image.OPEN)
 
 
-def decode(file, size: int) -> np.ndarray:
+def decode(file, *how) -> np.ndarray:
     with Image.open(file, formats=formats()) as image:
-        return square(image, size)
+        return square(image, *how)
 
 
-def square(image: Image.Image, size: int) -> np.ndarray:
+def square(image: Image.Image, size: int, ranges: Ranges | None, found: Ranges | None) -> np.ndarray:
     width, height = image.size
     if not 0 < width * height <= MAX_PIXELS:
         raise ImageError(f"has {width} x {height} pixels; from 1 to {MAX_PIXELS:,} are allowed")
-    image.load()  # before EXIF is read, so that a truncated image fails here and only once
+    values = deep_values(image)  # loads it before EXIF is read, so that a truncated image fails here and only once
+    if values is not None:
+        image = to_eight_bits(image, values, ranges, found)
     image = upright(image)
     image = eight_bits(centre_square(image))
     if image.size != (size, size):
@@ -108,26 +110,9 @@ def centre_square(image: Image.Image) -> Image.Image:
 
 def eight_bits(image: Image.Image) -> Image.Image:
     "In mode RGB, or RGBA where a part is transparent."
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(to_uint8(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         return image if image.mode == "RGBA" else image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def to_uint8(values: np.ndarray) -> np.ndarray:
-    "Grey values of more than eight bits (unsigned 16, signed 32 or float) as uint8, same shape."
-    tops = (1.0, 255.0) if values.dtype.kind == "f" else (65535.0,)
-    low, high = float(values.min()), float(values.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ImageError("has non-finite pixels (NaN or infinity)")
-    fitting = [top for top in tops if 0 <= low and high <= top]
-    low, high = (0.0, fitting[0]) if fitting else (low, high)
-    scaled = np.empty(values.shape, dtype=np.uint8)
-    for row in range(0, len(values), 256):  # a few rows at a time, as float64 is eight times as large
-        block = values[row : row + 256].astype(np.float64)
-        scaled[row : row + 256] = np.rint((block - low) * (255 / max(high - low, 1e-300)))
-    return scaled
 
 
 def source_name(source) -> str:

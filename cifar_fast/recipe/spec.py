@@ -17,11 +17,12 @@ PUBLISHED_STATS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 UNTYPED = ("stats", "augment", "budget", "waive")
 "Settings with structured values: set in a recipe file, never on the command line."
 
-METADATA = {"affects_weights": True, "by_machine": False}
+METADATA = {"affects_weights": True, "by_machine": False, "by_data": False}
 """Metadata of each setting, with defaults.
 
 affects_weights: whether the value changes the trained weights, or what is measured of them.
 by_machine: whether `auto` is resolved by the machine; a run records the result, which does affect the weights.
+by_data: whether a run on few images lowers it, unless it was typed; the run's recipe holds the result.
 """
 
 
@@ -31,7 +32,7 @@ class RecipeError(CifarFastError):
 
 def _from(module: str, **kw) -> Any:
     "A field whose value is a callable; on the command line it is any public name of `module`."
-    return field(metadata={"from": module}, **kw)
+    return field(metadata={"from": module, "by_data": kw.pop("by_data", False)}, **kw)
 
 
 def _choice(*choices: str, default: str, **metadata: bool) -> Any:
@@ -57,7 +58,7 @@ class Recipe:
     validate_on: str = _choice("held_out", "test", default="held_out")  # "test": what the published systems did
     valid: float = 0  # held out of train: a fraction below 1, or a number of images from 1 up; 0: train on all
     keep: str = _choice("last", "best", default="last")  # which epoch's weights are exported
-    bs: int = 128
+    bs: int = field(default=128, metadata={"by_data": True})  # batch size; less on few images
     drop_last: bool = True  # drop the last, smaller batch of an epoch (fastai's default)
     workers: int | None = _neutral(None)  # processes that augment; None (auto): chosen here; the images are the same
     lr: float = 1e-3  # peak learning rate; `lr=find` on the command line takes lr_find's valley
@@ -67,7 +68,7 @@ class Recipe:
     loss: Callable = _from("cifar_fast.training.losses")
     mix: Callable | None = _from("cifar_fast.training.mix", default=None)
     resize: Callable | None = _from("cifar_fast.training.resize", default=None)  # smaller images early on
-    ema: Callable | None = _from("cifar_fast.training.callbacks.ema", default=None)
+    ema: Callable | None = _from("cifar_fast.training.callbacks.ema", default=None, by_data=True)
     clip: float = 0  # maximum norm of the gradient, 0 for no clipping
     patience: int = 0  # stop after this many epochs without a better validation accuracy, 0: never
     target: float = 0  # stop once validation accuracy reaches this fraction (0.85), 0: never

@@ -24,7 +24,7 @@ from cifar_fast.export.trust import trust
 from cifar_fast.recipe import Recipe, describe, load_recipe
 from cifar_fast.reporting.results import OWN, add_missing_rows, add_row, changes, draw_published, leave_row, read, row
 from cifar_fast.runs.failures import explained, is_worker_cut_off, wait_for_dead_worker
-from cifar_fast.runs.names import choose_folder
+from cifar_fast.runs.names import choose_folder, set_by_data
 from cifar_fast.runs.run_dir import (
     Interrupted,
     RunFolder,
@@ -73,14 +73,15 @@ def train(
 def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, overwrite: bool, named: bool,
           given: Sequence[str], progress: Callable[..., Progress]) -> tuple[Card, Path]:
     "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
-    choice = (recipe, named, resume, overwrite)
-    folder, _ = choose_folder(*choice)  # refuse early, before images are read,
+    folder, _ = choose_folder(recipe, named, resume, overwrite, unknown := set_by_data(given[1:]))  # refuse early,
     exports = folder.path.parent
     if (exports / OWN).exists():
-        read(exports / OWN)  # and before hours of training
+        read(exports / OWN)  # before images are read and hours of training
     base = load_recipe(given[0]) if given else None
     run = None if folder.complete or is_done(folder, resume) else prepare(recipe, typed=given)
-    folder, note = choose_folder(*choice)  # again: another run may have started in the meantime
+    # Again, as another run may have started in the meantime; now with the settings that the images decide.
+    folder, note = choose_folder(run.recipe if run else recipe, named, resume, overwrite,
+                                 frozenset() if run else unknown)
     if note:
         print(note, flush=True)
     add_missing_rows(exports)
@@ -97,7 +98,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
             overwrite = overwrite or bool(saved and saved["about"].get("overwrite"))
             return finish(folder, overwrite), folder.path
         saved = saved if resume else None
-        run = replace(run, recipe=recipe) if run else prepare(recipe)
+        run = replace(run, recipe=recipe) if run else prepare(recipe, typed=given)
         about = {**identity(recipe, run.source.fingerprint, machine(run), run.commit), "given": list(given),
                  # Taken now, as the recipe's file may be edited during training.
                  "typed": changes(recipe, base, find_lr), "recipe_name": base.name if base else recipe.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.models import require_model
-from cifar_fast.recipe import Recipe, check, recipes_dir
+from cifar_fast.recipe import Recipe, check, recipes_dir, settings
 from cifar_fast.training.callbacks.compiling import choose_compile
+from cifar_fast.training.callbacks.ema import fitting_decay
 from cifar_fast.training.callbacks.precision import choose_precision
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
@@ -25,6 +27,12 @@ from cifar_fast.utils.environment import git_commit
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.seeds import rng_restored, seed_everything
+
+FEWEST_BATCHES = 8
+"Of an epoch: a recipe's batch size is lowered on images that would give fewer."
+
+SMALLEST_BS = 8
+"To which it is lowered at most, for batch norm's sake."
 
 
 class BudgetError(CifarFastError):
@@ -50,7 +58,7 @@ class Run:
 def prepare(
     recipe: Recipe,
     source: Source | None = None,  # the images, where they are not those that the recipe names
-    typed: Sequence[str] = (),  # the `key=value` changes that the user gave: a `bs` among them is not adjusted
+    typed: Sequence[str] = (),  # the `key=value` changes that the user gave: they are not adjusted
 ) -> Run:
     "Load the data, build and audit the model. Raises RecipeError, DataError, BudgetError, ModelError, AuditError."
     check(recipe)
@@ -58,8 +66,7 @@ def prepare(
     precision = choose_precision(recipe.precision, device)
     require_model(recipe.arch)
     source = source or load_source(recipe.data, seed=recipe.seed, on_error=recipe.on_error)
-    if not any(change.startswith("bs=") for change in typed):
-        recipe = with_fitting_bs(recipe, source)
+    recipe = with_fitting_bs(recipe, source, typed)
     nbytes = sum(part.images.nbytes for part in (source.train, source.test) if part)
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     seed_everything(recipe.seed)
@@ -70,19 +77,43 @@ def prepare(
                           lr=recipe.lr, seed=recipe.seed)
     result = within_budget(learn.model, recipe)
     steps = recipe.epochs * len(dls.train)
+    recipe = with_fitting_ema(recipe, steps, typed)
     compiled = choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()),
                choose_memory_format(recipe.channels_last, device, steps))
 
 
-def with_fitting_bs(recipe: Recipe, source: Source) -> Recipe:
-    "The recipe, with a smaller batch size where its own is more than the training images: four batches or more."
+def with_fitting_bs(recipe: Recipe, source: Source, typed: Sequence[str] = ()) -> Recipe:
+    "The recipe, with a smaller batch size where its own gives few batches of the training images, unless it is typed."
     images = len(split_rows(source, recipe.valid, recipe.validate_on, recipe.seed)[0])
-    if recipe.bs <= images:
+    fitting = min(max(SMALLEST_BS, power_of_2(images / FEWEST_BATCHES)), power_of_2(images))
+    if recipe.bs <= fitting or images >= FEWEST_BATCHES * recipe.bs or any(c.startswith("bs=") for c in typed):
         return recipe
-    bs = 2 ** int(math.log2(max(1, images // 4)))
-    log_progress(f"bs={bs} instead of the recipe's {recipe.bs}: there are {images} training images; bs=… sets another")
-    return replace(recipe, bs=bs)
+    log_progress(f"bs={fitting} instead of the recipe's {recipe.bs}: there are {images:,} training images; bs=… sets "
+                 f"another")
+    return replace(recipe, bs=fitting)
+
+
+def power_of_2(most: float) -> int:
+    "The greatest one that is not more than `most`; 1 at least."
+    return 2 ** int(math.log2(max(1, most)))
+
+
+def with_fitting_ema(recipe: Recipe, steps: int, typed: Sequence[str] = ()) -> Recipe:
+    "The recipe, with a smaller `ema.decay` where its own averages over much of the run, unless it is typed."
+    given = settings(recipe.ema)
+    if "decay" not in given:  # no EMA, or one of the recipe's own
+        return recipe
+    decay = fitting_decay(given["decay"], bool(given.get("warmup")), steps)
+    if decay == given["decay"]:
+        return recipe
+    of_run = f"the run has {steps:,} steps"
+    if any(change.startswith("ema.decay=") for change in typed):
+        log_progress(f"ema.decay={given['decay']:g} averages much of the run into its weights, as {of_run}; "
+                     f"ema.decay={decay:g} averages a tenth of it")
+        return recipe
+    log_progress(f"ema.decay={decay:g} instead of the recipe's {given['decay']:g}: {of_run}; ema.decay=… sets another")
+    return replace(recipe, ema=partial(recipe.ema, decay=decay))
 
 
 def settle_memory_format(run: Run, resumed: dict | None = None) -> None:

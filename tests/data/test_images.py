@@ -6,10 +6,12 @@ import struct
 import warnings
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from cifar_fast.data.depth import common
 from cifar_fast.data.errors import DataError, ImageError
 from cifar_fast.data.images import MAX_PIXELS, read_image
 from cifar_fast.utils.text import printable
@@ -92,9 +94,38 @@ def test_cmyk_jpeg():
 
 def test_deep_greys_are_scaled_not_cut():
     for value, wanted in ((0, 0), (257, 1), (25_700, 100), (65_535, 255)):
-        image = Image.fromarray(np.full((32, 32), value, np.uint16))
-        assert (read_image(encoded(image)) == wanted).all()
-        assert (read_image(encoded(image, "TIFF")) == wanted).all()
+        values = np.full((32, 32), value, np.uint16)
+        values[0, 0] = 65_535  # one white pixel says that all 16 bits are used
+        for kind in ("PNG", "TIFF"):
+            assert (read_image(encoded(Image.fromarray(values), kind))[1:] == wanted).all()
+
+
+@pytest.mark.parametrize("top", [255, 1023, 4095, 16383, 65535])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_range_of_deep_images_is_that_of_their_values(top, channels):
+    ramp = np.linspace(0, top, 32).astype(np.uint16)
+    blue_first = np.stack([ramp * (c in (0, 3)) for c in range(channels)], -1)[None].repeat(32, 0)
+    blue_first[..., 3:] = 65535
+    for end in (".png", ".tif"):
+        image = read_image(cv2.imencode(end, blue_first.squeeze())[1].tobytes())
+        assert image[5, -1].tolist() == ([0, 0, 255] if channels > 1 else [255] * 3)
+        assert abs(int(image[5, 16, 2]) - round(255 * int(ramp[16]) / top)) <= 1
+
+
+def test_a_file_that_states_its_range_is_read_by_that():
+    dark = Image.fromarray(np.full((32, 32), 200, np.uint16))
+    for kind in ("PPM", "JPEG2000"):
+        assert (read_image(encoded(dark, kind)) == 1).all()
+
+
+def test_the_range_of_a_dataset_holds_for_each_of_its_images():
+    dark, bright = (Image.fromarray(np.full((32, 32), v, np.uint16)) for v in (200, 4000))
+    found = [{}, {}]
+    for image, own in zip((dark, bright), found, strict=True):
+        read_image(encoded(image), found=own)
+    ranges = common(found)
+    assert ranges == {"uint16": (0, 4095)}
+    assert [read_image(encoded(image), ranges=ranges)[0, 0, 0] for image in (dark, bright)] == [12, 249]
 
 
 def test_floats_by_their_range():

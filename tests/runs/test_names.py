@@ -75,6 +75,26 @@ def test_overwrite_replaces_and_only_once_the_new_run_has_finished(sprint, stopp
     assert runs(tmp_path) == ["sprint-digits"] and read_card(tmp_path / "sprint-digits").recipe["lr"] == 0.05
 
 
+def test_a_run_whose_batch_size_the_images_decide_is_found_again(digits, tmp_path, capsys):
+    few = ["data=digits", "epochs=1", "valid=1300", "report=no", "tta=no", f"exports={tmp_path}"]  # 137 to train on
+
+    def breaking(self, *where, save=Checkpoint.save):
+        save(self, *where)
+        raise Broken
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Broken):
+        patch.setattr(Checkpoint, "save", breaking)
+        main(["recipe", "sprint", *few])
+    assert main(["recipe", "sprint", *few]) == 2  # it is offered, not started beside the stopped one
+    assert "--resume" in capsys.readouterr().err
+    assert main(["recipe", "sprint", *few, "--resume"]) == 0
+    assert read_card(tmp_path / "sprint-digits").recipe["bs"] == 16
+    assert main(["recipe", "sprint", *few, "--resume"]) == 0 and runs(tmp_path) == ["sprint-digits"]
+    assert "has finished already" in capsys.readouterr().out
+    assert main(["recipe", "sprint", *few, "bs=32"]) == 0
+    assert read_card(tmp_path / "sprint-digits-2").recipe["bs"] == 32
+
+
 def test_two_folders_of_the_same_name(tmp_path, digits):
     for place in ("one", "two"):
         for kind in ("a", "b"):
