@@ -114,7 +114,7 @@ class Evaluate(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.data.sources import load_source
+        from cifar_fast.data.sources import image_settings, load_source
         from cifar_fast.export.metrics import scores, scores_text
         from cifar_fast.export.predictor import load_model
         from cifar_fast.utils.device import choose_device
@@ -132,7 +132,7 @@ class Evaluate(Command):
         if not data:
             raise UsageError(f"{args.export} does not say what it was trained on; name the images: data=cifar10, "
                              f"data=digits or data=FOLDER")
-        source = load_source(data, seed=seed)
+        source = load_source(data, seed=seed, **image_settings(trained))
         if list(source.vocab) != model.vocab:
             raise UsageError(f"data={printable(data)} has the classes {', '.join(source.vocab)}; {args.export} was "
                              f"trained on {', '.join(model.vocab)}")

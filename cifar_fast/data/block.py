@@ -21,7 +21,7 @@ def data_block(
     stats=None,  # ((mean, …), (std, …)) in 0..1, None for the source's
 ) -> DataBlock:
     "A DataBlock over row numbers: decoded once, augmented as uint8, made float and normalised once a batch."
-    parts = [part for part in (source.train, source.test) if part]
+    parts = list(source.splits.values())
     mean, std = stats or (source.mean, source.std)
     return DataBlock(
         blocks=(TransformBlock(batch_tfms=IntToFloatTensor, dl_type=BatchDL), TransformBlock()),
@@ -47,7 +47,7 @@ def split_rows(source: Source, valid: float, validate_on: str, seed: int) -> tup
         if not source.test:
             raise DataError(f"validate_on=test needs a test set, and {source.name} has none; "
                             f"use validate_on=held_out valid=0.1")
-        return np.arange(n), np.arange(n, n + len(source.test))
+        return np.arange(n), source.rows("test")
     if valid == 0:
         return np.arange(n), np.arange(0)
     count = int(round(n * valid if valid < 1 else valid))
@@ -76,13 +76,13 @@ def make_dls(
     seed: int = 0,
     device=None,
 ) -> DataLoaders:
-    "DataLoaders of uint8 → float, normalised (bs, 3, 32, 32) batches; the test set is no part of `dls.train`."
+    "DataLoaders of uint8 → float, normalised (bs, 3, size, size) batches; the test set is no part of `dls.train`."
     train, held = split_rows(source, valid, validate_on, seed)
     if drop_last and bs > len(train):
         raise DataError(f"bs={bs} is more than the {len(train)} training images, and drop_last=true drops the only "
                         f"batch; use bs={max(1, len(train) // 8)}, or drop_last=false")
     block = data_block(source, train, held, augment, stats)
-    items = np.arange(len(source.train) + (len(source.test) if source.test else 0))
+    items = np.arange(sum(len(part) for part in source.splits.values()))
     # Images to validate on are not augmented: no work for processes.
     return block.dataloaders(items, bs=bs, val_bs=500, drop_last=drop_last, seed=seed, device=device,
                              dl_kwargs=[{"num_workers": workers}, {"num_workers": 0}])
@@ -92,8 +92,7 @@ def test_dl(dls: DataLoaders, source: Source, workers: int = 0):
     "The test set of `source` as a DataLoader with the valid pipeline of `dls`, labels included."
     if not source.test:
         raise DataError(f"{source.name} has no test set")
-    rows = np.arange(len(source.train), len(source.train) + len(source.test))
-    return dls.test_dl(rows, with_labels=True, num_workers=workers)
+    return dls.test_dl(source.rows("test"), with_labels=True, num_workers=workers)
 
 
 test_dl.__test__ = False  # the name is fastai's; pytest must not collect it

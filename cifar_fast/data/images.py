@@ -8,7 +8,7 @@ import stat
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cifar_fast.data.depth import ORIENTATION, Ranges, deep_values, to_eight_bits
+from cifar_fast.data.depth import ORIENTATION, Ranges, guessed_range, in_eight_bits
 from cifar_fast.data.errors import ImageError
 from cifar_fast.utils.text import printable
 
@@ -20,31 +20,32 @@ EXTENSIONS = frozenset(
     ".apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .mpo .pbm .pgm .png .pnm"
     " .ppm .tif .tiff .webp".split()
 )
+RESIZE_MODES = ("crop", "pad", "squash")
 
 
 def read_image(
     source,  # a path, an open binary file, the bytes of a file, or a PIL image (which is left as it is)
     size: int = 32,  # side of the square, pixels
+    resize_mode: str = "crop",  # one of RESIZE_MODES
     ranges: Ranges | None = None,  # of values of more than eight bits, see `depth`; None: what holds the image's own
-    found: Ranges | None = None,  # takes the image's own
 ) -> np.ndarray:  # (size, size, 3) uint8, RGB
-    """Decode an image, turn it upright, crop its centre square and bring that to `size` with antialiasing.
+    """Decode an image, turn it upright and bring it to size×size with antialiasing.
 
-    Cropped rather than squashed, so that things keep their proportions; a size×size RGB image comes out
-    unchanged. Transparency becomes white. Of an animation the first frame is read. Values of more than eight
-    bits are scaled by a range, see `depth`. Colour profiles are not applied.
+    crop takes the centre square, pad adds black bars (letterbox), squash changes the proportions; a size×size RGB
+    image comes out unchanged. Transparency becomes white. Of an animation the first frame is read. Values of more
+    than eight bits are scaled by a range, see `depth`. Colour profiles are not applied.
     Raises ImageError, which names the image and the reason, whatever is wrong with it.
     """
     try:
         if isinstance(source, Image.Image):
-            return square(source, size, ranges, found)
+            return square(source, size, resize_mode, ranges)
         if isinstance(source, bytes | bytearray | memoryview):
-            return decode(io.BytesIO(source), size, ranges, found)
+            return decode(io.BytesIO(source), size, resize_mode, ranges)
         if hasattr(source, "read"):
-            return decode(source, size, ranges, found)
+            return decode(source, size, resize_mode, ranges)
         check_file(source)
         with open(source, "rb") as file:
-            return decode(file, size, ranges, found)
+            return decode(file, size, resize_mode, ranges)
     except Exception as error:  # Pillow's decoders raise nearly everything: SyntaxError, struct.error, …
         raise ImageError(f"{source_name(source)}: {reason_of(error)}") from error
 
@@ -69,26 +70,41 @@ def formats() -> tuple[str, ...]:
     return tuple(f for f in FORMATS if f in Image.OPEN)
 
 
-def decode(file, *how) -> np.ndarray:
+def decode(file, size: int, resize_mode: str, ranges: Ranges | None) -> np.ndarray:
     with Image.open(file, formats=formats()) as image:
-        return square(image, *how)
+        return square(image, size, resize_mode, ranges)
 
 
-def square(image: Image.Image, size: int, ranges: Ranges | None, found: Ranges | None) -> np.ndarray:
+def check_size(image: Image.Image) -> None:
     width, height = image.size
     if not 0 < width * height <= MAX_PIXELS:
         raise ImageError(f"has {width} x {height} pixels; from 1 to {MAX_PIXELS:,} are allowed")
-    values = deep_values(image)  # loads it before EXIF is read, so that a truncated image fails here and only once
-    if values is not None:
-        image = to_eight_bits(image, values, ranges, found)
-    image = upright(image)
-    image = eight_bits(centre_square(image))
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)  # antialiased; RGBA premultiplied
+
+
+def deep_range(path) -> tuple[str, tuple[float, float]] | None:
+    "Type and guessed range of an image of more than eight bits; None for others, and for what cannot be read."
+    try:
+        check_file(path)
+        with Image.open(path, formats=formats()) as image:
+            check_size(image)
+            return guessed_range(image)
+    except Exception:  # it is reported where the image itself is read
+        return None
+
+
+def square(image: Image.Image, size: int, resize_mode: str, ranges: Ranges | None) -> np.ndarray:
+    check_size(image)
+    image = upright(in_eight_bits(image, ranges))  # loaded before EXIF is read: a truncated image fails here and once
+    image = eight_bits(centre_square(image) if resize_mode == "crop" else image)
+    sides = (size, size)
+    if resize_mode == "pad":
+        sides = tuple(max(1, round(side * size / max(image.size))) for side in image.size)
+    if image.size != sides:
+        image = image.resize(sides, Image.Resampling.BICUBIC)  # antialiased; RGBA premultiplied
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
-    return np.array(image)
+    return np.array(ImageOps.pad(image, (size, size)) if resize_mode == "pad" else image)
 
 
 def upright(image: Image.Image) -> Image.Image:

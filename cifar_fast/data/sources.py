@@ -5,21 +5,26 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from cifar_fast.data.arrays import Arrays, channel_stats, fingerprint, open_split
 from cifar_fast.data.cache import cache_folder, cached
-from cifar_fast.data.download import CLASSES, MD5, URL, official_archive
+from cifar_fast.data.depth import Ranges
+from cifar_fast.data.download import CLASSES
 from cifar_fast.data.errors import DataError
-from cifar_fast.data.fill import fill_from_archive, fill_from_digits, fill_from_tree
+from cifar_fast.data.fill import fill_from_tree
+from cifar_fast.data.images import RESIZE_MODES
+from cifar_fast.data.registry import DATASETS, Request
 from cifar_fast.data.tree import Tree, scan_tree
 from cifar_fast.utils.text import printable
 
-FORMAT = 2  # of the cache entries; a higher one rebuilds them all
+FORMAT = 4  # of the cache entries; a higher one rebuilds them all
 META = "meta.json"
 
 
@@ -37,6 +42,26 @@ class Source:
     skipped: tuple[str, ...]  # images left out, each with the reason
     origin: str  # describes the folder or address it was read from
     others: int = 0  # files that are not named like an image, not read
+    valid: Arrays | None = None  # where the data has a validation split of its own
+    size: int = 32  # side of every image, pixels
+    resize_mode: str = "crop"  # how images were brought to it
+    ranges: Ranges = field(default_factory=dict)  # of its images of more than eight bits, see `depth`
+    notes: tuple[str, ...] = ()  # what was guessed, passed over or is missing, a sentence each
+
+    @property
+    def splits(self) -> dict[str, Arrays]:
+        "Those that there are. Row numbers index their concatenation, in this order."
+        named = {"train": self.train, "test": self.test, "valid": self.valid}
+        return {name: arrays for name, arrays in named.items() if arrays}
+
+    def rows(self, split: str) -> np.ndarray:
+        "The row numbers of a split, (N,) int64; none where it is missing."
+        first = 0
+        for name, arrays in self.splits.items():
+            if name == split:
+                return np.arange(first, first + len(arrays))
+            first += len(arrays)
+        return np.arange(0)
 
 
 class Plan(NamedTuple):
@@ -46,12 +71,16 @@ class Plan(NamedTuple):
     origin: str
     slot: str  # its place in the cache
     state: str  # changes with its contents
-    fill: Callable[[Path], dict]  # writes the splits into a folder; returns vocab, splits, skipped, others
+    fill: Callable[[Path, Request], dict]  # writes the splits into a folder; returns vocab, splits, skipped, others
+    size: int  # side of its images, where the user names none
 
 
 def load_source(
-    data: str | os.PathLike = "cifar10",  # "cifar10", "digits" or a folder (one of these names: ./digits)
+    data: str | os.PathLike = "cifar10",  # a name of `DATASETS` or a folder (a folder called like one: ./digits)
     *,
+    size: int | None = None,  # side of every image, pixels; None: the dataset's own, 32 for a folder
+    resize_mode: str = "crop",  # one of RESIZE_MODES
+    columns: Mapping[str, str] | None = None,  # of a label table: {"file": …, "label": …, "split": …}
     seed: int = 0,  # samples the test set of a folder that has none of its own; of no other effect
     on_error: str = "skip",  # unreadable images: "skip" with a warning, or "refuse"
     cache: str | os.PathLike | None = None,  # default CIFAR_FAST_CACHE, else the platform's cache folder
@@ -66,22 +95,31 @@ def load_source(
         raise DataError(f"on_error={on_error!r} is unknown; use on_error=skip or on_error=refuse")
     if seed < 0:
         raise DataError(f"seed={seed}: a seed is 0 or more")
+    if resize_mode not in RESIZE_MODES:
+        raise DataError(f"resize_mode={resize_mode} is unknown; use {', '.join(RESIZE_MODES)}")
     shelf = cache_folder(cache) / "data"
-    plan = plan_source(data, seed, shelf)
-    source = cached(shelf, plan.slot, plan.state, partial(build_entry, plan), partial(load_entry, plan))
+    plan = plan_source(data, seed)
+    request = Request(size or plan.size, resize_mode, shelf)
+    slot = plan.slot + ("" if (request.size, resize_mode) == (32, "crop") else f"-{request.size}-{resize_mode}")
+    source = cached(shelf, slot, plan.state, partial(build_entry, plan, request), partial(load_entry, plan, request))
     if source.skipped:
         report_skipped(source, on_error)
     return source
 
 
-def plan_source(data: str | os.PathLike, seed: int, shelf: Path) -> Plan:
-    if data == "digits":
-        return Plan("digits", "scikit-learn's load_digits", "digits", f"v{FORMAT}", fill_from_digits)
-    if data == "cifar10":
-        root = named_tree()
-        if root is None:
-            origin, state = f"{URL} (md5 {MD5})", f"v{FORMAT}-{MD5[:16]}"
-            return Plan("cifar10", origin, "cifar10-official", state, partial(fill_official, shelf))
+def image_settings(described: Mapping) -> dict:
+    "The arguments of `load_source`, of a described recipe, that say which images and how."
+    return {"size": described.get("size"), "resize_mode": described.get("resize_mode", "crop"),
+            "columns": described.get("columns")}
+
+
+def plan_source(data: str | os.PathLike, seed: int) -> Plan:
+    root = named_tree() if data == "cifar10" else None
+    if root is None and data in DATASETS:
+        known = DATASETS[data]
+        state = f"v{FORMAT}-{known.version}"
+        return Plan(known.name, known.origin, f"{known.name}-official", state, known.fill, known.size)
+    if root is not None:
         tree = scan_tree(root)
         if tree.vocab != CLASSES:
             raise DataError(
@@ -120,23 +158,19 @@ def plan_tree(name: str, root: Path, tree: Tree, seed: int) -> Plan:
     slot = re.sub(r"[^\w-]", "-", name, flags=re.ASCII)[:40]
     state = f"v{FORMAT}-{tree.state[:16]}"
     origin = f"image tree {printable(root)}"
-    return Plan(name, origin, f"{slot}-{place[:12]}", state, partial(fill_from_tree, tree))
+    return Plan(name, origin, f"{slot}-{place[:12]}", state, partial(fill_from_tree, tree), 32)
 
 
-def fill_official(shelf: Path, folder: Path) -> dict:
-    return fill_from_archive(official_archive(shelf), folder)
-
-
-def build_entry(plan: Plan, folder: Path) -> None:
+def build_entry(plan: Plan, request: Request, folder: Path) -> None:
     "Fill a cache entry: the arrays, and in META what is computed from them."
-    notes = {"skipped": [], "others": 0} | plan.fill(folder)
-    splits = {split: open_split(folder, split) for split in notes["splits"]}
+    about = {"skipped": [], "others": 0, "notes": [], "ranges": {}} | plan.fill(folder, request)
+    splits = {split: open_split(folder, split, request.size) for split in about["splits"]}
     mean, std = channel_stats(splits["train"].images)
-    meta = notes | {
+    meta = about | {
         "splits": {split: len(arrays) for split, arrays in splits.items()},
         "mean": mean,
         "std": std,
-        "fingerprint": fingerprint(tuple(notes["vocab"]), splits),
+        "fingerprint": fingerprint(tuple(about["vocab"]), splits),
     }
     with open(folder / META, "w", encoding="utf-8") as file:
         json.dump(meta, file, indent=1)
@@ -144,10 +178,10 @@ def build_entry(plan: Plan, folder: Path) -> None:
         os.fsync(file.fileno())
 
 
-def load_entry(plan: Plan, folder: Path) -> Source:
+def load_entry(plan: Plan, request: Request, folder: Path) -> Source:
     "Open a cache entry. Raises OSError, ValueError, KeyError or TypeError where it is damaged."
     meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    splits = {split: open_split(folder, split) for split in meta["splits"]}
+    splits = {split: open_split(folder, split, request.size) for split in meta["splits"]}
     for split, arrays in splits.items():
         labels, classes = arrays.labels, len(meta["vocab"])
         if len(labels) != meta["splits"][split] or not 0 <= labels.min() <= labels.max() < classes:
@@ -163,6 +197,11 @@ def load_entry(plan: Plan, folder: Path) -> Source:
         skipped=tuple(meta["skipped"]),
         origin=plan.origin,
         others=meta["others"],
+        valid=splits.get("valid"),
+        size=request.size,
+        resize_mode=request.resize_mode,
+        ranges={kind: (low, high) for kind, (low, high) in meta["ranges"].items()},
+        notes=tuple(meta["notes"]),
     )
 
 

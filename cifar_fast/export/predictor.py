@@ -34,6 +34,10 @@ class Predictor:
     card: Card | None = None  # of its run; None for a .pkl, which has none
     origin: str = "the model"  # where it came from, for a message
 
+    def read(self, source) -> np.ndarray:
+        "An image as the model was trained on, (32, 32, 3) uint8. Raises ImageError."
+        return read_image(source, ranges=self.card and self.card.data.ranges)
+
     def normalize(self, images: np.ndarray) -> torch.Tensor:
         "(N, 32, 32, 3) uint8 → (N, 3, 32, 32) float32 as the model was trained on."
         x = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
@@ -232,7 +236,7 @@ def predict_files(exported: Predictor, paths: list[Path], tta: bool = False, bs:
             batch, reasons = [], {}
             for path in paths[i:i + bs]:
                 try:
-                    batch.append(read_image(path))
+                    batch.append(exported.read(path))
                 except ImageError as e:
                     reasons[path] = str(e)
             probs = iter(exported.predict(np.stack(batch), tta) if batch else ())

@@ -4,10 +4,10 @@ from cifar_fast.recipe.checks import check, require_text
 from cifar_fast.recipe.describe import describe, flatten
 from cifar_fast.recipe.overrides import choices, on_other_data, override, settings
 from cifar_fast.recipe.registry import list_recipes, load_recipe, recipe_path, recipes_dir
-from cifar_fast.recipe.spec import PUBLISHED_STATS, UNTYPED, Recipe, RecipeError, settings_that
+from cifar_fast.recipe.spec import MAPPINGS, PUBLISHED_STATS, UNTYPED, Recipe, RecipeError, settings_that
 
 __all__ = [
-    "Recipe", "RecipeError", "PUBLISHED_STATS", "UNTYPED", "settings_that",
+    "Recipe", "RecipeError", "MAPPINGS", "PUBLISHED_STATS", "UNTYPED", "settings_that",
     "recipes_dir", "list_recipes", "recipe_path", "load_recipe",
     "override", "on_other_data", "choices", "settings",
     "check", "require_text",

@@ -33,6 +33,8 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"lr={r.lr}: must be a number above 0")
     if not 0 <= r.seed < 2**32:
         raise RecipeError(f"seed={r.seed}: expected 0 to {2**32 - 1}")
+    if r.size is not None and not 8 <= r.size <= 1024:
+        raise RecipeError(f"size={r.size}: expected 8 to 1024 pixels, or auto")
     if not 0 <= r.target < 1:
         raise RecipeError(f"target={r.target}: expected a fraction below 1, e.g. target=0.85")
     if not r.name or Path(r.name).name != r.name or r.name.startswith("."):

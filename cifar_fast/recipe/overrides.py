@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cifar_fast.recipe.spec import UNTYPED, Recipe, RecipeError
+from cifar_fast.recipe.spec import COLUMNS, UNTYPED, Recipe, RecipeError
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import nearest
 
@@ -43,7 +43,9 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
             raise RecipeError(f"no setting is called {name!r}{nearest(name, known)}; the settings are "
                               f"{', '.join(known)}")
         f, now = known[name], getattr(recipe, name)
-        if arg:
+        if name == "data" and arg:
+            name, new = "columns", _with_column(recipe, arg, text)
+        elif arg:
             new = _with_argument(name, now, arg, text)
         elif "from" in f.metadata:
             new = _callable(name, f.metadata["from"], text, optional=f.default is None)
@@ -61,6 +63,14 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
         raise RecipeError(f"lr= has no effect with sched={sched.__name__}, which sets the rate itself; "
                           f"use sched.max_lr=…")
     return recipe
+
+
+def _with_column(recipe: Recipe, column: str, text: str) -> dict[str, str]:
+    "The columns of a label table, with one named: data.label=species."
+    if column not in COLUMNS:
+        raise RecipeError(f"data takes no {column!r}{nearest(column, COLUMNS)}; a label table has "
+                          f"{', '.join(f'data.{c}=' for c in COLUMNS)}")
+    return {**recipe.columns, column: text}
 
 
 def _scalar(name: str, kind: str, text: str, choices=None) -> Any:

@@ -14,7 +14,11 @@ from cifar_fast.utils.errors import CifarFastError
 PUBLISHED_STATS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 "Mean and std that all five published systems normalise with (their std is not the pixels' 0.247, 0.243, 0.262)."
 
-UNTYPED = ("stats", "augment", "budget", "waive")
+MAPPINGS = ("columns", "waive")
+COLUMNS = ("file", "label", "split")
+"What the columns of a label table may hold."
+
+UNTYPED = ("stats", "augment", "budget", "waive", "columns")
 "Settings with structured values: set in a recipe file, never on the command line."
 
 METADATA = {"affects_weights": True, "by_machine": False, "by_data": False}
@@ -52,6 +56,9 @@ class Recipe:
     epochs: int
     name: str = _neutral("")  # folder of the run in `exports`; "" is the recipe's own name (NAME-DATA on other data)
     data: str = "cifar10"  # "cifar10", "digits" or a folder of images
+    columns: Mapping[str, str] = field(default_factory=dict)  # of a label table: data.file=, data.label=, data.split=
+    size: int | None = None  # side of every image, pixels; None (auto): the dataset's own, chosen for a folder
+    resize_mode: str = _choice("crop", "pad", "squash", default="crop")  # how an image is brought to that square
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
     augment: tuple = ()  # Albumentations for training, applied in this order to uint8 HWC images
@@ -86,11 +93,12 @@ class Recipe:
     checkpoint_minutes: float = _neutral(5)  # and within an epoch every so many minutes, 0: never
 
     def __post_init__(self):
-        object.__setattr__(self, "waive", MappingProxyType(dict(self.waive)))
+        for name in MAPPINGS:
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __reduce__(self):
         kw = {f.name: getattr(self, f.name) for f in fields(self)}
-        return partial(type(self), **{**kw, "waive": dict(self.waive)}), ()
+        return partial(type(self), **{**kw, **{name: dict(kw[name]) for name in MAPPINGS}}), ()
 
     def __eq__(self, other):
         return isinstance(other, Recipe) and describe(self) == describe(other)

@@ -65,9 +65,10 @@ def prepare(
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
     require_model(recipe.arch)
-    source = source or load_source(recipe.data, seed=recipe.seed, on_error=recipe.on_error)
+    source = source or load_source(recipe.data, size=recipe.size, resize_mode=recipe.resize_mode, seed=recipe.seed,
+                                   on_error=recipe.on_error, columns=recipe.columns)
     recipe = with_fitting_bs(recipe, source, typed)
-    nbytes = sum(part.images.nbytes for part in (source.train, source.test) if part)
+    nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     seed_everything(recipe.seed)
     dls = make_dls(source, augment=recipe.augment, stats=recipe.stats, valid=recipe.valid,

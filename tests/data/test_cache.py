@@ -44,7 +44,7 @@ def pets(tmp_path):
 def decoded(monkeypatch):
     "The paths decoded so far."
     paths, read = [], fill.read_image
-    monkeypatch.setattr(fill, "read_image", lambda path, size: paths.append(path) or read(path, size))
+    monkeypatch.setattr(fill, "read_image", lambda path, *how: paths.append(path) or read(path, *how))
     return paths
 
 
@@ -108,10 +108,10 @@ import os, signal, sys
 from cifar_fast.data import fill
 from cifar_fast.data.sources import load_source
 read, done = fill.read_image, []
-def die(path, size):
+def die(path, *how):
     done.append(path)
     if len(done) > 7: os.kill(os.getpid(), signal.SIGKILL)
-    return read(path, size)
+    return read(path, *how)
 fill.read_image = die
 load_source(sys.argv[1])
 """
@@ -120,7 +120,7 @@ import sys
 from cifar_fast.data import fill
 from cifar_fast.data.sources import load_source
 read, decoded = fill.read_image, []
-fill.read_image = lambda path, size: decoded.append(path) or read(path, size)
+fill.read_image = lambda path, *how: decoded.append(path) or read(path, *how)
 print(load_source(sys.argv[1]).fingerprint, len(decoded))
 """
 
@@ -193,6 +193,6 @@ def test_where_the_cache_lies(monkeypatch, tmp_path):
 @pytest.mark.parametrize("count", [0, 1, 12_345])
 def test_streamed_arrays_are_plain_npy(tmp_path, count):
     image = np.arange(3072, dtype=np.uint8).reshape(32, 32, 3)
-    labels = write_split(tmp_path, "train", ((image, i % 7) for i in range(count)))
+    labels = write_split(tmp_path, "train", ((image, i % 7) for i in range(count)), 32)
     images = np.load(tmp_path / "train_images.npy")
     assert images.shape == (count, 32, 32, 3) and (images == image).all() and len(labels) == count

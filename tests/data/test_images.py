@@ -1,6 +1,7 @@
 """Odd and broken images."""
 
 import io
+import json
 import os
 import struct
 import warnings
@@ -9,11 +10,14 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from cifar_fast.data.depth import common
 from cifar_fast.data.errors import DataError, ImageError
 from cifar_fast.data.images import MAX_PIXELS, read_image
+from cifar_fast.data.sources import load_source
+from cifar_fast.export.card import Card, Data, Normalization
+from cifar_fast.export.predictor import Predictor
 from cifar_fast.utils.text import printable
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -118,14 +122,22 @@ def test_a_file_that_states_its_range_is_read_by_that():
         assert (read_image(encoded(dark, kind)) == 1).all()
 
 
-def test_the_range_of_a_dataset_holds_for_each_of_its_images():
+def test_the_range_of_a_dataset_holds_for_each_of_its_images(tmp_path):
     dark, bright = (Image.fromarray(np.full((32, 32), v, np.uint16)) for v in (200, 4000))
-    found = [{}, {}]
-    for image, own in zip((dark, bright), found, strict=True):
-        read_image(encoded(image), found=own)
-    ranges = common(found)
-    assert ranges == {"uint16": (0, 4095)}
-    assert [read_image(encoded(image), ranges=ranges)[0, 0, 0] for image in (dark, bright)] == [12, 249]
+    for part, name in ((p, n) for p in ("train", "test") for n in "ab"):
+        (tmp_path / part / name).mkdir(parents=True)
+        dark.save(tmp_path / part / name / "0.png")
+        bright.save(tmp_path / part / name / "1.tif")
+    source = load_source(tmp_path, cache=tmp_path / "cache")
+    assert source.ranges == {"uint16": (0, 4095)} and source.train.images[:, 0, 0, 0].tolist() == [12, 249] * 2
+    assert len(source.notes) == 1 and "8 images" in source.notes[0] and "0 to 4095" in source.notes[0]
+    assert load_source(tmp_path, cache=tmp_path / "cache").ranges == source.ranges  # from the cache
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 2))
+    card = Card(arch="x", vocab=["a", "b"], normalize=Normalization(mean=[0, 0, 0], std=[1, 1, 1]),
+                data=Data(ranges=source.ranges))
+    card = Card.from_json(json.dumps(card.to_dict()))  # as the export of such a run holds it
+    alone = Predictor(model, card.vocab, card.normalize, torch.device("cpu"), card).read(tmp_path / "test/a/0.png")
+    assert alone[0, 0].tolist() == [12, 12, 12] and read_image(tmp_path / "test/a/0.png")[0, 0, 0] == 200
 
 
 def test_floats_by_their_range():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cifar_fast.audit import Audit, audit, layer_rows
-from cifar_fast.data.sources import Source, load_source
+from cifar_fast.data.sources import Source, image_settings, load_source
 from cifar_fast.export.card import Card, ExportError, read_card
 from cifar_fast.export.metrics import scores_of_predicted
 from cifar_fast.export.predictions import NAME, Predictions, PredictionsError
@@ -161,7 +161,7 @@ def same_source(card: Card) -> Source:
     "The dataset that the card names, if it is still the same. Raises ExportError, DataError."
     if not card.recipe.get("data"):
         raise ExportError("its card does not say what it was trained on")
-    source = load_source(card.recipe["data"], seed=card.recipe.get("seed", 42))
+    source = load_source(card.recipe["data"], seed=card.recipe.get("seed", 42), **image_settings(card.recipe))
     if source.fingerprint != card.data.fingerprint:
         raise ExportError(f"the images of {card.recipe['data']} have changed since it was measured")
     return source

@@ -9,7 +9,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from cifar_fast.export.card import Card
-from cifar_fast.recipe import UNTYPED, Recipe, describe, list_recipes, load_recipe, on_other_data, settings_that
+from cifar_fast.recipe import MAPPINGS, UNTYPED, Recipe, describe, list_recipes, load_recipe, settings_that
+from cifar_fast.recipe.overrides import on_other_data
 
 NOT_IN_ID = settings_that(affects_weights=False) | {"seed", "device"}
 "Settings that are not part of `recipe_id`; seed and device have columns of their own."
@@ -62,7 +63,8 @@ def recipe_id(described: dict) -> str:
 
     Values that are `Recipe`'s defaults are left out, so a new setting does not change old ids.
     """
-    defaults = {f.name: plain(describe(f.default)) for f in fields(Recipe) if f.default is not MISSING} | {"waive": {}}
+    defaults = {f.name: plain(describe(f.default)) for f in fields(Recipe) if f.default is not MISSING}
+    defaults |= {name: {} for name in MAPPINGS}
     # The memory format changes the order of sums, and is chosen by time: runs that differ in it are one experiment.
     values = {k: plain(v) for k, v in described.items() if k not in NOT_IN_ID | {"channels_last"}}
     values = {k: v for k, v in values.items() if k not in defaults or v != defaults[k]}
