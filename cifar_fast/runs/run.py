@@ -88,7 +88,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
     if is_done(folder, resume):
         print(f"this run has finished already\n{summary(card := read_card(folder.path), folder.path)}")
         return card, folder.path
-    recipe = replace(run.recipe if run else recipe, name=folder.path.name)
+    asked, recipe = recipe, replace(run.recipe if run else recipe, name=folder.path.name)
     with folder:
         saved = folder.interrupted()
         if (saved or folder.complete) and resume is None:
@@ -101,7 +101,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
         run = replace(run, recipe=recipe) if run else prepare(recipe, typed=given)
         about = {**identity(recipe, run.source.fingerprint, machine(run), run.commit), "given": list(given),
                  # Taken now, as the recipe's file may be edited during training.
-                 "typed": changes(recipe, base, find_lr), "recipe_name": base.name if base else recipe.name,
+                 "typed": changes(asked, base, find_lr), "recipe_name": base.name if base else recipe.name,
                  "lr": recipe.lr, "overwrite": overwrite}
         if saved:
             about = resumed(about, saved["about"], recipe, allow_changes, where(saved))
