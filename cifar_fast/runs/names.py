@@ -92,7 +92,11 @@ def choose_folder(
 
 
 def require_free_name(path: Path) -> None:
-    "Raises RunError where a file has the name."
+    "Raises RunError where a file has the name, or the place of the folder of all runs."
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise RunError(f"exports={path.parent}: {there} is a file, and runs are saved in a folder; choose another "
+                       f"exports=DIR")
     if path.exists() and not path.is_dir():
         raise RunError(f"name={path.name}: {path} is a file; choose another name")
 

@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 
 from cifar_fast.export import predictions
-from cifar_fast.export.card import Card, read_card
+from cifar_fast.export.card import Card, ExportError, read_card
 from cifar_fast.export.files import LEARNER, RECIPE
 from cifar_fast.export.measure import make_card
 from cifar_fast.export.predictions import Predictions
@@ -22,7 +23,17 @@ from cifar_fast.export.source import copy_source
 from cifar_fast.export.summary import last_record, result_text, summary
 from cifar_fast.export.trust import trust
 from cifar_fast.recipe import Recipe, describe, load_recipe
-from cifar_fast.reporting.results import OWN, add_missing_rows, add_row, changes, draw_published, leave_row, read, row
+from cifar_fast.reporting.results import (
+    OWN,
+    add_missing_rows,
+    add_row,
+    changes,
+    draw_published,
+    leave_replaced,
+    leave_row,
+    read,
+    row,
+)
 from cifar_fast.runs.failures import explained, is_worker_cut_off, wait_for_dead_worker
 from cifar_fast.runs.names import choose_folder, set_by_data
 from cifar_fast.runs.run_dir import (
@@ -130,6 +141,9 @@ def resumed(about: dict, then: dict, recipe: Recipe, allow_changes: bool, place:
 def finish(folder: RunFolder, overwrite: bool) -> Card:
     "Move the complete run to its folder and add its row; idempotent."
     with hold_signals():
+        if overwrite and folder.staged.is_dir() and folder.path.is_dir():
+            with suppress(ExportError):  # a damaged card: nobody knows its row
+                leave_replaced(folder.staged, row(read_card(folder.path)))
         folder.publish(overwrite)
         card = read_card(folder.path)
         try:

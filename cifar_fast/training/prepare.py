@@ -35,6 +35,10 @@ SMALLEST_BS = 8
 "To which it is lowered at most, for batch norm's sake."
 
 
+SIGNS = {"digits", "mnist", "emnist", "kmnist", "qmnist", "usps", "svhn", "gtsrb"}
+"Named datasets of digits, letters and road signs: left and right differ."
+
+
 class BudgetError(CifarFastError):
     "A model that breaks its recipe's budget."
 
@@ -68,6 +72,9 @@ def prepare(
     source = source or load_source(recipe.data, size=recipe.size, resize_mode=recipe.resize_mode, seed=recipe.seed,
                                    on_error=recipe.on_error, columns=recipe.columns)
     recipe = with_fitting_bs(recipe, source, typed)
+    if source.name in SIGNS and recipe.tta:
+        log_progress(f"the mirror image of a sign is another sign: TTA accuracy and flips do not suit {source.name}; the "
+                     f"recipe digits has neither")
     nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     seed_everything(recipe.seed)
