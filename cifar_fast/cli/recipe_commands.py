@@ -15,18 +15,31 @@ from cifar_fast.utils.log import quiet, verbose
 
 class Recipes(Command):
     name = "recipes"
-    help = "list the recipes"
+    help = "list the recipes and the datasets"
     examples = ("recipes",)
 
     @staticmethod
     def run(args):
+        from cifar_fast.data.cache import cache_folder
+        from cifar_fast.data.registry import in_cache, named_datasets
         from cifar_fast.recipe import list_recipes
 
-        width = shutil.get_terminal_size((10_000, 24)).columns  # a pipe has none
-        for name, line in list_recipes().items():
-            print(textwrap.fill(f"{name:<14} {line}", width, subsequent_indent=" " * 15))
+        shelf, datasets = cache_folder() / "data", {}
+        for name, dataset in named_datasets().items():
+            stored = in_cache(dataset, shelf)
+            datasets[name] = f"{dataset.classes} classes: {dataset.about}{f' ({stored})' if stored else ''}"
+        print_names(list_recipes())
         print("\npython -m cifar_fast recipe NAME            trains one; --dry-run shows it first\n"
-              "python -m cifar_fast copy NAME mine.py      copies one for you to edit")
+              "python -m cifar_fast copy NAME mine.py      copies one for you to edit\n\n"
+              "recipe NAME data=DATASET trains on another dataset: a folder of images, a label table,\n"
+              "hf:owner/name of the Hugging Face Hub, or one of these (train + valid + test):\n")
+        print_names(datasets)
+
+
+def print_names(lines: dict[str, str]) -> None:
+    width = shutil.get_terminal_size((10_000, 24)).columns  # a pipe has none
+    for name, line in lines.items():
+        print(textwrap.fill(f"{name:<14} {line}", width, subsequent_indent=" " * 15))
 
 
 class Recipe(Command):

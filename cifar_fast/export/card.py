@@ -198,7 +198,8 @@ class Card:
     def measured_how(self) -> str:
         if self.selected_on_test:
             return "selected on test, as published"
-        return {"test": "evaluated once on test", "held-out": "measured on a held-out part of train; test was not used",
+        held_out = "measured on images held out of training" + ("; test was not used" if self.data.test else "")
+        return {"test": "evaluated once on test", "held-out": held_out,
                 None: "not measured: no test images, and nothing held out"}[self.split]
 
     @property

@@ -33,7 +33,7 @@ class Predictions:
     vocab: tuple[str, ...]
     images: str  # identifies the images and their order: two models with the same value can be paired
     on: str  # "test" or "held-out"
-    items: np.ndarray | None = None  # (N,) int64, indices into train of held-out images; None for all of test in order
+    items: np.ndarray | None = None  # (N,) int64, row numbers of held-out images; None for all of test in order
     files: tuple[str, ...] | None = None  # (N,) class/name of each image; None where the images were no files
 
     @property

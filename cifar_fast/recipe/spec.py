@@ -55,7 +55,7 @@ class Recipe:
     arch: str  # a name in timm's registry, e.g. "cifar_final"
     epochs: int
     name: str = _neutral("")  # folder of the run in `exports`; "" is the recipe's own name (NAME-DATA on other data)
-    data: str = "cifar10"  # "cifar10", "digits" or a folder of images
+    data: str = "cifar10"  # a dataset's name, hf:owner/name, a folder of images or a label table
     columns: Mapping[str, str] = field(default_factory=dict)  # of a label table: data.file=, data.label=, data.split=
     size: int | None = None  # side of every image, pixels; None (auto): the dataset's own, chosen for a folder
     resize_mode: str = _choice("crop", "pad", "squash", default="crop")  # how an image is brought to that square

@@ -34,6 +34,7 @@ from cifar_fast.reporting.results import (
     read,
     row,
 )
+from cifar_fast.runs.data_lines import data_lines, held_text
 from cifar_fast.runs.failures import explained, is_worker_cut_off, wait_for_dead_worker
 from cifar_fast.runs.names import choose_folder, set_by_data
 from cifar_fast.runs.run_dir import (
@@ -162,7 +163,7 @@ def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, f
 
     recipe, staged = run.recipe, folder.staged
     settle_memory_format(run, saved and saved["state"])
-    print(headline(run), flush=True)
+    print(headline(run), *data_lines(run), sep="\n", flush=True)
     checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, saved)
     try:
         write_text(staged / RECIPE, json.dumps(describe(recipe), indent=1) + "\n")
@@ -252,11 +253,9 @@ def stopped_message(folder: RunFolder, about: dict, why: BaseException, trained:
 
 def headline(run: Run) -> str:
     r, p = run.recipe, run.audit.profile
-    held = {"test": "validates and selects on TEST, as published"}.get(
-        r.validate_on, f"{len(run.learn.dls.valid_ds):,} of train held out" if r.valid else "nothing held out")
     epochs = "1 epoch" if r.epochs == 1 else f"{r.epochs} epochs"
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
-            f"({len(run.learn.dls.train_ds):,} images, {held}), {epochs}, seed {r.seed}, "
+            f"({len(run.learn.dls.train_ds):,} images, {held_text(run)}), {epochs}, seed {r.seed}, "
             f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}")
 
 

@@ -16,7 +16,7 @@ from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.models import require_model
-from cifar_fast.recipe import Recipe, check, recipes_dir, settings
+from cifar_fast.recipe import Recipe, check, recipes_dir, require_validation, settings
 from cifar_fast.training.callbacks.compiling import choose_compile
 from cifar_fast.training.callbacks.ema import fitting_decay
 from cifar_fast.training.callbacks.precision import choose_precision
@@ -71,10 +71,11 @@ def prepare(
     require_model(recipe.arch)
     source = source or load_source(recipe.data, size=recipe.size, resize_mode=recipe.resize_mode, seed=recipe.seed,
                                    on_error=recipe.on_error, columns=recipe.columns)
+    require_validation(recipe, bool(source.valid))
     recipe = with_fitting_bs(recipe, source, typed)
     if source.name in SIGNS and recipe.tta:
-        log_progress(f"the mirror image of a sign is another sign: TTA accuracy and flips do not suit {source.name}; the "
-                     f"recipe digits has neither")
+        log_progress(f"the mirror image of a sign is another sign: TTA accuracy and flips do not suit {source.name}; "
+                     f"the recipe digits has neither")
     nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     seed_everything(recipe.seed)

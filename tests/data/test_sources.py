@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cifar_fast.data import fill
-from cifar_fast.data.download import CLASSES
+from cifar_fast.data.cifar10 import CLASSES
 from cifar_fast.data.sources import DataError, load_source
 
 SKIPPED = pytest.mark.filterwarnings("ignore:left out")

@@ -75,11 +75,14 @@ def measured(predicted: Predictions) -> dict:
 
 def images_of(predicted: Predictions, source: Source) -> np.ndarray:
     "The images that were predicted, in that order. Raises PredictionsError where the dataset lacks some of them."
-    images = source.test.images if predicted.on == "test" else source.train.images
+    there = len(source.rows("test") if predicted.items is None else source.labels)
     last = len(predicted.labels) - 1 if predicted.items is None else predicted.items.max()
-    if last >= len(images):
-        raise PredictionsError(f"the predictions are of image {last:,}, and {source.name} has only {len(images):,}")
-    return images[:last + 1] if predicted.items is None else images[predicted.items]
+    if last >= there:
+        raise PredictionsError(f"the predictions are of image {last:,}, and {source.name} has only {there:,}")
+    if predicted.items is None:
+        return source.test.images[:last + 1]
+    arrays, places = source.locate(predicted.items)
+    return arrays.images[places]
 
 
 # ---------------------------------------------------------------- of a run on disk
