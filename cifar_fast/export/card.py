@@ -164,6 +164,7 @@ class Data:
     train: Count = 0  # images trained on
     test: Count = 0
     skipped: Count = 0  # images that could not be read
+    ranges: dict[str, tuple[Finite, Finite]] = field(default_factory=dict)  # of images of more than 8 bits, by type
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,7 @@ def evaluate(model: Predictor, data: str | None = None, columns: Mapping[str, st
     own = bool(trained.get("data")) and os.path.realpath(os.path.expanduser(trained["data"])) == str(root)
     listed = scan_labelled(root, model.vocab, columns or (settings["columns"] if own else None),
                            trained.get("seed", 42) if own else None)
-    request = Request(model.size, model.resize_mode, cache_folder() / "data")
+    request = Request(model.size, model.resize_mode, cache_folder() / "data", model.card and model.card.data.ranges)
     errors, read = [], []
     files = [file for part in listed.splits.values() for file in part]
     plain, mirrored = answers(model, (image for image, _ in decoded(files, errors, read, request)))

@@ -34,6 +34,9 @@ def check(recipe: Recipe) -> None:
                        ("checkpoint_epochs", 0), ("checkpoint_minutes", 0)):
         if not least <= (getattr(r, key) or 0) < float("inf"):  # catches nan as well
             raise RecipeError(f"{key}={getattr(r, key)}: must be a number of at least {least}")
+    if r.valid >= 1 and r.valid != int(r.valid):
+        raise RecipeError(f"valid={r.valid:g}: expected a fraction of the training images below 1 (valid=0.1), or a "
+                          f"whole number of them (valid=500)")
     if not 0 < r.lr < float("inf"):
         raise RecipeError(f"lr={r.lr}: must be a number above 0")
     if not 0 <= r.seed < 2**32:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from cifar_fast.data.transforms import AlbumentationsTransform
 from cifar_fast.export.card import Start
 from cifar_fast.models import require_model
 from cifar_fast.models.parts import stem_stages_head
-from cifar_fast.recipe import Recipe, RecipeError, at_size, check, recipes_dir, require_validation
+from cifar_fast.recipe import Recipe, RecipeError, at_size, check, recipes_dir, require_validation, settings
 from cifar_fast.recipe.spec import SIDE
 from cifar_fast.training.callbacks.compiling import choose_compile
+from cifar_fast.training.callbacks.ema import fitting_decay
 from cifar_fast.training.callbacks.precision import choose_precision
 from cifar_fast.training.init import Init, read_init, saw_held_out, take_weights
 from cifar_fast.training.learner import cifar_learner
@@ -35,6 +37,15 @@ from cifar_fast.utils.seeds import rng_restored, seed_everything
 
 LEAST_LEFT = 0.6
 "Of a side after `augment`: training on crops a little smaller than the images that are classified is common."
+
+FEWEST_BATCHES = 8
+"Of an epoch: a recipe's batch size is lowered on images that would give fewer."
+
+SMALLEST_BS = 8
+"To which it is lowered at most, for batch norm's sake."
+
+SIGNS = {"digits", "mnist", "emnist", "kmnist", "qmnist", "usps", "svhn", "gtsrb"}
+"Named datasets of digits, letters and road signs: left and right differ."
 
 
 class BudgetError(CifarFastError):
@@ -62,7 +73,7 @@ class Run:
 def prepare(
     recipe: Recipe,
     source: Source | None = None,  # the images, where they are not those that the recipe names
-    typed: Sequence[str] = (),  # the `key=value` changes that the user gave: a `bs` among them is not adjusted
+    typed: Sequence[str] = (),  # the `key=value` changes that the user gave: they are not adjusted
 ) -> Run:
     """Load the data, build and audit the model.
 
@@ -81,8 +92,10 @@ def prepare(
     if source.size != (recipe.size or SIDE):
         recipe = at_size(recipe, source.size)
     require_augment(recipe, source.size)
-    if not any(change.startswith("bs=") for change in typed):
-        recipe = with_fitting_bs(recipe, source)
+    recipe = with_fitting_bs(recipe, source, typed)
+    if source.name in SIGNS and recipe.tta:
+        log_progress(f"the mirror image of a sign is another sign: TTA accuracy and flips do not suit {source.name}; "
+                     f"the recipe digits has neither")
     nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     stats = input_stats(recipe, init, source)
@@ -97,6 +110,7 @@ def prepare(
         start = replace(take_weights(learn.model, init), saw_held_out=saw_held_out(init, recipe, source))
     result = within_budget(learn.model, recipe, source.size)
     steps = recipe.epochs * len(dls.train)
+    recipe = with_fitting_ema(recipe, steps, typed)
     compiled = choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats,
                start, choose_memory_format(recipe.channels_last, device, steps))
@@ -135,14 +149,37 @@ def make_loss(recipe: Recipe, labels: np.ndarray, classes: int):
     return recipe.loss(torch.from_numpy(class_weights(labels, classes)))
 
 
-def with_fitting_bs(recipe: Recipe, source: Source) -> Recipe:
-    "The recipe, with a smaller batch size where its own is more than the training images: four batches or more."
+def with_fitting_bs(recipe: Recipe, source: Source, typed: Sequence[str] = ()) -> Recipe:
+    "The recipe, with a smaller batch size where its own gives few batches of the training images, unless it is typed."
     images = len(split_rows(source, recipe.valid, recipe.validate_on, recipe.seed)[0])
-    if recipe.bs <= images:
+    fitting = min(max(SMALLEST_BS, power_of_2(images / FEWEST_BATCHES)), power_of_2(images))
+    if recipe.bs <= fitting or images >= FEWEST_BATCHES * recipe.bs or any(c.startswith("bs=") for c in typed):
         return recipe
-    bs = 2 ** int(math.log2(max(1, images // 4)))
-    log_progress(f"bs={bs} instead of the recipe's {recipe.bs}: there are {images} training images; bs=… sets another")
-    return replace(recipe, bs=bs)
+    log_progress(f"bs={fitting} instead of the recipe's {recipe.bs}: there are {images:,} training images; bs=… sets "
+                 f"another")
+    return replace(recipe, bs=fitting)
+
+
+def power_of_2(most: float) -> int:
+    "The greatest one that is not more than `most`; 1 at least."
+    return 2 ** int(math.log2(max(1, most)))
+
+
+def with_fitting_ema(recipe: Recipe, steps: int, typed: Sequence[str] = ()) -> Recipe:
+    "The recipe, with a smaller `ema.decay` where its own averages over much of the run, unless it is typed."
+    given = settings(recipe.ema)
+    if "decay" not in given:  # no EMA, or one of the recipe's own
+        return recipe
+    decay = fitting_decay(given["decay"], bool(given.get("warmup")), steps)
+    if decay == given["decay"]:
+        return recipe
+    of_run = f"the run has {steps:,} steps"
+    if any(change.startswith("ema.decay=") for change in typed):
+        log_progress(f"ema.decay={given['decay']:g} averages much of the run into its weights, as {of_run}; "
+                     f"ema.decay={decay:g} averages a tenth of it")
+        return recipe
+    log_progress(f"ema.decay={decay:g} instead of the recipe's {given['decay']:g}: {of_run}; ema.decay=… sets another")
+    return replace(recipe, ema=partial(recipe.ema, decay=decay))
 
 
 def settle_memory_format(run: Run, resumed: dict | None = None) -> None:

@@ -347,10 +347,12 @@ def test_a_recipe_that_there_is_not(tmp_path):
     ("from cifar_fast.all import *\nrecipe = Recipe(arch='cifar_sprint', epoch=3)", "TypeError.*epoch"),
     ("1 / 0", "ZeroDivisionError"),
     ("import no_such_module", "no_such_module"),
-    ("\0", "cannot be run"),
+    ("\0", "null bytes"),
     ("x = 1", "must define `recipe = Recipe"),
-    ("recipe = {'arch': 'cifar_sprint'}", "must define `recipe = Recipe.*it has dict"),
-    ("", "it has NoneType"),
+    ("recipe = {'arch': 'cifar_sprint'}", "must define `recipe = Recipe.*its `recipe` is {'arch'"),
+    ("", "it defines no `recipe`"),
+    ("from cifar_fast.all import *\n\nrecipe = Recipe(arch='x',\n    epoch=3)", "bad.py, line 3: .*'epoch'"),
+    ("x = 1\ny = = 2", "bad.py, line 2: SyntaxError"),
 ])
 def test_a_broken_recipe_file_is_named(tmp_path, text, said):
     path = tmp_path / "mine.py"
