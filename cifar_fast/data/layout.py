@@ -24,6 +24,7 @@ SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.
           "temporary items", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "__pycache__"}
 NEEDED = "two or more class folders are needed, <class>/<images>, alone or in train/ and test/"
 MANY = 3  # names that a sentence lists
+DEEP = 8  # folders with nothing but a folder in them that are opened; links may lead in circles
 
 
 class Part(NamedTuple):
@@ -55,6 +56,22 @@ def split_role(name: str) -> str | None:
     "The split that a folder or a value of a table names: `Validation` → valid, `01_Train-set` → train, `cat` → None."
     word = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold()).strip("0123456789")
     return SPLITS.get(word) or SPLITS.get(ENDINGS.sub("", word))
+
+
+def split_roles(folders: Iterable[str]) -> dict[str, str]:
+    "Folder → split, of those that name one; `seg_train` does where it has a `seg_test` beside it."
+    roles, series = {}, {}
+    for name in folders:
+        if role := split_role(name):
+            roles[name] = role
+        words = [word for word in re.split(r"[\W_]+", name) if word]
+        for at in {0, len(words) - 1} if len(words) > 1 else ():
+            if role := split_role(words[at]):
+                series.setdefault((at, *words[:at], *words[at + 1:]), {})[name] = role
+    for named in series.values():
+        if "train" in named.values() and len(set(named.values())) > 1:
+            roles |= named
+    return roles
 
 
 def class_name(name: str) -> str:
@@ -92,17 +109,17 @@ def find_layout(root: Path, to_train: bool = True) -> Layout:
     layout = Layout({})
     top = look(root, layout.passed)
     inner = {name: look(root / name) for name in top.folders}
-    named = {name: role for name in top.folders if (role := split_role(name))}
+    named = split_roles(top.folders)
     splits = {name: role for name, role in named.items() if inner[name].folders or not inner[name].images}
     flat, others = [name for name in named if name not in splits], [name for name in top.folders if name not in named]
     if not splits:
         if flat and (len(flat) > 1 or not others):
-            raise DataError(f"{printable(root)} has no class folders: {names(flat)}, named like splits, hold images "
-                            f"directly; sort them into {flat[0]}/<class>/…, or list them with their labels in a table: "
-                            f"data=labels.csv{table_hint(top)}")
+            raise DataError(f"{printable(root)} has no class folders: images lie directly in {names(flat)}, named like "
+                            f"{'splits' if len(flat) > 1 else 'a split'}; sort them into {flat[0]}/<class>/…, or "
+                            f"list them with their labels in a table: data=labels.csv{table_hint(top)}")
         layout.parts["all"] = Part(root, top.folders)
     else:
-        layout.parts = {role: Part(root / name, inner[name].folders) for name, role in one_each(root, splits).items()}
+        layout.parts = {role: split_part(inner[name], role) for name, role in one_each(root, splits).items()}
         unused = [*flat, *others]
         if "train" not in layout.parts and others and is_train(layout, others):
             layout.parts = {"train": Part(root, others), **layout.parts}
@@ -121,6 +138,17 @@ def find_layout(root: Path, to_train: bool = True) -> Layout:
                         "or measure a trained model on it: python -m cifar_fast evaluate")
     check_parts(layout, top, to_train)
     return layout
+
+
+def split_part(folder: Folder, role: str) -> Part:
+    "The classes of a split, which archives repeat at times: train/train/<class>."
+    while len(folder.folders) == 1 and not folder.images and (
+            folder.folders[0] == folder.path.name or split_role(folder.folders[0]) == role):
+        inner = look(folder.path / folder.folders[0])
+        if not inner.folders:
+            break
+        folder = inner
+    return Part(folder.path, folder.folders)
 
 
 def one_each(root: Path, splits: dict[str, str]) -> dict[str, str]:
@@ -153,7 +181,10 @@ def require_own_folders(part: Part) -> None:
     "Raise DataError where class folders hold the same folders: then those may be the classes, and these the splits."
     seen: dict[str, tuple[str, set]] = {}
     for name in part.classes:
-        below = set(map(class_name, look(part.folder / name).folders))
+        here, depth = look(part.folder / name), 0
+        while len(here.folders) == 1 and not here.images and (depth := depth + 1) < DEEP:
+            here = look(here.path / here.folders[0])
+        below = set(map(class_name, here.folders))
         for shared in below:
             before, theirs = seen.setdefault(shared, (name, below))
             if before != name and len(both := below & theirs) > 1:

@@ -177,7 +177,7 @@ def find_file(folder: str, name: str, endings: dict[str, dict[str, list[str]]]) 
 
 def below_hint(table: Path, name: str) -> str:
     "Where a file lies that the table names without its folder."
-    folders = [below for below in look(table.parent).folders if os.path.exists(table.parent / below / name)]
+    folders = [below for below in look(table.parent).folders if find_file(str(table.parent / below), name, {})[1]]
     return f"; it is in {folders[0]}/: write {folders[0]}/{name}, or move the table there" if folders else ""
 
 

@@ -44,6 +44,10 @@ def test_names_of_splits(name, role):
     (("train/a", "train/b", "Val/a", "Val/b", "testing/a", "testing/b"), {"train": 6, "test": 6, "valid": 6}),
     (("a", "b", "test/a", "test/b"), {"train": 6, "test": 6}),  # the classes to train on lie beside test/
     (("train", "bus", "car"), {"train": 6, "test": 3}),  # vehicles: 20 % of each class, at least one
+    (("seg_train/seg_train/a", "seg_train/seg_train/b", "seg_test/seg_test/a", "seg_test/seg_test/b"),
+     {"train": 6, "test": 6}),
+    (("cats-Train/a", "cats-Train/b", "cats-Val/a", "other"), {"train": 6, "valid": 3}),
+    (("steam train", "train station"), {"train": 4, "test": 2}),
     (("train/images/a", "train/images/b"), None),
 ])
 def test_layouts(tmp_path, folders, expected):
@@ -72,8 +76,10 @@ def test_what_is_not_used_is_named(tmp_path):
 @pytest.mark.parametrize("folders, words", [
     (("one/cat", "one/dog", "two/cat", "two/dog"), ["one and two", "cat and dog", "train/", "labels.csv"]),
     (("one/cat", "one/dog", "two/cat", "two/dog", "two/owl"), ["one and two", "cat and dog"]),
+    (("one/images/cat", "one/images/dog", "two/images/cat", "two/images/dog"), ["one and two", "cat and dog"]),
+    (("cat_train", "cat_test", "dog_train", "dog_test"), ["cat_test, cat_train", "images lie directly"]),
     (("cat/train", "cat/test", "dog/train", "dog/test"), ["cat and dog", "train/<class>"]),
-    (("train", "test"), ["test and train", "hold images directly"]),
+    (("train", "test"), ["test and train", "images lie directly"]),
     (("train/a", "val/a", "validation/a"), ["val and validation", "valid split"]),
     (("test/a", "test/b"), ["test", "evaluate"]),
     (("train/a", "train/b", "bus", "car"), ["train/", "bus and car"]),
