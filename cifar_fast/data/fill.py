@@ -1,10 +1,11 @@
 """Image files, decoded into a folder of .npy files.
 
-This and the functions of named datasets return {"vocab", "splits"}, and "skipped", "others" and "notes" (see `Source`)
-where there may be any.
+This and the functions of named datasets return {"vocab", "splits"}, and "skipped", "others", "notes" and "problems"
+(see `Source`) where there may be any.
 """
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import numpy as np
 from cifar_fast.data.arrays import write_names, write_split
 from cifar_fast.data.errors import DataError, ImageError
 from cifar_fast.data.images import read_image
+from cifar_fast.data.layout import count, names
 from cifar_fast.data.registry import Request
 from cifar_fast.data.tree import File, Tree
 from cifar_fast.utils.log import progress
@@ -26,19 +28,53 @@ CHUNK = 256  # images decoded at a time
 TRANSIENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
-def fill_from_tree(tree: Tree, folder: Path, request: Request) -> dict:
-    skipped = []
+def fill_from_tree(tree: Tree, folder: Path, request: Request, compare: bool = True) -> dict:
+    "With `compare` images of equal pixels in two splits, or with two labels, are counted and named."
+    skipped, seen = [], {}
     for split, files in tree.splits.items():
         errors: list[tuple[int, str]] = []
         read: list[File] = []
         rows = progress(decoded(files, errors, read, request), len(files), f"decoding {split}", "images")
-        labels = set(write_split(folder, split, rows, request.size).tolist())
-        write_names(folder, split, [encodable(f"{tree.vocab[file.label]}/{file.name}") for file in read])
+        digests: list[int] = []
+        written = write_split(folder, split, hashed(rows, digests), request.size)
+        labels = set(written.tolist())
+        shown = [encodable(tree.shown(file)) for file in read]
+        # An image inside an archive has no path that stays.
+        paths = [os.path.abspath(file.path) if isinstance(file, File) else "" for file in read]
+        write_names(folder, split, shown, paths)
+        seen[split] = np.array(digests, np.uint64), written, shown
         if lost := next(((label, error) for label, error in errors if label not in labels), None):
             raise DataError(f"no image of class {tree.vocab[lost[0]]!r} in {split} can be read ({lost[1]}); "
                             "replace its images or remove the class")
         skipped += [error for _, error in errors]
-    return {"vocab": tree.vocab, "splits": list(tree.splits), "skipped": skipped, "others": tree.others}
+    equal = equal_images(seen) if compare else []
+    return {"vocab": tree.vocab, "splits": list(tree.splits), "skipped": skipped, "others": tree.others,
+            "problems" if tree.table else "notes": equal}
+
+
+def hashed(rows: Iterator[tuple[np.ndarray, int]], digests: list[int]) -> Iterator[tuple[np.ndarray, int]]:
+    "The same rows; a digest of each image is added to `digests`."
+    for image, label in rows:
+        digests.append(int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "big"))
+        yield image, label
+
+
+def equal_images(seen: dict[str, tuple[np.ndarray, np.ndarray, list[str]]]) -> list[str]:
+    "Sentences on equal images in two splits, and in train under two labels. `seen`: split → digests, labels, names."
+    trained, labels, shown = seen["train"]
+    texts = []
+    for split, (digests, _, others) in seen.items():
+        if split != "train" and len(same := np.flatnonzero(np.isin(digests, trained))):
+            texts.append(f"{count(len(same), 'image')} of {split} {'is' if len(same) == 1 else 'are'} also trained on: "
+                         f"equal pixels ({names([others[i] for i in same])})")
+    _, group = np.unique(trained, return_inverse=True)
+    least, most = np.full(len(trained), np.iinfo(np.int64).max), np.full(len(trained), -1)
+    np.minimum.at(least, group, labels)
+    np.maximum.at(most, group, labels)
+    if len(torn := np.flatnonzero(least[group] != most[group])):
+        texts.append(f"{len(torn):,} images to train on are equal to one of another class "
+                     f"({names([shown[i] for i in torn])})")
+    return texts
 
 
 def decoded(

@@ -23,6 +23,7 @@ FORMAT = 2
 
 MAX_BYTES = 16 * 2**20  # a card takes some ten kilobytes; its confusion matrix grows with the square of the classes
 MAX_CLASSES = 10_000
+MAX_SIDE = 1024  # pixels of an image, so that a card from elsewhere cannot ask for all memory
 MAX_NAME = 6 * 255  # of a class: a folder's name has up to 255 bytes, shown as up to six characters each
 
 
@@ -65,6 +66,7 @@ def is_path(value: Any) -> bool:
 
 Text = Annotated[str, AfterValidator(printable)]  # escape sequences have no effect where it is printed
 Count = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]  # pixels
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # seconds
@@ -154,11 +156,13 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    "A run: its first three fields are all that a prediction needs."
+    "A run: its first five fields are all that a prediction needs."
 
     arch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]  # a name in timm's registry, no place to load from
     vocab: Annotated[list[str], Field(min_length=1, max_length=MAX_CLASSES), AfterValidator(class_names)]
     normalize: Normalization
+    size: Side = 32  # of the images, pixels; a card that names none is from when all were of 32
+    resize_mode: Literal["crop", "pad", "squash"] = "crop"  # how images are brought to that square
     name: Text = ""
     split: Literal["test", "held-out"] | None = None  # what `metrics` were measured on
     metrics: Metrics | None = None
@@ -197,7 +201,8 @@ class Card:
     def measured_how(self) -> str:
         if self.selected_on_test:
             return "selected on test, as published"
-        return {"test": "evaluated once on test", "held-out": "measured on a held-out part of train; test was not used",
+        held_out = "measured on images held out of training" + ("; test was not used" if self.data.test else "")
+        return {"test": "evaluated once on test", "held-out": held_out,
                 None: "not measured: no test images, and nothing held out"}[self.split]
 
     @property
@@ -230,7 +235,8 @@ class Card:
         if self.metrics and self.metrics.interval:
             facts.append(("uncertainty", self.metrics.interval))
         if self.audit:
-            facts += [("parameters", f"{self.audit.params:,}"), ("receptive field", f"{self.audit.receptive_field} px"),
+            facts += [("image size", f"{self.size}×{self.size} px"), ("parameters", f"{self.audit.params:,}"),
+                      ("receptive field", f"{self.audit.receptive_field} px"),
                       ("multiply-adds", f"{self.audit.macs / 1e6:,.1f} M")]
         if self.epochs:
             facts.append(("epochs", f"{self.epochs:,}"))

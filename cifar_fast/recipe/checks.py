@@ -9,6 +9,9 @@ from cifar_fast.recipe.spec import Recipe, RecipeError
 TABLES = ("results.csv", "runs.csv")
 "Files beside the runs, which no run may be called."
 
+NO_VALID = ("cifar10", "digits")
+"Datasets that are known to have no validation split."
+
 
 def require_text(key: str, value: str) -> None:
     "Raises RecipeError where a name or path is not UTF-8, or begins with a home that does not exist."
@@ -46,7 +49,6 @@ def check(recipe: Recipe) -> None:
         require_text(key, str(getattr(r, key)))
     if r.channels_last not in (True, False, "auto"):
         raise RecipeError(f"channels_last={r.channels_last}: expected true, false or auto")
-    validates = r.validate_on == "test" or r.valid > 0
     sched = getattr(r.sched, "func", r.sched)
     fit = getattr(r.fit, "func", r.fit)
     if sched is not None and getattr(fit, "sets_lr", False):
@@ -55,12 +57,8 @@ def check(recipe: Recipe) -> None:
     if r.validate_on == "test" and r.valid:
         raise RecipeError(f"validate_on=test validates on the test set and holds nothing out; leave out "
                           f"valid={r.valid}")
-    for on, what in ((getattr(sched, "needs_valid", False), f"sched={getattr(sched, '__name__', '')}"),
-                     (r.patience, f"patience={r.patience}"), (r.target, f"target={r.target}"),
-                     (r.keep == "best", "keep=best")):
-        if on and not validates:
-            raise RecipeError(f"{what} needs validation accuracy, and this recipe does not validate; "
-                              f"add valid=0.1 to hold out a tenth of train")
+    if r.data in NO_VALID:  # other data may bring a validation split, which only shows once it is read
+        require_validation(r, False)
     if r.mix is not None and not getattr(getattr(r.loss, "func", r.loss), "takes_soft_targets", False):
         raise RecipeError(f"mix={getattr(r.mix, 'func', r.mix).__name__} needs a loss that takes soft targets, and "
                           f" {getattr(r.loss, 'func', r.loss).__name__} does not; "
@@ -79,3 +77,16 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"opt: {e}") from None
     if r.precision == "fp16" and r.device == "cpu":
         raise RecipeError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")
+
+
+def require_validation(r: Recipe, own: bool) -> None:
+    "Raise RecipeError where a setting needs validation; `own`: whether the data has a validation split of its own."
+    if own or r.validate_on == "test" or r.valid > 0:
+        return
+    sched = getattr(r.sched, "func", r.sched)
+    for on, what in ((getattr(sched, "needs_valid", False), f"sched={getattr(sched, '__name__', '')}"),
+                     (r.patience, f"patience={r.patience}"), (r.target, f"target={r.target}"),
+                     (r.keep == "best", "keep=best")):
+        if on:
+            raise RecipeError(f"{what} needs validation accuracy, and this recipe does not validate; "
+                              f"add valid=0.1 to hold out a tenth of train")

@@ -14,6 +14,8 @@ from cifar_fast.utils.errors import CifarFastError
 PUBLISHED_STATS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 "Mean and std that all five published systems normalise with (their std is not the pixels' 0.247, 0.243, 0.262)."
 
+SIDE = 32  # pixels of CIFAR-10's images, which a recipe is for where it names no size
+
 MAPPINGS = ("columns", "waive")
 COLUMNS = ("file", "label", "split")
 "What the columns of a label table may hold."
@@ -60,7 +62,7 @@ class Recipe:
     resize_mode: str = _choice("crop", "pad", "squash", default="crop")  # how an image is brought to that square
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
-    augment: tuple = ()  # Albumentations for training, applied in this order to uint8 HWC images
+    augment: tuple = ()  # Albumentations for training, in this order, on uint8 HWC images; pixels are those of `size`
     validate_on: str = _choice("held_out", "test", default="held_out")  # "test": what the published systems did
     valid: float = 0  # held out of train: a fraction below 1, or a number of images from 1 up; 0: train on all
     keep: str = _choice("last", "best", default="last")  # which epoch's weights are exported

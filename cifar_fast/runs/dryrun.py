@@ -14,6 +14,7 @@ from torch import nn
 
 from cifar_fast.audit import audit_table
 from cifar_fast.recipe import Recipe, describe
+from cifar_fast.runs.data_lines import data_lines
 from cifar_fast.training.callbacks.history import History
 from cifar_fast.training.callbacks.scheduler import Scheduler
 from cifar_fast.training.fit import fit
@@ -105,7 +106,7 @@ def dry_run(recipe: Recipe, typed: Sequence[str] = ()) -> str:
     settle_memory_format(run)
     x, y = run.learn.dls.train.one_batch()
     steps = len(run.learn.dls.train)
-    text = [json.dumps(describe(run.recipe), indent=1), "", audit_table([run.audit])]
+    text = [json.dumps(describe(run.recipe), indent=1), "", *data_lines(run), "", audit_table([run.audit])]
     if recipe.waive:
         text.append("waived: " + "; ".join(f"{k}: {v}" for k, v in recipe.waive.items()))
     text += ["", f"one batch: images {tuple(x.shape)} {x.dtype}, labels {tuple(y.shape)} {y.dtype}; "

@@ -23,6 +23,7 @@ from cifar_fast.export.summary import last_record, result_text, summary
 from cifar_fast.export.trust import trust
 from cifar_fast.recipe import Recipe, describe, load_recipe
 from cifar_fast.reporting.results import OWN, add_missing_rows, add_row, changes, draw_published, leave_row, read, row
+from cifar_fast.runs.data_lines import data_lines, held_text
 from cifar_fast.runs.failures import explained, is_worker_cut_off, wait_for_dead_worker
 from cifar_fast.runs.names import choose_folder
 from cifar_fast.runs.run_dir import (
@@ -147,7 +148,7 @@ def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, f
 
     recipe, staged = run.recipe, folder.staged
     settle_memory_format(run, saved and saved["state"])
-    print(headline(run), flush=True)
+    print(headline(run), *data_lines(run), sep="\n", flush=True)
     checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, saved)
     try:
         write_text(staged / RECIPE, json.dumps(describe(recipe), indent=1) + "\n")
@@ -237,11 +238,10 @@ def stopped_message(folder: RunFolder, about: dict, why: BaseException, trained:
 
 def headline(run: Run) -> str:
     r, p = run.recipe, run.audit.profile
-    held = {"test": "validates and selects on TEST, as published"}.get(
-        r.validate_on, f"{len(run.learn.dls.valid_ds):,} of train held out" if r.valid else "nothing held out")
+    size = f"{run.source.size}×{run.source.size}"
     epochs = "1 epoch" if r.epochs == 1 else f"{r.epochs} epochs"
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
-            f"({len(run.learn.dls.train_ds):,} images, {held}), {epochs}, seed {r.seed}, "
+            f"({len(run.learn.dls.train_ds):,} images of {size}, {held_text(run)}), {epochs}, seed {r.seed}, "
             f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from fastai.metrics import accuracy
 
@@ -14,8 +15,10 @@ from cifar_fast.audit import Audit, Budget, audit
 from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
+from cifar_fast.data.transforms import AlbumentationsTransform
 from cifar_fast.models import require_model
-from cifar_fast.recipe import Recipe, check, recipes_dir
+from cifar_fast.recipe import Recipe, RecipeError, at_size, check, recipes_dir, require_validation
+from cifar_fast.recipe.spec import SIDE
 from cifar_fast.training.callbacks.compiling import choose_compile
 from cifar_fast.training.callbacks.precision import choose_precision
 from cifar_fast.training.learner import cifar_learner
@@ -25,6 +28,9 @@ from cifar_fast.utils.environment import git_commit
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.seeds import rng_restored, seed_everything
+
+LEAST_LEFT = 0.6
+"Of a side after `augment`: training on crops a little smaller than the images that are classified is common."
 
 
 class BudgetError(CifarFastError):
@@ -59,6 +65,10 @@ def prepare(
     require_model(recipe.arch)
     source = source or load_source(recipe.data, size=recipe.size, resize_mode=recipe.resize_mode, seed=recipe.seed,
                                    on_error=recipe.on_error, columns=recipe.columns)
+    require_validation(recipe, bool(source.valid))
+    if source.size != (recipe.size or SIDE):
+        recipe = at_size(recipe, source.size)
+    require_augment(recipe, source.size)
     if not any(change.startswith("bs=") for change in typed):
         recipe = with_fitting_bs(recipe, source)
     nbytes = sum(part.images.nbytes for part in source.splits.values())
@@ -69,7 +79,7 @@ def prepare(
                    seed=recipe.seed, device=device)
     learn = cifar_learner(dls, recipe.arch, loss_func=recipe.loss(), opt_func=recipe.opt, metrics=accuracy,
                           lr=recipe.lr, seed=recipe.seed)
-    result = within_budget(learn.model, recipe)
+    result = within_budget(learn.model, recipe, source.size)
     steps = recipe.epochs * len(dls.train)
     compiled = choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()),
@@ -96,11 +106,24 @@ def settle_memory_format(run: Run, resumed: dict | None = None) -> None:
         run.memory_format = faster(run.format_speeds)
 
 
-def within_budget(model, recipe: Recipe) -> Audit:
+def require_augment(recipe: Recipe, size: int) -> None:
+    "Raises RecipeError where `augment` cannot take images of this size, or leaves little of them: written for another."
+    try:
+        image = AlbumentationsTransform(train=recipe.augment).augment(np.zeros((size, size, 3), np.uint8))
+    except Exception as e:  # Albumentations and OpenCV have errors of their own
+        raise RecipeError(f"augment cannot be applied to images of {size}×{size}: {e}; its numbers of pixels must be "
+                          f"for size={size}, or leave size= out of the recipe: they follow a size that is typed") from e
+    if min(image.shape[:2]) < LEAST_LEFT * size:
+        height, width = image.shape[:2]
+        raise RecipeError(f"augment gives {height}×{width} of images of {size}×{size}; its numbers of pixels must be "
+                          f"for size={size}, or leave size= out of the recipe: they follow a size that is typed")
+
+
+def within_budget(model, recipe: Recipe, size: int) -> Audit:
     "The audit of the model. Raises BudgetError when it breaks a rule that the recipe does not waive."
     budget = recipe.budget or Budget()
     with rng_restored():
-        result = audit(model, budget)
+        result = audit(model, budget, (3, size, size))
     broken = result.failures(waive=recipe.waive)
     if broken:
         rules = "; ".join(f"{v.rule}: {v.found}, required {v.required}" for v in broken)

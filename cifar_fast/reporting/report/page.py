@@ -93,11 +93,14 @@ code { font: .88em ui-monospace, monospace; } footer { margin: 3rem auto 2.5rem;
 
 
 def page(card: Card, folder: Path, history: pd.DataFrame | None, layers: list[list[str]] | None,
-         missing: list[str] = ()) -> str:
-    "The whole report as HTML; `folder` holds the figures, `missing` says what is left out and why."
+         missing: list[str] = (), errors: list[list[str]] | None = None) -> str:
+    """The whole report as HTML; `folder` holds the figures, `missing` says what is left out and why.
+
+    `errors`: the table of the most confident errors, its heading first.
+    """
     name = card.name or folder.name
-    sections = [*figures(folder, history), audited(card, layers), recipe(card), environment(card)]
-    sections = [s for s in sections if s]
+    sections = figures(folder, history, errors_table(errors, name))
+    sections += filter(None, [audited(card, layers), recipe(card), environment(card)])
     links = Nav(*(A(heading, href=f"#{anchor(heading)}") for heading, _ in sections), aria_label="Sections")
     body = [Section(H2(heading, id=anchor(heading)), *parts) for heading, parts in sections]
     left_out = [P(Span("Not in this report: ", cls="dim"), "; ".join(missing))] if missing else []
@@ -120,8 +123,8 @@ def lead(card: Card) -> str:
     return " · ".join(p for p in parts if p)
 
 
-def figures(folder: Path, history: pd.DataFrame | None) -> list[tuple[str, list[FT]]]:
-    "The sections with images, for the figures that exist."
+def figures(folder: Path, history: pd.DataFrame | None, errors: list[FT] = ()) -> list[tuple[str, list[FT]]]:
+    "The sections with images, for the figures that exist, and `errors` below theirs."
     sections: dict[str, list[FT]] = {}
     for name, (heading, says) in FIGURES.items():
         if heading and (folder / name).is_file():
@@ -132,6 +135,8 @@ def figures(folder: Path, history: pd.DataFrame | None) -> list[tuple[str, list[
             sections.setdefault(heading, []).append(Figure(image, Figcaption(says)))
     if history is not None and len(history):
         sections.setdefault("Curves", []).append(epochs_table(history))
+    if errors:
+        sections.setdefault(FIGURES["mistakes.png"][0], []).extend(errors)
     return list(sections.items())
 
 
@@ -150,6 +155,14 @@ def epochs_table(history: pd.DataFrame) -> FT:
     rows = [[f"{v:.0f}" if c == "epoch" else f"{v:.4g}" for c, v in row.items()] for _, row in shown.iterrows()]
     return Div(P(f"The last {len(shown)} of {len(history)} epochs; history.csv has them all.", cls="dim"),
                table([[c.replace("_", " ") for c in shown.columns], *rows]))
+
+
+def errors_table(rows: list[list[str]] | None, name: str) -> list[FT]:
+    "Which images those of mistakes.png are, row by row."
+    if not rows or len(rows) == 1:
+        return []
+    return [table(rows, words=True),
+            P("Copies of all errors in a folder: ", Code(f"python -m cifar_fast report {name} --errors DIR"))]
 
 
 def audited(card: Card, layers: list[list[str]] | None) -> tuple[str, list[FT]] | None:
