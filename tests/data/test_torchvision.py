@@ -176,3 +176,8 @@ def test_debians_fashion_mnist(web, tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(data)
     monkeypatch.setattr("cifar_fast.data.torchvision_files.PACKAGED", {"FashionMNIST": tmp_path})
     assert load_source("fashion_mnist", cache=tmp_path / "cache").vocab[9] == "Ankle boot" and not web.requests
+
+
+def test_misspelt_name(tmp_path):
+    with pytest.raises(DataError, match="cifar_100.*did you mean cifar100"):
+        load_source("cifar_100", cache=tmp_path)
