@@ -105,6 +105,7 @@ def make_dls(
     workers: int = 0,
     seed: int = 0,
     device=None,
+    balanced: bool = False,  # sample every class equally often in training
 ) -> DataLoaders:
     "DataLoaders of uint8 → float, normalised (bs, 3, size, size) batches; the test set is no part of `dls.train`."
     train, held = split_rows(source, valid, validate_on, seed)
@@ -113,9 +114,10 @@ def make_dls(
                         f"batch; use bs={max(1, len(train) // 8)}, or drop_last=false")
     block = data_block(source, train, held, augment, stats)
     items = np.arange(sum(len(part) for part in source.splits.values()))
+    labels = source.train.labels[train] if balanced else None
     # Images to validate on are not augmented: no work for processes.
     return block.dataloaders(items, bs=bs, val_bs=500, drop_last=drop_last, seed=seed, device=device,
-                             dl_kwargs=[{"num_workers": workers}, {"num_workers": 0}])
+                             dl_kwargs=[{"num_workers": workers, "labels": labels}, {"num_workers": 0}])
 
 
 def test_dl(dls: DataLoaders, source: Source, workers: int = 0):

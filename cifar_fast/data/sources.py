@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from cifar_fast.data.arrays import Arrays, channel_stats, fingerprint, open_spli
 from cifar_fast.data.auto_size import choose_size
 from cifar_fast.data.cache import cache_folder, cached
 from cifar_fast.data.cifar10 import CLASSES
+from cifar_fast.data.depth import Ranges
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.fill import fill_from_tree
 from cifar_fast.data.hub import PREFIX, hub_dataset
@@ -27,7 +28,7 @@ from cifar_fast.data.table import scan_table
 from cifar_fast.data.tree import Tree, scan_tree
 from cifar_fast.utils.text import nearest, printable
 
-FORMAT = 5  # of the cache entries; a higher one rebuilds them all
+FORMAT = 7  # of the cache entries; a higher one rebuilds them all
 META = "meta.json"
 
 
@@ -48,6 +49,7 @@ class Source:
     valid: Arrays | None = None  # where the data has a validation split of its own
     size: int = 32  # side of every image, pixels
     resize_mode: str = "crop"  # how images were brought to it
+    ranges: Ranges = field(default_factory=dict)  # of its images of more than eight bits, see `depth`
     notes: tuple[str, ...] = ()  # what was guessed, passed over or is missing, a sentence each
     problems: tuple[str, ...] = ()  # those of the notes that on_error=refuse stops at
 
@@ -203,7 +205,7 @@ def plan_tree(name: str, root: Path, tree: Tree, seed: int, columns: Mapping[str
 
 def build_entry(plan: Plan, request: Request, folder: Path) -> None:
     "Fill a cache entry: the arrays, and in META what is computed from them."
-    about = {"skipped": [], "others": 0, "notes": [], "problems": []} | plan.fill(folder, request)
+    about = {"skipped": [], "others": 0, "notes": [], "problems": [], "ranges": {}} | plan.fill(folder, request)
     splits = {split: open_split(folder, split, request.size) for split in about["splits"]}
     mean, std = channel_stats(splits["train"].images)
     meta = about | {
@@ -240,6 +242,7 @@ def load_entry(plan: Plan, request: Request, folder: Path) -> Source:
         valid=splits.get("valid"),
         size=request.size,
         resize_mode=request.resize_mode,
+        ranges={kind: (low, high) for kind, (low, high) in meta["ranges"].items()},
         notes=(*plan.notes, *plan.problems, *meta["notes"], *meta["problems"]),
         problems=(*plan.problems, *meta["problems"]),
     )

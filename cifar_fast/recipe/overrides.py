@@ -85,8 +85,8 @@ def _with_column(recipe: Recipe, column: str, text: str) -> dict[str, str]:
 def _scalar(name: str, kind: str, text: str, choices=None) -> Any:
     if choices and text not in choices:
         raise RecipeError(f"{name}={text}: choose one of {', '.join(choices)}{nearest(text, choices)}")
-    if kind == "str":
-        return text
+    if kind.startswith("str"):
+        return None if "None" in kind and text.lower() in ("", "none") else text
     if kind == "bool | str" and text.lower() == "auto":
         return "auto"
     if kind.startswith("bool"):
