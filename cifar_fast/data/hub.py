@@ -16,6 +16,7 @@ from cifar_fast.data.fill import fill_from_tree
 from cifar_fast.data.registry import Dataset, Request, needed
 from cifar_fast.data.tree import Tree, seeded_split
 from cifar_fast.utils.errors import FULL
+from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.text import printable
 
 PREFIX = "hf:"
@@ -89,13 +90,14 @@ def fill_from_hub(data: str, place: dict, columns: dict[str, str], folder: Path,
 def load(data: str, place: dict):
     "A datasets.DatasetDict. Raises DataError, or OSError where the disk is full."
     datasets = needed(data, "datasets", "cifar_fast[hf]")
+    log_progress(f"loading {data.removeprefix(PREFIX)} from the Hugging Face Hub")
     try:
         return datasets.load_dataset(**place)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         if getattr(cause, "errno", None) in FULL:
             raise cause from error
-        raise DataError(f"cannot load data={data}: {' '.join(printable(cause).split())}; check the name and the "
+        raise DataError(f"cannot load data={data}: {printable(' '.join(str(cause).split()))}; check the name and the "
                         "network (hf download --repo-type dataset NAME fetches it beforehand)") from error
 
 

@@ -26,7 +26,7 @@ from cifar_fast.data.layout import TABLES
 from cifar_fast.data.registry import Dataset, Request, named_datasets
 from cifar_fast.data.table import scan_table
 from cifar_fast.data.tree import Tree, scan_tree
-from cifar_fast.utils.text import printable
+from cifar_fast.utils.text import nearest, printable
 
 FORMAT = 7  # of the cache entries; a higher one rebuilds them all
 META = "meta.json"
@@ -36,7 +36,7 @@ META = "meta.json"
 class Source:
     "A dataset, decoded."
 
-    name: str  # "cifar10", "digits" or the folder's or table's name
+    name: str  # of the dataset, folder or table
     train: Arrays
     test: Arrays | None  # None where a folder has only a train/
     vocab: tuple[str, ...]  # class names; a label is an index into it
@@ -107,9 +107,9 @@ def load_source(
 ) -> Source:
     """Open a dataset: decoded once, memory-mapped from the cache from then on.
 
-    cifar10 is the image tree that CIFAR_FAST_DATA names (or its subfolder cifar10), else the official
-    archive, downloaded once. digits are scikit-learn's, enlarged to 32×32 RGB, with a fixed split. `tree.scan_tree`
-    says how a folder is laid out, `table.scan_table` what a table holds. Raises DataError, which names the next step.
+    cifar10 is the image tree that CIFAR_FAST_DATA names (or its subfolder cifar10), else the official archive.
+    Named datasets are downloaded once; those without a split of their own get a fixed one. `tree.scan_tree` says
+    how a folder is laid out, `table.scan_table` what a table holds. Raises DataError, which names the next step.
     """
     if on_error not in ("skip", "refuse"):
         raise DataError(f"on_error={on_error!r} is unknown; use on_error=skip or on_error=refuse")
@@ -162,13 +162,14 @@ def data_path(data: str | os.PathLike) -> Path:
     try:
         root = Path(os.path.realpath(os.path.expanduser(data)))
     except ValueError as error:  # a NUL, or characters that cannot be encoded
-        raise DataError(f"data={printable(data)} is not a path: {error}; use cifar10, digits or a folder") from error
+        raise DataError(f"data={printable(data)} is not a path: {error}; use a dataset's name or a folder") from error
     is_file = bool(data) and os.path.isfile(root)
     if not data or not (os.path.isdir(root) or is_file and root.suffix.lower() in TABLES):
         what = f"is a file, but no label table ({', '.join(TABLES)})" if is_file else \
             "is neither a known dataset nor a folder nor a label table"
-        raise DataError(f"data={printable(data)} {what}; use cifar10, digits, a folder of class folders or a table "
-                        "with the columns file and label")
+        raise DataError(f"data={printable(data)} {what}{nearest(str(data), named_datasets())}; use a dataset's name "
+                        "(python -m cifar_fast recipes lists them), hf:owner/name, a folder of class folders or a "
+                        "table with the columns file and label")
     return root
 
 

@@ -58,7 +58,7 @@ def download(name: str, spec: TorchvisionSet, part: Path, root: Path) -> None:
     except (HTTPException, OSError, RuntimeError, *DAMAGE) as error:
         if getattr(error, "errno", None) in FULL:
             raise  # of the folder, not of the network
-        reason = " ".join(printable(getattr(error, "reason", error)).split()) or type(error).__name__
+        reason = printable(" ".join(str(getattr(error, "reason", error)).split())) or type(error).__name__
         if isinstance(error, DAMAGE) or "corrupted" in reason or type(error) is OSError and not error.errno:  # bz2's
             shutil.rmtree(part)
             raise DataError(f"the download of {name} is damaged: {reason} (checksums are torchvision's); run the same "

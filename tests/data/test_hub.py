@@ -9,6 +9,7 @@ from PIL import Image
 
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.sources import load_source
+from cifar_fast.recipe import load_recipe, override
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +84,7 @@ def test_missing_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"cifar_fast\[hf\]"):
         load_source("hf:owner/name")
+
+
+def test_run_is_named_after_the_dataset():
+    assert override(load_recipe("sprint"), ["data=hf:owner/name:config@main"]).name == "sprint-name-config-main"
