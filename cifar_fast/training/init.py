@@ -100,7 +100,7 @@ def state_sha256(state: dict[str, torch.Tensor]) -> str:
 
 def saw_held_out(init: Init, recipe: Recipe, source: Source) -> bool:
     "Whether the weights were trained on images of the same dataset that this run holds out of train."
-    if not (recipe.valid and init.card and init.card.data.fingerprint == source.fingerprint):
+    if source.valid or not (recipe.valid and init.card and init.card.data.fingerprint == source.fingerprint):
         return False
     split = ("valid", "seed", "validate_on")
     return [init.card.recipe.get(key) for key in split] != [getattr(recipe, key) for key in split]
