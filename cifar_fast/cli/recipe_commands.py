@@ -83,7 +83,8 @@ class Recipe(Command):
         from cifar_fast.training.init import with_init
 
         given = [args.name, *args.changes]
-        if args.resume and (earlier := typed_for(with_init(resolve(args.name, args.changes, whole=False)[0]))):
+        stopped = with_init(resolve(args.name, args.changes, whole=False)[0]) if args.resume else None
+        if stopped and (earlier := typed_for(stopped, args.changes)):
             # The changes of the stopped run need not be repeated; those typed now are added and take precedence.
             given = [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
         resolved, finds = resolve(given[0], given[1:])

@@ -34,6 +34,9 @@ def check(recipe: Recipe) -> None:
                        ("checkpoint_epochs", 0), ("checkpoint_minutes", 0)):
         if not least <= (getattr(r, key) or 0) < float("inf"):  # catches nan as well
             raise RecipeError(f"{key}={getattr(r, key)}: must be a number of at least {least}")
+    if r.valid >= 1 and r.valid != int(r.valid):
+        raise RecipeError(f"valid={r.valid:g}: expected a fraction of the training images below 1 (valid=0.1), or a "
+                          f"whole number of them (valid=500)")
     if not 0 < r.lr < float("inf"):
         raise RecipeError(f"lr={r.lr}: must be a number above 0")
     if not 0 <= r.seed < 2**32:
@@ -70,10 +73,13 @@ def check(recipe: Recipe) -> None:
                           f"valid={r.valid}")
     if r.data in NO_VALID:  # other data may bring a validation split, which only shows once it is read
         require_validation(r, False)
-    if r.mix is not None and not getattr(getattr(r.loss, "func", r.loss), "takes_soft_targets", False):
+    loss = getattr(r.loss, "func", r.loss)
+    if r.balance == "loss" and not getattr(loss, "takes_class_weights", False):
+        raise RecipeError(f"balance=loss needs a loss that takes class weights, and {loss.__name__} does not; use "
+                          f"loss=cross_entropy, or balance=sample")
+    if r.mix is not None and not getattr(loss, "takes_soft_targets", False):
         raise RecipeError(f"mix={getattr(r.mix, 'func', r.mix).__name__} needs a loss that takes soft targets, and "
-                          f" {getattr(r.loss, 'func', r.loss).__name__} does not; "
-                          f"use loss=cross_entropy, or mix=none")
+                          f"{loss.__name__} does not; use loss=cross_entropy, or mix=none")
     for key in ("loss", "sched", "mix", "resize", "ema"):  # these check their own arguments when they are called
         try:
             if (make := getattr(r, key)) is not None:

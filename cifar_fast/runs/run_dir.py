@@ -142,7 +142,7 @@ def where(checkpoint: dict) -> str:
     (epoch, batch), epochs = checkpoint["position"], checkpoint["about"]["recipe"]["epochs"]
     if (epoch, batch) == (epochs, 0):
         return "after its last epoch"  # which is an earlier one where it had reached its target
-    return f"{f'in epoch {epoch + 1}, after {batch} batches' if batch else f'after epoch {epoch}'} of {epochs}"
+    return f"in epoch {epoch + 1} of {epochs}, after {batch} batches" if batch else f"after epoch {epoch} of {epochs}"
 
 
 def identity(recipe: Recipe, data: str, machine: dict, commit: str | None) -> dict[str, Any]:
