@@ -64,7 +64,8 @@ def from_export(recipe: Recipe) -> Init:
         inside = Path(recipe.exports) / folder.name
         hint = f"; write init={inside}" if folder.parent == Path(".") and (inside / CARD).is_file() else ""
         raise InitError(f"init={recipe.init}: {e}{hint}") from None
-    return Init(recipe.init, card.sha256 or file_sha256(folder / WEIGHTS), state, card.normalize, 32, card)
+    return Init(recipe.init, card.sha256 or file_sha256(folder / WEIGHTS), state, card.normalize, card.size,
+                card)
 
 
 def from_timm(recipe: Recipe) -> Init:
@@ -100,7 +101,7 @@ def state_sha256(state: dict[str, torch.Tensor]) -> str:
 
 def saw_held_out(init: Init, recipe: Recipe, source: Source) -> bool:
     "Whether the weights were trained on images of the same dataset that this run holds out of train."
-    if not (recipe.valid and init.card and init.card.data.fingerprint == source.fingerprint):
+    if source.valid or not (recipe.valid and init.card and init.card.data.fingerprint == source.fingerprint):
         return False
     split = ("valid", "seed", "validate_on")
     return [init.card.recipe.get(key) for key in split] != [getattr(recipe, key) for key in split]

@@ -15,6 +15,7 @@ from cifar_fast.export.card import Data, read_card
 from cifar_fast.export.files import CONFIG, WEIGHTS, file_sha256
 from cifar_fast.models import create_model
 from cifar_fast.recipe import PUBLISHED_STATS, RecipeError, check, describe
+from cifar_fast.runs.started import started
 from cifar_fast.training.init import InitError, read_init, take_weights
 from cifar_fast.training.prepare import prepare
 
@@ -70,6 +71,16 @@ def test_a_head_is_new_for_the_same_number_of_classes_too(digits, tmp_path):
     trained = exported(tmp_path / "farm", vocab=[str(i) for i in range(10)])
     ours = state(prepare(tiny(f"init={tmp_path / 'farm'}")).learn.model)
     assert not any(torch.equal(ours[name], trained[name]) for name in HEAD)
+
+
+def test_a_run_takes_the_size_of_its_weights_unless_another_is_given(digits, tmp_path):
+    trained = exported(tmp_path / "farm", size=64)
+    theirs, other = (prepare(tiny(f"init={tmp_path / 'farm'}", *more)) for more in ((), ("size=32",)))
+    assert theirs.source.size == theirs.start.size == 64 and theirs.start.unfit == []
+    assert "images of 64×64;" in started(theirs) + ";"
+    assert other.source.size == 32 and other.start.unfit == ["features.stem.conv.weight"]
+    assert "images of 32×32, theirs were 64×64" in started(other)
+    assert torch.equal(other.learn.model.features.down.conv.weight, trained["features.down.conv.weight"])
 
 
 def test_a_model_of_timms_with_its_own_input(tmp_path):
