@@ -1,11 +1,20 @@
-"""Commands that use a trained model: predict, serve, evaluate."""
+"""Commands that use a trained model: predict, serve, evaluate, calibrate."""
 
 from __future__ import annotations
 
 import json
 import sys
 
-from cifar_fast.cli.command import Command, UsageError, add_changes, add_model_arguments
+from cifar_fast.cli.command import (
+    Command,
+    UsageError,
+    add_changes,
+    add_confidence,
+    add_model_arguments,
+    add_model_file,
+    run_path,
+    with_confidence,
+)
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.log import quiet
 
@@ -14,12 +23,13 @@ class Predict(Command):
     name = "predict"
     help = "classify images"
     examples = ("predict exports/final cat.png", "predict exports/final images/ --topk 3 --csv out.csv",
-                "predict exports/final '*.jpg' --tta --json")
+                "predict exports/final '*.jpg' --tta --json", "predict exports/final images/ --threshold 0.8")
 
     @staticmethod
     def add_arguments(parser):
         add_model_arguments(parser)
         parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, globs")
+        add_confidence(parser)
         parser.add_argument("--topk", type=int, default=3, help="classes to show for each image (default 3)")
         parser.add_argument("--tta", action="store_true", help="mean probability of the image and its mirror image")
         parser.add_argument("--csv", metavar="FILE", help="save file, prediction and every probability here")
@@ -33,7 +43,7 @@ class Predict(Command):
 
         if args.topk < 1:
             raise UsageError(f"--topk {args.topk}: at least 1")
-        model = load_model(args.export, choose_device(), args.trust_pickle)
+        model = with_confidence(load_model(args.export, choose_device(), args.trust_pickle), args)
         paths, missing, unreadable = find_images(args.paths)
         for error in [*unreadable, *(f"{printable(pattern)}: no image there" for pattern in missing)]:
             print(f"cifar_fast: {error}", file=sys.stderr)
@@ -45,9 +55,11 @@ class Predict(Command):
                 print(f"cifar_fast: {error}", file=sys.stderr)
                 continue
             best = probs.argsort()[::-1][:top]
-            rows.append({"file": encodable(path), "prediction": vocab[best[0]], "probs": [float(p) for p in probs]})
+            answer = model.answer(probs)
+            rows.append({"file": encodable(path), "prediction": answer, "probs": [float(p) for p in probs]})
             if not args.json:
-                print(f"{printable(path)}  " + "  ".join(f"{vocab[i]} {probs[i]:.1%}" for i in best))
+                likely = "  ".join(f"{vocab[i]} {probs[i]:.1%}" for i in best)
+                print(f"{printable(path)}  " + (likely if probs.max() >= model.threshold else f"{answer}  ({likely})"))
         if args.json:
             print(as_json(rows, vocab, top))
         if args.csv:
@@ -82,6 +94,7 @@ class Serve(Command):
     @staticmethod
     def add_arguments(parser):
         add_model_arguments(parser)
+        add_confidence(parser)
         parser.add_argument("--port", type=int, default=8000, help="default %(default)s; 0 takes a free one")
         parser.add_argument("--host", default="127.0.0.1", help="default %(default)s: only this machine can reach it")
         parser.add_argument("--open", action="store_true", help="open it in the browser")
@@ -95,7 +108,7 @@ class Serve(Command):
             from cifar_fast.export.predictor import load_model
             from cifar_fast.utils.device import choose_device
 
-            model = load_model(args.export, choose_device(), args.trust_pickle)
+            model = with_confidence(load_model(args.export, choose_device(), args.trust_pickle), args)
             folder = run_folder(args.export)
             name = folder.resolve().name.removesuffix(".pkl")
             run(model, name, folder.parent, sock, args.host, args.verbose, args.open)
@@ -113,17 +126,20 @@ class Evaluate(Command):
         add_changes(parser, "data=FOLDER or data=TABLE: all of its images are measured, classes are found by name; "
                             "data.file=, data.label= and data.split= name the columns of a table", metavar="data=…")
         parser.add_argument("--csv", metavar="FILE", help="save file, label, prediction and every probability here")
+        add_confidence(parser, threshold=False)
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     @staticmethod
     def run(args):
+        from cifar_fast.data.balance import balanced_accuracy
+        from cifar_fast.export.calibration import confidence_scores, confidence_text
         from cifar_fast.export.evaluate import evaluate
         from cifar_fast.export.metrics import scores, scores_text
         from cifar_fast.export.predictor import load_model
         from cifar_fast.utils.device import choose_device
-        from cifar_fast.utils.statistics import balanced_accuracy, interval_text
+        from cifar_fast.utils.statistics import interval_text
 
-        model = load_model(args.export, choose_device(), args.trust_pickle)
+        model = with_confidence(load_model(args.export, choose_device(), args.trust_pickle), args)
         data, columns = named_data(args.changes)
         if not data and not (model.card and model.card.recipe.get("data")):
             raise UsageError(f"{args.export} does not say what it was trained on; name the images: data=cifar10, "
@@ -131,7 +147,8 @@ class Evaluate(Command):
         measured = evaluate(model, data, columns)
         probs, labels = measured.probabilities, measured.labels
         result = scores(probs, labels, model.vocab)
-        result["balanced_accuracy"] = balanced_accuracy(result["confusion"])
+        result["balanced_accuracy"] = balanced_accuracy(result["per_class"])
+        result |= confidence_scores(probs, probs.argmax(1) == labels, model.temperature)
         result["accuracy_tta"] = float((measured.mirrored.argmax(1) == labels).mean())
         result["data"] = {"name": measured.name, "fingerprint": measured.fingerprint}
         result |= {"splits": by_split(measured), "unknown": dict(measured.unknown), "missing": list(measured.missing)}
@@ -140,7 +157,8 @@ class Evaluate(Command):
         if args.json:
             print(json.dumps({**result, "notes": list(measured.notes)}, indent=1, ensure_ascii=False))
             return
-        print("\n".join([scores_text(result, model.vocab), *evaluated_lines(result, measured.notes)]))
+        print(f"{scores_text(result, model.vocab)}\n\n{confidence_text(result)}\n")
+        print("".join(f"{line}\n" for line in evaluated_lines(result, measured.notes)), end="")
         if model.card and model.card.selected_on_test and not args.changes:
             print("this model's epoch was selected on these very images, as its authors did")
         interval = interval_text(result["accuracy"], result["n"])
@@ -198,3 +216,40 @@ def save_answers(path: str, measured, vocab: list[str]) -> None:
         frame["split"] = measured.splits
     probs = pd.DataFrame(measured.probabilities, columns=vocab)
     write_text(expand_path(path), csv_text(pd.concat([frame, probs], axis=1)))
+
+
+class Calibrate(Command):
+    name = "calibrate"
+    help = "fit a temperature on held-out images, so that a model is right as often as its confidence says"
+    examples = ("calibrate exports/final", "calibrate exports/final data=my/images", "calibrate exports/final --undo")
+
+    @staticmethod
+    def add_arguments(parser):
+        parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
+        add_changes(parser, "labelled images of your own, in which the run saw nothing (default: the images that it "
+                            "held out)", metavar="data=…")
+        parser.add_argument("--undo", action="store_true", help="take the temperature out of the run again")
+        add_model_file(parser)
+
+    @staticmethod
+    def run(args):
+        from cifar_fast.data.sources import image_settings, load_source
+        from cifar_fast.export.calibrate import calibrate, undo
+        from cifar_fast.export.card import read_card
+        from cifar_fast.export.files import run_folder
+        from cifar_fast.reporting.report.build import same_source
+
+        folder = run_folder(run_path(args.name))
+        if unknown := [c for c in args.changes if not c.startswith("data=")]:
+            raise UsageError(f"{unknown[0]!r}: calibrate takes data=FOLDER")
+        if args.undo:
+            undo(folder)
+            print(f"{folder}: its probabilities are those without a temperature")
+            return
+        data = args.changes[-1].removeprefix("data=") if args.changes else ""
+        then = read_card(folder)
+        source = load_source(data, **image_settings(then.recipe)) if data else same_source(then)
+        card = calibrate(folder, source, own=bool(data))
+        print(f"{card.calibration}\nkept in {folder}: predict, serve and evaluate use it (--temperature 1: not this "
+              f"once; calibrate {args.name} --undo: no more)\n"
+              f"next: python -m cifar_fast report {args.name} redraws its report")

@@ -47,7 +47,8 @@ class Recipe(Command):
     help = "train a recipe: audit, train, evaluate, save"
     examples = ("recipe sprint", "recipe final data=digits epochs=20",
                 "recipe final epochs=60 mix.cutmix=0.3 valid=5000", "recipe final epochs=60 name=final-long",
-                "recipe final lr=find", "recipe final --dry-run epochs=60", "recipe final --resume",
+                "recipe final data=PHOTOS init=exports/final fit=fine_tune epochs=20", "recipe final lr=find",
+                "recipe final --dry-run epochs=60", "recipe final --resume",
                 "recipe mine.py --log json > epochs.jsonl")
 
     @staticmethod
@@ -79,9 +80,11 @@ class Recipe(Command):
         from cifar_fast.runs.names import typed_for
         from cifar_fast.runs.run import train
         from cifar_fast.runs.run_dir import Interrupted
+        from cifar_fast.training.init import with_init
 
         given = [args.name, *args.changes]
-        if args.resume and (earlier := typed_for(resolve(args.name, args.changes, whole=False)[0])):
+        stopped = with_init(resolve(args.name, args.changes, whole=False)[0]) if args.resume else None
+        if stopped and (earlier := typed_for(stopped, args.changes)):
             # The changes of the stopped run need not be repeated; those typed now are added and take precedence.
             given = [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
         resolved, finds = resolve(given[0], given[1:])

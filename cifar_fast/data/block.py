@@ -25,7 +25,8 @@ def data_block(
     mean, std = stats or (source.mean, source.std)
     return DataBlock(
         blocks=(TransformBlock(batch_tfms=IntToFloatTensor, dl_type=BatchDL), TransformBlock()),
-        getters=[ReadImage(*[p.images for p in parts]), ReadLabel(source.vocab, *[p.labels for p in parts])],
+        getters=[ReadImage(*[p.images for p in parts], size=source.size, resize_mode=source.resize_mode),
+                 ReadLabel(source.vocab, *[p.labels for p in parts])],
         splitter=partial(fixed_split, train=[int(i) for i in train], valid=[int(i) for i in valid]),
         item_tfms=AlbumentationsTransform(train=augment),
         batch_tfms=Normalize.from_stats(mean, std, cuda=False),
@@ -104,6 +105,7 @@ def make_dls(
     workers: int = 0,
     seed: int = 0,
     device=None,
+    balanced: bool = False,  # sample every class equally often in training
 ) -> DataLoaders:
     "DataLoaders of uint8 → float, normalised (bs, 3, size, size) batches; the test set is no part of `dls.train`."
     train, held = split_rows(source, valid, validate_on, seed)
@@ -112,9 +114,10 @@ def make_dls(
                         f"batch; use bs={max(1, len(train) // 8)}, or drop_last=false")
     block = data_block(source, train, held, augment, stats)
     items = np.arange(sum(len(part) for part in source.splits.values()))
+    labels = source.train.labels[train] if balanced else None
     # Images to validate on are not augmented: no work for processes.
     return block.dataloaders(items, bs=bs, val_bs=500, drop_last=drop_last, seed=seed, device=device,
-                             dl_kwargs=[{"num_workers": workers}, {"num_workers": 0}])
+                             dl_kwargs=[{"num_workers": workers, "labels": labels}, {"num_workers": 0}])
 
 
 def test_dl(dls: DataLoaders, source: Source, workers: int = 0):
@@ -125,3 +128,8 @@ def test_dl(dls: DataLoaders, source: Source, workers: int = 0):
 
 
 test_dl.__test__ = False  # the name is fastai's; pytest must not collect it
+
+
+def image_reader(dls: DataLoaders) -> ReadImage:
+    "What reads the images of `dls`: it knows their size and how they are brought to it."
+    return dls.train.dataset.tls[0].tfms[0]

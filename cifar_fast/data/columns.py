@@ -42,7 +42,7 @@ def read_columns(path: Path, given: Mapping[str, str]) -> tuple[pd.DataFrame, di
     frame = read_table(path)
     chosen = choose(path, frame, dict(given))
     unused = [name for name in frame.columns if name not in chosen.values() and not name.startswith("Unnamed: ")]
-    return frame[list(chosen.values())].set_axis(list(chosen), axis=1).apply(as_text), chosen, unused
+    return frame[list(chosen.values())].apply(as_text).set_axis(list(chosen), axis=1), chosen, unused
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -1,22 +1,24 @@
 """Image files, decoded into a folder of .npy files.
 
-This and the functions of named datasets return {"vocab", "splits"}, and "skipped", "others", "notes" and "problems"
-(see `Source`) where there may be any.
+This and the functions of named datasets return {"vocab", "splits"}, and "skipped", "others", "notes", "problems"
+and "ranges" (see `Source`) where there may be any.
 """
 
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cifar_fast.data.arrays import write_names, write_split
+from cifar_fast.data.depth import Range, common, notes
 from cifar_fast.data.errors import DataError, ImageError
-from cifar_fast.data.images import read_image
+from cifar_fast.data.images import deep_range, read_image
 from cifar_fast.data.layout import count, names
 from cifar_fast.data.registry import Request
 from cifar_fast.data.tree import File, Tree
@@ -24,13 +26,15 @@ from cifar_fast.utils.log import progress
 from cifar_fast.utils.text import encodable
 
 CHUNK = 256  # images decoded at a time
+DEEP = (".apng", ".png", ".tif", ".tiff")  # names of images that may hold more than eight bits
 # Errors of the system, not of the image: it must not be cached as unreadable.
 TRANSIENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
 def fill_from_tree(tree: Tree, folder: Path, request: Request, compare: bool = True) -> dict:
     "With `compare` images of equal pixels in two splits, or with two labels, are counted and named."
-    skipped, seen = [], {}
+    skipped, seen, deep = [], {}, deep_ranges(file.path for files in tree.splits.values() for file in files)
+    request = replace(request, ranges=common(deep))
     for split, files in tree.splits.items():
         errors: list[tuple[int, str]] = []
         read: list[File] = []
@@ -49,7 +53,15 @@ def fill_from_tree(tree: Tree, folder: Path, request: Request, compare: bool = T
         skipped += [error for _, error in errors]
     equal = equal_images(seen) if compare else []
     return {"vocab": tree.vocab, "splits": list(tree.splits), "skipped": skipped, "others": tree.others,
-            "problems" if tree.table else "notes": equal}
+            "problems": equal if tree.table else [], "notes": notes(deep) + ([] if tree.table else equal),
+            "ranges": request.ranges}
+
+
+def deep_ranges(paths: Iterable[str]) -> list[tuple[str, Range]]:
+    "What `deep_range` finds in each image of a format whose files do not say how many of their bits they use."
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        deep = [path for path in paths if str(path).lower().endswith(DEEP)]
+        return [found for found in pool.map(deep_range, deep) if found]
 
 
 def hashed(rows: Iterator[tuple[np.ndarray, int]], digests: list[int]) -> Iterator[tuple[np.ndarray, int]]:
@@ -94,7 +106,7 @@ def decoded(
 
 def try_image(request: Request, file: File) -> np.ndarray | ImageError:
     try:
-        return read_image(file.path, request.size, request.resize_mode)
+        return read_image(file.path, request.size, request.resize_mode, request.ranges)
     except ImageError as error:
         cause = error.__cause__
         if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in TRANSIENT:

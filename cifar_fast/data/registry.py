@@ -17,6 +17,8 @@ from cifar_fast.data.errors import DataError
 if TYPE_CHECKING:
     import numpy as np
 
+    from cifar_fast.data.depth import Ranges
+
 MODULES = ("cifar10", "package_sets", "torchvision_sets")  # of this package: they register datasets
 
 
@@ -27,6 +29,7 @@ class Request:
     size: int  # side of every image, pixels
     resize_mode: str  # one of images.RESIZE_MODES
     shelf: Path  # the folder of the cache, where a download may be kept
+    ranges: Ranges | None = None  # of images of more than eight bits, see `depth`
 
     def fit(self, image: np.ndarray) -> np.ndarray:
         "(H, W, 3) uint8 → (size, size, 3) uint8."

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cifar_fast.data.arrays import Arrays, channel_stats, fingerprint, open_split
+from cifar_fast.data.auto_size import choose_size
 from cifar_fast.data.cache import cache_folder, cached
 from cifar_fast.data.cifar10 import CLASSES
+from cifar_fast.data.depth import Ranges
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.fill import fill_from_tree
 from cifar_fast.data.hub import PREFIX, hub_dataset
@@ -26,7 +28,7 @@ from cifar_fast.data.table import scan_table
 from cifar_fast.data.tree import Tree, scan_tree
 from cifar_fast.utils.text import printable
 
-FORMAT = 5  # of the cache entries; a higher one rebuilds them all
+FORMAT = 7  # of the cache entries; a higher one rebuilds them all
 META = "meta.json"
 
 
@@ -47,6 +49,7 @@ class Source:
     valid: Arrays | None = None  # where the data has a validation split of its own
     size: int = 32  # side of every image, pixels
     resize_mode: str = "crop"  # how images were brought to it
+    ranges: Ranges = field(default_factory=dict)  # of its images of more than eight bits, see `depth`
     notes: tuple[str, ...] = ()  # what was guessed, passed over or is missing, a sentence each
     problems: tuple[str, ...] = ()  # those of the notes that on_error=refuse stops at
 
@@ -95,7 +98,7 @@ class Plan(NamedTuple):
 def load_source(
     data: str | os.PathLike = "cifar10",  # a name of `named_datasets`, a folder (./digits) or a label table
     *,
-    size: int | None = None,  # side of every image, pixels; None: the dataset's own, 32 for a folder
+    size: int | None = None,  # side of every image, pixels; None: the dataset's own; for a folder see auto_size
     resize_mode: str = "crop",  # one of RESIZE_MODES
     columns: Mapping[str, str] | None = None,  # of a label table: {"file": …, "label": …, "split": …}
     seed: int = 0,  # samples the test set of a folder that has none of its own; of no other effect
@@ -122,14 +125,15 @@ def load_source(
     if source.skipped:
         report_skipped(source, on_error)
     if source.problems and on_error == "refuse":
-        raise DataError(f"{source.name}: {'; '.join(source.problems)}; correct the table, or go on without them with "
-                        "on_error=skip")
+        wrong = "; ".join(text.removeprefix("left out: ") for text in source.problems)
+        raise DataError(f"{source.name}: {wrong}; correct the table, or go on without them with on_error=skip")
     return source
 
 
 def image_settings(described: Mapping) -> dict:
-    "The arguments of `load_source`, of a described recipe, that say which images and how."
-    return {"size": described.get("size"), "resize_mode": described.get("resize_mode", "crop"),
+    "The arguments of `load_source`, of the described recipe of a finished run, that say which images and how."
+    # It names a size wherever its images were not of 32 pixels; older ones could have no others.
+    return {"size": described.get("size") or 32, "resize_mode": described.get("resize_mode", "crop"),
             "columns": described.get("columns")}
 
 
@@ -194,12 +198,13 @@ def plan_tree(name: str, root: Path, tree: Tree, seed: int, columns: Mapping[str
     state = f"v{FORMAT}-{tree.state[:16]}"
     origin = f"{'label table' if tree.table else 'image tree'} {printable(root)}"
     fill = partial(fill_from_tree, tree, compare=name != "cifar10")
-    return Plan(name, origin, f"{slot}-{place.hexdigest()[:12]}", state, fill, 32, tree.notes, tree.problems)
+    size = choose_size([file.path for files in tree.splits.values() for file in files])
+    return Plan(name, origin, f"{slot}-{place.hexdigest()[:12]}", state, fill, size, tree.notes, tree.problems)
 
 
 def build_entry(plan: Plan, request: Request, folder: Path) -> None:
     "Fill a cache entry: the arrays, and in META what is computed from them."
-    about = {"skipped": [], "others": 0, "notes": [], "problems": []} | plan.fill(folder, request)
+    about = {"skipped": [], "others": 0, "notes": [], "problems": [], "ranges": {}} | plan.fill(folder, request)
     splits = {split: open_split(folder, split, request.size) for split in about["splits"]}
     mean, std = channel_stats(splits["train"].images)
     meta = about | {
@@ -236,6 +241,7 @@ def load_entry(plan: Plan, request: Request, folder: Path) -> Source:
         valid=splits.get("valid"),
         size=request.size,
         resize_mode=request.resize_mode,
+        ranges={kind: (low, high) for kind, (low, high) in meta["ranges"].items()},
         notes=(*plan.notes, *plan.problems, *meta["notes"], *meta["problems"]),
         problems=(*plan.problems, *meta["problems"]),
     )

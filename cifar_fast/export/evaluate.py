@@ -17,7 +17,6 @@ from cifar_fast.data.labelled import scan_labelled
 from cifar_fast.data.layout import class_name, count, names
 from cifar_fast.data.registry import Request, named_datasets
 from cifar_fast.data.sources import Source, data_path, image_settings, load_source
-from cifar_fast.export.card import ExportError
 from cifar_fast.export.predictor import Predictor, probabilities
 
 BATCH = 250  # images decoded and predicted at a time
@@ -42,7 +41,7 @@ class Evaluated:
 def evaluate(model: Predictor, data: str | None = None, columns: Mapping[str, str] | None = None) -> Evaluated:
     "Measure `model` on `data`, None for what its run was measured on. Raises DataError, ExportError."
     trained = model.card.recipe if model.card else {}
-    settings = image_settings(trained)
+    settings = {**image_settings(trained), "size": model.size, "resize_mode": model.resize_mode}
     if data is None or data in named_datasets() or data.startswith(PREFIX):
         own = data is None or data == trained.get("data")
         source = load_source(data or trained["data"], seed=trained.get("seed", 42),
@@ -52,7 +51,7 @@ def evaluate(model: Predictor, data: str | None = None, columns: Mapping[str, st
     own = bool(trained.get("data")) and os.path.realpath(os.path.expanduser(trained["data"])) == str(root)
     listed = scan_labelled(root, model.vocab, columns or (settings["columns"] if own else None),
                            trained.get("seed", 42) if own else None)
-    request = Request(settings["size"] or 32, settings["resize_mode"], cache_folder() / "data")
+    request = Request(model.size, model.resize_mode, cache_folder() / "data", model.card and model.card.data.ranges)
     errors, read = [], []
     files = [file for part in listed.splits.values() for file in part]
     plain, mirrored = answers(model, (image for image, _ in decoded(files, errors, read, request)))
@@ -99,11 +98,8 @@ def of_source(model: Predictor, source: Source) -> Evaluated:
 def answers(model: Predictor, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     "Probabilities (N, C) of uint8 images, without and with TTA; read as they are needed. Raises ExportError."
     batches = (model.normalize(np.stack(batch)) for batch in batched(images))
-    plain, mirrored = probabilities(model.model, batches, True)
-    if not np.isfinite(plain).all():
-        raise ExportError(f"{model.origin} gives non-finite values (NaN or inf): its weights are too large; restore "
-                          f"the files, or train again")
-    return plain, mirrored
+    plain, mirrored = probabilities(model.model, batches, True, model.temperature)
+    return model.finite(plain), mirrored
 
 
 def batched(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:

@@ -34,19 +34,20 @@ def make_card(recipe: Recipe, run: Run, fitted: Fitted) -> tuple[Card, Predictio
     state, frame = fitted.state, fitted.state.frame()
     split, metrics, predictions = evaluated(recipe, run, fitted.ema)
     data, learn = run.source, run.learn
-    mean, std = recipe.stats or (data.mean, data.std)
+    mean, std = run.stats
     last = frame.iloc[-1]
     return Card(
         arch=recipe.arch, vocab=list(data.vocab), name=recipe.name,
         normalize=Normalization(mean=[float(m) for m in mean], std=[float(s) for s in std]),
+        size=data.size, resize_mode=data.resize_mode,
         split=split, metrics=metrics, epochs=len(frame), best_epoch=best_epoch(frame),
         last_epoch={k: None if pd.isna(v) else float(v) for k, v in last.items()},
         seconds=Seconds(training=float(frame["seconds"].sum()), epoch=float(frame["seconds"].median()),
                         total=state.seconds, to_85=seconds_to(0.85, frame)),
-        audit=audited(run.audit), waived=dict(recipe.waive), recipe=describe(recipe),
+        audit=audited(run.audit), start=run.start, waived=dict(recipe.waive), recipe=describe(recipe),
         mixed=dict(state.mix_counts) or None, resumed=state.resumes,
         data=Data(name=data.name, fingerprint=data.fingerprint, train=len(learn.dls.train_ds),
-                  test=len(data.test or ()), skipped=len(data.skipped)),
+                  test=len(data.test or ()), skipped=len(data.skipped), ranges=dict(data.ranges)),
         machine=Machine(device=device_name(run.device), precision=run.precision, compiled=run.compiled,
                         memory_format=state.memory_format, format_speeds=dict(state.format_speeds),
                         threads=torch.get_num_threads(), platform=platform.system()),

@@ -50,7 +50,7 @@ def create_app(
         return HTMLResponse(to_xml(frame.document(title, *body), indent=False), status)
 
     def home(request: Request) -> Response:
-        return html("Predict", *page_predict.predict())
+        return html("Predict", *page_predict.predict(predictor))
 
     async def predict(request: Request) -> Response:
         async with reader.read(request) as uploads:
@@ -64,7 +64,7 @@ def create_app(
         content = page_predict.results(results, vocab)
         if part:
             return HTMLResponse(to_xml(content, indent=False), status)
-        return html("Predict", *page_predict.predict(content), status=status)
+        return html("Predict", *page_predict.predict(predictor, content), status=status)
 
     def all_runs(request: Request) -> Response:
         return html("Runs", *page_runs.run_list(browse.runs(folder)))

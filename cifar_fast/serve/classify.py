@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from cifar_fast.data.errors import ImageError
-from cifar_fast.data.images import read_image
 from cifar_fast.export.predictor import Predictor, probabilities
 from cifar_fast.serve.gradcam import grad_cam
 from cifar_fast.serve.upload import Upload
@@ -21,7 +20,7 @@ from cifar_fast.utils.text import printable
 
 NON_FINITE = "The prediction is not finite (NaN or inf): the model's weights are damaged, or its training diverged"
 
-OVERLAY_SIDE = 64  # pixels; maps are 5×5 to 32×32, and the browser smooths the rest
+OVERLAY_SIDE = 64  # pixels; maps are 5×5 to 32×32 as a rule, and the browser smooths the rest
 OPACITY = 0.62  # of the strongest place; the image still shows through
 # From the weakest place to the strongest: dark to light, so that it reads without colours too.
 COLOURS = np.array([[68, 20, 120], [204, 65, 90], [250, 150, 40], [255, 240, 130]], np.float32)
@@ -33,10 +32,11 @@ class ImageResult:
 
     name: str  # as the browser sent it, on one line
     error: str | None = None
-    image: np.ndarray | None = None  # (32, 32, 3) uint8: the model's input
+    image: np.ndarray | None = None  # (size, size, 3) uint8: the model's input
     probs: np.ndarray | None = None  # (C,) probabilities
     tta: np.ndarray | None = None  # (C,) mean probabilities of the image and its mirror image
     cam: np.ndarray | None = None  # (h, w) in [0, 1], for the class that `probs` ranks first
+    answer: str = ""  # the class that `probs` ranks first, or "unknown" where it is below the threshold
 
 
 class Classifier:
@@ -62,11 +62,11 @@ class Classifier:
             for i, *arrays in zip(good, *predictions, strict=True):
                 name, image = results[i].name, results[i].image
                 finite = all(np.isfinite(a).all() for a in arrays)
-                results[i] = ImageResult(name, None, image, *arrays) if finite else ImageResult(name, NON_FINITE)
+                results[i] = ImageResult(name, None, image, *arrays, printable(self.predictor.answer(arrays[0]))) \
+                    if finite else ImageResult(name, NON_FINITE)
         return results
 
-    @staticmethod
-    def decode(upload: Upload) -> ImageResult:
+    def decode(self, upload: Upload) -> ImageResult:
         name = printable(upload.name) or "image"
         if upload.error:
             return ImageResult(name, upload.error)
@@ -74,14 +74,14 @@ class Classifier:
             return ImageResult(name, "is empty (0 bytes)")
         upload.content.seek(0)
         try:
-            return ImageResult(name, image=read_image(upload.content))
+            return ImageResult(name, image=self.predictor.read(upload.content))
         except ImageError as e:
             return ImageResult(name, str(e).removeprefix("image: "))
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         "Probabilities without and with TTA (N, C), and Grad-CAM maps (N, h, w); the caller holds the lock."
         x = self.predictor.normalize(images)
-        probs, tta = probabilities(self.predictor.model, [x], tta=True)
+        probs, tta = probabilities(self.predictor.model, [x], True, self.predictor.temperature)
         cam = grad_cam(self.predictor.model, x, torch.from_numpy(probs.argmax(1)).to(x.device))
         return probs, tta, cam.numpy()
 

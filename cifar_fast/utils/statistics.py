@@ -8,12 +8,6 @@ ENOUGH = 10_000
 "Images from which on the interval is left out: it is narrower than what two seeds differ by."
 
 
-def balanced_accuracy(confusion) -> float:
-    "Mean of the accuracies of the classes that have images; confusion (C, C), rows are true classes."
-    rows = [(row[i] / sum(row)) for i, row in enumerate(confusion) if sum(row)]
-    return float(sum(rows) / len(rows)) if rows else 0.0
-
-
 @cache
 def wilson(accuracy: float, n: int) -> tuple[float, float]:
     "Wilson's 95 % interval, as fractions, of an accuracy in [0, 1] on `n` images."

@@ -15,8 +15,7 @@ from cifar_fast.cli.run_commands import unchanged
 from cifar_fast.export.card import read_card
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.recipe import describe, load_recipe
-from cifar_fast.reporting.report import calibration_error, figures, model_card, page
-from cifar_fast.reporting.report.calibration import bins
+from cifar_fast.reporting.report import figures, model_card, page
 
 NAME = "final-digits"
 FIGURES = {"history.png", "learning_rate.png", "confusion.png", "classes.png", "calibration.png", "mistakes.png",
@@ -238,15 +237,6 @@ def test_without_a_report(tmp_path, digits):
 
 
 # ---------------------------------------------------------------- figures and figures in numbers
-
-
-def test_calibration_by_hand():
-    "Ten images at 90 % of which nine are right, ten at 60 % of which three are: (0 + 0.3) / 2."
-    probs = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)
-    right = np.array([True] * 9 + [False] + [True] * 3 + [False] * 7)
-    assert calibration_error(probs, right) == pytest.approx(0.15)
-    assert list(bins(probs, right)["count"]) == [10, 10]
-    assert calibration_error(np.eye(3), np.ones(3, bool)) == 0
 
 
 def said(n=30, right=0):

@@ -1,7 +1,7 @@
 """What a run shows: figures, a self-contained report.html, a model card."""
 
+from cifar_fast.export.calibration import calibration_error
 from cifar_fast.reporting.report.build import errors_folder, rebuild, redraw, report
-from cifar_fast.reporting.report.calibration import calibration_error
 from cifar_fast.reporting.report.modelcard import model_card
 from cifar_fast.reporting.report.page import page
 

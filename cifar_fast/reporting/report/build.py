@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 
 from cifar_fast.audit import Audit, audit, layer_rows
 from cifar_fast.data.sources import Source, image_settings, load_source
+from cifar_fast.export.calibration import confidence_scores, tempered
 from cifar_fast.export.card import Card, ExportError, read_card
 from cifar_fast.export.metrics import scores_of_predicted
 from cifar_fast.export.predictions import NAME, Predictions, PredictionsError
@@ -42,12 +44,19 @@ def report(
     missing: list[str] = (),  # what is missing, and why
 ) -> list[Path]:
     "Draw the figures of a finished run into its folder, then report.html and the model card; returns all of these."
-    audited = audited or audit(create_model(card.arch, len(card.vocab)))
+    audited = audited or audit_of(card)
     paths = draw(folder, card, predicted, images, audited)
+    shown = predicted and calibrated(predicted, card)
+    confidence = shown and confidence_scores(shown.probabilities, shown.correct, card.temperature)
     write_text(folder / "report.html", page(card, folder, history, layer_rows(audited), missing,
-                                              error_rows(predicted) if predicted else None))
+                                            error_rows(shown) if shown else None, confidence))
     write_text(folder / "README.md", model_card(card))
     return [*paths, *(folder / name for name in TEXTS)]
+
+
+def audit_of(card: Card) -> Audit:
+    "Of the architecture, at the size of the run."
+    return audit(create_model(card.arch, len(card.vocab), card.size), input_size=(3, card.size, card.size))
 
 
 def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.ndarray | None,
@@ -57,6 +66,7 @@ def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.nda
     figs = {"layers.png": figures.layers(layer_rows(audited), f"{card.arch}: {audited.profile.params:,} parameters, "
                                                               f"receptive field {audited.profile.receptive_field} px")}
     if predicted:
+        predicted = calibrated(predicted, card)
         figs["classes.png"] = figures.classes(measured(predicted)["per_class"], title)
         figs["calibration.png"] = figures.calibration(predicted, title)
         if images is not None:
@@ -68,6 +78,12 @@ def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.nda
         plots.save(fig, folder / name)
         paths.append(folder / name)
     return paths
+
+
+def calibrated(predicted: Predictions, card: Card) -> Predictions:
+    "With the probabilities at the card's temperature; a file of predictions has those of the trained model itself."
+    saved = predicted.probabilities.astype(np.float16).astype(np.float32)  # a report that is rebuilt has no others
+    return replace(predicted, probabilities=tempered(saved, card.temperature))
 
 
 def measured(predicted: Predictions) -> dict:
@@ -144,7 +160,7 @@ def redraw(folder: Path) -> tuple[list[Path], list[str]]:
     counts = measured(predicted)["confusion"] if predicted else card.metrics and card.metrics.confusion
     if counts:
         paths.append(draw_confusion(folder, card, counts))
-    paths += draw(folder, card, predicted, None, audit(create_model(card.arch, len(card.vocab))))
+    paths += draw(folder, card, predicted, None, audit_of(card))
     left_out += [f"{name} ({why})" for name, why in OTHERS.items() if (folder / name).is_file()]
     return paths, left_out
 
@@ -194,7 +210,7 @@ def saved_or_new(folder: Path, card: Card, source: Source) -> Predictions:
         return Predictions.load(folder / NAME)
     if card.split != "test" or source.test is None:
         raise ExportError("it was measured on a held-out part of train, and its predictions were not saved")
-    probs = load_export(folder).predict(source.test.images)
+    probs = replace(load_export(folder), temperature=1.0).predict(source.test.images)
     predicted = Predictions(np.asarray(source.test.labels), probs.argmax(1), probs, tuple(source.vocab),
                             f"{source.fingerprint}/test", "test", files=source.test.files())
     predicted.save(folder / NAME)

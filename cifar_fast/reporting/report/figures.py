@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from cifar_fast.export.calibration import BINS, bins, calibration_error
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.reporting.plots import BLUE, GREEN, ORANGE, figure, image_grid, set_title
-from cifar_fast.reporting.report.calibration import BINS, bins, calibration_error
 from cifar_fast.utils.fonts import figure_names
 from cifar_fast.utils.text import shorten
 
