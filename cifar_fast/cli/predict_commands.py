@@ -88,7 +88,7 @@ def write_csv(path: str, vocab: list[str], rows: list[dict]) -> None:
 
 class Serve(Command):
     name = "serve"
-    help = "a page in the browser: classify images, see what the model sees; browse the runs; review the labels"
+    help = "a page in the browser: classify images, browse the runs, review labels"
     examples = ("serve exports/final", "serve exports/final --port 0 --open")
 
     @staticmethod

@@ -5,8 +5,9 @@ import os
 
 from PIL import Image
 
+from cifar_fast.data.depth import in_eight_bits, is_deep
 from cifar_fast.data.errors import ImageError
-from cifar_fast.data.images import MAX_PIXELS, check_file, eight_bits, formats, reason_of, source_name, upright
+from cifar_fast.data.images import check_file, check_size, eight_bits, formats, reason_of, source_name, upright
 
 SHOWN = {"AVIF": "image/avif", "BMP": "image/bmp", "GIF": "image/gif", "JPEG": "image/jpeg", "MPO": "image/jpeg",
          "PNG": "image/png", "WEBP": "image/webp"}
@@ -24,7 +25,7 @@ def media_type(path: str | os.PathLike) -> str | None:
     try:
         check_file(path)
         with Image.open(path, formats=formats()) as image:
-            return SHOWN.get(image.format) if image.mode in MODES else None
+            return SHOWN.get(image.format) if image.mode in MODES and not is_deep(image) else None
     except Exception as error:  # as read_image: Pillow raises nearly everything
         raise ImageError(f"{source_name(path)}: {reason_of(error)}") from error
 
@@ -34,10 +35,8 @@ def as_png(path: str | os.PathLike) -> bytes:
     try:
         check_file(path)
         with Image.open(path, formats=formats()) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"has {image.width} x {image.height} pixels; up to {MAX_PIXELS:,} are allowed")
-            image.load()
-            shown = eight_bits(upright(image))
+            check_size(image)
+            shown = eight_bits(upright(in_eight_bits(image)))
             shown.thumbnail((MOST_SIDE, MOST_SIDE))
             return png(shown)
     except Exception as error:

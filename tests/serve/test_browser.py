@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromiu
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-first-run", "--window-size=1200,900")
 PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-PAGES = ("/", "/runs", "/runs/net", "/compare", "/nothing")
+PAGES = ("/", "/runs", "/runs/net", "/compare", "/review", "/nothing")
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_keyboard_alone(browser, images):
     browser.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
     browser.execute_cdp_cmd("Page.setInterceptFileChooserDialog", {"enabled": True})
     met = []
-    for _ in range(8):
+    for _ in range(9):
         press(browser, Keys.TAB)
         at = browser.switch_to.active_element
         met.append(at.get_attribute("id") or " ".join(at.text.split()))
@@ -224,7 +224,8 @@ def test_keyboard_alone(browser, images):
         if met[-1] == "cam":
             press(browser, Keys.SPACE)
             assert not browser.find_element(By.CLASS_NAME, "overlay").is_displayed()
-    assert met == ["Skip to the content", "cifar_fast net", "Predict", "Runs", "Compare", "images", "cam", "clear"]
+    assert met == ["Skip to the content", "cifar_fast net", "Predict", "Runs", "Compare", "Review", "images",
+                   "cam", "clear"]
     press(browser, Keys.ENTER)
     cards(browser, 0)
     assert browser.switch_to.active_element.get_attribute("id") == "images"
