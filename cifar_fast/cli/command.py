@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 
 from cifar_fast.utils.errors import CifarFastError
 
@@ -48,6 +49,27 @@ def add_model_arguments(parser: ArgumentParser) -> None:
 def add_model_file(parser: ArgumentParser) -> None:
     "Adds --recipe: the user's file that registers the model; `main` runs it before the command."
     parser.add_argument("--recipe", metavar="FILE.py", help="a file of your own that defines the model; its code runs")
+
+
+def add_confidence(parser: ArgumentParser, threshold: bool = True) -> None:
+    "Adds --temperature and --threshold; `with_confidence` applies them."
+    if threshold:
+        parser.add_argument("--threshold", type=float, default=0.0, metavar="P",
+                            help="answer \"unknown\" where no class has at least this probability, e.g. 0.8")
+    parser.add_argument("--temperature", type=float, metavar="T",
+                        help="divide the logits by T; default that of `calibrate`, 1 takes it back")
+
+
+def with_confidence(model, args: Namespace):
+    "The Predictor with the threshold and temperature that were asked for. Raises UsageError."
+    threshold, temperature = getattr(args, "threshold", 0.0), args.temperature
+    if not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold {threshold:g}: a probability from 0 to 1, e.g. 0.8")
+    if temperature is None:
+        return replace(model, threshold=threshold)
+    if not 0 < temperature < float("inf"):
+        raise UsageError(f"--temperature {temperature:g}: a number above 0; 1 leaves the logits as they are")
+    return replace(model, threshold=threshold, temperature=temperature)
 
 
 def add_changes(parser: ArgumentParser, help: str, metavar: str = "key=value") -> None:

@@ -1,11 +1,20 @@
-"""Commands that use a trained model: predict, serve, evaluate."""
+"""Commands that use a trained model: predict, serve, evaluate, calibrate."""
 
 from __future__ import annotations
 
 import json
 import sys
 
-from cifar_fast.cli.command import Command, UsageError, add_changes, add_model_arguments
+from cifar_fast.cli.command import (
+    Command,
+    UsageError,
+    add_changes,
+    add_confidence,
+    add_model_arguments,
+    add_model_file,
+    run_path,
+    with_confidence,
+)
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.log import quiet
 
@@ -14,12 +23,13 @@ class Predict(Command):
     name = "predict"
     help = "classify images"
     examples = ("predict exports/final cat.png", "predict exports/final images/ --topk 3 --csv out.csv",
-                "predict exports/final '*.jpg' --tta --json")
+                "predict exports/final '*.jpg' --tta --json", "predict exports/final images/ --threshold 0.8")
 
     @staticmethod
     def add_arguments(parser):
         add_model_arguments(parser)
         parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, globs")
+        add_confidence(parser)
         parser.add_argument("--topk", type=int, default=3, help="classes to show for each image (default 3)")
         parser.add_argument("--tta", action="store_true", help="mean probability of the image and its mirror image")
         parser.add_argument("--csv", metavar="FILE", help="save file, prediction and every probability here")
@@ -33,7 +43,7 @@ class Predict(Command):
 
         if args.topk < 1:
             raise UsageError(f"--topk {args.topk}: at least 1")
-        model = load_model(args.export, choose_device(), args.trust_pickle)
+        model = with_confidence(load_model(args.export, choose_device(), args.trust_pickle), args)
         paths, missing, unreadable = find_images(args.paths)
         for error in [*unreadable, *(f"{printable(pattern)}: no image there" for pattern in missing)]:
             print(f"cifar_fast: {error}", file=sys.stderr)
@@ -45,9 +55,11 @@ class Predict(Command):
                 print(f"cifar_fast: {error}", file=sys.stderr)
                 continue
             best = probs.argsort()[::-1][:top]
-            rows.append({"file": encodable(path), "prediction": vocab[best[0]], "probs": [float(p) for p in probs]})
+            answer = model.answer(probs)
+            rows.append({"file": encodable(path), "prediction": answer, "probs": [float(p) for p in probs]})
             if not args.json:
-                print(f"{printable(path)}  " + "  ".join(f"{vocab[i]} {probs[i]:.1%}" for i in best))
+                likely = "  ".join(f"{vocab[i]} {probs[i]:.1%}" for i in best)
+                print(f"{printable(path)}  " + (likely if probs.max() >= model.threshold else f"{answer}  ({likely})"))
         if args.json:
             print(as_json(rows, vocab, top))
         if args.csv:
@@ -76,12 +88,13 @@ def write_csv(path: str, vocab: list[str], rows: list[dict]) -> None:
 
 class Serve(Command):
     name = "serve"
-    help = "a page in the browser: classify images, see what the model sees; browse the runs"
+    help = "a page in the browser: classify images, see what the model sees; browse the runs; review the labels"
     examples = ("serve exports/final", "serve exports/final --port 0 --open")
 
     @staticmethod
     def add_arguments(parser):
         add_model_arguments(parser)
+        add_confidence(parser)
         parser.add_argument("--port", type=int, default=8000, help="default %(default)s; 0 takes a free one")
         parser.add_argument("--host", default="127.0.0.1", help="default %(default)s: only this machine can reach it")
         parser.add_argument("--open", action="store_true", help="open it in the browser")
@@ -95,7 +108,7 @@ class Serve(Command):
             from cifar_fast.export.predictor import load_model
             from cifar_fast.utils.device import choose_device
 
-            model = load_model(args.export, choose_device(), args.trust_pickle)
+            model = with_confidence(load_model(args.export, choose_device(), args.trust_pickle), args)
             folder = run_folder(args.export)
             name = folder.resolve().name.removesuffix(".pkl")
             run(model, name, folder.parent, sock, args.host, args.verbose, args.open)
@@ -103,51 +116,140 @@ class Serve(Command):
 
 class Evaluate(Command):
     name = "evaluate"
-    help = "accuracy, per class and confusion matrix, on the test set"
-    examples = ("evaluate exports/final", "evaluate exports/final data=my/images")
+    help = "accuracy, per class and confusion matrix, on the test set or on labelled images of your own"
+    examples = ("evaluate exports/final", "evaluate exports/final data=my/images",
+                "evaluate exports/final data=labels.csv data.label=species --csv answers.csv")
 
     @staticmethod
     def add_arguments(parser):
         add_model_arguments(parser)
-        add_changes(parser, "another dataset with the same classes", metavar="data=…")
+        add_changes(parser, "data=FOLDER or data=TABLE: all of its images are measured, classes are found by name; "
+                            "data.file=, data.label= and data.split= name the columns of a table", metavar="data=…")
+        parser.add_argument("--csv", metavar="FILE", help="save file, label, prediction and every probability here")
+        add_confidence(parser, threshold=False)
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     @staticmethod
     def run(args):
-        from cifar_fast.data.sources import image_settings, load_source
+        from cifar_fast.data.balance import balanced_accuracy
+        from cifar_fast.export.calibration import confidence_scores, confidence_text
+        from cifar_fast.export.evaluate import evaluate
         from cifar_fast.export.metrics import scores, scores_text
         from cifar_fast.export.predictor import load_model
         from cifar_fast.utils.device import choose_device
         from cifar_fast.utils.statistics import interval_text
-        from cifar_fast.utils.text import printable
 
-        model = load_model(args.export, choose_device(), args.trust_pickle)
-        unknown = [c for c in args.changes if not c.startswith("data=")]
-        if unknown:
-            raise UsageError(f"{unknown[0]!r}: evaluate takes data=cifar10, data=digits or data=FOLDER")
-        trained = model.card.recipe if model.card else {}
-        data, seed = trained.get("data"), trained.get("seed", 42)
-        if args.changes:
-            data = args.changes[-1].removeprefix("data=")
-        if not data:
+        model = with_confidence(load_model(args.export, choose_device(), args.trust_pickle), args)
+        data, columns = named_data(args.changes)
+        if not data and not (model.card and model.card.recipe.get("data")):
             raise UsageError(f"{args.export} does not say what it was trained on; name the images: data=cifar10, "
-                             f"data=digits or data=FOLDER")
-        source = load_source(data, seed=seed, **image_settings(trained))
-        if list(source.vocab) != model.vocab:
-            raise UsageError(f"data={printable(data)} has the classes {', '.join(source.vocab)}; {args.export} was "
-                             f"trained on {', '.join(model.vocab)}")
-        if source.test is None:
-            raise UsageError(f"data={printable(data)} has no test/ or valid/ folder to evaluate on")
-        result = scores(model.predict(source.test.images), source.test.labels, source.vocab)
-        with_tta = model.predict(source.test.images, tta=True)
-        result["accuracy_tta"] = float((with_tta.argmax(1) == source.test.labels).mean())
-        result["data"] = {"name": source.name, "fingerprint": source.fingerprint}
+                             f"data=digits, data=FOLDER or data=TABLE")
+        measured = evaluate(model, data, columns)
+        probs, labels = measured.probabilities, measured.labels
+        result = scores(probs, labels, model.vocab)
+        result["balanced_accuracy"] = balanced_accuracy(result["per_class"])
+        result |= confidence_scores(probs, probs.argmax(1) == labels, model.temperature)
+        result["accuracy_tta"] = float((measured.mirrored.argmax(1) == labels).mean())
+        result["data"] = {"name": measured.name, "fingerprint": measured.fingerprint}
+        result |= {"splits": by_split(measured), "unknown": dict(measured.unknown), "missing": list(measured.missing)}
+        if args.csv:
+            save_answers(args.csv, measured, model.vocab)
         if args.json:
-            print(json.dumps(result, indent=1))
+            print(json.dumps({**result, "notes": list(measured.notes)}, indent=1, ensure_ascii=False))
             return
-        print(scores_text(result, source.vocab))
+        print(f"{scores_text(result, model.vocab)}\n\n{confidence_text(result)}\n")
+        print("".join(f"{line}\n" for line in evaluated_lines(result, measured.notes)), end="")
         if model.card and model.card.selected_on_test and not args.changes:
             print("this model's epoch was selected on these very images, as its authors did")
         interval = interval_text(result["accuracy"], result["n"])
-        print(f"accuracy {result['accuracy']:.2%}, TTA (image and mirror image) {result['accuracy_tta']:.2%}"
-              + (f"  ({interval})" if interval else ""))
+        print(f"accuracy {result['accuracy']:.2%}, balanced accuracy {result['balanced_accuracy']:.2%}, TTA (image and "
+              f"mirror image) {result['accuracy_tta']:.2%}" + (f"  ({interval})" if interval else ""))
+
+
+def named_data(changes: list[str]) -> tuple[str | None, dict[str, str]]:
+    "data= and the columns of a table, from what was typed."
+    data, columns = None, {}
+    for change in changes:
+        key, sep, value = change.partition("=")
+        if key == "data" and sep and value:
+            data = value
+        elif key.startswith("data.") and sep and value:
+            columns[key.removeprefix("data.")] = value
+        else:
+            raise UsageError(f"{change!r}: evaluate takes data=NAME (a dataset that recipes lists), data=FOLDER or "
+                             "data=TABLE, of which data.file=, data.label= and data.split= name the columns")
+    return data, columns
+
+
+def by_split(measured) -> dict[str, dict]:
+    "n and accuracy of each split, where there are several."
+    if measured.splits is None:
+        return {}
+    right = measured.probabilities.argmax(1) == measured.labels
+    return {split: {"n": int(here.sum()), "accuracy": float(right[here].mean())}
+            for split in dict.fromkeys(measured.splits.tolist()) if (here := measured.splits == split).any()}
+
+
+def evaluated_lines(result: dict, notes) -> list[str]:
+    "What a reader should know of the images that were measured."
+    from cifar_fast.data.layout import names
+    from cifar_fast.utils.statistics import interval_text
+
+    lines = [f"{split}: {of['accuracy']:.2%}  ({interval_text(of['accuracy'], of['n']) or 'n = ' + str(of['n'])})"
+             for split, of in result["splits"].items()]
+    if result["missing"]:
+        lines.append(f"no images of {names(result['missing'])}")
+    return [*lines, *notes]
+
+
+def save_answers(path: str, measured, vocab: list[str]) -> None:
+    "A row an image: file, label, prediction, its split where there are several, and every probability."
+    import pandas as pd
+
+    from cifar_fast.utils.csv import csv_text
+    from cifar_fast.utils.files import write_text
+
+    frame = pd.DataFrame({"file": measured.files or range(len(measured.labels)),
+                          "label": [vocab[i] for i in measured.labels],
+                          "prediction": [vocab[i] for i in measured.probabilities.argmax(1)]})
+    if measured.splits is not None:
+        frame["split"] = measured.splits
+    probs = pd.DataFrame(measured.probabilities, columns=vocab)
+    write_text(expand_path(path), csv_text(pd.concat([frame, probs], axis=1)))
+
+
+class Calibrate(Command):
+    name = "calibrate"
+    help = "fit a temperature on held-out images, so that a model is right as often as its confidence says"
+    examples = ("calibrate exports/final", "calibrate exports/final data=my/images", "calibrate exports/final --undo")
+
+    @staticmethod
+    def add_arguments(parser):
+        parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
+        add_changes(parser, "labelled images of your own, in which the run saw nothing (default: the images that it "
+                            "held out)", metavar="data=…")
+        parser.add_argument("--undo", action="store_true", help="take the temperature out of the run again")
+        add_model_file(parser)
+
+    @staticmethod
+    def run(args):
+        from cifar_fast.data.sources import image_settings, load_source
+        from cifar_fast.export.calibrate import calibrate, undo
+        from cifar_fast.export.card import read_card
+        from cifar_fast.export.files import run_folder
+        from cifar_fast.reporting.report.build import same_source
+
+        folder = run_folder(run_path(args.name))
+        if unknown := [c for c in args.changes if not c.startswith("data=")]:
+            raise UsageError(f"{unknown[0]!r}: calibrate takes data=FOLDER")
+        if args.undo:
+            undo(folder)
+            print(f"{folder}: its probabilities are those without a temperature")
+            return
+        data = args.changes[-1].removeprefix("data=") if args.changes else ""
+        then = read_card(folder)
+        source = load_source(data, **image_settings(then.recipe)) if data else same_source(then)
+        card = calibrate(folder, source, own=bool(data))
+        print(f"{card.calibration}\nkept in {folder}: predict, serve and evaluate use it (--temperature 1: not this "
+              f"once; calibrate {args.name} --undo: no more)\n"
+              f"next: python -m cifar_fast report {args.name} redraws its report")

@@ -21,7 +21,7 @@ class Arrays:
 
     images: np.ndarray | EncodedImages  # (N, size, size, 3) uint8, a read-only memory map; encoded beyond 128 pixels
     labels: np.ndarray  # (N,) int64, indices into the vocab, read-only
-    names: Path | None = None  # JSON list of N file names, for `files`; None where the images were no files
+    names: Path | None = None  # JSON list of N [name, path], for `files`; None where the images were no files
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -31,10 +31,18 @@ class Arrays:
 
     def files(self, items: np.ndarray | None = None) -> tuple[str, ...] | None:
         "The files of all images, or of those at `items`, as class/name; None where the images were no files."
+        return self._listed(0, items)
+
+    def paths(self, items: np.ndarray | None = None) -> tuple[str, ...] | None:
+        "The absolute paths of the same files; None also where the images are inside of archives."
+        paths = self._listed(1, items)
+        return paths if paths and all(paths) else None
+
+    def _listed(self, column: int, items: np.ndarray | None) -> tuple[str, ...] | None:
         if self.names is None:
             return None
-        names = json.loads(self.names.read_text("utf-8"))  # read when asked for: a million of them take memory
-        return tuple(names if items is None else (names[i] for i in items))
+        rows = json.loads(self.names.read_text("utf-8"))  # read when asked for: a million of them take memory
+        return tuple(row[column] for row in (rows if items is None else (rows[i] for i in items)))
 
 
 def write_split(
@@ -87,10 +95,10 @@ def open_split(folder: Path, split: str, size: int) -> Arrays:
     return Arrays(images, labels, names if names.exists() else None)
 
 
-def write_names(folder: Path, split: str, names: list[str]) -> None:
-    "Write the file names of a split, in the order of its images."
+def write_names(folder: Path, split: str, names: list[str], paths: list[str]) -> None:
+    "Write the file names of a split as they are shown, and their paths, in the order of its images."
     with open(folder / f"{split}_files.json", "w", encoding="utf-8") as file:
-        json.dump(names, file, ensure_ascii=False)
+        json.dump(list(zip(names, paths, strict=True)), file)  # in ASCII: a path may have bytes that are no UTF-8
         flush(file)
 
 

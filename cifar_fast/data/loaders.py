@@ -10,6 +10,7 @@ import torch
 from fastai.data.core import TfmdDL
 from fastcore.basics import chunked
 
+from cifar_fast.data.balance import balanced_sample
 from cifar_fast.data.transforms import AlbumentationsTransform, Items
 from cifar_fast.data.vectorized import vectorized
 from cifar_fast.utils.seeds import derive
@@ -22,11 +23,14 @@ class SeededDL(TfmdDL):
     """A `TfmdDL` whose order and augmentation follow from (seed, epoch, batch) alone.
 
     The epoch counts up with every pass; `set_epoch` says which one comes next (the Learner does, see callbacks).
+    With `labels` (N,), those of its items, a pass is a sample of N in which every class is equally frequent.
     """
 
-    def __init__(self, dataset, *args, seed=0, **kwargs):
+    labels = None  # also of a Learner that was exported before there were any
+
+    def __init__(self, dataset, *args, seed=0, labels=None, **kwargs):
         super().__init__(dataset, *args, **kwargs)
-        self.seed, self.next_epoch, self.epoch = seed, 0, 0
+        self.seed, self.labels, self.next_epoch, self.epoch = seed, labels, 0, 0
         self.next_skipped = self.skipped = 0  # batches skipped at the start of the next pass, and of this one
 
     @property
@@ -42,7 +46,8 @@ class SeededDL(TfmdDL):
         self.next_skipped = count
 
     def new(self, dataset=None, cls=None, **kwargs):
-        return super().new(dataset, cls, **{"seed": self.seed, **kwargs})
+        labels = self.labels if dataset is None else None  # another dataset has other labels
+        return super().new(dataset, cls, **{"seed": self.seed, "labels": labels, **kwargs})
 
     def before_iter(self):
         super().before_iter()
@@ -53,7 +58,10 @@ class SeededDL(TfmdDL):
         return super().get_idxs()[self.skipped * self.bs:]
 
     def shuffle_fn(self, idxs):
-        return np.random.default_rng(derive(self.seed, self.epoch)).permutation(idxs).tolist()
+        rng = np.random.default_rng(derive(self.seed, self.epoch))
+        if self.labels is None:
+            return rng.permutation(idxs).tolist()
+        return np.asarray(idxs)[balanced_sample(self.labels, rng)].tolist()
 
     def create_batches(self, samps):
         # Worker `offs` of `num_workers` is handed every num_workers-th batch.

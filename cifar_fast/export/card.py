@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from cifar_fast.data.balance import balanced_accuracy, unequal
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import expand_path, read_regular, write_text
 from cifar_fast.utils.statistics import interval_text
@@ -25,6 +26,10 @@ MAX_BYTES = 16 * 2**20  # a card takes some ten kilobytes; its confusion matrix 
 MAX_CLASSES = 10_000
 MAX_SIDE = 1024  # pixels of an image, so that a card from elsewhere cannot ask for all memory
 MAX_NAME = 6 * 255  # of a class: a folder's name has up to 255 bytes, shown as up to six characters each
+
+
+TEMPERATURES = (0.05, 20.0)
+"What a temperature may be: beyond, all probabilities are 0 and 1, or all the same."
 
 
 class ExportError(CifarFastError):
@@ -92,9 +97,30 @@ class Metrics:
     accuracy_without_ema: Fraction | None = None
 
     @property
+    def balanced_accuracy(self) -> float | None:
+        "The mean of the accuracies of the classes; None where they have about as many images each."
+        return balanced_accuracy(self.per_class) if unequal(map(sum, self.confusion)) else None
+
+    @property
     def interval(self) -> str:
         "n and the 95 % interval of the accuracy, empty for many images."
         return interval_text(self.accuracy, self.n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    "A temperature by which logits are divided, and what it was fitted on."
+
+    temperature: Annotated[float, Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])]
+    images: Text  # "held-out", or the name of other images
+    n: Count
+    error_before: Fraction  # expected calibration error on these images
+    error_after: Fraction  # likewise, of each fifth with the temperature of the others
+    date: Text = ""
+
+    def __str__(self) -> str:
+        return (f"temperature {self.temperature:.3f}, fitted on {self.n:,} images ({self.images}): expected "
+                f"calibration error {self.error_before:.1%} before, {self.error_after:.1%} after")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +164,7 @@ class Data:
     train: Count = 0  # images trained on
     test: Count = 0
     skipped: Count = 0  # images that could not be read
+    ranges: dict[str, tuple[Finite, Finite]] = field(default_factory=dict)  # of images of more than 8 bits, by type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +176,44 @@ class Machine:
     platform: Text = ""
     memory_format: Text = ""  # "contiguous" or "channels_last"
     format_speeds: dict[str, float] = field(default_factory=dict)  # images/s of each, where they were timed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    "The trained weights that a run started from, and what it took of them."
+
+    name: Text  # as the recipe's `init`
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Count  # pixels of a side of the images that they were trained on
+    tensors: Count  # of the model
+    taken: Count
+    new: list[Text] = field(default_factory=list)  # tensors of the head
+    unfit: list[Text] = field(default_factory=list)  # other tensors of the model without one of their name and shape
+    unused: list[Text] = field(default_factory=list)  # tensors that the model has no place for
+    data: Text = ""  # that they were trained on, where that is known
+    split: Literal["test", "held-out"] | None = None  # that their accuracy was measured on
+    accuracy: Fraction | None = None
+    saw_held_out: bool = False  # they were trained on images that this run is measured on
+
+    @property
+    def what(self) -> str:
+        "`exports/final (93.80 % test accuracy on cifar10, sha256 0123456789ab)`."
+        known = [f"{self.accuracy:.2%} {self.split} accuracy"] if self.accuracy is not None and self.split else []
+        known += [f"on {self.data}"] if self.data else []
+        known = [" ".join(known)] if known else []
+        warning = ["trained on images that are held out here: accuracy is too high"] if self.saw_held_out else []
+        return f"{self.name} ({', '.join([*known, f'sha256 {self.sha256[:12]}', *warning])})"
+
+    @property
+    def amount(self) -> str:
+        "`62 of 64 tensors, new head (head.fc.weight, head.fc.bias)`."
+        parts = [f"{self.taken} of {self.tensors} tensors", f"new head ({few(self.new)})"]
+        parts += [f"also new, as their shapes or names differ: {few(self.unfit)}"] if self.unfit else []
+        return ", ".join(parts + ([f"not used: {few(self.unused)}"] if self.unused else []))
+
+
+def few(names: list[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 # ---------------------------------------------------------------- the card
@@ -166,6 +231,7 @@ class Card:
     name: Text = ""
     split: Literal["test", "held-out"] | None = None  # what `metrics` were measured on
     metrics: Metrics | None = None
+    calibration: Calibration | None = None  # None: probabilities are the softmax of the logits
     epochs: Count = 0
     last_epoch: dict[str, Finite | None] = field(default_factory=dict)  # its row of the history
     best_epoch: BestEpoch | None = None  # None where nothing was validated on
@@ -174,6 +240,7 @@ class Card:
     audit: Audited | None = None
     waived: dict[str, Text] = field(default_factory=dict)  # broken rule → why that is allowed
     mixed: dict[str, Count] | None = None  # kind of mixing → batches
+    start: Start | None = None  # None where it started from random weights
     recipe: Annotated[dict[str, Any], AfterValidator(described_recipe)] = field(default_factory=dict)
     recipe_name: Text = ""  # of the recipe file that it was started from
     settings: Text = ""  # what was changed of that recipe, as key=value
@@ -201,8 +268,14 @@ class Card:
     def measured_how(self) -> str:
         if self.selected_on_test:
             return "selected on test, as published"
-        return {"test": "evaluated once on test", "held-out": "measured on a held-out part of train; test was not used",
+        held_out = "measured on images held out of training" + ("; test was not used" if self.data.test else "")
+        return {"test": "evaluated once on test", "held-out": held_out,
                 None: "not measured: no test images, and nothing held out"}[self.split]
+
+    @property
+    def temperature(self) -> float:
+        "By which logits are divided before the softmax; 1 for a run that was not calibrated."
+        return self.calibration.temperature if self.calibration else 1.0
 
     @property
     def target_accuracy(self) -> float | None:
@@ -224,6 +297,8 @@ class Card:
             shown = [(f"{self.split} accuracy", self.metrics.accuracy)]
         else:
             return []
+        if self.metrics and self.metrics.balanced_accuracy is not None:
+            shown.append(("balanced accuracy (mean of the classes)", self.metrics.balanced_accuracy))
         if self.metrics and self.metrics.accuracy_tta is not None:
             shown.append(("TTA accuracy (image and mirror)", self.metrics.accuracy_tta))
         return shown
@@ -233,6 +308,8 @@ class Card:
         facts = [(label, f"{accuracy:.2%}") for label, accuracy in self.accuracies()]
         if self.metrics and self.metrics.interval:
             facts.append(("uncertainty", self.metrics.interval))
+        if self.calibration:
+            facts.append(("temperature", f"{self.temperature:.2f}"))
         if self.audit:
             facts += [("image size", f"{self.size}×{self.size} px"), ("parameters", f"{self.audit.params:,}"),
                       ("receptive field", f"{self.audit.receptive_field} px"),

@@ -73,7 +73,7 @@ def require_small_header(path: Path, file, size: int) -> None:
     length = int.from_bytes(file.read(8), "little") if size >= 8 else 0
     if not 2 <= length <= min(HEADER_BYTES, size - 8):
         raise ExportError(f"{path} is not a safetensors file, or is truncated: its header claims {length:,} of "
-                          f"{size:,} bytes (at most {HEADER_BYTES:,} are read)")
+                          f"{size:,} bytes (at most {HEADER_BYTES:,} are read); restore the file, or train again")
 
 
 DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8",

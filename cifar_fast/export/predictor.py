@@ -24,6 +24,8 @@ from cifar_fast.utils.text import printable
 
 READ_BYTES = 2**26
 "Of images that `predict_files` holds at a time."
+UNKNOWN = "unknown"
+"What is answered below a threshold."
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,16 @@ class Predictor:
     origin: str = "the model"  # where it came from, for a message
     size: int = 32  # of the images, pixels
     resize_mode: str = "crop"  # how images are brought to that square
+    temperature: float = 1.0  # by which logits are divided before the softmax
+    threshold: float = 0.0  # least confidence of an answer; below it `answer` says UNKNOWN
 
     def read(self, source) -> np.ndarray:
         "An image (see `read_image`) as the model sees it, (size, size, 3) uint8. Raises ImageError."
-        return read_image(source, self.size, self.resize_mode)
+        return read_image(source, self.size, self.resize_mode, self.card and self.card.data.ranges)
+
+    def answer(self, probs: np.ndarray) -> str:
+        "The class of highest probability (C,), or UNKNOWN below the threshold."
+        return self.vocab[probs.argmax()] if probs.max() >= self.threshold else UNKNOWN
 
     def normalize(self, images: np.ndarray) -> torch.Tensor:
         "(N, size, size, 3) uint8 → (N, 3, size, size) float32 as the model was trained on."
@@ -55,29 +63,39 @@ class Predictor:
 
         Raises ExportError where the model gives non-finite values.
         """
+        plain, mirrored = probabilities(self.model, self.batches(images, bs), tta, self.temperature)
+        return self.finite(mirrored if tta else plain)
+
+    @torch.no_grad()
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        "The model's outputs (N, C) float32, before temperature and softmax. Raises ExportError likewise."
+        return self.finite(torch.cat([self.model(x).float().cpu() for x in self.batches(images)]).numpy())
+
+    def batches(self, images: np.ndarray, bs: int | None = None) -> Iterator[torch.Tensor]:
         # 125 images of 32×32 at a time run at about the bare model's best speed; 500 are slower.
         bs = bs or max(1, (125 if self.device.type == "cpu" else 1000) * 32**2 // max(32, self.size) ** 2)
-        batches = (self.normalize(images[i:i + bs]) for i in range(0, len(images), bs))
-        plain, mirrored = probabilities(self.model, batches, tta)
-        probs = mirrored if tta else plain
-        if not np.isfinite(probs).all():
+        return (self.normalize(images[i:i + bs]) for i in range(0, len(images), bs))
+
+    def finite(self, values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
             raise ExportError(f"{self.origin} gives non-finite values (NaN or inf): its weights are too large; restore "
                               f"the files, or train again")
-        return probs
+        return values
 
 
 @torch.no_grad()
-def probabilities(model, batches: Iterable[torch.Tensor], tta: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def probabilities(model, batches: Iterable[torch.Tensor], tta: bool,
+                  temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray | None]:
     "Class probabilities (N, C) of normalised batches, and (with `tta`) their means over image and mirror."
     was_training = model.training
     model.eval()
     plain, mirrored = [], []
     try:
         for x in batches:
-            p = model(x).float().softmax(1)
+            p = model(x).float().div(temperature).softmax(1)
             plain.append(p.cpu())
             if tta:
-                mirrored.append(((p + model(x.flip(3)).float().softmax(1)) / 2).cpu())
+                mirrored.append(((p + model(x.flip(3)).float().div(temperature).softmax(1)) / 2).cpu())
     finally:
         model.train(was_training)
     if not plain:
@@ -96,7 +114,7 @@ def load_export(path: str | Path, device: str | torch.device = "cpu") -> Predict
     except (MemoryError, RuntimeError) as e:
         raise ExportError(f"{folder / WEIGHTS} cannot be opened: {short(e)}") from None
     predictor = Predictor(model, card.vocab, card.normalize, torch.device("cpu"), card, str(folder / WEIGHTS),
-                          card.size, card.resize_mode)
+                          card.size, card.resize_mode, card.temperature)
     return check_forward(predictor, device)
 
 
@@ -142,11 +160,13 @@ def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = 
         stats = next(t for t in learn.dls.valid.after_batch.fs if isinstance(t, Normalize))
         vocab, reader = [printable(v) for v in learn.dls.vocab], image_reader(learn.dls)
         mean, std = ([float(v) for v in t.flatten()] for t in (stats.mean, stats.std))
+        temperature = float(getattr(learn.loss_func, "temperature", 1.0))
     except Exception as e:  # a pickle may raise whatever it likes
         raise ExportError(f"{path} cannot be opened as a Learner of this project: {short(e)}; "
                           f"{path.parent} opens the run instead, if it is one of ours") from None
     return check_forward(Predictor(learn.model, vocab, Normalization(mean=mean, std=std), torch.device("cpu"),
-                                   origin=str(path), size=reader.size, resize_mode=reader.resize_mode), device)
+                                   origin=str(path), size=reader.size, resize_mode=reader.resize_mode,
+                                   temperature=temperature), device)
 
 
 def rebuild_pickle(path: str | Path) -> Path:

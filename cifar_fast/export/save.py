@@ -80,11 +80,11 @@ def save_learner(path: Path, card: Card, state: dict) -> None:
 def inference_learner(card: Card, state: dict):
     "A Learner that predicts with `state`; it holds no training data and no training callbacks."
     from fastai.learner import Learner
-    from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy
 
     from cifar_fast.data.block import data_block
     from cifar_fast.data.sources import Arrays, Source
+    from cifar_fast.training.losses import TemperedCrossEntropy
 
     blank = Arrays(np.zeros((1, card.size, card.size, 3), np.uint8), np.zeros(1, np.int64))
     source = Source(name=card.data.name or "unknown", train=blank, test=None, vocab=tuple(card.vocab),
@@ -94,4 +94,5 @@ def inference_learner(card: Card, state: dict):
     dls = data_block(source, [0], [0]).dataloaders(np.arange(1), bs=1, num_workers=0, device=torch.device("cpu"))
     model = create_model(card.arch, len(card.vocab), card.size)
     model.load_state_dict(state)
-    return Learner(dls, model.eval(), loss_func=CrossEntropyLossFlat(), metrics=accuracy, path=Path("."))
+    return Learner(dls, model.eval(), loss_func=TemperedCrossEntropy(card.temperature), metrics=accuracy,
+                   path=Path("."))

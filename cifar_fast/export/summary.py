@@ -19,18 +19,19 @@ def result_text(card: Card) -> str:
     if card.selected_on_test:
         (last, at_last), (best, at_best), *_ = card.accuracies()
         lines.append(f"{last} {at_last:.2%}, {best} {at_best:.2%}")
+    balanced = "" if metrics.balanced_accuracy is None else f", balanced {metrics.balanced_accuracy:.2%}"
     tta = "" if metrics.accuracy_tta is None else f", TTA (image and mirror) {metrics.accuracy_tta:.2%}"
     raw = "" if metrics.accuracy_without_ema is None else f", without EMA {metrics.accuracy_without_ema:.2%}"
     best = " of the best epoch" if card.recipe.get("keep") == "best" else ""
     images = metrics.interval or f"n = {metrics.n:,}"
-    lines.append(f"{card.split} accuracy{best} {metrics.accuracy:.2%}{tta}{raw}  ({images}; {took})")
+    lines.append(f"{card.split} accuracy{best} {metrics.accuracy:.2%}{balanced}{tta}{raw}  ({images}; {took})")
     return "\n".join(lines)
 
 
 def summary(card: Card, folder: Path) -> str:
     "What a run prints at its end: accuracy, where its outputs are, and what to do next."
     lines = [result_text(card)]
-    if card.split == "held-out":
+    if card.split == "held-out" and card.data.test:
         lines.append(f"test was not used; python -m cifar_fast evaluate {folder} evaluates on it")
     lines.append(f"saved: {folder}/ (model, card, history, figures), a row in {folder.parent / 'runs.csv'}")
     if (page := folder / "report.html").is_file():
@@ -44,6 +45,8 @@ def last_record(card: Card, folder: Path) -> dict:
     "The result for a program: the object that follows those of the epochs."
     figures = {k: v for k, v in asdict(card.metrics).items()
                if (k.startswith("accuracy") or k == "n") and v is not None} if card.metrics else {}
+    if card.metrics and card.metrics.balanced_accuracy is not None:
+        figures["balanced_accuracy"] = card.metrics.balanced_accuracy
     return {"done": True, "export": str(folder), "split": card.split, "selected_on_test": card.selected_on_test,
             **figures, "best_epoch": card.best_epoch and asdict(card.best_epoch),
             "seconds": card.seconds and asdict(card.seconds)}

@@ -50,6 +50,11 @@ class CifarModel(nn.Module):
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        "Number of the part that a parameter is in, as timm's optimizers and `parts.stem_stages_head` group them."
+        parts = [name for name, _ in self.features.named_children()]
+        return lambda name: parts.index(name.split(".")[1]) if name.startswith("features.") else len(parts)
+
     def reset_classifier(self, num_classes: int, global_pool: str | None = None):
         "A new classifier, on the device and in the type of the features; `global_pool` stays unless it is given."
         self.num_classes = num_classes

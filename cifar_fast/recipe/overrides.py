@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
@@ -24,7 +25,10 @@ def on_other_data(recipe: Recipe, data: str) -> Recipe:
 
     The mean and std of its own dataset are removed: those of the images are used.
     """
-    short = data if data in ("cifar10", "digits") else Path(os.path.realpath(expand_path(data))).name
+    path = Path(os.path.realpath(expand_path(data)))
+    short = path.stem if path.is_file() else path.name  # "digits" of digits
+    if data.startswith("hf:"):
+        short = re.sub(r"[^\w.-]", "-", data.removeprefix("hf:").rpartition("/")[2])
     return replace(recipe, data=data, name=f"{recipe.name}-{short}", stats=None)
 
 
@@ -81,8 +85,8 @@ def _with_column(recipe: Recipe, column: str, text: str) -> dict[str, str]:
 def _scalar(name: str, kind: str, text: str, choices=None) -> Any:
     if choices and text not in choices:
         raise RecipeError(f"{name}={text}: choose one of {', '.join(choices)}{nearest(text, choices)}")
-    if kind == "str":
-        return text
+    if kind.startswith("str"):
+        return None if "None" in kind and text.lower() in ("", "none") else text
     if kind == "bool | str" and text.lower() == "auto":
         return "auto"
     if kind.startswith("bool"):

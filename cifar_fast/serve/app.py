@@ -22,8 +22,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from cifar_fast.export.predictor import Predictor
-from cifar_fast.serve import browse, guard, page, page_predict, page_runs, upload
+from cifar_fast.serve import browse, guard, page, page_predict, page_runs, review_routes, upload
 from cifar_fast.serve.classify import Classifier
+from cifar_fast.serve.review import Review
 from cifar_fast.utils.text import printable
 
 AT_ONCE = min(4, os.cpu_count() or 1)
@@ -42,7 +43,8 @@ def create_app(
     classifier, reader = Classifier(predictor), upload.UploadReader()
     limiter = anyio.CapacityLimiter(AT_ONCE)
     vocab = [printable(name) for name in predictor.vocab]
-    frame = page.Frame(name, predictor, private=guard.is_loopback(host))
+    private = guard.is_loopback(host)
+    frame = page.Frame(name, predictor, private)
 
     def html(title: str, *body: Any, status: int = 200) -> HTMLResponse:
         return HTMLResponse(to_xml(frame.document(title, *body), indent=False), status)
@@ -118,6 +120,7 @@ def create_app(
         Route("/runs/{run}/{file}", run_file),
         Route("/compare", compare),
         Route("/compare.png", comparison),
+        *review_routes.routes(Review(classifier, predictor.card, folder / name), private, html, limiter),
         Mount("/static", StaticFiles(directory=STATIC)),
         Route("/favicon.ico", icon),  # for a report, which names no icon
     ])

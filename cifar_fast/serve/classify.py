@@ -36,6 +36,7 @@ class ImageResult:
     probs: np.ndarray | None = None  # (C,) probabilities
     tta: np.ndarray | None = None  # (C,) mean probabilities of the image and its mirror image
     cam: np.ndarray | None = None  # (h, w) in [0, 1], for the class that `probs` ranks first
+    answer: str = ""  # the class that `probs` ranks first, or "unknown" where it is below the threshold
 
 
 class Classifier:
@@ -61,7 +62,8 @@ class Classifier:
             for i, *arrays in zip(good, *predictions, strict=True):
                 name, image = results[i].name, results[i].image
                 finite = all(np.isfinite(a).all() for a in arrays)
-                results[i] = ImageResult(name, None, image, *arrays) if finite else ImageResult(name, NON_FINITE)
+                results[i] = ImageResult(name, None, image, *arrays, printable(self.predictor.answer(arrays[0]))) \
+                    if finite else ImageResult(name, NON_FINITE)
         return results
 
     def decode(self, upload: Upload) -> ImageResult:
@@ -79,7 +81,7 @@ class Classifier:
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         "Probabilities without and with TTA (N, C), and Grad-CAM maps (N, h, w); the caller holds the lock."
         x = self.predictor.normalize(images)
-        probs, tta = probabilities(self.predictor.model, [x], tta=True)
+        probs, tta = probabilities(self.predictor.model, [x], True, self.predictor.temperature)
         cam = grad_cam(self.predictor.model, x, torch.from_numpy(probs.argmax(1)).to(x.device))
         return probs, tta, cam.numpy()
 

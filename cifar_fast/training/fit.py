@@ -7,12 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
 from fastai.imports import noop
+from fastai.learner import Metric
 from torch import nn
 
+from cifar_fast.data.balance import unequal
 from cifar_fast.training.batch_transforms import batch_transforms
 from cifar_fast.training.callbacks.augmented_batch import AugmentedBatch
 from cifar_fast.training.callbacks.batch_norm import YOUNG, RecomputedBatchNorm
@@ -24,7 +27,8 @@ from cifar_fast.training.callbacks.precision import autocast, precision_cbs
 from cifar_fast.training.callbacks.progress import Progress
 from cifar_fast.training.callbacks.scheduler import Scheduler
 from cifar_fast.training.callbacks.stopping import KeepBest, Patience, Target
-from cifar_fast.training.prepare import Run, settle_memory_format
+from cifar_fast.training.metrics import BalancedAccuracy
+from cifar_fast.training.prepare import Run, settle_memory_format, valid_labels
 from cifar_fast.training.state import TrainState
 
 
@@ -51,8 +55,7 @@ def fit(
     cbs = callbacks(run, state, average, folder, progress, checkpoint, draw)
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]  # ours replaces fastai's
     logger, metrics, learn.logger = learn.logger, list(learn.metrics), noop
-    if average:  # measured with the trained weights, on the same batches
-        learn.metrics = [*metrics, EMAAccuracy(average, partial(autocast, run.precision, run.device))]
+    learn.metrics = [*metrics, *more_metrics(run, average)]
     try:
         with learn.removed_cbs(bars):
             run.recipe.fit(learn, run.recipe.epochs, lr or run.recipe.lr, cbs)
@@ -63,6 +66,15 @@ def fit(
         for cb in [c for c in learn.cbs if c in cbs]:  # an interrupt leaves them in the Learner
             learn.remove_cb(cb)
     return Fitted(state, average and average.module)
+
+
+def more_metrics(run: Run, average: EMA | None) -> list[Metric]:
+    "Of the averaged weights, measured beside the trained ones on the same batches; and where classes are unequal."
+    ema = [EMAAccuracy(average, partial(autocast, run.precision, run.device))] if average else []
+    if not unequal(np.bincount(valid_labels(run))):
+        return ema
+    watched = {"predicted": lambda _: ema[0].predicted, "name": "ema_balanced_accuracy"} if ema else {}
+    return [*ema, BalancedAccuracy(len(run.source.vocab), **watched)]
 
 
 def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | None,

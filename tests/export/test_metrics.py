@@ -1,13 +1,24 @@
 """Accuracy and confusion as text, of few classes and of many."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
+from rows import made
+from serving import CARD
 
 from cifar_fast.data.arrays import Arrays
 from cifar_fast.data.sources import Source
+from cifar_fast.export.card import Metrics
 from cifar_fast.export.metrics import MATRIX, scores_of_predicted, scores_text
 from cifar_fast.export.predictions import Predictions, PredictionsError
+from cifar_fast.export.summary import last_record, result_text
+from cifar_fast.reporting.compare import table, table_text
+from cifar_fast.reporting.report import model_card
 from cifar_fast.reporting.report.build import images_of
+from cifar_fast.reporting.results import row, summarize
 
 
 def test_few_classes_have_their_matrix():
@@ -16,6 +27,24 @@ def test_few_classes_have_their_matrix():
     assert [line.split()[:2] for line in lines] == [
         ["class", "accuracy"], ["cat", "100.00%"], ["苹果", "50.00%"], ["a\\x1b[1m\\nb", "–"], ["all", "66.67%"]]
     assert lines[2].split()[2:] == ["1", "1", "0"] and "of 3 images; rows true, columns predicted" in lines[-1]
+
+
+def test_balanced_accuracy_stands_beside_accuracy_where_classes_are_unequal():
+    "Of 90 images of one class all are right, of 10 of the other two: 92 %, and the mean of 100 and 20 %."
+    labels = np.repeat([0, 1], [90, 10])
+    found = scores_of_predicted((np.arange(100) >= 98).astype(int), labels, ["a", "b"])
+    card = replace(CARD, vocab=["a", "b"], split="test", metrics=Metrics(**found), epochs=1)
+    assert card.metrics.balanced_accuracy == pytest.approx(0.6)
+    assert [value for _, value in card.accuracies()] == pytest.approx([0.92, 0.6])
+    assert "92.00%, balanced 60.00%" in result_text(card) and "60.00% balanced accuracy" in model_card(card)
+    assert last_record(card, Path("x"))["balanced_accuracy"] == row(card)["balanced_accuracy"] == pytest.approx(0.6)
+    assert "balanced accuracy 60.00%" in scores_text(found, ["a", "b"])
+    measured = {k: v for k, v in row(card).items() if v is not None}
+    lines = table(summarize(pd.DataFrame([made(**measured), made(recipe="b", recipe_id="b")]), {}))
+    assert "balanced %" in table_text(lines) and "60.00" in table_text(lines) and "TTA" not in table_text(lines)
+    assert "balanced %" not in table_text(lines[1:])
+    equal = scores_of_predicted(np.zeros(20, int), np.repeat([0, 1], 10), ["a", "b"])
+    assert Metrics(**equal).balanced_accuracy is None and row(replace(card, metrics=None))["balanced_accuracy"] is None
 
 
 def test_many_classes_have_their_most_frequent_error():
@@ -34,5 +63,5 @@ def test_predictions_of_images_that_a_dataset_lacks_are_refused(on, items):
     images = Arrays(np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, int))
     source = Source("mine", images, images, ("a", "b"), (0.5,) * 3, (0.2,) * 3, "x", (), "")
     some = Predictions(np.zeros(5, int), np.zeros(5, int), np.tile([1, 0], (5, 1)), ("a", "b"), "x", on, items)
-    with pytest.raises(PredictionsError, match="mine has only 4"):
+    with pytest.raises(PredictionsError, match="mine has only [48]"):
         images_of(some, source)

@@ -100,6 +100,7 @@ def test_reproductions_alone_select_on_test(name):
     ("on_error=refuse", "on_error", "refuse"), ("validate_on=test", "validate_on", "test"), ("mix=none", "mix", None),
     ("workers=2", "workers", 2), ("workers=auto", "workers", None), ("ema=None", "ema", None),
     ("resize=none", "resize", None), ("device=cuda:1", "device", "cuda:1"),
+    ("init=exports/final", "init", "exports/final"), ("init=none", "init", None),
 ])
 def test_scalars(change, key, value):
     recipe = sprint(change)
@@ -172,7 +173,7 @@ def test_every_choice_of_every_callable_can_be_given():
     ("opt=adamm", r"opt=adamm: choose one of adam, adamw, muon, sgd \(did you mean adam"),
     ("opt=none", "opt=none: choose one of adam, adamw, muon, sgd"),
     ("opt=OptimWrapper", "opt=OptimWrapper: choose one of"),
-    ("fit=fast", r"fit=fast: choose one of constant, flat_cos, one_cycle"),
+    ("fit=fast", r"fit=fast: choose one of constant, fine_tune, flat_cos, one_cycle"),
     ("sched=linear", "sched=linear: choose one of cosine, cyclic, one_cycle_torch, plateau, step, warmup_cosine, none"),
     ("loss=mse", "loss=mse: choose one of cross_entropy, focal"),
     ("mix=cutmix", "mix=cutmix: choose one of mixing, none"),
@@ -214,6 +215,7 @@ def test_a_switch_takes_no_number():
     (["patience=3"], "patience=3 needs validation accuracy"),
     (["target=0.85"], "target=0.85 needs validation accuracy"),
     (["keep=best"], "keep=best needs validation accuracy"),
+    (["balance=loss", "loss=focal"], "balance=loss needs a loss.*focal does not; use .*or balance=sample"),
     (["mix=mixing", "loss=focal"], "mix=mixing needs a loss.*focal does not; use loss=cross_entropy, or mix=none"),
     (["precision=fp16", "device=cpu"], "fp16 does not train on a CPU.*use bf16 or fp32"),
     (["validate_on=test", "valid=0.1"], "validate_on=test validates on the test set.*leave out valid=0.1"),
@@ -241,6 +243,8 @@ def test_what_cannot_work_is_refused_with_a_reason(changes, said):
     ["patience=3", "target=0.85", "keep=best", "validate_on=test"],
     ["mix=mixing"],
     ["mix=none", "loss=focal"],
+    ["balance=sample", "loss=focal"],
+    ["balance=loss", "loss.label_smoothing=0.1", "mix=mixing"],
     ["precision=fp16", "device=cuda"],
     ["sched=cosine", "fit=constant"],
     ["sched=none", "fit=flat_cos"],
@@ -343,10 +347,12 @@ def test_a_recipe_that_there_is_not(tmp_path):
     ("from cifar_fast.all import *\nrecipe = Recipe(arch='cifar_sprint', epoch=3)", "TypeError.*epoch"),
     ("1 / 0", "ZeroDivisionError"),
     ("import no_such_module", "no_such_module"),
-    ("\0", "cannot be run"),
+    ("\0", "null bytes"),
     ("x = 1", "must define `recipe = Recipe"),
-    ("recipe = {'arch': 'cifar_sprint'}", "must define `recipe = Recipe.*it has dict"),
-    ("", "it has NoneType"),
+    ("recipe = {'arch': 'cifar_sprint'}", "must define `recipe = Recipe.*its `recipe` is {'arch'"),
+    ("", "it defines no `recipe`"),
+    ("from cifar_fast.all import *\n\nrecipe = Recipe(arch='x',\n    epoch=3)", "bad.py, line 3: .*'epoch'"),
+    ("x = 1\ny = = 2", "bad.py, line 2: SyntaxError"),
 ])
 def test_a_broken_recipe_file_is_named(tmp_path, text, said):
     path = tmp_path / "mine.py"
@@ -383,7 +389,7 @@ def test_descriptions_are_plain():
 
 def test_which_settings_affect_no_weight_and_which_the_machine_decides():
     assert settings_that(affects_weights=False) == {"name", "exports", "report", "workers", "checkpoint_epochs",
-                                                    "checkpoint_minutes"}
+                                                    "checkpoint_minutes", "init"}
     assert settings_that(by_machine=True) == {"device", "precision", "compile"}
     assert settings_that(affects_weights=True, by_machine=False) >= {"arch", "lr", "seed", "mix", "augment"}
     with pytest.raises(KeyError):

@@ -15,8 +15,7 @@ from cifar_fast.cli.run_commands import unchanged
 from cifar_fast.export.card import read_card
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.recipe import describe, load_recipe
-from cifar_fast.reporting.report import calibration_error, figures, model_card, page
-from cifar_fast.reporting.report.calibration import bins
+from cifar_fast.reporting.report import figures, model_card, page
 
 NAME = "final-digits"
 FIGURES = {"history.png", "learning_rate.png", "confusion.png", "classes.png", "calibration.png", "mistakes.png",
@@ -132,6 +131,18 @@ def test_it_is_rebuilt_from_what_is_on_disk(left, tmp_path, capsys):
     assert (made.predicted == kept.predicted).all() and made.images == kept.images
 
 
+def test_its_errors_are_laid_out(left, tmp_path, capsys):
+    predicted = Predictions.load(left / NAME / "predictions.npz")
+    assert main(["report", str(left / NAME), "--errors", str(tmp_path / "wrong")]) == 0
+    wrong = int((~predicted.correct).sum())
+    assert f"{wrong} of 359 images" in capsys.readouterr().out
+    assert len(list((tmp_path / "wrong" / "images").iterdir())) == wrong
+    text = (left / NAME / "report.html").read_text("utf-8")
+    assert f"row {predicted.errors[0]} of test" in text  # digits are no files
+    assert main(["report", str(left / NAME), "--errors", str(left)]) == 2  # somebody's folder
+    assert NAME in capsys.readouterr().err and (left / NAME / "card.json").is_file()
+
+
 def test_the_sheet_of_a_run_is_drawn_again_with_its_own_seed(left):
     card, recipe = read_card(left / NAME), describe(load_recipe("final"))
     assert card.recipe_name == "final"
@@ -226,15 +237,6 @@ def test_without_a_report(tmp_path, digits):
 
 
 # ---------------------------------------------------------------- figures and figures in numbers
-
-
-def test_calibration_by_hand():
-    "Ten images at 90 % of which nine are right, ten at 60 % of which three are: (0 + 0.3) / 2."
-    probs = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)
-    right = np.array([True] * 9 + [False] + [True] * 3 + [False] * 7)
-    assert calibration_error(probs, right) == pytest.approx(0.15)
-    assert list(bins(probs, right)["count"]) == [10, 10]
-    assert calibration_error(np.eye(3), np.ones(3, bool)) == 0
 
 
 def said(n=30, right=0):

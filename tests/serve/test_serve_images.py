@@ -5,6 +5,7 @@ import re
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -40,6 +41,16 @@ def test_predictions_are_those_of_predict(client, folder):
     assert [float(p) for _, p, _ in found] == pytest.approx(100 * plain[order], abs=0.06)
     assert [float(p) for *_, p in found] == pytest.approx(100 * mirrored[order], abs=0.06)
     assert classify.data_uri(square) in answer.text and "<b>last" not in answer.text
+
+
+def test_below_the_threshold_a_page_says_unknown_and_probabilities_have_their_temperature(folder):
+    net = replace(load_export(folder / "net"), threshold=1.0, temperature=3.0)
+    square = read_image(image())
+    text = post(TestClient(create_app(net, "net", folder), base_url=HOST), ("one.png", image())).text
+    assert "<strong>unknown</strong>" in text and "one.png: unknown, " in text
+    most = re.search(r"<th scope=\"row\">.*?</th>.*?<td>([\d.]+).%</td>", text)[1]
+    probs = (torch.from_numpy(net.logits(square[None])) / 3).softmax(1)
+    assert float(most) == pytest.approx(100 * float(probs.max()), abs=0.06)
 
 
 def test_several_images_and_bad_ones_have_a_card_each(client):

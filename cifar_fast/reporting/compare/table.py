@@ -16,14 +16,15 @@ from cifar_fast.utils.text import nearest, printable, shorten
 
 WIDTH = 80
 NAME_WIDTH, DATA_WIDTH = 16, 9
-BEST_FIRST = ("accuracy", "tta", "best")
+BEST_FIRST = ("accuracy", "balanced", "tta", "best")
 "Columns that are sorted from the greatest down; all others from the least up."
 
 COUNTS = ("epochs", "images", "parameters", "multiply_adds", "receptive_field")
 
 TAKEN = {
-    "run": "recipe", "accuracy": "accuracy", "accuracy_std": "accuracy_std", "tta": "accuracy_tta",
-    "tta_std": "accuracy_tta_std", "best": "best_accuracy", "n": "n", "epochs": "epochs", "parameters": "parameters",
+    "run": "recipe", "accuracy": "accuracy", "accuracy_std": "accuracy_std", "balanced": "balanced_accuracy",
+    "balanced_std": "balanced_accuracy_std", "tta": "accuracy_tta", "tta_std": "accuracy_tta_std",
+    "best": "best_accuracy", "n": "n", "epochs": "epochs", "parameters": "parameters",
     "multiply_adds": "multiply_adds", "receptive_field": "receptive_field", "seconds": "seconds",
     "seconds_to_85": "seconds_to_85", "split": "split", "selected_on_test": "selected_on_test", "images": "images",
     "data": "data", "settings": "settings", "current": "current", "device": "device", "date": "date",
@@ -79,11 +80,14 @@ def numbered(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 HEAD = ("run", "data", "accuracy %", "TTA %", "n", "epochs", "params", "M-adds", "train s")
+BALANCED = "balanced %"
+"Instead of TTA where the classes of a run are unequal: both do not fit beside each other."
 
 
 def table_text(rows: pd.DataFrame) -> str:
     "At most 80 characters wide, with notes below where a figure needs a word."
-    text = aligned([HEAD, *((shorten(name, NAME_WIDTH), shorten(data, DATA_WIDTH), *figures)
+    head = [BALANCED if name == "TTA %" and shows_balanced(rows) else name for name in HEAD]
+    text = aligned([head, *((shorten(name, NAME_WIDTH), shorten(data, DATA_WIDTH), *figures)
                             for name, data, *figures in table_cells(rows))], left=2, gap=" ")
     return "\n".join([*text, "", *(textwrap.fill(printable(note), WIDTH, subsequent_indent="   ")
                                    for note in notes(rows))])
@@ -91,19 +95,25 @@ def table_text(rows: pd.DataFrame) -> str:
 
 def table_cells(rows: pd.DataFrame) -> list[tuple[str, ...]]:
     "The text under HEAD, a tuple a row."
-    return [cells_of(line) for _, line in rows.iterrows()]
+    second = "balanced" if shows_balanced(rows) else "tta"
+    return [cells_of(line, second) for _, line in rows.iterrows()]
 
 
-def cells_of(line) -> tuple[str, ...]:
+def shows_balanced(rows: pd.DataFrame) -> bool:
+    return bool(rows["balanced"].notna().any())
+
+
+def cells_of(line, second: str) -> tuple[str, ...]:
     star = "*" if selected(line) else ""
     adds = "–" if pd.isna(line["multiply_adds"]) else f"{line['multiply_adds'] / 1e6:.1f}M"
-    return (printable(line["run"]), printable(line["data"]), percent(line, "accuracy") + star, percent(line, "tta"),
+    return (printable(line["run"]), printable(line["data"]), percent(line, "accuracy") + star, percent(line, second),
             str(line["n"]), whole(line["epochs"]), whole(line["parameters"]), adds, whole(line["seconds"]))
 
 
 def notes(rows: pd.DataFrame) -> list[str]:
     "What a reader must know about the figures."
-    lines = ["accuracy: mean±standard deviation over n seeds; TTA: mean of image and mirror"]
+    second = "balanced: mean of the classes' accuracies" if shows_balanced(rows) else "TTA: mean of image and mirror"
+    lines = [f"accuracy: mean±standard deviation over n seeds; {second}"]
     if any(selected(line) for _, line in rows.iterrows()):
         lines.append("*  last epoch's accuracy; TTA is that of the exported weights, which keep=best selected on test")
     if len(set(rows["data"]) - {""}) > 1:

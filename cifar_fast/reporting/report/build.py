@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 
 from cifar_fast.audit import Audit, audit, layer_rows
 from cifar_fast.data.sources import Source, image_settings, load_source
+from cifar_fast.export.calibration import confidence_scores, tempered
 from cifar_fast.export.card import Card, ExportError, read_card
 from cifar_fast.export.metrics import scores_of_predicted
 from cifar_fast.export.predictions import NAME, Predictions, PredictionsError
@@ -16,6 +18,7 @@ from cifar_fast.export.predictor import load_export
 from cifar_fast.models import create_model
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.report import figures
+from cifar_fast.reporting.report.errors import ErrorsFolder, error_rows, lay_out
 from cifar_fast.reporting.report.modelcard import model_card
 from cifar_fast.reporting.report.page import page
 from cifar_fast.reporting.results import draw_published
@@ -43,7 +46,10 @@ def report(
     "Draw the figures of a finished run into its folder, then report.html and the model card; returns all of these."
     audited = audited or audit_of(card)
     paths = draw(folder, card, predicted, images, audited)
-    write_text(folder / "report.html", page(card, folder, history, layer_rows(audited), missing))
+    shown = predicted and calibrated(predicted, card)
+    confidence = shown and confidence_scores(shown.probabilities, shown.correct, card.temperature)
+    write_text(folder / "report.html", page(card, folder, history, layer_rows(audited), missing,
+                                            error_rows(shown) if shown else None, confidence))
     write_text(folder / "README.md", model_card(card))
     return [*paths, *(folder / name for name in TEXTS)]
 
@@ -60,6 +66,7 @@ def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.nda
     figs = {"layers.png": figures.layers(layer_rows(audited), f"{card.arch}: {audited.profile.params:,} parameters, "
                                                               f"receptive field {audited.profile.receptive_field} px")}
     if predicted:
+        predicted = calibrated(predicted, card)
         figs["classes.png"] = figures.classes(measured(predicted)["per_class"], title)
         figs["calibration.png"] = figures.calibration(predicted, title)
         if images is not None:
@@ -73,6 +80,12 @@ def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.nda
     return paths
 
 
+def calibrated(predicted: Predictions, card: Card) -> Predictions:
+    "With the probabilities at the card's temperature; a file of predictions has those of the trained model itself."
+    saved = predicted.probabilities.astype(np.float16).astype(np.float32)  # a report that is rebuilt has no others
+    return replace(predicted, probabilities=tempered(saved, card.temperature))
+
+
 def measured(predicted: Predictions) -> dict:
     "Scores from the predicted classes; with ties in float16 the argmax of the probabilities may be another class."
     return scores_of_predicted(predicted.predicted, predicted.labels, predicted.vocab)
@@ -80,11 +93,22 @@ def measured(predicted: Predictions) -> dict:
 
 def images_of(predicted: Predictions, source: Source) -> np.ndarray:
     "The images that were predicted, in that order. Raises PredictionsError where the dataset lacks some of them."
-    images = source.test.images if predicted.on == "test" else source.train.images
+    there = len(source.rows("test") if predicted.items is None else source.labels)
     last = len(predicted.labels) - 1 if predicted.items is None else predicted.items.max()
-    if last >= len(images):
-        raise PredictionsError(f"the predictions are of image {last:,}, and {source.name} has only {len(images):,}")
-    return images[:last + 1] if predicted.items is None else images[predicted.items]
+    if last >= there:
+        raise PredictionsError(f"the predictions are of image {last:,}, and {source.name} has only {there:,}")
+    if predicted.items is None:
+        return source.test.images[:last + 1]
+    arrays, places = source.locate(predicted.items)
+    return arrays.images[places]
+
+
+def paths_of(predicted: Predictions, source: Source) -> tuple[str, ...] | None:
+    "The files of the images that were predicted, in that order; None where they were no files."
+    if predicted.items is None:
+        return source.test.paths()
+    arrays, places = source.locate(predicted.items)
+    return arrays.paths(places)
 
 
 # ---------------------------------------------------------------- of a run on disk
@@ -172,13 +196,21 @@ def same_source(card: Card) -> Source:
     return source
 
 
+def errors_folder(folder: Path, target: Path) -> ErrorsFolder:
+    "Lay out all wrong images of a run on disk in `target`. Raises CifarFastError where its dataset is gone."
+    card = read_card(folder)
+    source = same_source(card)
+    predicted = saved_or_new(folder, card, source)
+    return lay_out(target, card, predicted, images_of(predicted, source), paths_of(predicted, source))
+
+
 def saved_or_new(folder: Path, card: Card, source: Source) -> Predictions:
     "The saved predictions; else predicted again on the test images and saved. Raises PredictionsError, ExportError."
     if (folder / NAME).is_file():
         return Predictions.load(folder / NAME)
     if card.split != "test" or source.test is None:
         raise ExportError("it was measured on a held-out part of train, and its predictions were not saved")
-    probs = load_export(folder).predict(source.test.images)
+    probs = replace(load_export(folder), temperature=1.0).predict(source.test.images)
     predicted = Predictions(np.asarray(source.test.labels), probs.argmax(1), probs, tuple(source.vocab),
                             f"{source.fingerprint}/test", "test", files=source.test.files())
     predicted.save(folder / NAME)

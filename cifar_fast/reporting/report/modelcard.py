@@ -27,6 +27,8 @@ def front(card: Card, name: str, identity: str, dataset: str) -> list[str]:
              "tags: [cifar_fast, timm, fastai, image-classification, tiny-model]", "metrics: [accuracy]"]
     if identity:
         lines.append(f"datasets: [{json.dumps(identity)}]")
+    if card.start and card.start.name.startswith("hf-hub:"):
+        lines.append(f"base_model: {json.dumps(card.start.name.removeprefix('hf-hub:').split('@')[0])}")
     if card.metrics:
         split = "test" if card.split == "test" else "validation"
         lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:", "  - task:",
@@ -56,8 +58,9 @@ def body(card: Card, name: str, dataset: str) -> list[str]:
         'model.predict(model.read("image.png")[None])  # (1, classes) probabilities', "```", "",
         "learner.pkl is a fastai Learner for `load_learner`: a pickle, which runs the code inside it. Open it only if",
         "you trust its author.", "", "## Limits", "",
-        f"Images are {RESIZED[card.resize_mode]} {card.size}×{card.size} pixels: small things are lost.",
-        f"Whatever the image shows, the prediction is one of the {len(card.vocab)} classes.", "",
+        f"Images are {RESIZED[card.resize_mode]} {card.size}×{card.size} pixels: small things are lost. Whatever the",
+        f"image shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` answers",
+        "unknown where none of them has that probability.", *temperature(card), "",
         "License: not chosen yet."]
 
 
@@ -67,13 +70,24 @@ def results(card: Card, dataset: str) -> str:
         return "No accuracy was measured: there were no test images."
     tta = "" if metrics.accuracy_tta is None else f", TTA (mean of image and mirror) {metrics.accuracy_tta:.2%}"
     interval = f" ({metrics.interval})" if metrics.interval else ""
+    if metrics.balanced_accuracy is not None:
+        interval += f", {metrics.balanced_accuracy:.2%} balanced accuracy (the mean of the classes)"
     return (f"{metrics.accuracy:.2%} accuracy{interval} on {metrics.n:,} {card.split} images of {plain(dataset)}{tta}. "
             f"How it was measured: {card.measured_how}.")
 
 
+def temperature(card: Card) -> list[str]:
+    "How probabilities are made, for those who take the weights without this package."
+    if not card.calibration:
+        return []
+    return ["", plain(f"Probabilities are the softmax of the logits divided by a {card.calibration}. predict, serve, "
+                      f"load_export and learner.pkl divide by it; timm's model gives the logits as they are.")]
+
+
 def training(card: Card) -> str:
     seconds = card.seconds.training if card.seconds else 0
-    return plain(f"{card.epochs} epochs, seed {card.recipe.get('seed', '–')}, {card.machine.device or '–'} in "
+    start = f"Started from {card.start.what}: {card.start.amount}. " if card.start else ""
+    return plain(f"{start}{card.epochs} epochs, seed {card.recipe.get('seed', '–')}, {card.machine.device or '–'} in "
                  f"{card.machine.precision or '–'}, {seconds:,.0f} s of training, {card.date or '–'}, commit "
                  f"{card.commit or 'unknown'}.")
 

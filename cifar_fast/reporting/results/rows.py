@@ -27,6 +27,7 @@ def row(card: Card) -> dict[str, Any]:
         "seed": card.recipe.get("seed"),
         "epochs": card.epochs,
         "accuracy": metrics and metrics.accuracy,
+        "balanced_accuracy": metrics and rounded(metrics.balanced_accuracy, 6),
         "accuracy_tta": metrics and metrics.accuracy_tta,
         "accuracy_without_ema": metrics and metrics.accuracy_without_ema,
         "last_accuracy": rounded(card.last_accuracy, 6),
@@ -106,7 +107,8 @@ def changes(recipe: Recipe, base: Recipe | None = None, finds_lr: bool = False) 
     if recipe.size != base.size:
         typed, base = [*typed, f"size={text(recipe.size)}"], at_size(base, recipe.size)
     before, after = plain(describe(base)), plain(describe(recipe))
-    differ = [f for f in fields(Recipe) if f.name not in NOT_IN_ID and before[f.name] != after[f.name]]
+    typeable = [f for f in fields(Recipe) if f.name == "init" or f.name not in NOT_IN_ID | {"init_sha256"}]
+    differ = [f for f in typeable if before[f.name] != after[f.name]]
     if any(f.name in UNTYPED for f in differ):
         return ""
     for f in differ:

@@ -21,7 +21,8 @@ NOTES = ("accuracy: mean±standard deviation (n−1) over n seeds; TTA: mean of 
 def terminal(lines: pd.DataFrame) -> str:
     "Accuracy and TTA accuracy; of reproductions those of the last and the best epoch (marked)."
     table = aligned([HEAD, *(cells(line) for _, line in lines.iterrows())], left={0, 1, 8, 9, 10}, gap=" ")
-    notes = [*NOTES, *(printable(note) for _, line in lines.iterrows() if (note := remark(line)))]
+    remarks = [text for _, line in lines.iterrows() for text in (remark(line), balanced(line))]
+    notes = [*NOTES, *(printable(note) for note in remarks if note)]
     return "\n".join([*table, "", *(textwrap.fill(n, WIDTH, subsequent_indent="   ") for n in notes)])
 
 
@@ -48,11 +49,19 @@ def remark(line) -> str:
         remarks.append(line["settings"])
     if line["split"] == "held-out":
         remarks.append("measured on held-out images of train")
+    if line["names"]:
+        remarks.append(f"mean of {line['names']}")
     if interval := interval_text(shown_accuracy(line), line["images"]):
-        remarks.append(interval)
+        remarks.append(interval if line["n"] == 1 else f"for one run alone: {interval}")
     if averaging_matters(line):
         remarks.append(f"averaged weights (EMA); without averaging {percent(line, 'accuracy_without_ema')} %")
     return f"{line['recipe']}: {'; '.join(remarks)}" if remarks else ""
+
+
+def balanced(line) -> str:
+    "Balanced accuracy, of runs whose classes are unequal."
+    return "" if pd.isna(line["balanced_accuracy"]) else (
+        f"{line['recipe']}: balanced accuracy {percent(line, 'balanced_accuracy')} %")
 
 
 def shown_accuracy(line) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -51,22 +52,33 @@ class EMAAccuracy(Metric):
 
     def __init__(self, ema: EMA, context: Callable[[], AbstractContextManager] = nullcontext):
         self.ema, self.context = ema, context  # `context` is called for each forward pass
-        self.correct = self.count = 0
+        self.reset()
 
     def reset(self):
         self.correct = self.count = 0
+        self.predicted = None  # (B,) of the last batch, for a metric that follows
 
     def accumulate(self, learn):
         if learn.training:
             return
         with torch.no_grad(), self.context():
-            pred = self.ema.module(*learn.xb).argmax(1)
-        self.correct += int((pred == learn.y).sum())
-        self.count += len(pred)
+            self.predicted = self.ema.module(*learn.xb).argmax(1)
+        self.correct += int((self.predicted == learn.y).sum())
+        self.count += len(self.predicted)
 
     @property
     def value(self):
         return self.correct / self.count if self.count else None
+
+
+def fitting_decay(decay: float, warmup: bool, steps: int) -> float:
+    """`decay`, or where that averages over more than a tenth of a run of `steps`, the one that averages over a tenth.
+
+    A longer average of a short run still holds its first weights. With warm-up the average at the end is over
+    steps^(2/3), which is less than a tenth from 1,000 steps on.
+    """
+    window, most = min(1 / (1 - decay), steps ** (2 / 3) if warmup else math.inf), max(2, steps / 10)
+    return decay if window <= most else round(1 - 1 / most, 4)
 
 
 def ema(*, decay: float = 0.999, warmup: bool = False):

@@ -21,7 +21,8 @@ MODES = ("auto", "bars", "lines", "json", "quiet")
 COLUMNS = {  # of a row of the state: heading (above, below; {} is what validates), width, format
     "train_loss": ("train", "loss", 7, "{:.4f}"), "train_accuracy": ("train", "acc", 7, "{:.2%}"),
     "valid_loss": ("{}", "loss", 8, "{:.4f}"), "valid_accuracy": ("{}", "acc", 8, "{:.2%}"),
-    "valid_ema_accuracy": ("{}", "EMA acc", 8, "{:.2%}"), "lr": ("", "lr", 8, "{:.2g}"),
+    "valid_ema_accuracy": ("{}", "EMA acc", 8, "{:.2%}"), "valid_balanced_accuracy": ("{}", "bal acc", 8, "{:.2%}"),
+    "valid_ema_balanced_accuracy": ("{}", "EMA bal", 8, "{:.2%}"), "lr": ("", "lr", 8, "{:.2g}"),
     "seconds": ("", "s", 6, "{:.1f}"), "images_per_second": ("", "img/s", 6, "{:.0f}"),
 }
 EVERY = {"bars": 0.5, "lines": 10.0}  # seconds between two looks inside an epoch; a look waits for a GPU
@@ -134,17 +135,23 @@ def redirected(mode: str):
         yield
 
 
+def shown(row: dict) -> list[str]:
+    "Of COLUMNS those of this row that fit into 80 columns."
+    balanced = "valid_balanced_accuracy" in row or "valid_ema_balanced_accuracy" in row
+    return [c for c in COLUMNS if c in row and not (balanced and c == "images_per_second")]
+
+
 def heading(row: dict, split: str) -> str:
     "Two lines: what is measured on, and what."
-    columns = [COLUMNS[c] for c in COLUMNS if c in row]
+    columns = [COLUMNS[c] for c in shown(row)]
     above = "".join(f" {above.format(split):>{width}}" for above, _, width, _ in columns)
     return (" " * 8 + above.rstrip() + "\n   epoch" + "".join(f" {below:>{width}}" for _, below, width, _ in columns))
 
 
 def line(row: dict, epochs: int) -> str:
     "One epoch in less than 80 columns, under `heading`."
-    shown = [f" {form.format(row[c]):>{width}}" for c, (*_, width, form) in COLUMNS.items() if c in row]
-    return f"{row['epoch']:>4}/{epochs:<3}" + "".join(shown)
+    cells = [f" {form.format(row[c]):>{width}}" for c in shown(row) for *_, width, form in [COLUMNS[c]]]
+    return f"{row['epoch']:>4}/{epochs:<3}" + "".join(cells)
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,134 @@
+"""Calibration: whether a model is right as often as its confidence says, and a temperature that makes it so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cifar_fast.export.card import TEMPERATURES
+from cifar_fast.utils.errors import CifarFastError
+from cifar_fast.utils.tables import aligned
+
+BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks" (2017)
+THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+FOLDS = 5  # each fifth of the images is measured with the temperature of the others
+
+
+class CalibrationError(CifarFastError):
+    "Images that give no temperature; the message says why and the next step."
+
+
+def bins(probabilities: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
+    """Mean confidence, accuracy and count in each of BINS bins of equal width; empty ones are left out.
+
+    probabilities (N, C), correct (N,) bool. Confidence is the probability of the predicted class.
+    """
+    confidence = probabilities.max(1)
+    index = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
+    frame = pd.DataFrame({"bin": index, "confidence": confidence, "accuracy": correct.astype(float)})
+    table = frame.groupby("bin").agg(confidence=("confidence", "mean"), accuracy=("accuracy", "mean"),
+                                     count=("accuracy", "size"))
+    return table.reset_index()
+
+
+def calibration_error(probabilities: np.ndarray, correct: np.ndarray) -> float:
+    "Expected calibration error (Guo et al., 2017): the mean gap between confidence and accuracy, weighted by count."
+    table = bins(probabilities, correct)
+    return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["count"]))
+
+
+# ---------------------------------------------------------------- temperature
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    "(N, C) softmax of the logits divided by `temperature`, from the softmax of the logits."
+    if temperature == 1:
+        return probabilities
+    with np.errstate(divide="ignore"):  # log 0 is -inf, whose probability stays 0
+        return softmax(np.log(probabilities.astype(np.float64)) / temperature).astype(np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature of least negative log-likelihood, for logits (N, C) and labels (N,).
+
+    Raises CalibrationError where there is none within TEMPERATURES.
+    """
+    more = "calibrate on more images, or on others: calibrate EXPORT data=FOLDER"
+    if (logits.argmax(1) == labels).all():  # the smaller the temperature, the better, without end
+        raise CalibrationError(f"all {len(labels):,} images are predicted right, so that no confidence is too high "
+                               f"for them and they give no temperature; {more}")
+    temperature = best_temperature(logits, labels)
+    if temperature > 0.99 * TEMPERATURES[1]:
+        raise CalibrationError(f"on these {len(labels):,} images the predictions are no better than chance, which no "
+                               f"temperature mends; look at their labels, or {more}")
+    return temperature
+
+
+def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    "The same, at a bound of TEMPERATURES where there is none within."
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    logits = logits.astype(np.float64)
+    chosen = logits[np.arange(len(labels)), labels]
+
+    def loss(inverse: float) -> float:  # of 1/temperature it is convex: what is found is the only minimum
+        return float((logsumexp(logits * inverse, axis=1) - chosen * inverse).mean())
+
+    least, most = TEMPERATURES
+    return float(1 / minimize_scalar(loss, bounds=(1 / most, 1 / least), method="bounded", options={"xatol": 1e-6}).x)
+
+
+def cross_fitted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    "(N, C) probabilities; each image's temperature is fitted without it, so that what is measured of them is honest."
+    fold = np.random.default_rng(0).permutation(len(labels)) % FOLDS
+    probabilities = np.empty(logits.shape)
+    for i in range(FOLDS):
+        here = fold == i
+        if here.any() and not here.all():
+            probabilities[here] = softmax(logits[here] / best_temperature(logits[~here], labels[~here]))
+    return probabilities
+
+
+# ---------------------------------------------------------------- what a threshold does
+
+
+def confidence_scores(probabilities: np.ndarray, correct: np.ndarray, temperature: float = 1.0) -> dict:
+    """Expected calibration error (with a temperature also without it), and for each threshold the fraction of images
+    that are answered and of those the fraction that is right, None where none is answered.
+    """
+    confidence = probabilities.max(1)
+    thresholds = []
+    for threshold in THRESHOLDS:
+        answered = confidence >= threshold
+        right = float(correct[answered].mean()) if answered.any() else None
+        thresholds.append({"threshold": threshold, "answered": float(answered.mean()), "right": right})
+    scores = {"calibration_error": calibration_error(probabilities, correct), "thresholds": thresholds}
+    if temperature != 1:
+        raw = tempered(probabilities, 1 / temperature)
+        scores |= {"temperature": temperature, "calibration_error_uncalibrated": calibration_error(raw, correct)}
+    return scores
+
+
+def confidence_line(scores: dict) -> str:
+    "`expected calibration error 1.2 % (4.5 % without the temperature 1.43)`."
+    before = (f" ({scores['calibration_error_uncalibrated']:.1%} without the temperature {scores['temperature']:.2f})"
+              if "temperature" in scores else "")
+    return f"expected calibration error {scores['calibration_error']:.1%}{before}"
+
+
+def threshold_rows(scores: dict) -> list[list[str]]:
+    "The table over thresholds, with its heading."
+    return [["threshold", "answered", "of these right"],
+            *([f"{row['threshold']:.2f}" if row["threshold"] else "none", f"{row['answered']:.1%}",
+               "–" if row["right"] is None else f"{row['right']:.2%}"] for row in scores["thresholds"])]
+
+
+def confidence_text(scores: dict) -> str:
+    "For a terminal."
+    return "\n".join([*aligned(threshold_rows(scores), left=0), confidence_line(scores)])
