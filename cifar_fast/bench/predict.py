@@ -28,7 +28,7 @@ BAR = Bar(must=0.80, goal=0.95)
 
 def measure(rounds: int) -> dict:
     exported, which = subject()
-    images = random_images(IMAGES)
+    images = random_images(IMAGES, exported.size)
     x = exported.normalize(images)
     inputs = {"channels_last": x.contiguous(memory_format=torch.channels_last), "contiguous": x.contiguous()}
     tried = {(form, bs): rate(TRIED, partial(forward, exported.model, inputs[form][:TRIED], bs))

@@ -17,9 +17,9 @@ MEAN, STD = (0.5,) * 3, (0.29,) * 3
 "Per channel of the random images, in [0, 1]."
 
 
-def random_images(count: int) -> np.ndarray:
-    "(count, 32, 32, 3) uint8, the same on every call."
-    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+def random_images(count: int, size: int = 32) -> np.ndarray:
+    "(count, size, size, 3) uint8, the same on every call."
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
 def untrained(device: torch.device, arch: str = FLAGSHIP) -> Predictor:

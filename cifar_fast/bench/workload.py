@@ -21,18 +21,18 @@ IMAGES = 50_000
 "As many as CIFAR-10 has: whether compiling pays, for one, depends on their number."
 
 
-def random_source(train: int, test: int = 500) -> Source:
+def random_source(train: int, test: int = 500, size: int = 32) -> Source:
     def part(n):
-        return Arrays(random_images(n), np.arange(n) % len(CLASSES))
+        return Arrays(random_images(n, size), np.arange(n) % len(CLASSES))
 
     return Source(name="random", train=part(train), test=part(test), vocab=CLASSES, mean=MEAN, std=STD,
-                  fingerprint="", skipped=(), origin="random images")
+                  fingerprint="", skipped=(), origin="random images", size=size)
 
 
 def prepared(recipe: str | Recipe, images: int | None = None) -> Run:
     "A recipe on random images, ready to fit, with its memory format chosen."
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    run = prepare(recipe, random_source(IMAGES if images is None else images))
+    run = prepare(recipe, random_source(IMAGES if images is None else images, size=recipe.size or 32))
     settle_memory_format(run)
     return run
 

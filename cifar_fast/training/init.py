@@ -64,8 +64,7 @@ def from_export(recipe: Recipe) -> Init:
         inside = Path(recipe.exports) / folder.name
         hint = f"; write init={inside}" if folder.parent == Path(".") and (inside / CARD).is_file() else ""
         raise InitError(f"init={recipe.init}: {e}{hint}") from None
-    return Init(recipe.init, card.sha256 or file_sha256(folder / WEIGHTS), state, card.normalize, card.size,
-                card)
+    return Init(recipe.init, card.sha256 or file_sha256(folder / WEIGHTS), state, card.normalize, card.size, card)
 
 
 def from_timm(recipe: Recipe) -> Init:

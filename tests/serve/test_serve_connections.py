@@ -26,13 +26,13 @@ def decoded(monkeypatch):
 
     names, decode = Decoded(), Classifier.decode
 
-    def wait(upload):
+    def wait(classifier, upload):
         names.append(upload.name)
         names.started.set()
         assert names.proceed.wait(20)
-        return decode(upload)
+        return decode(classifier, upload)
 
-    monkeypatch.setattr(Classifier, "decode", staticmethod(wait))
+    monkeypatch.setattr(Classifier, "decode", wait)
     monkeypatch.setattr("cifar_fast.serve.app.AT_ONCE", 1)
     return names
 

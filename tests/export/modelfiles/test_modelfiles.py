@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from strangers import CLASSES, Payload, weights
@@ -37,10 +38,11 @@ def card_node(make):
 
 
 def another_arch(name):
-    "Weights that fit one of timm's other nets."
+    "Weights of one of timm's other nets, for the size that it has there."
     def spoil(stem):
         torch.manual_seed(0)
-        save_file({k: v.contiguous() for k, v in create_model(name, 10).state_dict().items()}, weights(stem))
+        save_file({k: v.contiguous() for k, v in timm.create_model(name, num_classes=10).state_dict().items()},
+                  weights(stem))
         card_with(arch=name, sha256=file_sha256(weights(stem)))(stem)
     return spoil
 
@@ -152,9 +154,14 @@ HOSTILE = {
     "arch: a list": (card_with(arch=["cifar_sprint"]), r"card\.json: arch: "),
     "arch: another one of ours": (card_with(arch="cifar_final"), "do not fit cifar_final"),
     "arch: a huge one": (card_with(arch="vit_giant_patch14_dinov2"), "do not fit vit_giant"),
-    "arch: for images of 224": (another_arch("vit_tiny_patch16_224"), "does not take images of 32×32"),
-    "arch: for windows of 224": (another_arch("swin_tiny_patch4_window7_224"), "does not take images of 32×32"),
+    "arch: for images of 224": (another_arch("vit_tiny_patch16_224"), "do not fit vit_tiny_patch16_224: pos_embed"),
+    "arch: for windows of 224": (another_arch("swin_tiny_patch4_window7_224"), "do not fit swin_tiny"),
     "arch: for images of 299": (another_arch("inception_v3"), "does not take images of 32×32"),
+    "size: none": (card_with(size=0), "size: .*not 0"),
+    "size: all memory": (card_with(size=10**6), "size: .*1024, not 1000000"),
+    "size: another one": (card_with(size=64), "do not fit cifar_sprint: features.stem.conv.weight"),
+    "size: not of this model": (card_with(arch="cifar_mirror", size=50), "cifar_mirror cannot be built for size=50"),
+    "resize_mode: unknown": (card_with(resize_mode="stretch"), "resize_mode: .*not 'stretch'"),
     "vocab: one too few": (card_with(vocab=CLASSES[1:]), r"head\.fc\.\w+ is .*needed"),
     "vocab: a million": (card_with(vocab=[str(i) for i in range(1_000_000)]), "vocab: .*10000"),
     "vocab: none": (card_with(vocab=[]), r"vocab: .*at least 1"),
