@@ -16,11 +16,12 @@ from cifar_fast.data.loaders import SeededDL
 from cifar_fast.data.sources import load_source
 from cifar_fast.data.transforms import AlbumentationsTransform
 from cifar_fast.export.predictor import load_export, load_model, rebuild_pickle
+from cifar_fast.models.parts import stem_stages_head
 from cifar_fast.recipe import PUBLISHED_STATS, Recipe, list_recipes, load_recipe, override
 from cifar_fast.reporting import plots
 from cifar_fast.runs.run import train
 from cifar_fast.training.callbacks.ema import ema
-from cifar_fast.training.fits import constant, flat_cos, one_cycle
+from cifar_fast.training.fits import constant, fine_tune, flat_cos, one_cycle
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.losses import cross_entropy, focal
 from cifar_fast.training.lr_finder import find as lr_find
@@ -36,5 +37,5 @@ __all__ = [
     "constant", "flat_cos", "focal", "layer_table", "list_recipes", "load_export", "load_model", "load_recipe",
     "load_source", "lr_find", "make_dls", "mixing", "muon", "one_cycle", "one_cycle_torch", "override", "partial",
     "plateau", "plots", "prepare", "progressive", "read_image", "rebuild_pickle", "sgd", "step", "test_dl",
-    "timm", "train", "warmup_cosine",
+    "timm", "train", "warmup_cosine", "fine_tune", "stem_stages_head",
 ]

@@ -96,9 +96,9 @@ def receptive_field_probe(
                 size = max_size = native  # it accepts one size only: enough unless the field touches the edge
                 continue
             inside = all(low > 0 and high < size - 1 for low, high in spans)
-            if inside or 2 * size > max_size:
+            if inside or size >= max_size:
                 return max(high - low + 1 for low, high in spans)
-            size *= 2
+            size = min(2 * size, max_size)
 
 
 def _extent(model: nn.Module, channels: int, size: int) -> list[tuple[int, int]]:

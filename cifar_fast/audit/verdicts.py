@@ -15,7 +15,7 @@ _AT_MOST = ("parameters", "max_pooling")  # the other rules require at least so 
 
 
 class AuditError(CifarFastError):
-    "A `waive` that names no rule or gives no reason; the message names the rule."
+    "A `waive` that names no rule or gives no reason, or images that the model does not take; the message names which."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +105,18 @@ def audit(
     input_size: tuple[int, int, int] = (3, 32, 32),
     name: str | None = None,  # default: the model's registered name, else its class's
 ) -> Audit:
-    "Profile, probe and judge a model. Where rule and probe disagree, the smaller receptive field counts."
-    measured = profile(model, input_size)
+    """Profile, probe and judge a model. Where rule and probe disagree, the smaller receptive field counts.
+
+    Raises AuditError where it does not take images of `input_size`.
+    """
+    if name is None:
+        name = (getattr(model, "default_cfg", None) or {}).get("architecture") or type(model).__name__
+    try:
+        measured = profile(model, input_size)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        height, width = input_size[1:]
+        raise AuditError(f"{name} does not take images of {height}×{width}: {' '.join(str(error).split())[:200]}; "
+                         f"choose another size") from error
     largest = _probe_size(measured)
     try:
         probe = receptive_field_probe(model, input_size, max_size=largest)
@@ -129,6 +139,4 @@ def audit(
         Verdict(rule, required, has, has <= required if rule in _AT_MOST else has >= required)
         for rule, (required, has) in rules.items()
     ]
-    if name is None:
-        name = (getattr(model, "default_cfg", None) or {}).get("architecture") or type(model).__name__
     return Audit(name=name, profile=measured, receptive_field_probe=probe, verdicts=verdicts)

@@ -1,8 +1,8 @@
 """serve: response time with 32 clients at once, against decoding and predicting their images without a server.
 
-The baseline decodes 32 images with `read_image` and calls `Predictor.predict` once, with TTA as the page does. The page
-also receives the images, computes Grad-CAM (a forward and a backward pass) and renders HTML. Any status but 200 is an
-error. The server runs in its own process.
+The baseline decodes 32 images with `Predictor.read` and calls `Predictor.predict` once, with TTA as the page does. The
+page also receives the images, computes Grad-CAM (a forward and a backward pass) and renders HTML. Any status but 200 is
+an error. The server runs in its own process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from cifar_fast.bench.predict import EXPORT, subject
 from cifar_fast.bench.startup import untrained_export
 from cifar_fast.bench.synthetic import random_images
 from cifar_fast.bench.timing import Bar, alternate, compare, note, seconds
-from cifar_fast.data.images import read_image
 
 CLIENTS = 32
 REQUESTS = 8  # of each client per round, one after the other
@@ -64,7 +63,7 @@ def jpeg() -> bytes:
 
 
 def bare(exported, images: list[bytes]) -> None:
-    exported.predict(np.stack([read_image(p) for p in images]), tta=True)
+    exported.predict(np.stack([exported.read(p) for p in images]), tta=True)
 
 
 def load(address: tuple[str, int], image: bytes, waits: list[tuple[float, float]]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cifar_fast.data.download import CLASSES
+from cifar_fast.data.cifar10 import CLASSES
 from cifar_fast.export.card import Card, Normalization
 from cifar_fast.export.predictor import Predictor
 from cifar_fast.models import create_model

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cifar_fast.bench.synthetic import MEAN, STD, random_images
-from cifar_fast.data.download import CLASSES
+from cifar_fast.data.cifar10 import CLASSES
 from cifar_fast.data.sources import Arrays, Source
 from cifar_fast.recipe import Recipe, load_recipe
 from cifar_fast.training.batch_transforms import TORCH_FORMATS

@@ -14,6 +14,7 @@ import torch
 
 from cifar_fast.data.cache import cache_folder
 from cifar_fast.data.errors import DataError
+from cifar_fast.data.registry import named_datasets
 from cifar_fast.data.sources import load_source, named_tree
 from cifar_fast.data.tree import scan_tree
 from cifar_fast.export.card import Card, Data, Normalization
@@ -48,22 +49,26 @@ def machine() -> dict:
 
 
 def data() -> dict:
-    "Where CIFAR-10 is read from."
+    "Where CIFAR-10 is read from, and the other datasets that have a name."
+    named = {"named": [name for name in named_datasets() if name != "cifar10"]}
     try:
         tree = named_tree()
         if tree is None:
-            return {"cifar10": "the official archive, downloaded once (CIFAR_FAST_DATA may name a folder of it)"}
+            official = "the official archive, downloaded once (CIFAR_FAST_DATA may name a folder of it)"
+            return {"cifar10": official, **named}
         scan_tree(tree)
     except (DataError, OSError) as e:
-        return {"cifar10": "not usable", "problem": str(e)}
-    return {"cifar10": f"image folder {tree}"}
+        return {"cifar10": "not usable", "problem": str(e), **named}
+    return {"cifar10": f"image folder {tree}", **named}
 
 
 def cache() -> dict:
-    "Where decoded images are stored, which datasets are there, and whether there is room for more."
+    "Where decoded images and downloads are stored, which datasets are there, and whether there is room for more."
     folder = cache_folder() / "data"
     entries = sorted(p for p in folder.iterdir() if p.is_dir() and "@" in p.name) if folder.is_dir() else []
-    result = {"folder": str(folder), "holds": {p.name.partition("@")[0]: megabytes(p) for p in entries}}
+    downloads = {dataset.folder: folder / dataset.folder for dataset in named_datasets().values() if dataset.folder}
+    result = {"folder": str(folder), "holds": {p.name.partition("@")[0]: megabytes(p) for p in entries},
+              "downloads": {name: megabytes(p) for name, p in downloads.items() if p.exists()}}
     above = next(p for p in (folder, *folder.parents) if p.exists())
     result["free_mb"] = shutil.disk_usage(above).free // 2**20
     try:
@@ -79,7 +84,8 @@ def cache() -> dict:
 
 
 def megabytes(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) // 2**20
+    "Of a folder or file."
+    return sum(p.stat().st_size for p in (folder, *folder.rglob("*")) if p.is_file()) // 2**20
 
 
 # ---------------------------------------------------------------- the self-test
@@ -150,9 +156,15 @@ def check_export(run: Run, folder: Path) -> Run:
 # ---------------------------------------------------------------- as text
 
 
+def sizes(folders: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({size} MB)" for name, size in folders.items())
+
+
 def as_text(result: dict) -> str:
     m, c, test = result["machine"], result["cache"], result["self_test"]
-    holds = ", ".join(f"{name} ({size} MB)" for name, size in c["holds"].items()) or "nothing yet"
+    holds = sizes(c["holds"]) or "nothing yet"
+    if c["downloads"]:
+        holds += f"; downloads of {sizes(c['downloads'])}"
     lines = [
         *(f"{name:<16}{version}" for name, version in result["versions"].items()),
         f"{'CPU':<16}{m['cpu']}, {m['cores']} cores, {m['threads']} threads of torch, "
@@ -161,6 +173,7 @@ def as_text(result: dict) -> str:
         f"{'device=auto':<16}{m['device']}, precision=auto {m['precision']}, torch.compile "
         f"{'works' if m['compiles'] else 'does not work: ' + m['why_not']}",
         f"{'CIFAR-10':<16}{result['data']['cifar10']}",
+        f"{'other datasets':<16}{', '.join(result['data']['named'])}, hf:owner/name",
         f"{'cache':<16}{c['folder']}: {holds}; {c['free_mb']:,} MB free",
         f"{'trusted .pkl':<16}{result['trusted_pickles']['files']} in {result['trusted_pickles']['list']}",
         *(f"{'self-test':<16}{name}: {outcome}" for name, outcome in test["checks"].items()),

@@ -12,12 +12,14 @@ from cifar_fast.utils.files import expand_path
 class Audit(Command):
     name = "audit"
     help = "check architectures against the budget"
-    examples = ("audit", "audit cifar_final", "audit resnet18 --strict", "audit my_model --recipe mine.py")
+    examples = ("audit", "audit cifar_final", "audit resnet18 --strict", "audit cifar_mirror --size 96",
+                "audit my_model --recipe mine.py")
 
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("arch", nargs="*", metavar="ARCH",
                             help="names in timm's registry; default all of this project's")
+        parser.add_argument("--size", type=int, default=32, help="side of the images, pixels (default %(default)s)")
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
         parser.add_argument("--strict", action="store_true",
                             help="exit with 1 when a rule is broken, or calculated and measured receptive field differ")
@@ -31,7 +33,9 @@ class Audit(Command):
         from cifar_fast.models import create_model, published_claims
 
         names = args.arch or timm.list_models("cifar_*")
-        audits = {n: audit(create_model(n, 10)) for n in names}
+        if args.size < 1:
+            raise UsageError(f"--size {args.size}: at least 1 pixel")
+        audits = {n: audit(create_model(n, 10, args.size), input_size=(3, args.size, args.size)) for n in names}
         if args.json:
             print(json.dumps({n: {**a.as_dict(), "stated": published_claims(n)} for n, a in audits.items()}, indent=1))
         else:

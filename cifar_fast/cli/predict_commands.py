@@ -88,7 +88,7 @@ def write_csv(path: str, vocab: list[str], rows: list[dict]) -> None:
 
 class Serve(Command):
     name = "serve"
-    help = "a page in the browser: classify images, see what the model sees; browse the runs"
+    help = "a page in the browser: classify images, see what the model sees; browse the runs; review the labels"
     examples = ("serve exports/final", "serve exports/final --port 0 --open")
 
     @staticmethod
@@ -116,60 +116,106 @@ class Serve(Command):
 
 class Evaluate(Command):
     name = "evaluate"
-    help = "accuracy, per class and confusion matrix, on the test set"
-    examples = ("evaluate exports/final", "evaluate exports/final data=my/images")
+    help = "accuracy, per class and confusion matrix, on the test set or on labelled images of your own"
+    examples = ("evaluate exports/final", "evaluate exports/final data=my/images",
+                "evaluate exports/final data=labels.csv data.label=species --csv answers.csv")
 
     @staticmethod
     def add_arguments(parser):
         add_model_arguments(parser)
-        add_changes(parser, "another dataset with the same classes", metavar="data=…")
+        add_changes(parser, "data=FOLDER or data=TABLE: all of its images are measured, classes are found by name; "
+                            "data.file=, data.label= and data.split= name the columns of a table", metavar="data=…")
+        parser.add_argument("--csv", metavar="FILE", help="save file, label, prediction and every probability here")
         add_confidence(parser, threshold=False)
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     @staticmethod
     def run(args):
         from cifar_fast.data.balance import balanced_accuracy
-        from cifar_fast.data.sources import image_settings, load_source
         from cifar_fast.export.calibration import confidence_scores, confidence_text
+        from cifar_fast.export.evaluate import evaluate
         from cifar_fast.export.metrics import scores, scores_text
         from cifar_fast.export.predictor import load_model
         from cifar_fast.utils.device import choose_device
         from cifar_fast.utils.statistics import interval_text
-        from cifar_fast.utils.text import printable
 
         model = with_confidence(load_model(args.export, choose_device(), args.trust_pickle), args)
-        unknown = [c for c in args.changes if not c.startswith("data=")]
-        if unknown:
-            raise UsageError(f"{unknown[0]!r}: evaluate takes data=cifar10, data=digits or data=FOLDER")
-        trained = model.card.recipe if model.card else {}
-        data, seed = trained.get("data"), trained.get("seed", 42)
-        if args.changes:
-            data = args.changes[-1].removeprefix("data=")
-        if not data:
+        data, columns = named_data(args.changes)
+        if not data and not (model.card and model.card.recipe.get("data")):
             raise UsageError(f"{args.export} does not say what it was trained on; name the images: data=cifar10, "
-                             f"data=digits or data=FOLDER")
-        source = load_source(data, seed=seed, **image_settings(trained))
-        if list(source.vocab) != model.vocab:
-            raise UsageError(f"data={printable(data)} has the classes {', '.join(source.vocab)}; {args.export} was "
-                             f"trained on {', '.join(model.vocab)}")
-        if source.test is None:
-            raise UsageError(f"data={printable(data)} has no test/ or valid/ folder to evaluate on")
-        probs, labels = model.predict(source.test.images), source.test.labels
-        result = scores(probs, labels, source.vocab)
+                             f"data=digits, data=FOLDER or data=TABLE")
+        measured = evaluate(model, data, columns)
+        probs, labels = measured.probabilities, measured.labels
+        result = scores(probs, labels, model.vocab)
         result["balanced_accuracy"] = balanced_accuracy(result["per_class"])
         result |= confidence_scores(probs, probs.argmax(1) == labels, model.temperature)
-        with_tta = model.predict(source.test.images, tta=True)
-        result["accuracy_tta"] = float((with_tta.argmax(1) == source.test.labels).mean())
-        result["data"] = {"name": source.name, "fingerprint": source.fingerprint}
+        result["accuracy_tta"] = float((measured.mirrored.argmax(1) == labels).mean())
+        result["data"] = {"name": measured.name, "fingerprint": measured.fingerprint}
+        result |= {"splits": by_split(measured), "unknown": dict(measured.unknown), "missing": list(measured.missing)}
+        if args.csv:
+            save_answers(args.csv, measured, model.vocab)
         if args.json:
-            print(json.dumps(result, indent=1))
+            print(json.dumps({**result, "notes": list(measured.notes)}, indent=1, ensure_ascii=False))
             return
-        print(f"{scores_text(result, source.vocab)}\n\n{confidence_text(result)}\n")
+        print(f"{scores_text(result, model.vocab)}\n\n{confidence_text(result)}\n")
+        print("".join(f"{line}\n" for line in evaluated_lines(result, measured.notes)), end="")
         if model.card and model.card.selected_on_test and not args.changes:
             print("this model's epoch was selected on these very images, as its authors did")
         interval = interval_text(result["accuracy"], result["n"])
-        print(f"accuracy {result['accuracy']:.2%}, TTA (image and mirror image) {result['accuracy_tta']:.2%}"
-              + (f"  ({interval})" if interval else ""))
+        print(f"accuracy {result['accuracy']:.2%}, balanced accuracy {result['balanced_accuracy']:.2%}, TTA (image and "
+              f"mirror image) {result['accuracy_tta']:.2%}" + (f"  ({interval})" if interval else ""))
+
+
+def named_data(changes: list[str]) -> tuple[str | None, dict[str, str]]:
+    "data= and the columns of a table, from what was typed."
+    data, columns = None, {}
+    for change in changes:
+        key, sep, value = change.partition("=")
+        if key == "data" and sep and value:
+            data = value
+        elif key.startswith("data.") and sep and value:
+            columns[key.removeprefix("data.")] = value
+        else:
+            raise UsageError(f"{change!r}: evaluate takes data=NAME (a dataset that recipes lists), data=FOLDER or "
+                             "data=TABLE, of which data.file=, data.label= and data.split= name the columns")
+    return data, columns
+
+
+def by_split(measured) -> dict[str, dict]:
+    "n and accuracy of each split, where there are several."
+    if measured.splits is None:
+        return {}
+    right = measured.probabilities.argmax(1) == measured.labels
+    return {split: {"n": int(here.sum()), "accuracy": float(right[here].mean())}
+            for split in dict.fromkeys(measured.splits.tolist()) if (here := measured.splits == split).any()}
+
+
+def evaluated_lines(result: dict, notes) -> list[str]:
+    "What a reader should know of the images that were measured."
+    from cifar_fast.data.layout import names
+    from cifar_fast.utils.statistics import interval_text
+
+    lines = [f"{split}: {of['accuracy']:.2%}  ({interval_text(of['accuracy'], of['n']) or 'n = ' + str(of['n'])})"
+             for split, of in result["splits"].items()]
+    if result["missing"]:
+        lines.append(f"no images of {names(result['missing'])}")
+    return [*lines, *notes]
+
+
+def save_answers(path: str, measured, vocab: list[str]) -> None:
+    "A row an image: file, label, prediction, its split where there are several, and every probability."
+    import pandas as pd
+
+    from cifar_fast.utils.csv import csv_text
+    from cifar_fast.utils.files import write_text
+
+    frame = pd.DataFrame({"file": measured.files or range(len(measured.labels)),
+                          "label": [vocab[i] for i in measured.labels],
+                          "prediction": [vocab[i] for i in measured.probabilities.argmax(1)]})
+    if measured.splits is not None:
+        frame["split"] = measured.splits
+    probs = pd.DataFrame(measured.probabilities, columns=vocab)
+    write_text(expand_path(path), csv_text(pd.concat([frame, probs], axis=1)))
 
 
 class Calibrate(Command):

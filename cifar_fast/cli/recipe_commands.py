@@ -15,18 +15,31 @@ from cifar_fast.utils.log import quiet, verbose
 
 class Recipes(Command):
     name = "recipes"
-    help = "list the recipes"
+    help = "list the recipes and the datasets"
     examples = ("recipes",)
 
     @staticmethod
     def run(args):
+        from cifar_fast.data.cache import cache_folder
+        from cifar_fast.data.registry import in_cache, named_datasets
         from cifar_fast.recipe import list_recipes
 
-        width = shutil.get_terminal_size((10_000, 24)).columns  # a pipe has none
-        for name, line in list_recipes().items():
-            print(textwrap.fill(f"{name:<14} {line}", width, subsequent_indent=" " * 15))
+        shelf, datasets = cache_folder() / "data", {}
+        for name, dataset in named_datasets().items():
+            stored = in_cache(dataset, shelf)
+            datasets[name] = f"{dataset.classes} classes: {dataset.about}{f' ({stored})' if stored else ''}"
+        print_names(list_recipes())
         print("\npython -m cifar_fast recipe NAME            trains one; --dry-run shows it first\n"
-              "python -m cifar_fast copy NAME mine.py      copies one for you to edit")
+              "python -m cifar_fast copy NAME mine.py      copies one for you to edit\n\n"
+              "recipe NAME data=DATASET trains on another dataset: a folder of images, a label table,\n"
+              "hf:owner/name of the Hugging Face Hub, or one of these (train + valid + test):\n")
+        print_names(datasets)
+
+
+def print_names(lines: dict[str, str]) -> None:
+    width = shutil.get_terminal_size((10_000, 24)).columns  # a pipe has none
+    for name, line in lines.items():
+        print(textwrap.fill(f"{name:<14} {line}", width, subsequent_indent=" " * 15))
 
 
 class Recipe(Command):
@@ -34,7 +47,8 @@ class Recipe(Command):
     help = "train a recipe: audit, train, evaluate, save"
     examples = ("recipe sprint", "recipe final data=digits epochs=20",
                 "recipe final epochs=60 mix.cutmix=0.3 valid=5000", "recipe final epochs=60 name=final-long",
-                "recipe final lr=find", "recipe final --dry-run epochs=60", "recipe final --resume",
+                "recipe final data=PHOTOS init=exports/final fit=fine_tune epochs=20", "recipe final lr=find",
+                "recipe final --dry-run epochs=60", "recipe final --resume",
                 "recipe mine.py --log json > epochs.jsonl")
 
     @staticmethod
@@ -66,9 +80,11 @@ class Recipe(Command):
         from cifar_fast.runs.names import typed_for
         from cifar_fast.runs.run import train
         from cifar_fast.runs.run_dir import Interrupted
+        from cifar_fast.training.init import with_init
 
         given = [args.name, *args.changes]
-        if args.resume and (earlier := typed_for(resolve(args.name, args.changes, whole=False)[0])):
+        stopped = with_init(resolve(args.name, args.changes, whole=False)[0]) if args.resume else None
+        if stopped and (earlier := typed_for(stopped, args.changes)):
             # The changes of the stopped run need not be repeated; those typed now are added and take precedence.
             given = [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
         resolved, finds = resolve(given[0], given[1:])

@@ -58,11 +58,13 @@ class Results(Command):
 class Report(Command):
     name = "report"
     help = "rebuild report.html, its figures and the model card of a run"
-    examples = ("report final",)
+    examples = ("report final", "report final --errors wrong/")
 
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
+        parser.add_argument("--errors", metavar="DIR", help="instead: copy all images that were predicted wrongly into "
+                                                            "a folder, with a page and a table (errors.csv)")
         add_model_file(parser)
 
     @staticmethod
@@ -73,6 +75,9 @@ class Report(Command):
         from cifar_fast.utils.errors import CifarFastError
 
         folder = expand_path(run_path(args.name))
+        if args.errors is not None:
+            lay_out_errors(folder, expand_path(args.errors))
+            return
         recipe = unchanged(read_card(folder))
         if recipe and not (folder / "augmented.png").is_file():
             try:
@@ -83,6 +88,17 @@ class Report(Command):
         for reason in missing:
             print(f"cifar_fast: left out: {reason}", file=sys.stderr)
         print(f"saved in {folder}/: {', '.join(path.name for path in paths)}\nopen {folder / 'report.html'}")
+
+
+def lay_out_errors(folder, target) -> None:
+    from cifar_fast.reporting.report import errors_folder
+
+    result = errors_folder(folder, target)
+    if not result.errors:
+        print(f"no errors: all {result.images:,} images of {folder} were predicted rightly; nothing was written")
+        return
+    first = f", the first {result.copied:,} copied" if result.copied < result.errors else ""
+    print(f"{result.errors:,} of {result.images:,} images were predicted wrongly{first}\nopen {target / 'index.html'}")
 
 
 def unchanged(card):

@@ -4,12 +4,13 @@ import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from cifar_fast.data.encoded import LARGEST, EncodedImages, flush, open_encoded, write_encoded
 
 BLOCK = 2**24  # bytes of images read at a time, so that memory does not grow with the data
 
@@ -18,9 +19,9 @@ BLOCK = 2**24  # bytes of images read at a time, so that memory does not grow wi
 class Arrays:
     "The images of one split."
 
-    images: np.ndarray  # (N, size, size, 3) uint8, a read-only memory map
+    images: np.ndarray | EncodedImages  # (N, size, size, 3) uint8, a read-only memory map; encoded beyond 128 pixels
     labels: np.ndarray  # (N,) int64, indices into the vocab, read-only
-    names: Path | None = None  # JSON list of N file names, for `files`; None where the images were no files
+    names: Path | None = None  # JSON list of N [name, path], for `files`; None where the images were no files
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -30,10 +31,18 @@ class Arrays:
 
     def files(self, items: np.ndarray | None = None) -> tuple[str, ...] | None:
         "The files of all images, or of those at `items`, as class/name; None where the images were no files."
+        return self._listed(0, items)
+
+    def paths(self, items: np.ndarray | None = None) -> tuple[str, ...] | None:
+        "The absolute paths of the same files; None also where the images are inside of archives."
+        paths = self._listed(1, items)
+        return paths if paths and all(paths) else None
+
+    def _listed(self, column: int, items: np.ndarray | None) -> tuple[str, ...] | None:
         if self.names is None:
             return None
-        names = json.loads(self.names.read_text("utf-8"))  # read when asked for: a million of them take memory
-        return tuple(names if items is None else (names[i] for i in items))
+        rows = json.loads(self.names.read_text("utf-8"))  # read when asked for: a million of them take memory
+        return tuple(row[column] for row in (rows if items is None else (rows[i] for i in items)))
 
 
 def write_split(
@@ -42,25 +51,42 @@ def write_split(
     rows: Iterable[tuple[np.ndarray, int]],  # an image (size, size, 3) uint8 and its label
     size: int,  # side of the images, pixels
 ) -> np.ndarray:  # the labels, (N,) int64
-    "Write `<split>_images.npy` and `<split>_labels.npy` without holding the images in memory."
+    "Write `<split>_images.npy`, or encoded images, and `<split>_labels.npy` without holding the images in memory."
     labels = []
-    with open(folder / f"{split}_images.npy", "wb") as file:
-        file.write(npy_header(0, size))
+
+    def images():
         for image, label in rows:
-            file.write(image.tobytes())
             labels.append(label)
-        file.seek(0)
-        file.write(npy_header(len(labels), size))
-        flush(file)
+            yield image
+
+    if size > LARGEST:
+        write_encoded(folder, split, images())
+    else:
+        write_pixels(folder, split, images(), size)
     with open(folder / f"{split}_labels.npy", "wb") as file:
         np.save(file, labels := np.array(labels, dtype=np.int64))
         flush(file)
     return labels
 
 
+def write_pixels(folder: Path, split: str, images: Iterable[np.ndarray], size: int) -> None:
+    with open(folder / f"{split}_images.npy", "wb") as file:
+        file.write(npy_header(0, size))
+        count = 0
+        for image in images:
+            file.write(image.tobytes())
+            count += 1
+        file.seek(0)
+        file.write(npy_header(count, size))
+        flush(file)
+
+
 def open_split(folder: Path, split: str, size: int) -> Arrays:
     "Open what `write_split` wrote, memory-mapped. Raises OSError, EOFError or ValueError where it is damaged."
-    images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+    if size > LARGEST:
+        images = open_encoded(folder, split, size)
+    else:
+        images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
     labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
     if images.dtype != np.uint8 or images.shape != (*labels.shape, size, size, 3) or labels.dtype != np.int64:
         raise ValueError(f"{split} holds {images.dtype}{images.shape} and {labels.dtype}{labels.shape}")
@@ -69,10 +95,10 @@ def open_split(folder: Path, split: str, size: int) -> Arrays:
     return Arrays(images, labels, names if names.exists() else None)
 
 
-def write_names(folder: Path, split: str, names: list[str]) -> None:
-    "Write the file names of a split, in the order of its images."
+def write_names(folder: Path, split: str, names: list[str], paths: list[str]) -> None:
+    "Write the file names of a split as they are shown, and their paths, in the order of its images."
     with open(folder / f"{split}_files.json", "w", encoding="utf-8") as file:
-        json.dump(names, file, ensure_ascii=False)
+        json.dump(list(zip(names, paths, strict=True)), file)  # in ASCII: a path may have bytes that are no UTF-8
         flush(file)
 
 
@@ -104,7 +130,7 @@ def fingerprint(vocab: tuple[str, ...], splits: dict[str, Arrays]) -> str:
 def blocks(images: np.ndarray) -> Iterator[np.ndarray]:
     "Consecutive images, at most BLOCK bytes at a time."
     rows = max(1, BLOCK // max(1, images[:1].nbytes))
-    return (images[start : start + rows] for start in range(0, len(images), rows))
+    return (np.asarray(images[start : start + rows]) for start in range(0, len(images), rows))
 
 
 def npy_header(count: int, size: int) -> bytes:
@@ -113,8 +139,3 @@ def npy_header(count: int, size: int) -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return file.getvalue()
-
-
-def flush(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())

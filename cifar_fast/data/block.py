@@ -25,7 +25,8 @@ def data_block(
     mean, std = stats or (source.mean, source.std)
     return DataBlock(
         blocks=(TransformBlock(batch_tfms=IntToFloatTensor, dl_type=BatchDL), TransformBlock()),
-        getters=[ReadImage(*[p.images for p in parts]), ReadLabel(source.vocab, *[p.labels for p in parts])],
+        getters=[ReadImage(*[p.images for p in parts], size=source.size, resize_mode=source.resize_mode),
+                 ReadLabel(source.vocab, *[p.labels for p in parts])],
         splitter=partial(fixed_split, train=[int(i) for i in train], valid=[int(i) for i in valid]),
         item_tfms=AlbumentationsTransform(train=augment),
         batch_tfms=Normalize.from_stats(mean, std, cuda=False),
@@ -38,9 +39,10 @@ def fixed_split(items, train: list[int], valid: list[int]) -> tuple[list[int], l
 
 
 def split_rows(source: Source, valid: float, validate_on: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers (train, valid). Validated on: a seeded, stratified hold-out of train, nothing, or the test set.
+    """Row numbers (train, valid). Validated on: the test set, the data's own validation split, a hold-out, or nothing.
 
-    `valid` below 1 is a fraction, from 1 up a count. Raises DataError when a class would be missing on one side.
+    The hold-out of train is seeded and stratified; `valid` below 1 is a fraction, from 1 up a count. Every class of two
+    or more images is on both sides. Raises DataError when that is not possible.
     """
     n = len(source.train)
     if validate_on == "test":
@@ -48,19 +50,47 @@ def split_rows(source: Source, valid: float, validate_on: str, seed: int) -> tup
             raise DataError(f"validate_on=test needs a test set, and {source.name} has none; "
                             f"use validate_on=held_out valid=0.1")
         return np.arange(n), source.rows("test")
+    if source.valid:
+        return np.arange(n), source.rows("valid")
     if valid == 0:
         return np.arange(n), np.arange(0)
     count = int(round(n * valid if valid < 1 else valid))
-    if not len(source.vocab) <= count <= n - len(source.vocab):
+    sizes = np.bincount(source.train.labels, minlength=len(source.vocab))
+    least, most = max(1, (sizes > 1).sum()), n - (sizes > 0).sum()
+    if not least <= count <= most:
         raise DataError(f"valid={valid:g} holds out {count} of {n} images; training and validation both need at least "
                         f"one image of each of the {len(source.vocab)} classes; choose another number, or valid=0")
-    from sklearn.model_selection import train_test_split
+    held = hold_out(source.train.labels, sizes, count, seed)
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
-    try:
-        train, held = train_test_split(np.arange(n), test_size=count, stratify=source.train.labels, random_state=seed)
-    except ValueError as e:
-        raise DataError(f"valid={valid:g} cannot be held out of {source.name}: {e}; use valid=0") from None
-    return np.sort(train), np.sort(held)
+
+def hold_out(
+    labels: np.ndarray,  # (N,) int
+    sizes: np.ndarray,  # (C,) int, images of each class
+    count: int,  # how many to hold out
+    seed: int,
+) -> np.ndarray:  # (N,) bool
+    "Stratified; of a class with two or more images at least one, of a class with one image none."
+    held = np.zeros(len(labels), dtype=bool)
+    if sizes[sizes > 0].min() > 1:
+        from sklearn.model_selection import train_test_split
+
+        held[train_test_split(np.arange(len(labels)), test_size=count, stratify=labels, random_state=seed)[1]] = True
+        inside = np.bincount(labels[held], minlength=len(sizes))
+        if ((inside > 0) & (inside < sizes))[sizes > 0].all():
+            return held
+        held[:] = False
+    share = sizes * (count / len(labels))
+    least, most = (sizes > 1).astype(int), np.maximum(sizes - 1, 0)
+    quota = np.clip(np.floor(share).astype(int), least, most)
+    while quota.sum() != count:  # the class that is furthest from its share comes first
+        step = 1 if quota.sum() < count else -1
+        movable = quota < most if step > 0 else quota > least
+        quota[np.where(movable, (share - quota) * step, -np.inf).argmax()] += step
+    for label in np.flatnonzero(quota):
+        places = np.flatnonzero(labels == label)
+        held[np.random.default_rng([seed, label]).permutation(places)[:quota[label]]] = True
+    return held
 
 
 def make_dls(
@@ -98,3 +128,8 @@ def test_dl(dls: DataLoaders, source: Source, workers: int = 0):
 
 
 test_dl.__test__ = False  # the name is fastai's; pytest must not collect it
+
+
+def image_reader(dls: DataLoaders) -> ReadImage:
+    "What reads the images of `dls`: it knows their size and how they are brought to it."
+    return dls.train.dataset.tls[0].tfms[0]

@@ -11,16 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cifar_fast.data.cifar10 import ARCHIVE, MD5, URL
 from cifar_fast.data.errors import DataError
 from cifar_fast.utils.log import progress
 from cifar_fast.utils.text import printable
-
-# Address and md5 are those of torchvision.datasets.CIFAR10, whose own download has no timeout, does not resume,
-# writes to stdout and falls back to http.
-URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-ARCHIVE = "cifar-10-python.tar.gz"
-MD5 = "c58f30108f718f92721af3b95e74349a"
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 BLOCK = 2**20  # bytes

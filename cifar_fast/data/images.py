@@ -2,13 +2,13 @@
 
 import functools
 import io
-import math
 import os
 import stat
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cifar_fast.data.depth import ORIENTATION, Ranges, guessed_range, in_eight_bits
 from cifar_fast.data.errors import ImageError
 from cifar_fast.utils.text import printable
 
@@ -21,32 +21,31 @@ EXTENSIONS = frozenset(
     " .ppm .tif .tiff .webp".split()
 )
 RESIZE_MODES = ("crop", "pad", "squash")
-ORIENTATION = 0x0112  # the EXIF tag
 
 
 def read_image(
     source,  # a path, an open binary file, the bytes of a file, or a PIL image (which is left as it is)
     size: int = 32,  # side of the square, pixels
     resize_mode: str = "crop",  # one of RESIZE_MODES
+    ranges: Ranges | None = None,  # of values of more than eight bits, see `depth`; None: what holds the image's own
 ) -> np.ndarray:  # (size, size, 3) uint8, RGB
     """Decode an image, turn it upright and bring it to size×size with antialiasing.
 
     crop takes the centre square, pad adds black bars (letterbox), squash changes the proportions; a size×size RGB
-    image comes out unchanged. Transparency becomes white. Of an animation the first frame is read. Greys of 16 bits
-    are scaled by their full range (65535 → 255), floats by 0..1 or 0..255, whichever holds them, and other ranges by
-    their own minimum and maximum. Colour profiles are not applied.
+    image comes out unchanged. Transparency becomes white. Of an animation the first frame is read. Values of more
+    than eight bits are scaled by a range, see `depth`. Colour profiles are not applied.
     Raises ImageError, which names the image and the reason, whatever is wrong with it.
     """
     try:
         if isinstance(source, Image.Image):
-            return square(source, size, resize_mode)
+            return square(source, size, resize_mode, ranges)
         if isinstance(source, bytes | bytearray | memoryview):
-            return decode(io.BytesIO(source), size, resize_mode)
+            return decode(io.BytesIO(source), size, resize_mode, ranges)
         if hasattr(source, "read"):
-            return decode(source, size, resize_mode)
+            return decode(source, size, resize_mode, ranges)
         check_file(source)
         with open(source, "rb") as file:
-            return decode(file, size, resize_mode)
+            return decode(file, size, resize_mode, ranges)
     except Exception as error:  # Pillow's decoders raise nearly everything: SyntaxError, struct.error, …
         raise ImageError(f"{source_name(source)}: {reason_of(error)}") from error
 
@@ -71,17 +70,31 @@ def formats() -> tuple[str, ...]:
     return tuple(f for f in FORMATS if f in Image.OPEN)
 
 
-def decode(file, size: int, resize_mode: str) -> np.ndarray:
+def decode(file, size: int, resize_mode: str, ranges: Ranges | None) -> np.ndarray:
     with Image.open(file, formats=formats()) as image:
-        return square(image, size, resize_mode)
+        return square(image, size, resize_mode, ranges)
 
 
-def square(image: Image.Image, size: int, resize_mode: str) -> np.ndarray:
+def check_size(image: Image.Image) -> None:
     width, height = image.size
     if not 0 < width * height <= MAX_PIXELS:
         raise ImageError(f"has {width} x {height} pixels; from 1 to {MAX_PIXELS:,} are allowed")
-    image.load()  # before EXIF is read, so that a truncated image fails here and only once
-    image = upright(image)
+
+
+def deep_range(path) -> tuple[str, tuple[float, float]] | None:
+    "Type and guessed range of an image of more than eight bits; None for others, and for what cannot be read."
+    try:
+        check_file(path)
+        with Image.open(path, formats=formats()) as image:
+            check_size(image)
+            return guessed_range(image)
+    except Exception:  # it is reported where the image itself is read
+        return None
+
+
+def square(image: Image.Image, size: int, resize_mode: str, ranges: Ranges | None) -> np.ndarray:
+    check_size(image)
+    image = upright(in_eight_bits(image, ranges))  # loaded before EXIF is read: a truncated image fails here and once
     image = eight_bits(centre_square(image) if resize_mode == "crop" else image)
     sides = (size, size)
     if resize_mode == "pad":
@@ -113,26 +126,9 @@ def centre_square(image: Image.Image) -> Image.Image:
 
 def eight_bits(image: Image.Image) -> Image.Image:
     "In mode RGB, or RGBA where a part is transparent."
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(to_uint8(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         return image if image.mode == "RGBA" else image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def to_uint8(values: np.ndarray) -> np.ndarray:
-    "Grey values of more than eight bits (unsigned 16, signed 32 or float) as uint8, same shape."
-    tops = (1.0, 255.0) if values.dtype.kind == "f" else (65535.0,)
-    low, high = float(values.min()), float(values.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ImageError("has non-finite pixels (NaN or infinity)")
-    fitting = [top for top in tops if 0 <= low and high <= top]
-    low, high = (0.0, fitting[0]) if fitting else (low, high)
-    scaled = np.empty(values.shape, dtype=np.uint8)
-    for row in range(0, len(values), 256):  # a few rows at a time, as float64 is eight times as large
-        block = values[row : row + 256].astype(np.float64)
-        scaled[row : row + 256] = np.rint((block - low) * (255 / max(high - low, 1e-300)))
-    return scaled
 
 
 def source_name(source) -> str:

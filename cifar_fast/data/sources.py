@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,16 +14,21 @@ from typing import NamedTuple
 import numpy as np
 
 from cifar_fast.data.arrays import Arrays, channel_stats, fingerprint, open_split
+from cifar_fast.data.auto_size import choose_size
 from cifar_fast.data.cache import cache_folder, cached
-from cifar_fast.data.download import CLASSES
+from cifar_fast.data.cifar10 import CLASSES
+from cifar_fast.data.depth import Ranges
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.fill import fill_from_tree
+from cifar_fast.data.hub import PREFIX, hub_dataset
 from cifar_fast.data.images import RESIZE_MODES
-from cifar_fast.data.registry import DATASETS, Request
+from cifar_fast.data.layout import TABLES
+from cifar_fast.data.registry import Dataset, Request, named_datasets
+from cifar_fast.data.table import scan_table
 from cifar_fast.data.tree import Tree, scan_tree
 from cifar_fast.utils.text import printable
 
-FORMAT = 3  # of the cache entries; a higher one rebuilds them all
+FORMAT = 7  # of the cache entries; a higher one rebuilds them all
 META = "meta.json"
 
 
@@ -31,7 +36,7 @@ META = "meta.json"
 class Source:
     "A dataset, decoded."
 
-    name: str  # "cifar10", "digits" or the folder's name
+    name: str  # "cifar10", "digits" or the folder's or table's name
     train: Arrays
     test: Arrays | None  # None where a folder has only a train/
     vocab: tuple[str, ...]  # class names; a label is an index into it
@@ -44,7 +49,9 @@ class Source:
     valid: Arrays | None = None  # where the data has a validation split of its own
     size: int = 32  # side of every image, pixels
     resize_mode: str = "crop"  # how images were brought to it
+    ranges: Ranges = field(default_factory=dict)  # of its images of more than eight bits, see `depth`
     notes: tuple[str, ...] = ()  # what was guessed, passed over or is missing, a sentence each
+    problems: tuple[str, ...] = ()  # those of the notes that on_error=refuse stops at
 
     @property
     def splits(self) -> dict[str, Arrays]:
@@ -61,6 +68,19 @@ class Source:
             first += len(arrays)
         return np.arange(0)
 
+    @property
+    def labels(self) -> np.ndarray:
+        "Of all rows, (N,) int64."
+        return np.concatenate([arrays.labels for arrays in self.splits.values()])
+
+    def locate(self, rows: np.ndarray) -> tuple[Arrays, np.ndarray]:
+        "The split that holds all of these rows, and their places in it. Raises DataError where none does."
+        for name, arrays in self.splits.items():
+            own = self.rows(name)
+            if len(rows) and own[0] <= rows.min() and rows.max() <= own[-1]:
+                return arrays, rows - own[0]
+        raise DataError(f"{self.name} has no split with the rows {rows.min():,} to {rows.max():,}")
+
 
 class Plan(NamedTuple):
     "How to get a dataset that is not in the cache yet."
@@ -69,25 +89,27 @@ class Plan(NamedTuple):
     origin: str
     slot: str  # its place in the cache
     state: str  # changes with its contents
-    fill: Callable[[Path, Request], dict]  # writes the splits into a folder; returns vocab, splits, skipped, others
+    fill: Callable[[Path, Request], dict]  # writes the splits into a folder; see fill.py
     size: int  # side of its images, where the user names none
+    notes: tuple[str, ...] = ()  # see `Source`
+    problems: tuple[str, ...] = ()
 
 
 def load_source(
-    data: str | os.PathLike = "cifar10",  # a name of `DATASETS` or a folder (a folder called like one: ./digits)
+    data: str | os.PathLike = "cifar10",  # a name of `named_datasets`, a folder (./digits) or a label table
     *,
-    size: int | None = None,  # side of every image, pixels; None: the dataset's own, 32 for a folder
+    size: int | None = None,  # side of every image, pixels; None: the dataset's own; for a folder see auto_size
     resize_mode: str = "crop",  # one of RESIZE_MODES
     columns: Mapping[str, str] | None = None,  # of a label table: {"file": …, "label": …, "split": …}
     seed: int = 0,  # samples the test set of a folder that has none of its own; of no other effect
-    on_error: str = "skip",  # unreadable images: "skip" with a warning, or "refuse"
+    on_error: str = "skip",  # unreadable images and what is wrong with a table: "skip", and say so, or "refuse"
     cache: str | os.PathLike | None = None,  # default CIFAR_FAST_CACHE, else the platform's cache folder
 ) -> Source:
     """Open a dataset: decoded once, memory-mapped from the cache from then on.
 
     cifar10 is the image tree that CIFAR_FAST_DATA names (or its subfolder cifar10), else the official
     archive, downloaded once. digits are scikit-learn's, enlarged to 32×32 RGB, with a fixed split. `tree.scan_tree`
-    says how a folder is laid out. Raises DataError, whose message names the next step.
+    says how a folder is laid out, `table.scan_table` what a table holds. Raises DataError, which names the next step.
     """
     if on_error not in ("skip", "refuse"):
         raise DataError(f"on_error={on_error!r} is unknown; use on_error=skip or on_error=refuse")
@@ -96,27 +118,31 @@ def load_source(
     if resize_mode not in RESIZE_MODES:
         raise DataError(f"resize_mode={resize_mode} is unknown; use {', '.join(RESIZE_MODES)}")
     shelf = cache_folder(cache) / "data"
-    plan = plan_source(data, seed)
+    plan = plan_source(data, seed, columns)
     request = Request(size or plan.size, resize_mode, shelf)
     slot = plan.slot + ("" if (request.size, resize_mode) == (32, "crop") else f"-{request.size}-{resize_mode}")
     source = cached(shelf, slot, plan.state, partial(build_entry, plan, request), partial(load_entry, plan, request))
     if source.skipped:
         report_skipped(source, on_error)
+    if source.problems and on_error == "refuse":
+        wrong = "; ".join(text.removeprefix("left out: ") for text in source.problems)
+        raise DataError(f"{source.name}: {wrong}; correct the table, or go on without them with on_error=skip")
     return source
 
 
 def image_settings(described: Mapping) -> dict:
-    "The arguments of `load_source`, of a described recipe, that say which images and how."
-    return {"size": described.get("size"), "resize_mode": described.get("resize_mode", "crop"),
+    "The arguments of `load_source`, of the described recipe of a finished run, that say which images and how."
+    # It names a size wherever its images were not of 32 pixels; older ones could have no others.
+    return {"size": described.get("size") or 32, "resize_mode": described.get("resize_mode", "crop"),
             "columns": described.get("columns")}
 
 
-def plan_source(data: str | os.PathLike, seed: int) -> Plan:
+def plan_source(data: str | os.PathLike, seed: int, columns: Mapping[str, str] | None = None) -> Plan:
+    if isinstance(data, str) and data.startswith(PREFIX):
+        return plan_named(hub_dataset(data, columns), re.sub(r"[^\w-]", "-", data, flags=re.ASCII))
     root = named_tree() if data == "cifar10" else None
-    if root is None and data in DATASETS:
-        known = DATASETS[data]
-        state = f"v{FORMAT}-{known.version}"
-        return Plan(known.name, known.origin, f"{known.name}-official", state, known.fill, known.size)
+    if root is None and data in named_datasets():
+        return plan_named(named_datasets()[data], f"{data}-official")
     if root is not None:
         tree = scan_tree(root)
         if tree.vocab != CLASSES:
@@ -125,15 +151,29 @@ def plan_source(data: str | os.PathLike, seed: int) -> Plan:
                 f"{', '.join(tree.vocab)}; use data={printable(root)} for a dataset of your own"
             )
         return plan_tree("cifar10", root, tree, seed)
+    root = data_path(data)
+    if os.path.isdir(root):
+        return plan_tree(printable(root.name) or "data", root, scan_tree(root, seed), seed)
+    return plan_tree(printable(root.stem), root, scan_table(root, columns, seed), seed, columns)
+
+
+def data_path(data: str | os.PathLike) -> Path:
+    "The folder or label table that the user names. Raises DataError."
     try:
         root = Path(os.path.realpath(os.path.expanduser(data)))
     except ValueError as error:  # a NUL, or characters that cannot be encoded
         raise DataError(f"data={printable(data)} is not a path: {error}; use cifar10, digits or a folder") from error
-    if not data or not os.path.isdir(root):
-        is_file = data and os.path.exists(root)
-        what = "is a file, not a folder" if is_file else "is neither a known dataset nor a folder"
-        raise DataError(f"data={printable(data)} {what}; use cifar10, digits or a folder of class folders")
-    return plan_tree(printable(root.name) or "data", root, scan_tree(root, seed), seed)
+    is_file = bool(data) and os.path.isfile(root)
+    if not data or not (os.path.isdir(root) or is_file and root.suffix.lower() in TABLES):
+        what = f"is a file, but no label table ({', '.join(TABLES)})" if is_file else \
+            "is neither a known dataset nor a folder nor a label table"
+        raise DataError(f"data={printable(data)} {what}; use cifar10, digits, a folder of class folders or a table "
+                        "with the columns file and label")
+    return root
+
+
+def plan_named(known: Dataset, slot: str) -> Plan:
+    return Plan(known.name, known.origin, slot, f"v{FORMAT}-{known.version}", known.fill, known.size)
 
 
 def named_tree() -> Path | None:
@@ -151,17 +191,20 @@ def named_tree() -> Path | None:
     )
 
 
-def plan_tree(name: str, root: Path, tree: Tree, seed: int) -> Plan:
-    place = hashlib.sha256(os.fsencode(root) + (f"\0{seed}" if tree.seeded else "").encode()).hexdigest()
+def plan_tree(name: str, root: Path, tree: Tree, seed: int, columns: Mapping[str, str] | None = None) -> Plan:
+    chosen = f"\0{sorted(columns.items())}" if columns else ""
+    place = hashlib.sha256(os.fsencode(root) + (f"\0{seed}" if tree.seeded else "").encode() + chosen.encode())
     slot = re.sub(r"[^\w-]", "-", name, flags=re.ASCII)[:40]
     state = f"v{FORMAT}-{tree.state[:16]}"
-    origin = f"image tree {printable(root)}"
-    return Plan(name, origin, f"{slot}-{place[:12]}", state, partial(fill_from_tree, tree), 32)
+    origin = f"{'label table' if tree.table else 'image tree'} {printable(root)}"
+    fill = partial(fill_from_tree, tree, compare=name != "cifar10")
+    size = choose_size([file.path for files in tree.splits.values() for file in files])
+    return Plan(name, origin, f"{slot}-{place.hexdigest()[:12]}", state, fill, size, tree.notes, tree.problems)
 
 
 def build_entry(plan: Plan, request: Request, folder: Path) -> None:
     "Fill a cache entry: the arrays, and in META what is computed from them."
-    about = {"skipped": [], "others": 0, "notes": []} | plan.fill(folder, request)
+    about = {"skipped": [], "others": 0, "notes": [], "problems": [], "ranges": {}} | plan.fill(folder, request)
     splits = {split: open_split(folder, split, request.size) for split in about["splits"]}
     mean, std = channel_stats(splits["train"].images)
     meta = about | {
@@ -198,7 +241,9 @@ def load_entry(plan: Plan, request: Request, folder: Path) -> Source:
         valid=splits.get("valid"),
         size=request.size,
         resize_mode=request.resize_mode,
-        notes=tuple(meta["notes"]),
+        ranges={kind: (low, high) for kind, (low, high) in meta["ranges"].items()},
+        notes=(*plan.notes, *plan.problems, *meta["notes"], *meta["problems"]),
+        problems=(*plan.problems, *meta["problems"]),
     )
 
 

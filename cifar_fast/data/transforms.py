@@ -56,10 +56,16 @@ class ReadImage(Transform):
     input_types = (int, np.integer, str, os.PathLike, bytes, np.ndarray, object)
 
     on_device = None  # a device, and all images there
+    size, resize_mode = 32, "crop"  # of files and images that are read; those of pickles that say neither
 
-    def __init__(self, *parts):  # uint8 arrays (N, H, W, 3), indexed as if concatenated
+    def __init__(
+        self,
+        *parts,  # uint8 arrays (N, H, W, 3), indexed as if concatenated
+        size: int = 32,
+        resize_mode: str = "crop",
+    ):
         super().__init__()
-        self.parts = parts
+        self.parts, self.size, self.resize_mode = parts, size, resize_mode
 
     def encodes(self, o):
         return np.array(self.image(o)).view(ImageArray)  # a copy: the arrays are mapped read-only
@@ -69,14 +75,16 @@ class ReadImage(Transform):
             return ImageBatch(torch.from_numpy(np.stack([self.image(o) for o in items])))
         if items.device is not None:
             return ImageBatch(self.images_on(items.device)[torch.tensor(items, device=items.device)])
-        first = np.asarray(self.parts[0])  # without np.memmap's own indexing, which costs more than the copy
-        images = first[items] if max(items) < len(first) else np.stack([self.image(i) for i in items])
+        first = self.parts[0]
+        if isinstance(first, np.memmap):
+            first = np.asarray(first)  # without np.memmap's own indexing, which costs more than the copy
+        images = np.asarray(first[items]) if max(items) < len(first) else np.stack([self.image(i) for i in items])
         return ImageBatch(torch.from_numpy(images))
 
     def image(self, o) -> np.ndarray:
         "One image, (H, W, 3) uint8. Raises ImageError where it cannot be read."
         if not isinstance(o, int | np.integer):
-            return read_image(Image.fromarray(o) if isinstance(o, np.ndarray) else o)
+            return read_image(Image.fromarray(o) if isinstance(o, np.ndarray) else o, self.size, self.resize_mode)
         for part in self.parts:
             if o < len(part):
                 return part[o]

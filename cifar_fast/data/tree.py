@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -11,12 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from cifar_fast.data.errors import DataError
-from cifar_fast.data.images import EXTENSIONS
+from cifar_fast.data.layout import Layout, Part, class_name, find_layout, look, names, passed_over, similar
 from cifar_fast.utils.text import printable
 
 TEST_FRACTION = 0.2  # of each class, where a folder has no test images of its own
 NUMBER = re.compile(r"(\d{1,18})_")
-TEST_NAMES = ("test", "valid", "val")  # the first of these next to train/ is the test split
 
 
 class File(NamedTuple):
@@ -29,42 +29,55 @@ class File(NamedTuple):
 @dataclass(frozen=True)
 class Tree:
     vocab: tuple[str, ...]
-    splits: dict[str, list[File]]  # "train", and "test" where there is one
+    splits: dict[str, list[File]]  # "train", and "test" and "valid" where there are such
     state: str  # changes with any name, size or time
     others: int  # files that are not named like an image, not read
     seeded: bool  # the test split was sampled by the seed
+    notes: tuple[str, ...] = ()  # what was guessed, passed over, is not used or is missing
+    problems: tuple[str, ...] = ()  # what a table lists and was left out; on_error=refuse stops at these
+    table: bool = False  # names are those in a label table, not relative to a class folder
+
+    def shown(self, file: File) -> str:
+        "How messages and reports name a file."
+        return file.name if self.table else f"{self.vocab[file.label]}/{file.name}"
 
 
 def scan_tree(root: Path, seed: int = 0) -> Tree:
-    """List `root`: `train/<class>/…` with `test/`, `valid/` or `val/` beside it, or class folders alone.
+    """List `root`: `train/<class>/…` with `test/` and `valid/` beside it (see `find_layout`), or class folders alone.
 
     Of class folders alone, 20 % of each class, at least one image where there are two, are sampled by `seed`
-    as the test set. Within a class folder images may be at any depth; hidden files (.name) and files that are
+    as the test set. Within a class folder images may be at any depth; hidden and system files and files that are
     not named like images are not read. Where every name of a split begins with its own number and an
     underscore, as CIFAR-10's do, images come in the order of these numbers, otherwise by class and name.
     Raises DataError.
     """
-    if not os.path.isdir(root / "train"):
-        vocab = class_names(root)
-        files, others = scan_split(root, vocab)
-        labels = np.array([f.label for f in files])
-        test = seeded_split(labels, seed)
-        if not test.any():
-            raise DataError(f"{printable(root)} has one image of each class, which leaves none to test on; add "
-                            "images, or move the class folders into a folder train/ to train without a test set")
-        splits = {
-            "train": [f for f, t in zip(files, test, strict=True) if not t],
-            "test": [f for f, t in zip(files, test, strict=True) if t],
-        }
-        return Tree(vocab, splits, tree_state(vocab, splits), others, seeded=True)
-    vocab = class_names(root / "train")
-    files, others = scan_split(root / "train", vocab)
-    splits = {"train": files}
-    test_name = next((name for name in TEST_NAMES if os.path.isdir(root / name)), None)
-    if test_name:
-        splits["test"], more = scan_split(root / test_name, vocab)
-        others += more
-    return Tree(vocab, splits, tree_state(vocab, splits), others, seeded=False)
+    layout = find_layout(root)
+    vocab = class_names(layout)
+    scanned = {split: scan_split(part, vocab, layout.passed) for split, part in layout.parts.items()}
+    splits, others = {split: files for split, (files, _) in scanned.items()}, sum(n for _, n in scanned.values())
+    seeded = "all" in splits
+    if seeded:
+        splits = sampled(root, splits["all"], seed)
+    notes = (*layout.notes, *missing_classes(vocab, splits), *passed_over(layout.passed))
+    return Tree(vocab, splits, tree_state(vocab, splits), others, seeded, notes)
+
+
+def sampled(root: Path, files: list[File], seed: int) -> dict[str, list[File]]:
+    "Train and test of class folders alone. Raises DataError where nothing is left to test on."
+    test = seeded_split(np.array([f.label for f in files]), seed)
+    if not test.any():
+        raise DataError(f"{printable(root)} has one image of each class, which leaves none to test on; add "
+                        "images, or move the class folders into a folder train/ to train without a test set")
+    return {"train": [f for f, t in zip(files, test, strict=True) if not t],
+            "test": [f for f, t in zip(files, test, strict=True) if t]}
+
+
+def missing_classes(vocab: tuple[str, ...], splits: dict[str, list[File]]) -> list[str]:
+    "A sentence for each split that lacks classes."
+    lacking = {split: [vocab[i] for i in sorted(set(range(len(vocab))) - {f.label for f in files})]
+               for split, files in splits.items()}
+    return [f"the {split} split has no image of {names(classes)}, so its accuracy says nothing of "
+            f"{'it' if len(classes) == 1 else 'them'}" for split, classes in lacking.items() if classes]
 
 
 def seeded_split(
@@ -80,47 +93,36 @@ def seeded_split(
     return test
 
 
-def class_names(folder: Path) -> tuple[str, ...]:
-    names = tuple(printable(name) for name in class_folders(folder))
-    wanted = "two or more class folders are needed, <class>/<images>, alone or in train/ and test/"
-    if not names:
-        raise DataError(f"{printable(folder)} has no class folders; {wanted}")
-    if len(names) == 1:
-        raise DataError(f"{printable(folder)} has one class only, {names[0]!r}; {wanted}")
-    if alike := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise DataError(f"{printable(folder)} has two class folders that are both shown as {alike[0]!r}; rename one")
-    return names
+def class_names(layout: Layout) -> tuple[str, ...]:
+    "Those of the split to train on. Raises DataError where another split has a class that it lacks."
+    vocab = tuple(class_name(name) for name in layout.parts.get("all", layout.parts.get("train")).classes)
+    for part in layout.parts.values():
+        for name in map(class_name, part.classes):
+            if name not in vocab:
+                near = similar(name, vocab)
+                hint = f"there is {near!r}: give both the same name" if near else "rename or remove it"
+                raise DataError(f"{printable(part.folder)} has the class {name!r}, which the training split lacks; "
+                                f"{hint} (classes to train on: {names(list(vocab), most=20)})")
+    return vocab
 
 
-def class_folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in list_folder(folder) if entry.name[0] != "." and is_folder(entry))
-
-
-def scan_split(folder: Path, vocab: tuple[str, ...]) -> tuple[list[File], int]:
+def scan_split(part: Part, vocab: tuple[str, ...], passed: Counter) -> tuple[list[File], int]:
     "The images, with labels as indices into `vocab`, and the number of other files."
-    files, others = [], 0
-    for name in class_folders(folder):
-        shown = printable(name)
-        if shown not in vocab:
-            raise DataError(
-                f"{printable(folder)} has the class {shown!r}, which train/ lacks; "
-                f"rename or remove it (classes of train/: {', '.join(vocab)})"
-            )
-        images, other = scan_class(folder / name, vocab.index(shown))
+    files, others, label_of = [], 0, {name: i for i, name in enumerate(vocab)}
+    for name in part.classes:
+        images, other = scan_class(part.folder / name, label_of[class_name(name)], passed)
         if not images:
             but = f" but for {other} other files" if other else ""
             raise DataError(
-                f"class {shown!r} has no images: {printable(folder / name)} is empty{but}; "
+                f"class {class_name(name)!r} has no images: {printable(part.folder / name)} is empty{but}; "
                 "add images to it or remove the folder"
             )
         files += images
         others += other
-    if not files:
-        raise DataError(f"{printable(folder)} has no class folders; fill it like train/, or remove it")
     return in_order(files), others
 
 
-def scan_class(folder: Path, label: int) -> tuple[list[File], int]:
+def scan_class(folder: Path, label: int, passed: Counter) -> tuple[list[File], int]:
     "All images below `folder`, by name. Each real folder is entered once, so a loop of links ends."
     files, others, entered, waiting = [], 0, set(), [("", folder)]
     while waiting:
@@ -128,14 +130,12 @@ def scan_class(folder: Path, label: int) -> tuple[list[File], int]:
         if (place := folder_id(current)) in entered:
             continue
         entered.add(place)
-        for entry in list_folder(current):
-            name = entry.name
-            if name.startswith("."):
-                continue
-            if is_folder(entry):
-                waiting.append((f"{prefix}{name}/", entry.path))
-            elif name[name.rfind(".") :].lower() in EXTENSIONS and (state := file_state(entry)):
-                files.append(File(prefix + name, entry.path, label, state))
+        here = look(current, passed)
+        waiting += [(f"{prefix}{name}/", current / name) for name in here.folders]
+        others += here.others
+        for entry in here.images:
+            if state := file_state(entry):
+                files.append(File(prefix + entry.name, entry.path, label, state))
             else:
                 others += 1
     return sorted(files), others
@@ -158,15 +158,6 @@ def tree_state(vocab: tuple[str, ...], splits: dict[str, list[File]]) -> str:
     return hashlib.sha256("\0".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def list_folder(folder) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        text = f"{printable(folder)} cannot be listed: {error.strerror}; check its permissions"
-        raise DataError(text) from error
-
-
 def folder_id(folder) -> tuple[int, int] | None:
     "The same under every name of a folder; None where it cannot be read."
     try:
@@ -176,17 +167,21 @@ def folder_id(folder) -> tuple[int, int] | None:
     return info.st_dev, info.st_ino
 
 
-def is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
 def file_state(entry: os.DirEntry) -> str:
     "Empty for a pipe or device; a dangling link counts, so that it is named among the unreadable images."
     try:
-        info = entry.stat()
+        return state_of(entry.stat())
     except OSError:
         return "unknown"
+
+
+def stat_state(path: str) -> str:
+    "Empty where there is no such file."
+    try:
+        return state_of(os.stat(path))
+    except (OSError, ValueError):
+        return ""
+
+
+def state_of(info: os.stat_result) -> str:
     return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}" if S_ISREG(info.st_mode) else ""

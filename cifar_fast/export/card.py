@@ -24,6 +24,7 @@ FORMAT = 2
 
 MAX_BYTES = 16 * 2**20  # a card takes some ten kilobytes; its confusion matrix grows with the square of the classes
 MAX_CLASSES = 10_000
+MAX_SIDE = 1024  # pixels of an image, so that a card from elsewhere cannot ask for all memory
 MAX_NAME = 6 * 255  # of a class: a folder's name has up to 255 bytes, shown as up to six characters each
 
 
@@ -70,6 +71,7 @@ def is_path(value: Any) -> bool:
 
 Text = Annotated[str, AfterValidator(printable)]  # escape sequences have no effect where it is printed
 Count = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]  # pixels
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # seconds
@@ -162,6 +164,7 @@ class Data:
     train: Count = 0  # images trained on
     test: Count = 0
     skipped: Count = 0  # images that could not be read
+    ranges: dict[str, tuple[Finite, Finite]] = field(default_factory=dict)  # of images of more than 8 bits, by type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,16 +178,56 @@ class Machine:
     format_speeds: dict[str, float] = field(default_factory=dict)  # images/s of each, where they were timed
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    "The trained weights that a run started from, and what it took of them."
+
+    name: Text  # as the recipe's `init`
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Count  # pixels of a side of the images that they were trained on
+    tensors: Count  # of the model
+    taken: Count
+    new: list[Text] = field(default_factory=list)  # tensors of the head
+    unfit: list[Text] = field(default_factory=list)  # other tensors of the model without one of their name and shape
+    unused: list[Text] = field(default_factory=list)  # tensors that the model has no place for
+    data: Text = ""  # that they were trained on, where that is known
+    split: Literal["test", "held-out"] | None = None  # that their accuracy was measured on
+    accuracy: Fraction | None = None
+    saw_held_out: bool = False  # they were trained on images that this run is measured on
+
+    @property
+    def what(self) -> str:
+        "`exports/final (93.80 % test accuracy on cifar10, sha256 0123456789ab)`."
+        known = [f"{self.accuracy:.2%} {self.split} accuracy"] if self.accuracy is not None and self.split else []
+        known += [f"on {self.data}"] if self.data else []
+        known = [" ".join(known)] if known else []
+        warning = ["trained on images that are held out here: accuracy is too high"] if self.saw_held_out else []
+        return f"{self.name} ({', '.join([*known, f'sha256 {self.sha256[:12]}', *warning])})"
+
+    @property
+    def amount(self) -> str:
+        "`62 of 64 tensors, new head (head.fc.weight, head.fc.bias)`."
+        parts = [f"{self.taken} of {self.tensors} tensors", f"new head ({few(self.new)})"]
+        parts += [f"also new, as their shapes or names differ: {few(self.unfit)}"] if self.unfit else []
+        return ", ".join(parts + ([f"not used: {few(self.unused)}"] if self.unused else []))
+
+
+def few(names: list[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 # ---------------------------------------------------------------- the card
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    "A run: its first three fields are all that a prediction needs."
+    "A run: its first five fields are all that a prediction needs."
 
     arch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]  # a name in timm's registry, no place to load from
     vocab: Annotated[list[str], Field(min_length=1, max_length=MAX_CLASSES), AfterValidator(class_names)]
     normalize: Normalization
+    size: Side = 32  # of the images, pixels; a card that names none is from when all were of 32
+    resize_mode: Literal["crop", "pad", "squash"] = "crop"  # how images are brought to that square
     name: Text = ""
     split: Literal["test", "held-out"] | None = None  # what `metrics` were measured on
     metrics: Metrics | None = None
@@ -197,6 +240,7 @@ class Card:
     audit: Audited | None = None
     waived: dict[str, Text] = field(default_factory=dict)  # broken rule → why that is allowed
     mixed: dict[str, Count] | None = None  # kind of mixing → batches
+    start: Start | None = None  # None where it started from random weights
     recipe: Annotated[dict[str, Any], AfterValidator(described_recipe)] = field(default_factory=dict)
     recipe_name: Text = ""  # of the recipe file that it was started from
     settings: Text = ""  # what was changed of that recipe, as key=value
@@ -224,7 +268,8 @@ class Card:
     def measured_how(self) -> str:
         if self.selected_on_test:
             return "selected on test, as published"
-        return {"test": "evaluated once on test", "held-out": "measured on a held-out part of train; test was not used",
+        held_out = "measured on images held out of training" + ("; test was not used" if self.data.test else "")
+        return {"test": "evaluated once on test", "held-out": held_out,
                 None: "not measured: no test images, and nothing held out"}[self.split]
 
     @property
@@ -266,7 +311,8 @@ class Card:
         if self.calibration:
             facts.append(("temperature", f"{self.temperature:.2f}"))
         if self.audit:
-            facts += [("parameters", f"{self.audit.params:,}"), ("receptive field", f"{self.audit.receptive_field} px"),
+            facts += [("image size", f"{self.size}×{self.size} px"), ("parameters", f"{self.audit.params:,}"),
+                      ("receptive field", f"{self.audit.receptive_field} px"),
                       ("multiply-adds", f"{self.audit.macs / 1e6:,.1f} M")]
         if self.epochs:
             facts.append(("epochs", f"{self.epochs:,}"))

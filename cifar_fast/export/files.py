@@ -73,7 +73,7 @@ def require_small_header(path: Path, file, size: int) -> None:
     length = int.from_bytes(file.read(8), "little") if size >= 8 else 0
     if not 2 <= length <= min(HEADER_BYTES, size - 8):
         raise ExportError(f"{path} is not a safetensors file, or is truncated: its header claims {length:,} of "
-                          f"{size:,} bytes (at most {HEADER_BYTES:,} are read)")
+                          f"{size:,} bytes (at most {HEADER_BYTES:,} are read); restore the file, or train again")
 
 
 DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8",
@@ -103,7 +103,7 @@ def expected_tensors(path: Path, card: Card) -> dict[str, torch.Tensor]:
     "The card's architecture on the meta device: no memory is used for an unchecked file. Raises ExportError."
     try:
         with torch.device("meta"):
-            return create_model(card.arch, len(card.vocab)).state_dict()
+            return create_model(card.arch, len(card.vocab), card.size).state_dict()
     except ModelError as e:
         raise ExportError(f"{path}: {e}") from None
     except Exception as e:  # some of timm's models do not support the meta device, or this number of classes

@@ -34,19 +34,20 @@ def make_card(recipe: Recipe, run: Run, fitted: Fitted) -> tuple[Card, Predictio
     state, frame = fitted.state, fitted.state.frame()
     split, metrics, predictions = evaluated(recipe, run, fitted.ema)
     data, learn = run.source, run.learn
-    mean, std = recipe.stats or (data.mean, data.std)
+    mean, std = run.stats
     last = frame.iloc[-1]
     return Card(
         arch=recipe.arch, vocab=list(data.vocab), name=recipe.name,
         normalize=Normalization(mean=[float(m) for m in mean], std=[float(s) for s in std]),
+        size=data.size, resize_mode=data.resize_mode,
         split=split, metrics=metrics, epochs=len(frame), best_epoch=best_epoch(frame),
         last_epoch={k: None if pd.isna(v) else float(v) for k, v in last.items()},
         seconds=Seconds(training=float(frame["seconds"].sum()), epoch=float(frame["seconds"].median()),
                         total=state.seconds, to_85=seconds_to(0.85, frame)),
-        audit=audited(run.audit), waived=dict(recipe.waive), recipe=describe(recipe),
+        audit=audited(run.audit), start=run.start, waived=dict(recipe.waive), recipe=describe(recipe),
         mixed=dict(state.mix_counts) or None, resumed=state.resumes,
         data=Data(name=data.name, fingerprint=data.fingerprint, train=len(learn.dls.train_ds),
-                  test=len(data.test or ()), skipped=len(data.skipped)),
+                  test=len(data.test or ()), skipped=len(data.skipped), ranges=dict(data.ranges)),
         machine=Machine(device=device_name(run.device), precision=run.precision, compiled=run.compiled,
                         memory_format=state.memory_format, format_speeds=dict(state.format_speeds),
                         threads=torch.get_num_threads(), platform=platform.system()),
@@ -67,8 +68,9 @@ def evaluated(recipe: Recipe, run: Run, average) -> tuple[str | None, Metrics | 
         return None, None, None
     if own:
         metrics["accuracy_without_ema"] = own["accuracy"]
-    items = None if split == "test" else held_out_items(run)
-    files = run.source.test.files() if split == "test" else run.source.train.files(items)
+    items = None if split == "test" else held_out_rows(run)
+    arrays, places = run.source.locate(run.source.rows("test") if items is None else items)
+    files = arrays.files(places)
     predictions = Predictions(labels, probs.argmax(1), probs, tuple(vocab), which_images(run, split), split, items,
                               files)
     return split, Metrics(**metrics), predictions
@@ -101,12 +103,12 @@ def which_images(run: Run, split: str) -> str:
     "Identifies the images that a run was measured on: runs with the same value can be compared image by image."
     if split == "test":
         return f"{run.source.fingerprint}/test"
-    items = held_out_items(run).astype("<i8")
+    items = held_out_rows(run).astype("<i8")
     return f"{run.source.fingerprint}/{hashlib.sha256(items.tobytes()).hexdigest()[:16]}"
 
 
-def held_out_items(run: Run) -> np.ndarray:
-    "Places in train of the held-out images, in their order."
+def held_out_rows(run: Run) -> np.ndarray:
+    "Row numbers of the held-out images, in their order."
     return np.array([int(i) for i in run.learn.dls.valid_ds.items])
 
 
@@ -121,11 +123,12 @@ def seconds_to(target: float, frame: pd.DataFrame) -> float | None:
 def measured_on(run: Run):
     """(DataLoader, labels, 'held-out' or 'test') that a finished run is measured on; (None, None, None) without either.
 
-    A run that holds out a part of train is for tuning: it does not use the test set.
+    A run that holds out a part of train is for tuning: it does not use the test set. Where the data has a validation
+    split of its own, nothing of train is held out, and the run is measured on test.
     """
     dls, source = run.learn.dls, run.source
-    if run.recipe.validate_on == "held_out" and len(dls.valid_ds):
-        return dls.valid, source.train.labels[held_out_items(run)], "held-out"
+    if run.recipe.validate_on == "held_out" and len(dls.valid_ds) and not (source.valid and source.test):
+        return dls.valid, source.labels[held_out_rows(run)], "held-out"
     if source.test:
         return test_dl(dls, source), source.test.labels, "test"
     return None, None, None

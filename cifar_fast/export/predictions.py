@@ -33,13 +33,31 @@ class Predictions:
     vocab: tuple[str, ...]
     images: str  # identifies the images and their order: two models with the same value can be paired
     on: str  # "test" or "held-out"
-    items: np.ndarray | None = None  # (N,) int64, indices into train of held-out images; None for all of test in order
+    items: np.ndarray | None = None  # (N,) int64, row numbers of held-out images; None for all of test in order
     files: tuple[str, ...] | None = None  # (N,) class/name of each image; None where the images were no files
 
     @property
     def correct(self) -> np.ndarray:
         "(N,) bool"
         return self.predicted == self.labels
+
+    @property
+    def errors(self) -> np.ndarray:
+        "(M,) int64, the places of wrong predictions, the most confident first."
+        wrong = np.flatnonzero(~self.correct)
+        return wrong[np.argsort(-self.confidence[wrong], kind="stable")]
+
+    @property
+    def confidence(self) -> np.ndarray:
+        "(N,) float32, the probability of each predicted class; as in a file, so that the order of errors is the same."
+        chosen = np.take_along_axis(self.probabilities, self.predicted[:, None], 1)[:, 0]
+        return chosen.astype(np.float16).astype(np.float32)
+
+    def image_name(self, i: int) -> str:
+        "`cat/1.png`; `row 5 of test` where the images were no files."
+        if self.files is not None:
+            return self.files[i]
+        return f"row {i:,} of test" if self.items is None else f"row {self.items[i]:,}"
 
     def save(self, path: Path) -> None:
         about = json.dumps({"vocab": self.vocab, "images": self.images, "on": self.on, "files": self.files})
@@ -82,8 +100,7 @@ class Predictions:
             raise ValueError("it names an image twice, or one before the first")
         if not (np.abs(self.probabilities.sum(1) - 1) < 10 * HALF).all() or (self.probabilities < 0).any():
             raise ValueError("its probabilities do not sum to one")  # which non-finite ones do not either
-        chosen = np.take_along_axis(self.probabilities, self.predicted[:, None], 1)[:, 0]
-        if (chosen < self.probabilities.max(1) - HALF).any():
+        if (self.confidence < self.probabilities.max(1) - HALF).any():
             raise ValueError("a predicted class is not the most probable one")
 
 

@@ -7,7 +7,7 @@ import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from cifar_fast.models import create_model
 from cifar_fast.utils.files import expand_path, read_regular
 from cifar_fast.utils.text import printable
 
+READ_BYTES = 2**26
+"Of images that `predict_files` holds at a time."
 UNKNOWN = "unknown"
 "What is answered below a threshold."
 
@@ -36,22 +38,28 @@ class Predictor:
     device: torch.device
     card: Card | None = None  # of its run; None for a .pkl, which has none
     origin: str = "the model"  # where it came from, for a message
+    size: int = 32  # of the images, pixels
+    resize_mode: str = "crop"  # how images are brought to that square
     temperature: float = 1.0  # by which logits are divided before the softmax
     threshold: float = 0.0  # least confidence of an answer; below it `answer` says UNKNOWN
+
+    def read(self, source) -> np.ndarray:
+        "An image (see `read_image`) as the model sees it, (size, size, 3) uint8. Raises ImageError."
+        return read_image(source, self.size, self.resize_mode, self.card and self.card.data.ranges)
 
     def answer(self, probs: np.ndarray) -> str:
         "The class of highest probability (C,), or UNKNOWN below the threshold."
         return self.vocab[probs.argmax()] if probs.max() >= self.threshold else UNKNOWN
 
     def normalize(self, images: np.ndarray) -> torch.Tensor:
-        "(N, 32, 32, 3) uint8 → (N, 3, 32, 32) float32 as the model was trained on."
+        "(N, size, size, 3) uint8 → (N, 3, size, size) float32 as the model was trained on."
         x = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         mean, std = (torch.tensor(values, device=self.device)[:, None, None]
                      for values in (self.normalization.mean, self.normalization.std))
         return x.sub_(mean).div_(std)
 
     def predict(self, images: np.ndarray, tta: bool = False, bs: int | None = None) -> np.ndarray:
-        """Class probabilities (N, C) float32 of (N, 32, 32, 3) uint8 images; `tta`: mean of image and mirror.
+        """Class probabilities (N, C) float32 of (N, size, size, 3) uint8 images; `tta`: mean of image and mirror.
 
         Raises ExportError where the model gives non-finite values.
         """
@@ -64,8 +72,8 @@ class Predictor:
         return self.finite(torch.cat([self.model(x).float().cpu() for x in self.batches(images)]).numpy())
 
     def batches(self, images: np.ndarray, bs: int | None = None) -> Iterator[torch.Tensor]:
-        # 125 images at a time run at about the bare model's best speed; 500 are slower.
-        bs = bs or (125 if self.device.type == "cpu" else 1000)
+        # 125 images of 32×32 at a time run at about the bare model's best speed; 500 are slower.
+        bs = bs or max(1, (125 if self.device.type == "cpu" else 1000) * 32**2 // max(32, self.size) ** 2)
         return (self.normalize(images[i:i + bs]) for i in range(0, len(images), bs))
 
     def finite(self, values: np.ndarray) -> np.ndarray:
@@ -101,27 +109,29 @@ def load_export(path: str | Path, device: str | torch.device = "cpu") -> Predict
     card = read_card(folder)
     state = read_weights(folder, card)
     try:
-        model = create_model(card.arch, len(card.vocab))
+        model = create_model(card.arch, len(card.vocab), card.size)
         model.load_state_dict(state)
     except (MemoryError, RuntimeError) as e:
         raise ExportError(f"{folder / WEIGHTS} cannot be opened: {short(e)}") from None
-    return check_forward(model, card.vocab, card.normalize, device, folder / WEIGHTS, card, card.temperature)
+    predictor = Predictor(model, card.vocab, card.normalize, torch.device("cpu"), card, str(folder / WEIGHTS),
+                          card.size, card.resize_mode, card.temperature)
+    return check_forward(predictor, device)
 
 
-def check_forward(model: torch.nn.Module, vocab: list[str], normalization: Normalization, device: str | torch.device,
-                  path: Path, card: Card | None = None, temperature: float = 1.0) -> Predictor:
-    "The model of `path`, once it has classified a black and a white image. Raises ExportError."
-    probe = np.stack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)])
+def check_forward(predictor: Predictor, device: str | torch.device) -> Predictor:
+    "The predictor on `device`, once it has classified a black and a white image on the CPU. Raises ExportError."
+    size, path, classes = predictor.size, predictor.origin, len(predictor.vocab)
+    probe = np.stack([np.full((size, size, 3), grey, np.uint8) for grey in (0, 255)])
     try:
-        shape = Predictor(model, vocab, normalization, torch.device("cpu"), card, str(path)).predict(probe).shape
+        shape = predictor.predict(probe).shape
     except ExportError:
         raise
     except Exception as e:  # a model for another image size may raise anything
-        raise ExportError(f"the model of {path} does not take images of 32×32: {short(e)}") from None
-    if shape != (2, len(vocab)):
-        raise ExportError(f"the model of {path} gives {shape[1:]} values for {len(vocab)} classes")
+        raise ExportError(f"the model of {path} does not take images of {size}×{size}: {short(e)}") from None
+    if shape != (2, classes):
+        raise ExportError(f"the model of {path} gives {shape[1:]} values for {classes} classes")
     device = torch.device(device)
-    return Predictor(model.to(device).eval(), vocab, normalization, device, card, str(path), temperature)
+    return replace(predictor, model=predictor.model.to(device).eval(), device=device)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu", trust_pickle: bool = False) -> Predictor:
@@ -143,16 +153,20 @@ def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = 
     from fastai.data.transforms import Normalize
     from fastai.learner import load_learner
 
+    from cifar_fast.data.block import image_reader
+
     try:
         learn = load_learner(io.BytesIO(content))
         stats = next(t for t in learn.dls.valid.after_batch.fs if isinstance(t, Normalize))
-        vocab = [printable(v) for v in learn.dls.vocab]
+        vocab, reader = [printable(v) for v in learn.dls.vocab], image_reader(learn.dls)
         mean, std = ([float(v) for v in t.flatten()] for t in (stats.mean, stats.std))
         temperature = float(getattr(learn.loss_func, "temperature", 1.0))
     except Exception as e:  # a pickle may raise whatever it likes
         raise ExportError(f"{path} cannot be opened as a Learner of this project: {short(e)}; "
                           f"{path.parent} opens the run instead, if it is one of ours") from None
-    return check_forward(learn.model, vocab, Normalization(mean=mean, std=std), device, path, None, temperature)
+    return check_forward(Predictor(learn.model, vocab, Normalization(mean=mean, std=std), torch.device("cpu"),
+                                   origin=str(path), size=reader.size, resize_mode=reader.resize_mode,
+                                   temperature=temperature), device)
 
 
 def rebuild_pickle(path: str | Path) -> Path:
@@ -247,12 +261,14 @@ def predict_files(exported: Predictor, paths: list[Path], tta: bool = False, bs:
     "Yields (path, probabilities (C,) or None, reason or None) for each path in order; reads and predicts in batches."
     from tqdm import tqdm
 
+    bs = max(1, min(bs, READ_BYTES // (3 * exported.size**2)))
+
     with tqdm(total=len(paths), unit="image", disable=not progress, leave=False) as bar:
         for i in range(0, len(paths), bs):
             batch, reasons = [], {}
             for path in paths[i:i + bs]:
                 try:
-                    batch.append(read_image(path))
+                    batch.append(exported.read(path))
                 except ImageError as e:
                     reasons[path] = str(e)
             probs = iter(exported.predict(np.stack(batch), tta) if batch else ())

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from cifar_fast.export.card import Card
 from cifar_fast.export.files import CONFIG, LEARNER, WEIGHTS, file_sha256
 from cifar_fast.export.own_models import recipe_files_by_value
-from cifar_fast.models import create_model
+from cifar_fast.models import create_model, model_args
 from cifar_fast.utils.files import atomic_write, expand_path, new_folder, write_text
 
 
@@ -55,8 +55,9 @@ def timm_config(model: torch.nn.Module, card: Card) -> dict:
         "num_classes": len(card.vocab),
         **({"num_features": features} if features else {}),
         "label_names": card.vocab,
+        **({"model_args": args} if (args := model_args(card.arch, card.size)) else {}),
         "pretrained_cfg": {
-            "input_size": [3, 32, 32], "fixed_input_size": False, "num_classes": len(card.vocab),
+            "input_size": [3, card.size, card.size], "fixed_input_size": False, "num_classes": len(card.vocab),
             "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
             "mean": card.normalize.mean, "std": card.normalize.std, **pretrained,
         },
@@ -85,12 +86,13 @@ def inference_learner(card: Card, state: dict):
     from cifar_fast.data.sources import Arrays, Source
     from cifar_fast.training.losses import TemperedCrossEntropy
 
-    blank = Arrays(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int64))
+    blank = Arrays(np.zeros((1, card.size, card.size, 3), np.uint8), np.zeros(1, np.int64))
     source = Source(name=card.data.name or "unknown", train=blank, test=None, vocab=tuple(card.vocab),
                     mean=tuple(card.normalize.mean), std=tuple(card.normalize.std),
-                    fingerprint=card.data.fingerprint, skipped=(), origin="export")
+                    fingerprint=card.data.fingerprint, skipped=(), origin="export", size=card.size,
+                    resize_mode=card.resize_mode)
     dls = data_block(source, [0], [0]).dataloaders(np.arange(1), bs=1, num_workers=0, device=torch.device("cpu"))
-    model = create_model(card.arch, len(card.vocab))
+    model = create_model(card.arch, len(card.vocab), card.size)
     model.load_state_dict(state)
     return Learner(dls, model.eval(), loss_func=TemperedCrossEntropy(card.temperature), metrics=accuracy,
                    path=Path("."))

@@ -31,7 +31,7 @@ def result_text(card: Card) -> str:
 def summary(card: Card, folder: Path) -> str:
     "What a run prints at its end: accuracy, where its outputs are, and what to do next."
     lines = [result_text(card)]
-    if card.split == "held-out":
+    if card.split == "held-out" and card.data.test:
         lines.append(f"test was not used; python -m cifar_fast evaluate {folder} evaluates on it")
     lines.append(f"saved: {folder}/ (model, card, history, figures), a row in {folder.parent / 'runs.csv'}")
     if (page := folder / "report.html").is_file():

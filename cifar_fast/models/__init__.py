@@ -1,12 +1,14 @@
 """The models. Importing this registers them with timm: `timm.create_model("cifar_final")`."""
 
+import inspect
 import sys
 from pathlib import Path
 
 import timm
-from timm.models import is_model, model_entrypoint
+from timm.models import get_pretrained_cfg, is_model, model_entrypoint
 
 from cifar_fast.models.final import cifar_final
+from cifar_fast.models.layers import SIDE
 from cifar_fast.models.mirror import cifar_mirror
 from cifar_fast.models.mobile import cifar_mobile
 from cifar_fast.models.net import cifar_net
@@ -52,7 +54,21 @@ def require_model(arch: str) -> None:
                          f"cifar_fast.models.register_from_file('FILE.py')")
 
 
-def create_model(arch: str, num_classes: int):
-    "`timm.create_model(arch)` for 32×32 RGB. Raises ModelError."
+def create_model(
+    arch: str,
+    num_classes: int,
+    size: int = SIDE,  # of the images, pixels
+):
+    "`timm.create_model(arch)` for size×size RGB. Raises ModelError, with the reason where it takes no such size."
     require_model(arch)
-    return timm.create_model(arch, num_classes=num_classes)
+    try:
+        return timm.create_model(arch, num_classes=num_classes, **model_args(arch, size))
+    except (ValueError, AssertionError) as e:
+        raise ModelError(f"{arch} cannot be built for size={size}: {e}") from e
+
+
+def model_args(arch: str, size: int) -> dict[str, int]:
+    "What timm is to be told of the size: models of convolutions alone take any, and no argument for it."
+    takes = "img_size" in inspect.signature(model_entrypoint(arch)).parameters
+    fixed = (cfg := get_pretrained_cfg(arch)) and cfg.fixed_input_size
+    return {"img_size": size} if takes or fixed else {}

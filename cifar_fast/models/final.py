@@ -3,7 +3,16 @@
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from cifar_fast.models.layers import CifarModel, Residual, cifar_cfg, conv_bn_act, create, dense_block, separable
+from cifar_fast.models.layers import (
+    CifarModel,
+    Residual,
+    cifar_cfg,
+    conv_bn_act,
+    create,
+    dense_block,
+    separable,
+    stem_scale,
+)
 
 
 class CifarFinal(CifarModel):
@@ -18,6 +27,7 @@ class CifarFinal(CifarModel):
         widths: tuple[int, int, int] = (16, 48, 72),  # channels at 32×32, 16×16 and 8×8
         depths: tuple[int, int, int] = (1, 1, 3),  # residual blocks: dense, dilated, separable
         act_layer: str = "relu",
+        stem_scale: int = 1,  # stride of the stem; see `layers.stem_scale`
         **head,  # as `CifarModel` takes them: num_classes, drop_rate, global_pool
     ):
         stem, w1, w2 = widths
@@ -25,14 +35,16 @@ class CifarFinal(CifarModel):
         act = dict(act_layer=act_layer)
 
         features = nn.Sequential()
-        features.add_module("stem", conv_bn_act(in_chans, stem, **act))
+        features.add_module("stem", conv_bn_act(
+            in_chans, stem, stem_scale + 2, stride=stem_scale, padding=1, **act))
         features.add_module("stage1", nn.Sequential(
             conv_bn_act(stem, w1, stride=2, **act), *(dense_block(w1, **act) for _ in range(dense))))
         features.add_module("stage2", nn.Sequential(
             conv_bn_act(w1, w2, stride=2, **act), *(dense_block(w2, dilation=2, **act) for _ in range(dilated))))
         features.add_module("stage3", nn.Sequential(
             *(Residual(separable(w2, w2, act_layer=""), act_layer) for _ in range(light))))
-        levels = [("stem", stem, 1), ("stage1", w1, 2), ("stage2", w2, 4), ("stage3", w2, 4)]
+        s = stem_scale
+        levels = [("stem", stem, s), ("stage1", w1, 2 * s), ("stage2", w2, 4 * s), ("stage3", w2, 4 * s)]
         super().__init__(features, levels, in_chans, **head)
 
 
@@ -42,7 +54,8 @@ default_cfgs = generate_default_cfgs({
 
 
 @register_model
-def cifar_final(pretrained: bool = False, **kwargs) -> CifarFinal:
+def cifar_final(pretrained: bool = False, img_size: int = 32, **kwargs) -> CifarFinal:
     "192,642 parameters, 22 million multiply-adds, receptive field 65."
-    model_args = dict(widths=(16, 48, 72), depths=(1, 1, 3))
-    return create(CifarFinal, "cifar_final", pretrained, recipe="final arch=cifar_final", **dict(model_args, **kwargs))
+    model_args = dict(widths=(16, 48, 72), depths=(1, 1, 3), stem_scale=stem_scale(img_size))
+    return create(CifarFinal, "cifar_final", pretrained, recipe="final arch=cifar_final", img_size=img_size,
+                  **dict(model_args, **kwargs))

@@ -19,9 +19,9 @@ class FlipEquivariantConv2d(nn.Conv2d):
     """A flip-equivariant convolution (N, in, H, W) → (N, out, h, w); half of its kernels are weights.
 
     The kernels of the second half are those of the first one, flipped, with the halves of the input swapped. Odd
-    kernels at stride 1 keep the size. At stride 2 only even kernels on maps of even width lie centred on what they
-    read; the width is not checked: images of 32 pixels have such maps throughout. ValueError for other kernels and
-    strides, and for channels that have no halves.
+    kernels at stride 1 keep the size. At stride s only kernels of s, s + 2, … lie centred on what they read, and only
+    on maps whose width is a multiple of s; the width is not checked here.
+    ValueError for other kernels and strides, and for channels that have no halves.
     """
 
     def __init__(
@@ -39,10 +39,11 @@ class FlipEquivariantConv2d(nn.Conv2d):
         if not halves or (depthwise and (lifting or not groups == in_channels == out_channels)):
             raise ValueError(f"{in_channels} → {out_channels} channels in {groups} groups have no two halves; a "
                              f"flip-equivariant convolution takes even numbers, in one group or depthwise")
-        if stride not in (1, 2) or stride == 2 and (kernel_size % 2 or dilation > 1):
+        if kernel_size < stride or (kernel_size - stride) % 2 or (stride > 1 and dilation > 1):
             raise ValueError(f"a kernel of {kernel_size} with dilation {dilation} at stride {stride} is not "
-                             f"flip-equivariant; take stride 1, or 2 with an even kernel without dilation")
-        padding = get_padding(kernel_size, dilation=dilation)
+                             f"flip-equivariant; take one as large as the stride or larger by an even number, dilated "
+                             f"at stride 1 only")
+        padding = get_padding(kernel_size, dilation=dilation) if stride == 1 else (kernel_size - stride) // 2
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
         self.lifting = lifting
         self.weight = nn.Parameter(self.weight.detach()[:out_channels // 2].clone())

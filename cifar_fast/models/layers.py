@@ -1,15 +1,17 @@
 """What the models share: a base class with the interface of timm's own models, and a few blocks."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
 from timm.layers import ClassifierHead, get_act_layer, get_padding
-from timm.models import build_model_with_cfg
+from timm.models import build_model_with_cfg, get_pretrained_cfg
 from torch import Tensor, nn
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+SIDE = 32  # pixels of CIFAR-10's images, which all models here are built for
 
 
 class CifarModel(nn.Module):
@@ -48,6 +50,11 @@ class CifarModel(nn.Module):
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        "Number of the part that a parameter is in, as timm's optimizers and `parts.stem_stages_head` group them."
+        parts = [name for name, _ in self.features.named_children()]
+        return lambda name: parts.index(name.split(".")[1]) if name.startswith("features.") else len(parts)
+
     def reset_classifier(self, num_classes: int, global_pool: str | None = None):
         "A new classifier, on the device and in the type of the features; `global_pool` stays unless it is given."
         self.num_classes = num_classes
@@ -73,7 +80,7 @@ def cifar_cfg(
 ) -> dict:
     "timm's default_cfg of a model for 32×32 images in ten classes."
     return dict(
-        num_classes=10, input_size=(3, 32, 32), pool_size=pool_size, crop_pct=1.0, interpolation="bicubic",
+        num_classes=10, input_size=(3, SIDE, SIDE), pool_size=pool_size, crop_pct=1.0, interpolation="bicubic",
         mean=CIFAR10_MEAN, std=CIFAR10_STD, first_conv=first_conv, classifier="head.fc", license="apache-2.0",
         **kwargs,
     )
@@ -85,6 +92,7 @@ def create(
     pretrained: bool = False,  # only with weights of your own: RuntimeError otherwise
     *,
     recipe: str | None = None,  # arguments of the command that trains it; default the recipe of the same name
+    img_size: int | Sequence[int] | None = None,  # of the images; with it, kwargs hold the `stem_scale` for it
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     **kwargs,  # timm's (`features_only`, `out_indices`, `pretrained_cfg_overlay`, …) and the constructor's
@@ -97,11 +105,34 @@ def create(
             f"no pretrained weights are published for {name!r}. Train it (python -m cifar_fast recipe {recipe}), then "
             f"load the run: timm.create_model('local-dir:exports/{recipe.split()[0]}', pretrained=True)"
         )
+    if img_size is not None:
+        side = side_of(img_size)
+        last_map = side // kwargs["stem_scale"] * get_pretrained_cfg(name).pool_size[0] // SIDE
+        kwargs["pretrained_cfg_overlay"] = dict(
+            input_size=(kwargs.get("in_chans", 3), side, side), pool_size=(last_map, last_map),
+            **(kwargs.get("pretrained_cfg_overlay") or {}))
     # Every child of `features` becomes a module of its own in timm's feature extractor.
     feature_cfg = dict(out_indices=(0, 1, 2, 3), flatten_sequential=True)
     with torch.device(device) if device is not None else nullcontext():
         model = build_model_with_cfg(model_cls, name, pretrained, feature_cfg=feature_cfg, **kwargs)
     return model if dtype is None else model.to(dtype)
+
+
+def side_of(img_size: int | Sequence[int]) -> int:
+    "Of timm's `img_size`, pixels. ValueError where it is not square."
+    sides = {img_size} if isinstance(img_size, int) else set(img_size)
+    if len(sides) > 1 or not min(sides) > 0:
+        raise ValueError(f"img_size={img_size}: the images are squares")
+    return sides.pop()
+
+
+def stem_scale(img_size: int | Sequence[int]) -> int:
+    """How much more the stem strides than for 32 pixels: the maps after it are 17×17 to 32×32 for larger ones.
+
+    At s times the stride the kernel has s times the stride and two pixels more: neighbouring windows overlap by two
+    pixels at any stride, as at 32. A larger kernel would cost parameters that the budget does not have.
+    """
+    return math.ceil(side_of(img_size) / SIDE)
 
 
 def activation(name: str) -> nn.Module:

@@ -6,7 +6,14 @@ from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
 from cifar_fast.models.flip_equivariant import FlipEquivariantConvBnAct, GroupPooling, flip_equivariant_separable
-from cifar_fast.models.layers import CifarModel, cifar_cfg, create, dense_block
+from cifar_fast.models.layers import (
+    CifarModel,
+    cifar_cfg,
+    create,
+    dense_block,
+    side_of,
+    stem_scale,
+)
 
 
 class CifarMirror(CifarModel):
@@ -14,7 +21,7 @@ class CifarMirror(CifarModel):
 
     3×3 stem at 32×32 → dense residual blocks at 16×16 → dilated, then separable residual blocks at 8×8 → group
     pooling. The stages begin with 4×4 kernels, since odd ones at stride 2 are not flip-equivariant. Exact for images
-    whose width is a multiple of four.
+    whose width is a multiple of four times `stem_scale`. For larger images the stem strides more, the maps keep sizes.
     """
 
     def __init__(
@@ -23,6 +30,7 @@ class CifarMirror(CifarModel):
         widths: tuple[int, int, int] = (16, 48, 104),  # channels at 32×32, 16×16 and 8×8, both halves together
         depths: tuple[int, int, int] = (2, 1, 2),  # residual blocks: dense, dilated, separable
         act_layer: str = "silu",
+        stem_scale: int = 1,  # stride of the stem; see `layers.stem_scale`
         **head,  # as `CifarModel` takes them: num_classes, drop_rate, global_pool
     ):
         stem, w1, w2 = widths
@@ -31,14 +39,16 @@ class CifarMirror(CifarModel):
         block = partial(dense_block, unit=FlipEquivariantConvBnAct, **act)
 
         features = nn.Sequential()
-        features.add_module("stem", FlipEquivariantConvBnAct(in_chans, stem, lifting=True, **act))
+        features.add_module("stem", FlipEquivariantConvBnAct(
+            in_chans, stem, stem_scale + 2, stride=stem_scale, lifting=True, **act))
         features.add_module("stage1", nn.Sequential(
             FlipEquivariantConvBnAct(stem, w1, 4, stride=2, **act), *(block(w1) for _ in range(dense))))
         features.add_module("stage2", nn.Sequential(
             FlipEquivariantConvBnAct(w1, w2, 4, stride=2, **act), *(block(w2, dilation=2) for _ in range(dilated))))
         features.add_module("stage3", nn.Sequential(*(flip_equivariant_separable(w2, **act) for _ in range(light))))
         features.add_module("group_pool", GroupPooling())
-        levels = [("stem", stem, 1), ("stage1", w1, 2), ("stage2", w2, 4), ("group_pool", w2 // 2, 4)]
+        s = stem_scale
+        levels = [("stem", stem, s), ("stage1", w1, 2 * s), ("stage2", w2, 4 * s), ("group_pool", w2 // 2, 4 * s)]
         super().__init__(features, levels, in_chans, **head)
 
 
@@ -48,7 +58,19 @@ default_cfgs = generate_default_cfgs({
 
 
 @register_model
-def cifar_mirror(pretrained: bool = False, **kwargs) -> CifarMirror:
-    "198,170 parameters, 44 million multiply-adds, receptive field 68."
-    model_args = dict(widths=(16, 48, 104), depths=(2, 1, 2))
-    return create(CifarMirror, "cifar_mirror", pretrained, recipe="final", **dict(model_args, **kwargs))
+def cifar_mirror(pretrained: bool = False, img_size: int = 32, **kwargs) -> CifarMirror:
+    "198,170 parameters, 44 million multiply-adds, receptive field 68. ValueError for sizes at which it is not exact."
+    require_exact(side_of(img_size))
+    model_args = dict(widths=(16, 48, 104), depths=(2, 1, 2), stem_scale=stem_scale(img_size))
+    return create(CifarMirror, "cifar_mirror", pretrained, recipe="final", img_size=img_size,
+                  **dict(model_args, **kwargs))
+
+
+def require_exact(side: int) -> None:
+    "Raises ValueError for images of `side` pixels in which a map with a stride has an odd width."
+    def exact(n):
+        return n % (4 * stem_scale(n)) == 0
+    if not exact(side):
+        near = [next((n for n in sizes if exact(n)), None) for sizes in (range(side, 0, -1), range(side, 2 * side + 8))]
+        raise ValueError(f"img_size={side}: maps of odd width, at which it would not be flip-equivariant; take "
+                         f"{' or '.join(str(n) for n in near if n)}")

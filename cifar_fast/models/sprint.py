@@ -3,7 +3,16 @@
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from cifar_fast.models.layers import CifarModel, Residual, cifar_cfg, conv_bn_act, create, dense_block, separable
+from cifar_fast.models.layers import (
+    CifarModel,
+    Residual,
+    cifar_cfg,
+    conv_bn_act,
+    create,
+    dense_block,
+    separable,
+    stem_scale,
+)
 
 
 class CifarSprint(CifarModel):
@@ -18,20 +27,23 @@ class CifarSprint(CifarModel):
         widths: tuple[int, int, int] = (32, 48, 64),  # channels at 16×16, at the step to 8×8, and from there on
         depths: tuple[int, int] = (1, 1),  # residual blocks: dilated, separable
         act_layer: str = "relu",
+        stem_scale: int = 1,  # half of the stem's stride; see `layers.stem_scale`
         **head,  # as `CifarModel` takes them: num_classes, drop_rate, global_pool
     ):
         stem, w1, w2 = widths
         dilated, light = depths
         act = dict(act_layer=act_layer)
         features = nn.Sequential()
-        features.add_module("stem", conv_bn_act(in_chans, stem, 4, stride=2, **act))
+        features.add_module("stem", conv_bn_act(
+            in_chans, stem, 2 * stem_scale + 2, stride=2 * stem_scale, padding=1, **act))
         features.add_module("down", conv_bn_act(stem, w1, stride=2, **act))
         features.add_module("widen", conv_bn_act(w1, w2, **act))
         features.add_module("dilated", nn.Sequential(
             *(dense_block(w2, dilation=2, **act) for _ in range(dilated))))
         features.add_module("light", nn.Sequential(
             *(Residual(separable(w2, w2, act_layer=""), act_layer) for _ in range(light))))
-        levels = [("stem", stem, 2), ("widen", w2, 4), ("dilated", w2, 4), ("light", w2, 4)]
+        s = stem_scale
+        levels = [("stem", stem, 2 * s), ("widen", w2, 4 * s), ("dilated", w2, 4 * s), ("light", w2, 4 * s)]
         super().__init__(features, levels, in_chans, **head)
 
 
@@ -41,7 +53,7 @@ default_cfgs = generate_default_cfgs({
 
 
 @register_model
-def cifar_sprint(pretrained: bool = False, **kwargs) -> CifarSprint:
+def cifar_sprint(pretrained: bool = False, img_size: int = 32, **kwargs) -> CifarSprint:
     "122,730 parameters, 8 million multiply-adds, receptive field 48."
-    model_args = dict(widths=(32, 48, 64), depths=(1, 1))
-    return create(CifarSprint, "cifar_sprint", pretrained, **dict(model_args, **kwargs))
+    model_args = dict(widths=(32, 48, 64), depths=(1, 1), stem_scale=stem_scale(img_size))
+    return create(CifarSprint, "cifar_sprint", pretrained, img_size=img_size, **dict(model_args, **kwargs))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from cifar_fast.recipe.overrides import settings
 from cifar_fast.recipe.spec import Recipe, RecipeError
 
 TABLES = ("results.csv", "runs.csv")
 "Files beside the runs, which no run may be called."
+
+NO_VALID = ("cifar10", "digits")
+"Datasets that are known to have no validation split."
 
 
 def require_text(key: str, value: str) -> None:
@@ -29,6 +34,9 @@ def check(recipe: Recipe) -> None:
                        ("checkpoint_epochs", 0), ("checkpoint_minutes", 0)):
         if not least <= (getattr(r, key) or 0) < float("inf"):  # catches nan as well
             raise RecipeError(f"{key}={getattr(r, key)}: must be a number of at least {least}")
+    if r.valid >= 1 and r.valid != int(r.valid):
+        raise RecipeError(f"valid={r.valid:g}: expected a fraction of the training images below 1 (valid=0.1), or a "
+                          f"whole number of them (valid=500)")
     if not 0 < r.lr < float("inf"):
         raise RecipeError(f"lr={r.lr}: must be a number above 0")
     if not 0 <= r.seed < 2**32:
@@ -42,25 +50,29 @@ def check(recipe: Recipe) -> None:
                           f"folder")
     if r.name in TABLES:
         raise RecipeError(f"name={r.name}: a table of results has this name; choose another")
-    for key in ("data", "exports", "name"):  # they go into the files of the run, which are UTF-8
-        require_text(key, str(getattr(r, key)))
+    for key in ("data", "exports", "name", "init"):  # they go into the files of the run, which are UTF-8
+        require_text(key, str(getattr(r, key) or ""))
     if r.channels_last not in (True, False, "auto"):
         raise RecipeError(f"channels_last={r.channels_last}: expected true, false or auto")
-    validates = r.validate_on == "test" or r.valid > 0
     sched = getattr(r.sched, "func", r.sched)
     fit = getattr(r.fit, "func", r.fit)
     if sched is not None and getattr(fit, "sets_lr", False):
         raise RecipeError(f"sched={sched.__name__} and fit={fit.__name__} would both set the learning rate; "
                           f"add fit=constant, or sched=none")
+    if getattr(fit, "by_depth", False) and not r.init:
+        raise RecipeError(f"fit={fit.__name__} trains a new head on trained weights first, and this recipe starts from "
+                          f"random ones; add init=exports/NAME, or use fit=one_cycle")
+    frozen = settings(r.fit).get("freeze_epochs", 0)
+    if frozen >= r.epochs:
+        raise RecipeError(f"fit.freeze_epochs={frozen}: the frozen epochs count within epochs={r.epochs}, and at least "
+                          f"one must follow; give more epochs")
+    if r.init_sha256 and not (r.init and re.fullmatch("[0-9a-f]{64}", r.init_sha256)):
+        raise RecipeError(f"init_sha256={r.init_sha256}: expected the 64 hex digits of the weights that init= names")
     if r.validate_on == "test" and r.valid:
         raise RecipeError(f"validate_on=test validates on the test set and holds nothing out; leave out "
                           f"valid={r.valid}")
-    for on, what in ((getattr(sched, "needs_valid", False), f"sched={getattr(sched, '__name__', '')}"),
-                     (r.patience, f"patience={r.patience}"), (r.target, f"target={r.target}"),
-                     (r.keep == "best", "keep=best")):
-        if on and not validates:
-            raise RecipeError(f"{what} needs validation accuracy, and this recipe does not validate; "
-                              f"add valid=0.1 to hold out a tenth of train")
+    if r.data in NO_VALID:  # other data may bring a validation split, which only shows once it is read
+        require_validation(r, False)
     loss = getattr(r.loss, "func", r.loss)
     if r.balance == "loss" and not getattr(loss, "takes_class_weights", False):
         raise RecipeError(f"balance=loss needs a loss that takes class weights, and {loss.__name__} does not; use "
@@ -82,3 +94,16 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"opt: {e}") from None
     if r.precision == "fp16" and r.device == "cpu":
         raise RecipeError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")
+
+
+def require_validation(r: Recipe, own: bool) -> None:
+    "Raise RecipeError where a setting needs validation; `own`: whether the data has a validation split of its own."
+    if own or r.validate_on == "test" or r.valid > 0:
+        return
+    sched = getattr(r.sched, "func", r.sched)
+    for on, what in ((getattr(sched, "needs_valid", False), f"sched={getattr(sched, '__name__', '')}"),
+                     (r.patience, f"patience={r.patience}"), (r.target, f"target={r.target}"),
+                     (r.keep == "best", "keep=best")):
+        if on:
+            raise RecipeError(f"{what} needs validation accuracy, and this recipe does not validate; "
+                              f"add valid=0.1 to hold out a tenth of train")

@@ -7,12 +7,14 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cifar_fast.recipe.sizes import at_size
 from cifar_fast.recipe.spec import COLUMNS, UNTYPED, Recipe, RecipeError
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import nearest
@@ -23,7 +25,10 @@ def on_other_data(recipe: Recipe, data: str) -> Recipe:
 
     The mean and std of its own dataset are removed: those of the images are used.
     """
-    short = data if data in ("cifar10", "digits") else Path(os.path.realpath(expand_path(data))).name
+    path = Path(os.path.realpath(expand_path(data)))
+    short = path.stem if path.is_file() else path.name  # "digits" of digits
+    if data.startswith("hf:"):
+        short = re.sub(r"[^\w.-]", "-", data.removeprefix("hf:").rpartition("/")[2])
     return replace(recipe, data=data, name=f"{recipe.name}-{short}", stats=None)
 
 
@@ -32,8 +37,10 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
 
     Another dataset also changes the run's name, see `on_other_data`, unless `name=` is given.
     """
-    # In whatever order they were typed: data= (it names the run) before name=, sched=step before sched.gamma=0.1.
-    for change in sorted(changes, key=lambda c: (not c.startswith("data="), "." in c.split("=")[0])):
+    # In whatever order they were typed: data= (it names the run) before name=, resize= before size= (which scales it),
+    # sched=step before sched.gamma=0.1.
+    for change in sorted(changes, key=lambda c: (not c.startswith("data="), "." in c.split("=")[0],
+                                                 c.startswith("size="))):
         key, sep, text = change.partition("=")
         if not sep:
             raise RecipeError(f"{change!r} is not key=value; for example epochs=30 or fit.pct_start=0.2")
@@ -56,6 +63,8 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
             new = _scalar(name, f.type, text, f.metadata.get("choices"))
         if name == "data" and new != recipe.data:
             recipe = on_other_data(recipe, new)
+        elif name == "size":
+            recipe = at_size(recipe, new)
         else:
             recipe = replace(recipe, **{name: new})
     sched = getattr(recipe.sched, "func", recipe.sched)
@@ -76,8 +85,8 @@ def _with_column(recipe: Recipe, column: str, text: str) -> dict[str, str]:
 def _scalar(name: str, kind: str, text: str, choices=None) -> Any:
     if choices and text not in choices:
         raise RecipeError(f"{name}={text}: choose one of {', '.join(choices)}{nearest(text, choices)}")
-    if kind == "str":
-        return text
+    if kind.startswith("str"):
+        return None if "None" in kind and text.lower() in ("", "none") else text
     if kind == "bool | str" and text.lower() == "auto":
         return "auto"
     if kind.startswith("bool"):

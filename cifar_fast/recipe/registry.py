@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import reprlib
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -52,14 +54,26 @@ def run_recipe_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as e:
-        raise RecipeError(f"{path} cannot be run: {type(e).__name__}: {e}") from e
+        place = f"{path}, line {line}" if (line := line_in(path, e)) else str(path)
+        raise RecipeError(f"{place}: {type(e).__name__}: {getattr(e, 'msg', None) or e}; correct the recipe") from e
     return module
+
+
+def line_in(path: Path, e: Exception) -> int | None:
+    "The last line of the file that an error came through; None where it was not one of its lines."
+    if isinstance(e, SyntaxError):
+        return e.lineno if e.filename == str(path) else None
+    lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == str(path)]
+    return lines[-1] if lines else None
 
 
 def load_recipe(name: str) -> Recipe:
     "The `recipe` value of a recipe file, named after the file. Raises RecipeError naming the file."
     path = recipe_path(name)
-    recipe = getattr(run_recipe_file(path), "recipe", None)
+    missing = object()
+    recipe = getattr(run_recipe_file(path), "recipe", missing)
     if not isinstance(recipe, Recipe):
-        raise RecipeError(f"{path} must define `recipe = Recipe(...)`; it has {type(recipe).__name__}")
+        found = "it defines no `recipe`" if recipe is missing else f"its `recipe` is {reprlib.repr(recipe)}"
+        raise RecipeError(f"{path} must define `recipe = Recipe(...)`, and {found}; python -m cifar_fast copy final "
+                          f"mine.py makes one to start from")
     return replace(recipe, name=recipe.name or path.stem)

@@ -14,6 +14,8 @@ from cifar_fast.utils.errors import CifarFastError
 PUBLISHED_STATS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 "Mean and std that all five published systems normalise with (their std is not the pixels' 0.247, 0.243, 0.262)."
 
+SIDE = 32  # pixels of CIFAR-10's images, which a recipe is for where it names no size
+
 MAPPINGS = ("columns", "waive")
 COLUMNS = ("file", "label", "split")
 "What the columns of a label table may hold."
@@ -21,11 +23,12 @@ COLUMNS = ("file", "label", "split")
 UNTYPED = ("stats", "augment", "budget", "waive", "columns")
 "Settings with structured values: set in a recipe file, never on the command line."
 
-METADATA = {"affects_weights": True, "by_machine": False}
+METADATA = {"affects_weights": True, "by_machine": False, "by_data": False}
 """Metadata of each setting, with defaults.
 
 affects_weights: whether the value changes the trained weights, or what is measured of them.
 by_machine: whether `auto` is resolved by the machine; a run records the result, which does affect the weights.
+by_data: whether a run adapts it to its images, unless it was typed; the run's recipe holds the result.
 """
 
 
@@ -35,7 +38,7 @@ class RecipeError(CifarFastError):
 
 def _from(module: str, **kw) -> Any:
     "A field whose value is a callable; on the command line it is any public name of `module`."
-    return field(metadata={"from": module}, **kw)
+    return field(metadata={"from": module, "by_data": kw.pop("by_data", False)}, **kw)
 
 
 def _choice(*choices: str, default: str, **metadata: bool) -> Any:
@@ -54,17 +57,21 @@ class Recipe:
     arch: str  # a name in timm's registry, e.g. "cifar_final"
     epochs: int
     name: str = _neutral("")  # folder of the run in `exports`; "" is the recipe's own name (NAME-DATA on other data)
-    data: str = "cifar10"  # "cifar10", "digits" or a folder of images
+    data: str = "cifar10"  # a dataset's name, hf:owner/name, a folder of images or a label table
     columns: Mapping[str, str] = field(default_factory=dict)  # of a label table: data.file=, data.label=, data.split=
-    size: int | None = None  # side of every image, pixels; None (auto): the dataset's own, chosen for a folder
+    # Side of every image, pixels; None (auto): the dataset's own, chosen for a folder.
+    size: int | None = field(default=None, metadata={"by_data": True})
     resize_mode: str = _choice("crop", "pad", "squash", default="crop")  # how an image is brought to that square
+    init: str | None = _neutral(None)  # trained weights to start from: an export, or timm's hf-hub: or local-dir: name
+    init_sha256: str = ""  # of these weights; a run fills it in, and refuses others where it is given
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
-    augment: tuple = ()  # Albumentations for training, applied in this order to uint8 HWC images
+    # Albumentations for training, in this order, on uint8 HWC images; their numbers of pixels are for `size`.
+    augment: tuple = field(default=(), metadata={"by_data": True})
     validate_on: str = _choice("held_out", "test", default="held_out")  # "test": what the published systems did
     valid: float = 0  # held out of train: a fraction below 1, or a number of images from 1 up; 0: train on all
     keep: str = _choice("last", "best", default="last")  # which epoch's weights are exported
-    bs: int = 128
+    bs: int = field(default=128, metadata={"by_data": True})  # batch size; less on few images
     drop_last: bool = True  # drop the last, smaller batch of an epoch (fastai's default)
     workers: int | None = _neutral(None)  # processes that augment; None (auto): chosen here; the images are the same
     lr: float = 1e-3  # peak learning rate; `lr=find` on the command line takes lr_find's valley
@@ -74,8 +81,8 @@ class Recipe:
     loss: Callable = _from("cifar_fast.training.losses")
     balance: str = _choice("none", "loss", "sample", default="none")  # classes count alike: by weights or by sampling
     mix: Callable | None = _from("cifar_fast.training.mix", default=None)
-    resize: Callable | None = _from("cifar_fast.training.resize", default=None)  # smaller images early on
-    ema: Callable | None = _from("cifar_fast.training.callbacks.ema", default=None)
+    resize: Callable | None = _from("cifar_fast.training.resize", default=None, by_data=True)  # smaller images early on
+    ema: Callable | None = _from("cifar_fast.training.callbacks.ema", default=None, by_data=True)
     clip: float = 0  # maximum norm of the gradient, 0 for no clipping
     patience: int = 0  # stop after this many epochs without a better validation accuracy, 0: never
     target: float = 0  # stop once validation accuracy reaches this fraction (0.85), 0: never

@@ -18,7 +18,8 @@ from cifar_fast.utils.fonts import figure_names, plain_text
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 NUMBERED = 20  # classes of a confusion matrix: its cells hold their numbers up to so many
-MOST_TICKS = 80  # names that fit legibly on an axis of the largest confusion matrix
+LARGEST = 9.5  # inches, of one with more classes: a page shows it at about its own size
+MOST_TICKS = 50  # names that fit legibly on an axis of the largest confusion matrix
 
 
 def figure(columns: int = 1, width: float = 5.2, height: float = 3.6):
@@ -63,7 +64,7 @@ def set_title(fig: Figure, title: str, fontsize: float = 12) -> None:
 
 def epoch_axis(ax: Axes) -> None:
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # whole epochs, though there be one
 
 
 def target_line(ax: Axes, target: float | None) -> None:
@@ -105,7 +106,7 @@ def learning_rate(steps: list[tuple[float, float | None]]) -> Figure:
     lr, mom = zip(*steps, strict=True)
     fig, axes = figure(2 if mom[0] is not None else 1)
     axes = np.atleast_1d(axes)
-    labels = ("learning rate", "momentum (beta1 of AdamW)")
+    labels = ("learning rate", "momentum (of Adam: beta1)")
     for ax, values, label in zip(axes, (lr, mom), labels, strict=False):
         ax.plot(values, color=VERMILION, lw=1)
         ax.set(xlabel="step (batch)", ylabel=label)
@@ -142,7 +143,7 @@ def confusion(matrix: list[list[int]], vocab, title: str) -> Figure:
     "Confusion matrix in percent of each true class; of many classes every second, third … is named."
     counts = np.array(matrix)
     fraction = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(3 + 0.45 * len(vocab), 14)
+    side = 3 + 0.45 * len(vocab) if len(vocab) <= NUMBERED else LARGEST
     fig, ax = figure(width=side + 1, height=side)
     ax.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
     names = figure_names(vocab, 24)

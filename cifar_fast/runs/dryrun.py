@@ -14,6 +14,8 @@ from torch import nn
 
 from cifar_fast.audit import audit_table
 from cifar_fast.recipe import Recipe, describe
+from cifar_fast.runs.data_lines import data_lines
+from cifar_fast.runs.started import started
 from cifar_fast.training.callbacks.history import History
 from cifar_fast.training.callbacks.scheduler import Scheduler
 from cifar_fast.training.fit import fit
@@ -48,7 +50,7 @@ def preview(
     accuracies: list[float] | None = None,  # validation accuracy after each epoch, for a schedule that watches it
     each_epoch=None,  # called with the Learner after every epoch
 ) -> list[tuple[float, float | None]]:
-    """(learning rate, momentum) of every step: the recipe's own optimizer, fit and schedule on a model of one weight.
+    """(learning rate, momentum) of every step: the recipe's own optimizer, fit and schedule on a model of two weights.
 
     The real objects are run, so this is exactly what training will do.
     """
@@ -60,12 +62,18 @@ def preview(
     if each_epoch:
         cbs.append(_EachEpoch(each_epoch))
     with rng_restored():
-        learn = Learner(dls, nn.Linear(1, 1), loss_func=zero_loss, opt_func=recipe.opt, metrics=metrics)
+        learn = Learner(dls, nn.Linear(1, 1), loss_func=zero_loss, opt_func=recipe.opt, splitter=weight_and_bias,
+                        metrics=metrics)
         learn.recorder.train_metrics = True
         learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__ == "ProgressCallback"])
         learn.logger = lambda *_: None
         recipe.fit(learn, len(accuracies) if accuracies else recipe.epochs, recipe.lr, cbs)
     return state.hypers
+
+
+def weight_and_bias(model: nn.Linear) -> list[list[nn.Parameter]]:
+    "Two groups: some fits freeze the first one. The rates of the last one are recorded."
+    return [[model.weight], [model.bias]]
 
 
 def zero_loss(predicted: torch.Tensor, _) -> torch.Tensor:
@@ -105,12 +113,12 @@ def dry_run(recipe: Recipe, typed: Sequence[str] = ()) -> str:
     settle_memory_format(run)
     x, y = run.learn.dls.train.one_batch()
     steps = len(run.learn.dls.train)
-    text = [json.dumps(describe(run.recipe), indent=1), "", audit_table([run.audit])]
+    text = [json.dumps(describe(run.recipe), indent=1), "", *data_lines(run), "", audit_table([run.audit])]
     if recipe.waive:
         text.append("waived: " + "; ".join(f"{k}: {v}" for k, v in recipe.waive.items()))
     text += ["", f"one batch: images {tuple(x.shape)} {x.dtype}, labels {tuple(y.shape)} {y.dtype}; "
              f"{steps} batches per epoch, {run.device} {run.precision} {run.memory_format}",
-             "", lr_curve(recipe, steps), "", timing(run, steps)]
+             *([started(run)] if run.start else []), "", lr_curve(recipe, steps), "", timing(run, steps)]
     return "\n".join(text)
 
 

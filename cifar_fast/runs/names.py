@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from cifar_fast.export.card import NAME as CARD
 from cifar_fast.export.card import Card, ExportError, read_card
 from cifar_fast.export.files import RECIPE
-from cifar_fast.recipe import Recipe, describe
+from cifar_fast.recipe import Recipe, describe, settings_that
 from cifar_fast.runs.run_dir import NOT_COMPARED, Busy, Interrupted, RunError, RunFolder
 from cifar_fast.training.callbacks.checkpoint import load
 
@@ -36,25 +37,31 @@ def stopped_folders(path: Path) -> list[RunFolder]:
     return sorted((f for f in folders if f.working.is_dir()), key=lambda f: (len(f.path.name), f.path.name))
 
 
-def typed_for(recipe: Recipe) -> list[str] | None:
+def typed_for(recipe: Recipe, changes: Sequence[str]) -> list[str] | None:
     "The arguments of the stopped run of this recipe: its name and the changes; None where there is no such run."
     folders = stopped_folders(export_path(recipe))
-    same = [f for f in folders if of_same_settings(f, recipe)]
+    same = [f for f in folders if of_same_settings(f, recipe, set_by_data(changes))]
     folder = (same or folders)[0] if len(folders) == 1 or same else None
     return load(folder.checkpoint)["about"]["given"] if folder and folder.checkpoint.exists() else None
 
 
-def settings_of(described: dict) -> dict[str, Any]:
-    return {k: v for k, v in described.items() if k not in NOT_COMPARED}
+def set_by_data(typed: Sequence[str]) -> frozenset[str]:
+    "Settings of a recipe that its run may change once the images are known: those by data that were not typed."
+    given = {change.partition("=")[0].partition(".")[0] for change in typed}
+    return settings_that(by_data=True) - given - ({"augment", "resize"} if "size" in given else set())
 
 
-def of_same_settings(folder: RunFolder, recipe: Recipe) -> bool:
+def settings_of(described: dict, unknown: frozenset[str] = frozenset()) -> dict[str, Any]:
+    return {k: v for k, v in described.items() if k not in NOT_COMPARED | unknown}
+
+
+def of_same_settings(folder: RunFolder, recipe: Recipe, unknown: frozenset[str] = frozenset()) -> bool:
     "Whether an unfinished run was started with the settings of this recipe, including seed and data."
     try:
         saved = json.loads((folder.staged / RECIPE).read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(saved, dict) and settings_of(saved) == settings_of(describe(recipe))
+    return isinstance(saved, dict) and settings_of(saved, unknown) == settings_of(describe(recipe), unknown)
 
 
 def choose_folder(
@@ -62,14 +69,15 @@ def choose_folder(
     named: bool,  # whether name= was given: then no other name is taken
     resume: bool | None,  # True resumes a stopped run, False discards it, None raises Interrupted
     overwrite: bool,  # replace a finished run
+    unknown: frozenset[str] = frozenset(),  # settings not to compare yet, see `set_by_data`
 ) -> tuple[RunFolder, str]:
     "The folder of this run, not locked yet; and a line that says why it is numbered, if it is."
     path = export_path(recipe)
     require_free_name(path)
     stopped = [f for f in stopped_folders(path) if not named or f.path == path]
-    if same := [f for f in stopped if of_same_settings(f, recipe)]:
+    if same := [f for f in stopped if of_same_settings(f, recipe, unknown)]:
         return same[0], ""
-    if resume and (done := [p for p in taken(path) if same_as_finished(p, recipe)]):
+    if resume and (done := [p for p in taken(path) if same_as_finished(p, recipe, unknown)]):
         return RunFolder(done[-1]), ""
     if resume is not None and stopped:
         if len(stopped) > 1:
@@ -85,7 +93,11 @@ def choose_folder(
 
 
 def require_free_name(path: Path) -> None:
-    "Raises RunError where a file has the name."
+    "Raises RunError where a file has the name, or the place of the folder of all runs."
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise RunError(f"exports={path.parent}: {there} is a file, and runs are saved in a folder; choose another "
+                       f"exports=DIR")
     if path.exists() and not path.is_dir():
         raise RunError(f"name={path.name}: {path} is a file; choose another name")
 
@@ -111,9 +123,9 @@ def taken(path: Path):
     return takewhile(Path.exists, numbered(path))
 
 
-def same_as_finished(path: Path, recipe: Recipe) -> bool:
+def same_as_finished(path: Path, recipe: Recipe, unknown: frozenset[str]) -> bool:
     try:
-        return settings_of(read_card(path).recipe) == settings_of(describe(recipe))
+        return settings_of(read_card(path).recipe, unknown) == settings_of(describe(recipe), unknown)
     except ExportError:
         return False
 

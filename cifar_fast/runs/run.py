@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 
 from cifar_fast.export import predictions
-from cifar_fast.export.card import Card, read_card
+from cifar_fast.export.card import Card, ExportError, read_card
 from cifar_fast.export.files import LEARNER, RECIPE
 from cifar_fast.export.measure import make_card
 from cifar_fast.export.predictions import Predictions
@@ -22,9 +23,20 @@ from cifar_fast.export.source import copy_source
 from cifar_fast.export.summary import last_record, result_text, summary
 from cifar_fast.export.trust import trust
 from cifar_fast.recipe import Recipe, describe, load_recipe
-from cifar_fast.reporting.results import OWN, add_missing_rows, add_row, changes, draw_published, leave_row, read, row
+from cifar_fast.reporting.results import (
+    OWN,
+    add_missing_rows,
+    add_row,
+    changes,
+    draw_published,
+    leave_replaced,
+    leave_row,
+    read,
+    row,
+)
+from cifar_fast.runs.data_lines import data_lines, held_text
 from cifar_fast.runs.failures import explained, is_worker_cut_off, wait_for_dead_worker
-from cifar_fast.runs.names import choose_folder
+from cifar_fast.runs.names import choose_folder, set_by_data
 from cifar_fast.runs.run_dir import (
     Interrupted,
     RunFolder,
@@ -33,11 +45,13 @@ from cifar_fast.runs.run_dir import (
     require_same,
     where,
 )
+from cifar_fast.runs.started import started
 from cifar_fast.runs.train_batch import save_train_batch
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.callbacks.progress import Progress, choose_mode, redirected
 from cifar_fast.training.fit import fit
+from cifar_fast.training.init import with_init
 from cifar_fast.training.prepare import Run, prepare, settle_memory_format
 from cifar_fast.training.state import TrainState
 from cifar_fast.utils.device import device_name
@@ -73,21 +87,23 @@ def train(
 def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, overwrite: bool, named: bool,
           given: Sequence[str], progress: Callable[..., Progress]) -> tuple[Card, Path]:
     "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
-    choice = (recipe, named, resume, overwrite)
-    folder, _ = choose_folder(*choice)  # refuse early, before images are read,
+    recipe = with_init(recipe)  # the checksum of the weights is one of its settings
+    folder, _ = choose_folder(recipe, named, resume, overwrite, unknown := set_by_data(given[1:]))  # refuse early,
     exports = folder.path.parent
     if (exports / OWN).exists():
-        read(exports / OWN)  # and before hours of training
+        read(exports / OWN)  # before images are read and hours of training
     base = load_recipe(given[0]) if given else None
     run = None if folder.complete or is_done(folder, resume) else prepare(recipe, typed=given)
-    folder, note = choose_folder(*choice)  # again: another run may have started in the meantime
+    # Again, as another run may have started in the meantime; now with the settings that the images decide.
+    folder, note = choose_folder(run.recipe if run else recipe, named, resume, overwrite,
+                                 frozenset() if run else unknown)
     if note:
         print(note, flush=True)
     add_missing_rows(exports)
     if is_done(folder, resume):
         print(f"this run has finished already\n{summary(card := read_card(folder.path), folder.path)}")
         return card, folder.path
-    recipe = replace(run.recipe if run else recipe, name=folder.path.name)
+    asked, recipe = recipe, replace(run.recipe if run else recipe, name=folder.path.name)
     with folder:
         saved = folder.interrupted()
         if (saved or folder.complete) and resume is None:
@@ -97,10 +113,10 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
             overwrite = overwrite or bool(saved and saved["about"].get("overwrite"))
             return finish(folder, overwrite), folder.path
         saved = saved if resume else None
-        run = replace(run, recipe=recipe) if run else prepare(recipe)
+        run = replace(run, recipe=recipe) if run else prepare(recipe, typed=given)
         about = {**identity(recipe, run.source.fingerprint, machine(run), run.commit), "given": list(given),
                  # Taken now, as the recipe's file may be edited during training.
-                 "typed": changes(recipe, base, find_lr), "recipe_name": base.name if base else recipe.name,
+                 "typed": changes(asked, base, find_lr), "recipe_name": base.name if base else recipe.name,
                  "lr": recipe.lr, "overwrite": overwrite}
         if saved:
             about = resumed(about, saved["about"], recipe, allow_changes, where(saved))
@@ -129,6 +145,9 @@ def resumed(about: dict, then: dict, recipe: Recipe, allow_changes: bool, place:
 def finish(folder: RunFolder, overwrite: bool) -> Card:
     "Move the complete run to its folder and add its row; idempotent."
     with hold_signals():
+        if overwrite and folder.staged.is_dir() and folder.path.is_dir():
+            with suppress(ExportError):  # a damaged card: nobody knows its row
+                leave_replaced(folder.staged, row(read_card(folder.path)))
         folder.publish(overwrite)
         card = read_card(folder.path)
         try:
@@ -147,7 +166,7 @@ def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, f
 
     recipe, staged = run.recipe, folder.staged
     settle_memory_format(run, saved and saved["state"])
-    print(headline(run), flush=True)
+    print(headline(run), *data_lines(run), *([started(run)] if run.start else []), sep="\n", flush=True)
     checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, saved)
     try:
         write_text(staged / RECIPE, json.dumps(describe(recipe), indent=1) + "\n")
@@ -237,11 +256,11 @@ def stopped_message(folder: RunFolder, about: dict, why: BaseException, trained:
 
 def headline(run: Run) -> str:
     r, p = run.recipe, run.audit.profile
-    held = {"test": "validates and selects on TEST, as published"}.get(
-        r.validate_on, f"{len(run.learn.dls.valid_ds):,} of train held out" if r.valid else "nothing held out")
+    size = f"{run.source.size}×{run.source.size}"
     epochs = "1 epoch" if r.epochs == 1 else f"{r.epochs} epochs"
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
-            f"({len(run.learn.dls.train_ds):,} images, {held}), {epochs}, {balancing(run)}seed {r.seed}, "
+            f"({len(run.learn.dls.train_ds):,} images of {size}, {held_text(run)}), {epochs}, "
+            f"{balancing(run)}seed {r.seed}, "
             f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}")
 
 

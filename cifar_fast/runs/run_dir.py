@@ -142,7 +142,7 @@ def where(checkpoint: dict) -> str:
     (epoch, batch), epochs = checkpoint["position"], checkpoint["about"]["recipe"]["epochs"]
     if (epoch, batch) == (epochs, 0):
         return "after its last epoch"  # which is an earlier one where it had reached its target
-    return f"{f'in epoch {epoch + 1}, after {batch} batches' if batch else f'after epoch {epoch}'} of {epochs}"
+    return f"in epoch {epoch + 1} of {epochs}, after {batch} batches" if batch else f"after epoch {epoch} of {epochs}"
 
 
 def identity(recipe: Recipe, data: str, machine: dict, commit: str | None) -> dict[str, Any]:
@@ -195,6 +195,10 @@ def require_same(then: dict, now: dict, allow: bool) -> list[str]:
     if then["recipe"]["arch"] != now["recipe"]["arch"]:
         raise RunError(f"the stopped run trains {then['recipe']['arch']}, this recipe {now['recipe']['arch']}: "
                        f"--restart starts from scratch")
+    before, after = (about["recipe"].get("init_sha256", "") for about in (then, now))
+    if before != after:
+        raise RunError(f"the stopped run started from weights with sha256 {before or '– (random ones)'}, this recipe "
+                       f"from {after or 'random ones'}: restore init=, or --restart starts from scratch")
     before, after = (called(about["recipe"]["opt"]) for about in (then, now))
     if before != after:
         raise RunError(f"the stopped run optimises with {before}, whose state {after} cannot use: --restart "

@@ -22,8 +22,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from cifar_fast.export.predictor import Predictor
-from cifar_fast.serve import browse, guard, page, page_predict, page_runs, upload
+from cifar_fast.serve import browse, guard, page, page_predict, page_runs, review_routes, upload
 from cifar_fast.serve.classify import Classifier
+from cifar_fast.serve.review import Review
 from cifar_fast.utils.text import printable
 
 AT_ONCE = min(4, os.cpu_count() or 1)
@@ -42,13 +43,14 @@ def create_app(
     classifier, reader = Classifier(predictor), upload.UploadReader()
     limiter = anyio.CapacityLimiter(AT_ONCE)
     vocab = [printable(name) for name in predictor.vocab]
-    frame = page.Frame(name, predictor, private=guard.is_loopback(host))
+    private = guard.is_loopback(host)
+    frame = page.Frame(name, predictor, private)
 
     def html(title: str, *body: Any, status: int = 200) -> HTMLResponse:
         return HTMLResponse(to_xml(frame.document(title, *body), indent=False), status)
 
     def home(request: Request) -> Response:
-        return html("Predict", *page_predict.predict())
+        return html("Predict", *page_predict.predict(predictor))
 
     async def predict(request: Request) -> Response:
         async with reader.read(request) as uploads:
@@ -62,7 +64,7 @@ def create_app(
         content = page_predict.results(results, vocab)
         if part:
             return HTMLResponse(to_xml(content, indent=False), status)
-        return html("Predict", *page_predict.predict(content), status=status)
+        return html("Predict", *page_predict.predict(predictor, content), status=status)
 
     def all_runs(request: Request) -> Response:
         return html("Runs", *page_runs.run_list(browse.runs(folder)))
@@ -118,6 +120,7 @@ def create_app(
         Route("/runs/{run}/{file}", run_file),
         Route("/compare", compare),
         Route("/compare.png", comparison),
+        *review_routes.routes(Review(classifier, predictor.card, folder / name), private, html, limiter),
         Mount("/static", StaticFiles(directory=STATIC)),
         Route("/favicon.ico", icon),  # for a report, which names no icon
     ])

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from cifar_fast.data.errors import ImageError
-from cifar_fast.data.images import read_image
 from cifar_fast.export.predictor import Predictor, probabilities
 from cifar_fast.serve.gradcam import grad_cam
 from cifar_fast.serve.upload import Upload
@@ -21,7 +20,7 @@ from cifar_fast.utils.text import printable
 
 NON_FINITE = "The prediction is not finite (NaN or inf): the model's weights are damaged, or its training diverged"
 
-OVERLAY_SIDE = 64  # pixels; maps are 5×5 to 32×32, and the browser smooths the rest
+OVERLAY_SIDE = 64  # pixels; maps are 5×5 to 32×32 as a rule, and the browser smooths the rest
 OPACITY = 0.62  # of the strongest place; the image still shows through
 # From the weakest place to the strongest: dark to light, so that it reads without colours too.
 COLOURS = np.array([[68, 20, 120], [204, 65, 90], [250, 150, 40], [255, 240, 130]], np.float32)
@@ -33,7 +32,7 @@ class ImageResult:
 
     name: str  # as the browser sent it, on one line
     error: str | None = None
-    image: np.ndarray | None = None  # (32, 32, 3) uint8: the model's input
+    image: np.ndarray | None = None  # (size, size, 3) uint8: the model's input
     probs: np.ndarray | None = None  # (C,) probabilities
     tta: np.ndarray | None = None  # (C,) mean probabilities of the image and its mirror image
     cam: np.ndarray | None = None  # (h, w) in [0, 1], for the class that `probs` ranks first
@@ -67,8 +66,7 @@ class Classifier:
                     if finite else ImageResult(name, NON_FINITE)
         return results
 
-    @staticmethod
-    def decode(upload: Upload) -> ImageResult:
+    def decode(self, upload: Upload) -> ImageResult:
         name = printable(upload.name) or "image"
         if upload.error:
             return ImageResult(name, upload.error)
@@ -76,7 +74,7 @@ class Classifier:
             return ImageResult(name, "is empty (0 bytes)")
         upload.content.seek(0)
         try:
-            return ImageResult(name, image=read_image(upload.content))
+            return ImageResult(name, image=self.predictor.read(upload.content))
         except ImageError as e:
             return ImageResult(name, str(e).removeprefix("image: "))
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 from fasthtml import components as h
 
 from cifar_fast.data.images import EXTENSIONS
+from cifar_fast.export.predictor import Predictor
 from cifar_fast.serve.classify import ImageResult, data_uri, overlay, strongest_place
 from cifar_fast.serve.page import percent
 from cifar_fast.serve.upload import MAX_IMAGE, MAX_REQUEST, TOO_LARGE
 
+SEEN = {"crop": "the centre square, scaled", "pad": "the whole image, scaled and with black bars,",
+        "squash": "the whole image, scaled without its proportions"}
 CLASSES = 50
 "Rows of an image's table: a model may have thousands of classes."
 
 
-def predict(results=None):
+def predict(predictor: Predictor, results=None):
     "The form, and below it the results; it works without scripts too."
     accept = ",".join(["image/*", *sorted(EXTENSIONS)])
     return (
         h.Div(
             h.H1("Classify images"),
-            h.P("Choose images of any kind and size. The model sees the centre square, scaled to "
-                "32\u00a0×\u00a032\u00a0pixels.", cls="lead"),
+            h.P(f"Choose images of any kind and size. The model sees {SEEN[predictor.resize_mode]} to "
+                f"{predictor.size}\u00a0×\u00a0{predictor.size}\u00a0pixels.", cls="lead"),
             cls="opening",
         ),
         h.Form(
@@ -66,10 +69,11 @@ def card(result: ImageResult, vocab: list[str]):
         return h.Li(h.H2(result.name, cls="file"), h.P(sentence(result.error)), cls="card bad")
     ranked = [int(i) for i in result.probs.argsort()[::-1]]
     best, shown, rest = ranked[0], ranked[:CLASSES], ranked[CLASSES:]
+    size = result.image.shape[0]
     view = (
-        h.Img(src=data_uri(result.image), width=32, height=32, cls="pixels",
-              alt=f"{result.name} as the model sees it, 32 by 32 pixels"),
-        h.Img(src=data_uri(overlay(result.cam)), width=32, height=32, cls="overlay",
+        h.Img(src=data_uri(result.image), width=size, height=size, cls="pixels",
+              alt=f"{result.name} as the model sees it, {size} by {size} pixels"),
+        h.Img(src=data_uri(overlay(result.cam)), width=size, height=size, cls="overlay",
               alt=f"Grad-CAM: {strongest_place(result.cam)}"),
     )
     heads = (h.Th("Class", scope="col"), h.Th(aria_hidden="true"), h.Th("Image", scope="col"), h.Th("TTA", scope="col"))

@@ -9,6 +9,7 @@ from fastai.callback.core import CancelEpochException
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 
+from cifar_fast.data.block import image_reader
 from cifar_fast.models import create_model
 from cifar_fast.training.callbacks.seeding import Seeding
 from cifar_fast.training.losses import cross_entropy
@@ -38,9 +39,10 @@ class CifarLearner(Learner):
 
 
 def cifar_learner(
-    dls,  # DataLoaders of (B, 3, 32, 32) images, as `make_dls` makes them
+    dls,  # DataLoaders of (B, 3, size, size) images, as `make_dls` makes them
     arch: str,  # a name in timm's registry
     *,
+    size: int | None = None,  # that the model is built for, pixels; default that of the images of `dls`
     loss_func: Callable | None = None,  # logits (B, C) and labels (B,) or soft targets (B, C); default cross-entropy
     opt_func: Callable | None = None,  # default torch's SGD with momentum
     metrics=accuracy,
@@ -49,7 +51,8 @@ def cifar_learner(
 ) -> CifarLearner:
     "A Learner for the whole model: the head is part of the architecture, so fastai adds none that breaks the budget."
     seed = getattr(dls.train, "seed", 0) if seed is None else seed
-    learn = CifarLearner(dls, create_model(arch, dls.c), loss_func=loss_func or cross_entropy(),
+    model = create_model(arch, dls.c, size or image_reader(dls).size)
+    learn = CifarLearner(dls, model, loss_func=loss_func or cross_entropy(),
                          opt_func=opt_func or partial(sgd, momentum=0.9), metrics=metrics, **kwargs)
     learn.recorder.train_metrics = True  # train_accuracy beside valid_accuracy
     learn.add_cb(Seeding(seed))

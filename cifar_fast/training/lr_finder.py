@@ -14,6 +14,7 @@ from fastai.callback.training import GradientClip
 from fastai.imports import noop
 from scipy.ndimage import gaussian_filter1d
 
+from cifar_fast.recipe import settings
 from cifar_fast.training.batch_transforms import batch_transforms
 from cifar_fast.training.callbacks.precision import precision_cbs
 from cifar_fast.training.prepare import Run, settle_memory_format
@@ -53,11 +54,20 @@ class Search(Callback):
     order = 60
     run_valid = False
 
-    def __init__(self, lrs: np.ndarray):
-        self.lrs, self.losses = lrs, []
+    def __init__(
+        self,
+        lrs: np.ndarray,
+        frozen: bool = False,  # search for the head's rate, all else frozen, as `fits.fine_tune` starts
+    ):
+        self.lrs, self.frozen, self.losses = lrs, frozen, []
+
+    def before_fit(self):
+        if self.frozen:
+            self.opt.freeze()
 
     def before_batch(self):
-        self.opt.set_hyper("lr", float(self.lrs[len(self.losses)]))
+        lr = float(self.lrs[len(self.losses)])
+        self.opt.set_hyper("lr", slice(lr) if self.frozen else lr)
 
     def after_batch(self):
         self.losses.append(float(self.loss.detach()))
@@ -100,7 +110,8 @@ def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEW
 
 def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
     "The loss of each step, until it diverges, on the batches of training from `first_epoch` on."
-    learn, r, searching = run.learn, run.recipe, Search(lrs)
+    learn, r = run.learn, run.recipe
+    searching = Search(lrs, frozen=settings(r.fit).get("freeze_epochs", 0) > 0)
     cbs = [batch_transforms(r, len(run.source.vocab), run.memory_format, fraction=0.0),
            *precision_cbs(run.precision, run.device), *([GradientClip(r.clip)] if r.clip else []), searching]
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
@@ -110,6 +121,8 @@ def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
             learn.fit(first_epoch + len(lrs) // len(learn.dls.train) + 1, r.lr)
     finally:
         learn.start_at = (0, 0)
+        if learn.opt:
+            learn.opt.unfreeze()
         for cb in cbs:
             getattr(cb, "undo", noop)()
     return searching.losses

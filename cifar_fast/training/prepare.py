@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,16 @@ from cifar_fast.data.balance import class_weights
 from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
+from cifar_fast.data.transforms import AlbumentationsTransform
+from cifar_fast.export.card import Start
 from cifar_fast.models import require_model
-from cifar_fast.recipe import Recipe, check, recipes_dir
+from cifar_fast.models.parts import stem_stages_head
+from cifar_fast.recipe import Recipe, RecipeError, at_size, check, recipes_dir, require_validation, settings
+from cifar_fast.recipe.spec import SIDE
 from cifar_fast.training.callbacks.compiling import choose_compile
+from cifar_fast.training.callbacks.ema import fitting_decay
 from cifar_fast.training.callbacks.precision import choose_precision
+from cifar_fast.training.init import Init, read_init, saw_held_out, take_weights
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
 from cifar_fast.utils.device import choose_device
@@ -27,6 +34,18 @@ from cifar_fast.utils.environment import git_commit
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.seeds import rng_restored, seed_everything
+
+LEAST_LEFT = 0.6
+"Of a side after `augment`: training on crops a little smaller than the images that are classified is common."
+
+FEWEST_BATCHES = 8
+"Of an epoch: a recipe's batch size is lowered on images that would give fewer."
+
+SMALLEST_BS = 8
+"To which it is lowered at most, for batch norm's sake."
+
+SIGNS = {"digits", "mnist", "emnist", "kmnist", "qmnist", "usps", "svhn", "gtsrb"}
+"Named datasets of digits, letters and road signs: left and right differ."
 
 
 class BudgetError(CifarFastError):
@@ -45,6 +64,8 @@ class Run:
     precision: str
     compiled: bool
     commit: str | None  # of the code, taken now since it may change during training
+    stats: tuple  # (mean, std) that images are normalised with, in [0, 1] by channel
+    start: Start | None  # the trained weights that it starts from
     memory_format: str | None = None  # None until `settle_memory_format` has timed both
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
 
@@ -52,30 +73,62 @@ class Run:
 def prepare(
     recipe: Recipe,
     source: Source | None = None,  # the images, where they are not those that the recipe names
-    typed: Sequence[str] = (),  # the `key=value` changes that the user gave: a `bs` among them is not adjusted
+    typed: Sequence[str] = (),  # the `key=value` changes that the user gave: they are not adjusted
 ) -> Run:
-    "Load the data, build and audit the model. Raises RecipeError, DataError, BudgetError, ModelError, AuditError."
+    """Load the data, build and audit the model.
+
+    Raises RecipeError, DataError, BudgetError, ModelError, AuditError, InitError.
+    """
     check(recipe)
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
     require_model(recipe.arch)
-    source = source or load_source(recipe.data, size=recipe.size, resize_mode=recipe.resize_mode, seed=recipe.seed,
+    init = read_init(recipe) if recipe.init else None
+    recipe = replace(recipe, init_sha256=init.sha256) if init else recipe
+    size = recipe.size or (init.size if init else None)  # what the weights were trained for, unless another is given
+    source = source or load_source(recipe.data, size=size, resize_mode=recipe.resize_mode, seed=recipe.seed,
                                    on_error=recipe.on_error, columns=recipe.columns)
-    if not any(change.startswith("bs=") for change in typed):
-        recipe = with_fitting_bs(recipe, source)
+    require_validation(recipe, bool(source.valid))
+    if source.size != (recipe.size or SIDE):
+        recipe = at_size(recipe, source.size)
+    require_augment(recipe, source.size)
+    recipe = with_fitting_bs(recipe, source, typed)
+    if source.name in SIGNS and recipe.tta:
+        log_progress(f"the mirror image of a sign is another sign: TTA accuracy and flips do not suit {source.name}; "
+                     f"the recipe digits has neither")
     nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
+    stats = input_stats(recipe, init, source)
     seed_everything(recipe.seed)
-    dls = make_dls(source, augment=recipe.augment, stats=recipe.stats, valid=recipe.valid,
+    dls = make_dls(source, augment=recipe.augment, stats=stats, valid=recipe.valid,
                    validate_on=recipe.validate_on, bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers,
                    seed=recipe.seed, device=device, balanced=recipe.balance == "sample")
     learn = cifar_learner(dls, recipe.arch, loss_func=make_loss(recipe, train_labels(dls, source), len(source.vocab)),
-                          opt_func=recipe.opt, metrics=accuracy, lr=recipe.lr, seed=recipe.seed)
-    result = within_budget(learn.model, recipe)
+                          opt_func=recipe.opt, metrics=accuracy, lr=recipe.lr, seed=recipe.seed, **splitter(recipe))
+    start = None
+    if init:
+        start = replace(take_weights(learn.model, init), saw_held_out=saw_held_out(init, recipe, source))
+    result = within_budget(learn.model, recipe, source.size)
     steps = recipe.epochs * len(dls.train)
+    recipe = with_fitting_ema(recipe, steps, typed)
     compiled = choose_compile(recipe.compile, device, steps, learn.model)
-    return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()),
-               choose_memory_format(recipe.channels_last, device, steps))
+    return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats,
+               start, choose_memory_format(recipe.channels_last, device, steps))
+
+
+def input_stats(recipe: Recipe, init: Init | None, source: Source) -> tuple:
+    """(mean, std) to normalise with: the recipe's, else those that the trained weights were made with, else the data's.
+
+    A new dataset's own would shift what every trained layer gets.
+    """
+    if recipe.stats:
+        return recipe.stats
+    return (tuple(init.normalize.mean), tuple(init.normalize.std)) if init else (source.mean, source.std)
+
+
+def splitter(recipe: Recipe) -> dict[str, Any]:
+    "The Learner's argument where the recipe trains parts of the model at rates of their own."
+    return {"splitter": stem_stages_head} if getattr(getattr(recipe.fit, "func", recipe.fit), "by_depth", False) else {}
 
 
 def train_labels(dls, source: Source) -> np.ndarray:
@@ -96,14 +149,37 @@ def make_loss(recipe: Recipe, labels: np.ndarray, classes: int):
     return recipe.loss(torch.from_numpy(class_weights(labels, classes)))
 
 
-def with_fitting_bs(recipe: Recipe, source: Source) -> Recipe:
-    "The recipe, with a smaller batch size where its own is more than the training images: four batches or more."
+def with_fitting_bs(recipe: Recipe, source: Source, typed: Sequence[str] = ()) -> Recipe:
+    "The recipe, with a smaller batch size where its own gives few batches of the training images, unless it is typed."
     images = len(split_rows(source, recipe.valid, recipe.validate_on, recipe.seed)[0])
-    if recipe.bs <= images:
+    fitting = min(max(SMALLEST_BS, power_of_2(images / FEWEST_BATCHES)), power_of_2(images))
+    if recipe.bs <= fitting or images >= FEWEST_BATCHES * recipe.bs or any(c.startswith("bs=") for c in typed):
         return recipe
-    bs = 2 ** int(math.log2(max(1, images // 4)))
-    log_progress(f"bs={bs} instead of the recipe's {recipe.bs}: there are {images} training images; bs=… sets another")
-    return replace(recipe, bs=bs)
+    log_progress(f"bs={fitting} instead of the recipe's {recipe.bs}: there are {images:,} training images; bs=… sets "
+                 f"another")
+    return replace(recipe, bs=fitting)
+
+
+def power_of_2(most: float) -> int:
+    "The greatest one that is not more than `most`; 1 at least."
+    return 2 ** int(math.log2(max(1, most)))
+
+
+def with_fitting_ema(recipe: Recipe, steps: int, typed: Sequence[str] = ()) -> Recipe:
+    "The recipe, with a smaller `ema.decay` where its own averages over much of the run, unless it is typed."
+    given = settings(recipe.ema)
+    if "decay" not in given:  # no EMA, or one of the recipe's own
+        return recipe
+    decay = fitting_decay(given["decay"], bool(given.get("warmup")), steps)
+    if decay == given["decay"]:
+        return recipe
+    of_run = f"the run has {steps:,} steps"
+    if any(change.startswith("ema.decay=") for change in typed):
+        log_progress(f"ema.decay={given['decay']:g} averages much of the run into its weights, as {of_run}; "
+                     f"ema.decay={decay:g} averages a tenth of it")
+        return recipe
+    log_progress(f"ema.decay={decay:g} instead of the recipe's {given['decay']:g}: {of_run}; ema.decay=… sets another")
+    return replace(recipe, ema=partial(recipe.ema, decay=decay))
 
 
 def settle_memory_format(run: Run, resumed: dict | None = None) -> None:
@@ -116,11 +192,24 @@ def settle_memory_format(run: Run, resumed: dict | None = None) -> None:
         run.memory_format = faster(run.format_speeds)
 
 
-def within_budget(model, recipe: Recipe) -> Audit:
+def require_augment(recipe: Recipe, size: int) -> None:
+    "Raises RecipeError where `augment` cannot take images of this size, or leaves little of them: written for another."
+    try:
+        image = AlbumentationsTransform(train=recipe.augment).augment(np.zeros((size, size, 3), np.uint8))
+    except Exception as e:  # Albumentations and OpenCV have errors of their own
+        raise RecipeError(f"augment cannot be applied to images of {size}×{size}: {e}; its numbers of pixels must be "
+                          f"for size={size}, or leave size= out of the recipe: they follow a size that is typed") from e
+    if min(image.shape[:2]) < LEAST_LEFT * size:
+        height, width = image.shape[:2]
+        raise RecipeError(f"augment gives {height}×{width} of images of {size}×{size}; its numbers of pixels must be "
+                          f"for size={size}, or leave size= out of the recipe: they follow a size that is typed")
+
+
+def within_budget(model, recipe: Recipe, size: int) -> Audit:
     "The audit of the model. Raises BudgetError when it breaks a rule that the recipe does not waive."
     budget = recipe.budget or Budget()
     with rng_restored():
-        result = audit(model, budget)
+        result = audit(model, budget, (3, size, size))
     broken = result.failures(waive=recipe.waive)
     if broken:
         rules = "; ".join(f"{v.rule}: {v.found}, required {v.required}" for v in broken)

@@ -18,12 +18,19 @@ BOXES = "Last Resort"  # comes with matplotlib too: draws a box for any characte
 explained: set[str] = set()  # characters that the user has been warned about
 
 
+def numbered_in_figures(vocab: Iterable) -> dict[str, str]:
+    "`class 3` → its name, for the classes whose names no installed font can draw."
+    names = list(map(printable, vocab))
+    _, missing = families("".join(names))
+    return {f"class {i}": name for i, name in enumerate(names) if missing & set(name)}
+
+
 def figure_names(vocab: Iterable, columns: int) -> list[str]:
     "Class names of at most `columns` characters; `class 3` for one that no installed font can draw."
     names = list(map(printable, vocab))
-    _, missing = families("".join(names))
-    explain(missing)
-    return short_names([f"class {i}" if missing & set(name) else name for i, name in enumerate(names)], columns)
+    numbers = {name: number for number, name in numbered_in_figures(names).items()}
+    explain(families("".join(numbers))[1])
+    return short_names([numbers.get(name, name) for name in names], columns)
 
 
 def plain_text(fig: Figure) -> None:

@@ -249,6 +249,18 @@ def test_recipes_lists_all_without_importing_torch():
     assert "argparse" in imported and not imported & {"torch", "fastai", "numpy", "pandas"}
 
 
+def test_recipes_lists_the_datasets_and_what_the_cache_holds(digits, cache, capsys):
+    archive = cache / "data" / "torchvision" / "SVHN"
+    archive.mkdir(parents=True)
+    try:
+        assert main(["recipes"]) == 0
+    finally:
+        archive.rmdir()
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.split("data=DATASET")[1].splitlines() if line}
+    assert "decoded at 32 pixels" in lines["digits"] and "(downloaded)" in lines["svhn"]
+    assert "101 classes" in lines["food101"] and "(" not in lines["food101"]
+
+
 @pytest.mark.parametrize("command", ["recipe", "lr_find", "copy"])
 def test_a_slip_is_answered_without_importing_torch(command):
     done = fresh("-X", "importtime", "-m", "cifar_fast", command, "finale", *(["x.py"] if command == "copy" else []))

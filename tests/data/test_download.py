@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cifar_fast.data import download
+from cifar_fast.data.cifar10 import CLASSES
 from cifar_fast.data.sources import DataError, load_source
 
 
@@ -31,7 +32,7 @@ def archive() -> tuple[bytes, np.ndarray]:
     images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
     planes = images.transpose(0, 3, 1, 2).reshape(12, 3072)
     names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
-    members = {"batches.meta": {"label_names": list(download.CLASSES)}}
+    members = {"batches.meta": {"label_names": list(CLASSES)}}
     for i, name in enumerate(names):
         data = OldArray(planes[2 * i : 2 * i + 2])
         members[name] = {"data": data, "labels": [i, 9 - i], "filenames": ["a", "b"]}
@@ -110,7 +111,7 @@ def test_downloaded_once(web, shelf):
     assert np.array_equal(source.test.images, images[10:])
     assert source.train.labels.tolist() == [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
     assert source.test.labels.tolist() == [5, 4]
-    assert (source.name, source.vocab) == ("cifar10", download.CLASSES) and download.URL in source.origin
+    assert (source.name, source.vocab) == ("cifar10", CLASSES) and download.URL in source.origin
     assert load_source().fingerprint == source.fingerprint and web.requests == [0]
     assert len(names(shelf)) == 2 and download.ARCHIVE in names(shelf)
 

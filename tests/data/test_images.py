@@ -1,17 +1,23 @@
 """Odd and broken images."""
 
 import io
+import json
 import os
 import struct
 import warnings
 import zlib
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cifar_fast.data.errors import DataError, ImageError
 from cifar_fast.data.images import MAX_PIXELS, read_image
+from cifar_fast.data.sources import load_source
+from cifar_fast.export.card import Card, Data, Normalization
+from cifar_fast.export.predictor import Predictor
 from cifar_fast.utils.text import printable
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -92,9 +98,46 @@ def test_cmyk_jpeg():
 
 def test_deep_greys_are_scaled_not_cut():
     for value, wanted in ((0, 0), (257, 1), (25_700, 100), (65_535, 255)):
-        image = Image.fromarray(np.full((32, 32), value, np.uint16))
-        assert (read_image(encoded(image)) == wanted).all()
-        assert (read_image(encoded(image, "TIFF")) == wanted).all()
+        values = np.full((32, 32), value, np.uint16)
+        values[0, 0] = 65_535  # one white pixel says that all 16 bits are used
+        for kind in ("PNG", "TIFF"):
+            assert (read_image(encoded(Image.fromarray(values), kind))[1:] == wanted).all()
+
+
+@pytest.mark.parametrize("top", [255, 1023, 4095, 16383, 65535])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_range_of_deep_images_is_that_of_their_values(top, channels):
+    ramp = np.linspace(0, top, 32).astype(np.uint16)
+    blue_first = np.stack([ramp * (c in (0, 3)) for c in range(channels)], -1)[None].repeat(32, 0)
+    blue_first[..., 3:] = 65535
+    for end in (".png", ".tif"):
+        image = read_image(cv2.imencode(end, blue_first.squeeze())[1].tobytes())
+        assert image[5, -1].tolist() == ([0, 0, 255] if channels > 1 else [255] * 3)
+        assert abs(int(image[5, 16, 2]) - round(255 * int(ramp[16]) / top)) <= 1
+
+
+def test_a_file_that_states_its_range_is_read_by_that():
+    dark = Image.fromarray(np.full((32, 32), 200, np.uint16))
+    for kind in ("PPM", "JPEG2000"):
+        assert (read_image(encoded(dark, kind)) == 1).all()
+
+
+def test_the_range_of_a_dataset_holds_for_each_of_its_images(tmp_path):
+    dark, bright = (Image.fromarray(np.full((32, 32), v, np.uint16)) for v in (200, 4000))
+    for part, name in ((p, n) for p in ("train", "test") for n in "ab"):
+        (tmp_path / part / name).mkdir(parents=True)
+        dark.save(tmp_path / part / name / "0.png")
+        bright.save(tmp_path / part / name / "1.tif")
+    source = load_source(tmp_path, cache=tmp_path / "cache")
+    assert source.ranges == {"uint16": (0, 4095)} and source.train.images[:, 0, 0, 0].tolist() == [12, 249] * 2
+    assert len(source.notes) == 1 and "8 images" in source.notes[0] and "0 to 4095" in source.notes[0]
+    assert load_source(tmp_path, cache=tmp_path / "cache").ranges == source.ranges  # from the cache
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 2))
+    card = Card(arch="x", vocab=["a", "b"], normalize=Normalization(mean=[0, 0, 0], std=[1, 1, 1]),
+                data=Data(ranges=source.ranges))
+    card = Card.from_json(json.dumps(card.to_dict()))  # as the export of such a run holds it
+    alone = Predictor(model, card.vocab, card.normalize, torch.device("cpu"), card).read(tmp_path / "test/a/0.png")
+    assert alone[0, 0].tolist() == [12, 12, 12] and read_image(tmp_path / "test/a/0.png")[0, 0, 0] == 200
 
 
 def test_floats_by_their_range():

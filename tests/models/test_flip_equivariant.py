@@ -30,7 +30,8 @@ def randomize(norm):
 
 @pytest.mark.parametrize("kwargs", [
     dict(), dict(kernel_size=1), dict(dilation=2), dict(kernel_size=4, stride=2), dict(kernel_size=2, stride=2),
-    dict(groups=8), dict(groups=8, dilation=2), dict(kernel_size=5),
+    dict(groups=8), dict(groups=8, dilation=2), dict(kernel_size=5), dict(kernel_size=5, stride=3),
+    dict(kernel_size=4, stride=4), dict(kernel_size=6, stride=4),
 ], ids=str)
 def test_a_convolution_is_flip_equivariant(kwargs):
     torch.manual_seed(0)
@@ -55,7 +56,8 @@ def test_the_lifting_convolution_takes_images():
     (dict(groups=8, out_channels=16), "8 → 16 channels in 8 groups"),
     (dict(stride=2), "kernel of 3 with dilation 1 at stride 2"),
     (dict(kernel_size=4, stride=2, dilation=2), "kernel of 4 with dilation 2 at stride 2"),
-    (dict(kernel_size=4, stride=4), "kernel of 4 with dilation 1 at stride 4"),
+    (dict(kernel_size=2, stride=4), "kernel of 2 with dilation 1 at stride 4"),
+    (dict(kernel_size=4, stride=3), "kernel of 4 with dilation 1 at stride 3"),
 ], ids=str)
 def test_what_is_not_flip_equivariant_is_refused(kwargs, text):
     with pytest.raises(ValueError, match=text):
@@ -127,10 +129,10 @@ def test_channels_stay_last_in_both_directions():
     assert len(maps) > 60 and all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
 
 
-@pytest.mark.parametrize("size", [32, 24, 48])
-def test_the_model_predicts_the_same_for_a_flipped_image(size):
+@pytest.mark.parametrize("img_size, size", [(32, 32), (32, 24), (32, 48), (48, 48), (64, 64), (96, 96), (128, 128)])
+def test_the_model_predicts_the_same_for_a_flipped_image(img_size, size):
     torch.manual_seed(0)
-    model = timm.create_model("cifar_mirror").double().train()
+    model = timm.create_model("cifar_mirror", img_size=img_size).double().train()
     x = torch.randn(16, 3, size, size, dtype=torch.float64)
     for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         randomize(norm)

@@ -100,6 +100,7 @@ def test_reproductions_alone_select_on_test(name):
     ("on_error=refuse", "on_error", "refuse"), ("validate_on=test", "validate_on", "test"), ("mix=none", "mix", None),
     ("workers=2", "workers", 2), ("workers=auto", "workers", None), ("ema=None", "ema", None),
     ("resize=none", "resize", None), ("device=cuda:1", "device", "cuda:1"),
+    ("init=exports/final", "init", "exports/final"), ("init=none", "init", None),
 ])
 def test_scalars(change, key, value):
     recipe = sprint(change)
@@ -172,7 +173,7 @@ def test_every_choice_of_every_callable_can_be_given():
     ("opt=adamm", r"opt=adamm: choose one of adam, adamw, muon, sgd \(did you mean adam"),
     ("opt=none", "opt=none: choose one of adam, adamw, muon, sgd"),
     ("opt=OptimWrapper", "opt=OptimWrapper: choose one of"),
-    ("fit=fast", r"fit=fast: choose one of constant, flat_cos, one_cycle"),
+    ("fit=fast", r"fit=fast: choose one of constant, fine_tune, flat_cos, one_cycle"),
     ("sched=linear", "sched=linear: choose one of cosine, cyclic, one_cycle_torch, plateau, step, warmup_cosine, none"),
     ("loss=mse", "loss=mse: choose one of cross_entropy, focal"),
     ("mix=cutmix", "mix=cutmix: choose one of mixing, none"),
@@ -346,10 +347,12 @@ def test_a_recipe_that_there_is_not(tmp_path):
     ("from cifar_fast.all import *\nrecipe = Recipe(arch='cifar_sprint', epoch=3)", "TypeError.*epoch"),
     ("1 / 0", "ZeroDivisionError"),
     ("import no_such_module", "no_such_module"),
-    ("\0", "cannot be run"),
+    ("\0", "null bytes"),
     ("x = 1", "must define `recipe = Recipe"),
-    ("recipe = {'arch': 'cifar_sprint'}", "must define `recipe = Recipe.*it has dict"),
-    ("", "it has NoneType"),
+    ("recipe = {'arch': 'cifar_sprint'}", "must define `recipe = Recipe.*its `recipe` is {'arch'"),
+    ("", "it defines no `recipe`"),
+    ("from cifar_fast.all import *\n\nrecipe = Recipe(arch='x',\n    epoch=3)", "bad.py, line 3: .*'epoch'"),
+    ("x = 1\ny = = 2", "bad.py, line 2: SyntaxError"),
 ])
 def test_a_broken_recipe_file_is_named(tmp_path, text, said):
     path = tmp_path / "mine.py"
@@ -386,7 +389,7 @@ def test_descriptions_are_plain():
 
 def test_which_settings_affect_no_weight_and_which_the_machine_decides():
     assert settings_that(affects_weights=False) == {"name", "exports", "report", "workers", "checkpoint_epochs",
-                                                    "checkpoint_minutes"}
+                                                    "checkpoint_minutes", "init"}
     assert settings_that(by_machine=True) == {"device", "precision", "compile"}
     assert settings_that(affects_weights=True, by_machine=False) >= {"arch", "lr", "seed", "mix", "augment"}
     with pytest.raises(KeyError):

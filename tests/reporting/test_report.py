@@ -131,6 +131,18 @@ def test_it_is_rebuilt_from_what_is_on_disk(left, tmp_path, capsys):
     assert (made.predicted == kept.predicted).all() and made.images == kept.images
 
 
+def test_its_errors_are_laid_out(left, tmp_path, capsys):
+    predicted = Predictions.load(left / NAME / "predictions.npz")
+    assert main(["report", str(left / NAME), "--errors", str(tmp_path / "wrong")]) == 0
+    wrong = int((~predicted.correct).sum())
+    assert f"{wrong} of 359 images" in capsys.readouterr().out
+    assert len(list((tmp_path / "wrong" / "images").iterdir())) == wrong
+    text = (left / NAME / "report.html").read_text("utf-8")
+    assert f"row {predicted.errors[0]} of test" in text  # digits are no files
+    assert main(["report", str(left / NAME), "--errors", str(left)]) == 2  # somebody's folder
+    assert NAME in capsys.readouterr().err and (left / NAME / "card.json").is_file()
+
+
 def test_the_sheet_of_a_run_is_drawn_again_with_its_own_seed(left):
     card, recipe = read_card(left / NAME), describe(load_recipe("final"))
     assert card.recipe_name == "final"

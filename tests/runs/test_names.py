@@ -73,6 +73,28 @@ def test_overwrite_replaces_and_only_once_the_new_run_has_finished(sprint, stopp
     assert contents(tmp_path / "sprint-digits") == before
     assert sprint("lr=0.05", "--resume") == 0  # it was asked for when the run began
     assert runs(tmp_path) == ["sprint-digits"] and read_card(tmp_path / "sprint-digits").recipe["lr"] == 0.05
+    rows = pd.read_csv(tmp_path / "runs.csv")  # the replaced run's row has gone with it
+    assert len(rows) == 1 and "lr=0.05" in rows["settings"][0] and not list(tmp_path.glob("*/re*d.csv"))
+
+
+def test_a_run_whose_batch_size_the_images_decide_is_found_again(digits, tmp_path, capsys):
+    few = ["data=digits", "epochs=1", "valid=1300", "report=no", "tta=no", f"exports={tmp_path}"]  # 137 to train on
+
+    def breaking(self, *where, save=Checkpoint.save):
+        save(self, *where)
+        raise Broken
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Broken):
+        patch.setattr(Checkpoint, "save", breaking)
+        main(["recipe", "sprint", *few])
+    assert main(["recipe", "sprint", *few]) == 2  # it is offered, not started beside the stopped one
+    assert "--resume" in capsys.readouterr().err
+    assert main(["recipe", "sprint", *few, "--resume"]) == 0
+    assert read_card(tmp_path / "sprint-digits").recipe["bs"] == 16
+    assert main(["recipe", "sprint", *few, "--resume"]) == 0 and runs(tmp_path) == ["sprint-digits"]
+    assert "has finished already" in capsys.readouterr().out
+    assert main(["recipe", "sprint", *few, "bs=32"]) == 0
+    assert read_card(tmp_path / "sprint-digits-2").recipe["bs"] == 32
 
 
 def test_two_folders_of_the_same_name(tmp_path, digits):

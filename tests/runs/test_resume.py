@@ -14,8 +14,8 @@ from cifar_fast.training.callbacks.checkpoint import load
 
 
 @pytest.mark.parametrize("saves, where", [
-    (5, "in epoch 1, after 5 batches of 2"), (STEPS, "in epoch 1, after 8 batches"),
-    (STEPS + 1, "after epoch 1 of 2"), (2 * STEPS, "in epoch 2, after 7 batches"),
+    (5, "in epoch 1 of 2, after 5 batches"), (STEPS, "in epoch 1 of 2, after 8 batches"),
+    (STEPS + 1, "after epoch 1 of 2"), (2 * STEPS, "in epoch 2 of 2, after 7 batches"),
     (2 * STEPS + 2, "after its last epoch")])
 def test_it_goes_on_to_the_same_weights_and_history(plain, broken, capsys, saves, where):
     exports = broken(saves)

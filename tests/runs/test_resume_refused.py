@@ -96,7 +96,7 @@ def test_a_part_that_the_run_had_not_begins_where_it_goes_on(broken, capsys, the
     capsys.readouterr()
     code, (out, err) = resume(exports, *now, "--allow-changes"), capsys.readouterr()
     assert code == 0, err
-    assert "resumes in epoch 1, after 5 batches" in out
+    assert "resumes in epoch 1 of 2, after 5 batches" in out
     assert begins is None or f"{begins} starts here: the run had none" in out
 
 

@@ -18,6 +18,7 @@ from cifar_fast.export.predictor import load_export
 from cifar_fast.models import create_model
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.report import figures
+from cifar_fast.reporting.report.errors import ErrorsFolder, error_rows, lay_out
 from cifar_fast.reporting.report.modelcard import model_card
 from cifar_fast.reporting.report.page import page
 from cifar_fast.reporting.results import draw_published
@@ -43,13 +44,19 @@ def report(
     missing: list[str] = (),  # what is missing, and why
 ) -> list[Path]:
     "Draw the figures of a finished run into its folder, then report.html and the model card; returns all of these."
-    audited = audited or audit(create_model(card.arch, len(card.vocab)))
+    audited = audited or audit_of(card)
     paths = draw(folder, card, predicted, images, audited)
     shown = predicted and calibrated(predicted, card)
     confidence = shown and confidence_scores(shown.probabilities, shown.correct, card.temperature)
-    write_text(folder / "report.html", page(card, folder, history, layer_rows(audited), missing, confidence))
+    write_text(folder / "report.html", page(card, folder, history, layer_rows(audited), missing,
+                                            error_rows(shown) if shown else None, confidence))
     write_text(folder / "README.md", model_card(card))
     return [*paths, *(folder / name for name in TEXTS)]
+
+
+def audit_of(card: Card) -> Audit:
+    "Of the architecture, at the size of the run."
+    return audit(create_model(card.arch, len(card.vocab), card.size), input_size=(3, card.size, card.size))
 
 
 def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.ndarray | None,
@@ -86,11 +93,22 @@ def measured(predicted: Predictions) -> dict:
 
 def images_of(predicted: Predictions, source: Source) -> np.ndarray:
     "The images that were predicted, in that order. Raises PredictionsError where the dataset lacks some of them."
-    images = source.test.images if predicted.on == "test" else source.train.images
+    there = len(source.rows("test") if predicted.items is None else source.labels)
     last = len(predicted.labels) - 1 if predicted.items is None else predicted.items.max()
-    if last >= len(images):
-        raise PredictionsError(f"the predictions are of image {last:,}, and {source.name} has only {len(images):,}")
-    return images[:last + 1] if predicted.items is None else images[predicted.items]
+    if last >= there:
+        raise PredictionsError(f"the predictions are of image {last:,}, and {source.name} has only {there:,}")
+    if predicted.items is None:
+        return source.test.images[:last + 1]
+    arrays, places = source.locate(predicted.items)
+    return arrays.images[places]
+
+
+def paths_of(predicted: Predictions, source: Source) -> tuple[str, ...] | None:
+    "The files of the images that were predicted, in that order; None where they were no files."
+    if predicted.items is None:
+        return source.test.paths()
+    arrays, places = source.locate(predicted.items)
+    return arrays.paths(places)
 
 
 # ---------------------------------------------------------------- of a run on disk
@@ -142,7 +160,7 @@ def redraw(folder: Path) -> tuple[list[Path], list[str]]:
     counts = measured(predicted)["confusion"] if predicted else card.metrics and card.metrics.confusion
     if counts:
         paths.append(draw_confusion(folder, card, counts))
-    paths += draw(folder, card, predicted, None, audit(create_model(card.arch, len(card.vocab))))
+    paths += draw(folder, card, predicted, None, audit_of(card))
     left_out += [f"{name} ({why})" for name, why in OTHERS.items() if (folder / name).is_file()]
     return paths, left_out
 
@@ -176,6 +194,14 @@ def same_source(card: Card) -> Source:
     if source.fingerprint != card.data.fingerprint:
         raise ExportError(f"the images of {card.recipe['data']} have changed since it was measured")
     return source
+
+
+def errors_folder(folder: Path, target: Path) -> ErrorsFolder:
+    "Lay out all wrong images of a run on disk in `target`. Raises CifarFastError where its dataset is gone."
+    card = read_card(folder)
+    source = same_source(card)
+    predicted = saved_or_new(folder, card, source)
+    return lay_out(target, card, predicted, images_of(predicted, source), paths_of(predicted, source))
 
 
 def saved_or_new(folder: Path, card: Card, source: Source) -> Predictions:

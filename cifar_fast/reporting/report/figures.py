@@ -58,16 +58,14 @@ def most_confident_errors(predictions: Predictions, images: np.ndarray, title: s
 
     images (N, H, W, 3) uint8, in the order of `predictions`.
     """
-    wrong = np.flatnonzero(~predictions.correct)
-    if not len(wrong):
+    shown, confidence = predictions.errors[:MOST_ERRORS], predictions.confidence
+    if not len(shown):
         return None
-    confidence = predictions.probabilities[wrong, predictions.predicted[wrong]]
-    order = np.argsort(-confidence, kind="stable")[:MOST_ERRORS]
     names = figure_names(predictions.vocab, 12)
-    captions = [f"{names[predictions.predicted[i]]} {p:.0%}\ntrue: {names[predictions.labels[i]]}"
-                for i, p in zip(wrong[order], confidence[order], strict=True)]
+    captions = [f"{names[predictions.predicted[i]]} {confidence[i]:.0%}\ntrue: {names[predictions.labels[i]]}"
+                for i in shown]
     heading = f"{title}: predicted class with its confidence, below it the true class"
-    return image_grid([(heading, [images[i] for i in wrong[order]], captions)])
+    return image_grid([(heading, [images[i] for i in shown], captions)])
 
 
 def layers(rows: list[list[str]], title: str) -> Figure:

@@ -8,6 +8,8 @@ from cifar_fast.export.card import Card
 from cifar_fast.reporting.report.page import value_text
 
 SHOWN = ("epochs", "bs", "lr", "opt", "fit", "sched", "loss", "augment", "mix", "ema", "resize", "clip")
+RESIZED = {"crop": "cropped to their centre square and resized to", "pad": "resized and padded with black to",
+           "squash": "resized, without keeping their proportions, to"}
 DATASETS = {"cifar10": ("uoft-cs/cifar10", "CIFAR-10"), "digits": ("", "scikit-learn's digits")}
 
 
@@ -25,6 +27,8 @@ def front(card: Card, name: str, identity: str, dataset: str) -> list[str]:
              "tags: [cifar_fast, timm, fastai, image-classification, tiny-model]", "metrics: [accuracy]"]
     if identity:
         lines.append(f"datasets: [{json.dumps(identity)}]")
+    if card.start and card.start.name.startswith("hf-hub:"):
+        lines.append(f"base_model: {json.dumps(card.start.name.removeprefix('hf-hub:').split('@')[0])}")
     if card.metrics:
         split = "test" if card.split == "test" else "validation"
         lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:", "  - task:",
@@ -42,21 +46,21 @@ def body(card: Card, name: str, dataset: str) -> list[str]:
     size = f" of {card.audit.params:,} parameters with a receptive field of {card.audit.receptive_field} pixels" \
         if card.audit else ""
     return [
-        f"`{card.arch}`, a convolutional network{size}. It sorts images of 32×32 into {len(card.vocab)} classes: "
-        f"{plain(shown)}.",
+        f"`{card.arch}`, a convolutional network{size}. It sorts images of {card.size}×{card.size} into "
+        f"{len(card.vocab)} classes: {plain(shown)}.",
         "", "## Results", "", results(card, dataset),
         "", "## Training", "", training(card), "", "| setting | value |", "| --- | --- |", *settings(card),
         "", "## Use", "", "```python", "import timm", "import cifar_fast.models  # registers the architecture", "",
         f"model = timm.create_model({json.dumps(f'local-dir:exports/{plain(name)}')}, pretrained=True)", "```", "",
         "or with the preprocessing, from card.json and model.safetensors, which run no code:", "", "```python",
-        "from cifar_fast.all import load_export, read_image", "",
+        "from cifar_fast.all import load_export", "",
         f"model = load_export({json.dumps(f'exports/{plain(name)}')})",
-        'model.predict(read_image("image.png")[None])  # (1, classes) probabilities', "```", "",
+        'model.predict(model.read("image.png")[None])  # (1, classes) probabilities', "```", "",
         "learner.pkl is a fastai Learner for `load_learner`: a pickle, which runs the code inside it. Open it only if",
         "you trust its author.", "", "## Limits", "",
-        "Images are cropped to their centre square and resized to 32×32: small things are lost. Whatever the image",
-        f"shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` answers unknown",
-        "where none of them has that probability.", *temperature(card), "",
+        f"Images are {RESIZED[card.resize_mode]} {card.size}×{card.size} pixels: small things are lost. Whatever the",
+        f"image shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` answers",
+        "unknown where none of them has that probability.", *temperature(card), "",
         "License: not chosen yet."]
 
 
@@ -82,7 +86,8 @@ def temperature(card: Card) -> list[str]:
 
 def training(card: Card) -> str:
     seconds = card.seconds.training if card.seconds else 0
-    return plain(f"{card.epochs} epochs, seed {card.recipe.get('seed', '–')}, {card.machine.device or '–'} in "
+    start = f"Started from {card.start.what}: {card.start.amount}. " if card.start else ""
+    return plain(f"{start}{card.epochs} epochs, seed {card.recipe.get('seed', '–')}, {card.machine.device or '–'} in "
                  f"{card.machine.precision or '–'}, {seconds:,.0f} s of training, {card.date or '–'}, commit "
                  f"{card.commit or 'unknown'}.")
 

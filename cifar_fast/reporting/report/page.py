@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,6 +48,7 @@ from fastcore.xml import (
 from cifar_fast.audit import bound
 from cifar_fast.export.calibration import confidence_line, threshold_rows
 from cifar_fast.export.card import Card, Rule
+from cifar_fast.utils.fonts import numbered_in_figures
 
 FIGURES = {  # file → heading of its section, what it shows
     "history.png": ("Curves", "Loss and accuracy by epoch; a dashed red line marks the target, if the recipe has one."),
@@ -94,14 +96,16 @@ code { font: .88em ui-monospace, monospace; } footer { margin: 3rem auto 2.5rem;
 
 
 def page(card: Card, folder: Path, history: pd.DataFrame | None, layers: list[list[str]] | None,
-         missing: list[str] = (), confidence: dict | None = None) -> str:
-    """The whole report as HTML; `folder` holds the figures, `missing` says what is left out and why, `confidence` is
-    what `confidence_scores` gives for the images that the run was measured on.
+         missing: list[str] = (), errors: list[list[str]] | None = None, confidence: dict | None = None) -> str:
+    """The whole report as HTML; `folder` holds the figures, `missing` says what is left out and why.
+
+    `errors`: the table of the most confident errors, its heading first; `confidence`: what `confidence_scores` gives
+    for the images that the run was measured on.
     """
     name = card.name or folder.name
-    sections = [*figures(folder, history, calibration(card, confidence)), audited(card, layers), recipe(card),
-                environment(card)]
-    sections = [s for s in sections if s]
+    sections = figures(folder, history, numbered_in_figures(card.vocab), errors_table(errors, name),
+                       calibration(card, confidence))
+    sections += filter(None, [audited(card, layers), recipe(card), environment(card)])
     links = Nav(*(A(heading, href=f"#{anchor(heading)}") for heading, _ in sections), aria_label="Sections")
     body = [Section(H2(heading, id=anchor(heading)), *parts) for heading, parts in sections]
     left_out = [P(Span("Not in this report: ", cls="dim"), "; ".join(missing))] if missing else []
@@ -118,7 +122,8 @@ def anchor(heading: str) -> str:
 
 
 def lead(card: Card) -> str:
-    parts = [f"{card.arch} on {card.data.name or 'its data'}", card.measured_how, card.date,
+    parts = [f"{card.arch} on {card.data.name or 'its data'}",
+             f"started from {card.start.what}" if card.start else "", card.measured_how, card.date,
              f"{card.seconds.training:,.0f} s of training" if card.seconds else "", card.machine.device,
              f"commit {card.commit}" if card.commit else ""]
     return " · ".join(p for p in parts if p)
@@ -135,8 +140,12 @@ def calibration(card: Card, confidence: dict | None) -> list[FT]:
               "predict --threshold 0.8 says unknown for the others.", cls="dim"), table(threshold_rows(confidence))]
 
 
-def figures(folder: Path, history: pd.DataFrame | None, more: list[FT] = ()) -> list[tuple[str, list[FT]]]:
-    "The sections with images, for the figures that exist; `more` belongs to Calibration."
+def figures(folder: Path, history: pd.DataFrame | None, numbered: Mapping[str, str], errors: list[FT] = (),
+            confidence: list[FT] = ()) -> list[tuple[str, list[FT]]]:
+    """The sections with images, for the figures that exist; `errors` and `confidence` below theirs.
+
+    `numbered`: classes that figures call by number.
+    """
     sections: dict[str, list[FT]] = {}
     for name, (heading, says) in FIGURES.items():
         if heading and (folder / name).is_file():
@@ -145,10 +154,16 @@ def figures(folder: Path, history: pd.DataFrame | None, more: list[FT] = ()) -> 
             if is_wide(folder / name):
                 image = Div(image, cls="across", tabindex="0", role="group", aria_label=says)
             sections.setdefault(heading, []).append(Figure(image, Figcaption(says)))
+    if numbered and "Classes" in sections:
+        names = [["in the figures", "class"], *map(list, numbered.items())]
+        sections["Classes"].append(Div(P("No font of the machine that drew the figures has these names.", cls="dim"),
+                                       table(names, words=True)))
     if history is not None and len(history):
         sections.setdefault("Curves", []).append(epochs_table(history))
-    if more:
-        sections.setdefault("Calibration", []).extend(more)
+    if errors:
+        sections.setdefault(FIGURES["mistakes.png"][0], []).extend(errors)
+    if confidence:
+        sections.setdefault("Calibration", []).extend(confidence)
     return list(sections.items())
 
 
@@ -164,9 +179,24 @@ def is_wide(path: Path) -> bool:
 def epochs_table(history: pd.DataFrame) -> FT:
     "A table of the last epochs; history.csv has all of them."
     shown = history.tail(5)
-    rows = [[f"{v:.0f}" if c == "epoch" else f"{v:.4g}" for c, v in row.items()] for _, row in shown.iterrows()]
+    rows = [[cell(c, v) for c, v in row.items()] for _, row in shown.iterrows()]
     return Div(P(f"The last {len(shown)} of {len(history)} epochs; history.csv has them all.", cls="dim"),
                table([[c.replace("_", " ") for c in shown.columns], *rows]))
+
+
+def errors_table(rows: list[list[str]] | None, name: str) -> list[FT]:
+    "Which images those of mistakes.png are, row by row."
+    if not rows or len(rows) == 1:
+        return []
+    return [table(rows, words=True),
+            P("Copies of all errors in a folder: ", Code(f"python -m cifar_fast report {name} --errors DIR"))]
+
+
+def cell(column: str, value: float) -> str:
+    "An accuracy in percent, as everywhere else; – where the epoch has no such value."
+    if pd.isna(value):
+        return "–"
+    return f"{value:.0f}" if column == "epoch" else f"{value:.2%}" if "accuracy" in column else f"{value:.4g}"
 
 
 def audited(card: Card, layers: list[list[str]] | None) -> tuple[str, list[FT]] | None:

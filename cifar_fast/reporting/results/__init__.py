@@ -14,6 +14,7 @@ from cifar_fast.reporting.results.store import (
     ResultsError,
     add_missing_rows,
     add_row,
+    leave_replaced,
     leave_row,
     read,
     read_all,
@@ -24,7 +25,7 @@ from cifar_fast.reporting.results.terminal import terminal
 __all__ = [
     "row", "recipe_id", "changes",  # of a run's card and recipe
     "COLUMNS", "PUBLISHED", "OWN", "ResultsError", "read", "read_all",  # the tables
-    "leave_row", "add_row", "add_missing_rows",
+    "leave_row", "leave_replaced", "add_row", "add_missing_rows",
     "summarize", "by_epochs", "facts",  # one line a recipe; what is known of the recipes without a run
     "terminal", "markdown", "epochs_markdown", "block", "replace_block", "START", "END",  # tables for people
     "published_curve", "draw_published", "redraw",  # figures against the published records

@@ -9,8 +9,9 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from cifar_fast.export.card import Card
-from cifar_fast.recipe import MAPPINGS, UNTYPED, Recipe, describe, list_recipes, load_recipe, settings_that
+from cifar_fast.recipe import MAPPINGS, UNTYPED, Recipe, at_size, describe, list_recipes, load_recipe, settings_that
 from cifar_fast.recipe.overrides import on_other_data
+from cifar_fast.recipe.spec import SIDE
 
 NOT_IN_ID = settings_that(affects_weights=False) | {"seed", "device"}
 "Settings that are not part of `recipe_id`; seed and device have columns of their own."
@@ -66,6 +67,7 @@ def recipe_id(described: dict) -> str:
     """
     defaults = {f.name: plain(describe(f.default)) for f in fields(Recipe) if f.default is not MISSING}
     defaults |= {name: {} for name in MAPPINGS}
+    described = {**described, "size": None} if described.get("size") == SIDE else described  # which None stands for
     # The memory format changes the order of sums, and is chosen by time: runs that differ in it are one experiment.
     values = {k: plain(v) for k, v in described.items() if k not in NOT_IN_ID | {"channels_last"}}
     values = {k: v for k, v in values.items() if k not in defaults or v != defaults[k]}
@@ -102,8 +104,11 @@ def changes(recipe: Recipe, base: Recipe | None = None, finds_lr: bool = False) 
     typed = []
     if recipe.data != base.data:
         typed, base = [f"data={recipe.data}"], on_other_data(base, recipe.data)
+    if recipe.size != base.size:
+        typed, base = [*typed, f"size={text(recipe.size)}"], at_size(base, recipe.size)
     before, after = plain(describe(base)), plain(describe(recipe))
-    differ = [f for f in fields(Recipe) if f.name not in NOT_IN_ID and before[f.name] != after[f.name]]
+    typeable = [f for f in fields(Recipe) if f.name == "init" or f.name not in NOT_IN_ID | {"init_sha256"}]
+    differ = [f for f in typeable if before[f.name] != after[f.name]]
     if any(f.name in UNTYPED for f in differ):
         return ""
     for f in differ:

@@ -20,8 +20,8 @@ from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import remove_temporaries, write_text
 from cifar_fast.utils.text import shorten
 
-PUBLISHED, OWN, ROW = "results.csv", "runs.csv", "row.csv"
-"Both tables in exports/, and the file with a run's row in its folder until it is in the second table."
+PUBLISHED, OWN, ROW, REPLACED = "results.csv", "runs.csv", "row.csv", "replaced.csv"
+"Both tables in exports/; in a run's folder, until the second table has changed, its row and that of the run before it."
 
 COLUMNS = (
     "recipe", "recipe_id", "settings", "seed", "epochs", "accuracy", "balanced_accuracy", "accuracy_tta",
@@ -56,7 +56,8 @@ def read_all(exports: Path) -> pd.DataFrame:
 
 def read(path: Path) -> pd.DataFrame:
     "All rows as text, '' for what a run does not have. Raises ResultsError naming the line."
-    repair = "repair it, or move it away and the next run starts a new one"
+    repair = ("repair it, or move it away: the next run starts a new one" if path.name == OWN else
+              "repair or restore it" if path.name == PUBLISHED else "repair it, or name another table")
     try:
         with open(path, newline="", encoding="utf-8-sig") as f:  # a spreadsheet may have added its byte order mark
             reader = csv.reader(f, strict=True)
@@ -96,8 +97,19 @@ def short(value: str) -> str:
 
 def leave_row(folder: Path, row: dict[str, Any]) -> None:
     "Write a run's row into its folder, from where `add_row` takes it."
-    line = pd.DataFrame([{k: "" if v is None else str(v) for k, v in row.items()}], dtype=str)
-    write_text(folder / ROW, csv_text(line))
+    write_text(folder / ROW, csv_text(as_line(row)))
+
+
+def leave_replaced(folder: Path, row: dict[str, Any]) -> None:
+    """Write the row of the run that the one in `folder` replaces: `add_row` takes it out of the table.
+
+    A table that kept it would average a run that is no more, and whose weights nobody can look at.
+    """
+    write_text(folder / REPLACED, csv_text(as_line(row)))
+
+
+def as_line(row: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame([{k: "" if v is None else str(v) for k, v in row.items()}], dtype=str)
 
 
 def add_row(folder: Path) -> None:
@@ -106,16 +118,19 @@ def add_row(folder: Path) -> None:
     After an interruption the row is in the folder, in the table, or in both; the next call completes the move. Raises
     ResultsError where the table cannot be changed: the row stays in the folder.
     """
-    spare, table = folder / ROW, folder.parent / OWN
+    spare, replaced, table = folder / ROW, folder / REPLACED, folder.parent / OWN
     try:
         with FileLock(folder.parent / f".{OWN}.lock", timeout=60):
             if not spare.exists():  # another run has added it
                 return
             line = read(spare)
             rows = read(table) if table.exists() else pd.DataFrame(columns=list(COLUMNS), dtype=str)
-            if not holds(rows, line):
+            kept = rows[~same_as(rows, read(replaced))] if replaced.exists() else rows
+            added = kept if same_as(kept, line).any() else pd.concat([kept, line], ignore_index=True).fillna("")
+            if len(kept) < len(rows) or len(added) > len(kept):
                 remove_temporaries(table.parent, table.name)  # we hold the lock: their process has died
-                write_text(table, csv_text(pd.concat([rows, line], ignore_index=True).fillna("")))
+                write_text(table, csv_text(added))
+            replaced.unlink(missing_ok=True)
             spare.unlink()
     except (ResultsError, OSError) as e:
         why = f"{table}.lock has been held for a minute" if isinstance(e, Timeout) else e
@@ -132,7 +147,6 @@ def add_missing_rows(exports: Path) -> None:
             warnings.warn(str(e), stacklevel=2)
 
 
-def holds(rows: pd.DataFrame, line: pd.DataFrame) -> bool:
-    "Whether the single row of `line` is among `rows`."
-    same = rows.reindex(columns=line.columns, fill_value="") == line.iloc[0]
-    return bool(same.all(axis=1).any())
+def same_as(rows: pd.DataFrame, line: pd.DataFrame) -> pd.Series:
+    "For each of `rows` whether it is the single row of `line`."
+    return (rows.reindex(columns=line.columns, fill_value="") == line.iloc[0]).all(axis=1)

@@ -83,7 +83,7 @@ def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
     runs = runs.drop_duplicates("seed", keep="last")
     last = runs.iloc[-1].to_dict() if len(runs) else {}
     figures = {"recipe": name, "recipe_id": last.get("recipe_id"), "current": current if len(runs) else None,
-               "n": len(runs), "seeds": " ".join(runs["seed"])}
+               "n": len(runs), "seeds": " ".join(runs["seed"]), "names": several(runs["recipe"])}
     for figure in FIGURES:
         figures[figure] = runs[figure].mean(skipna=False)
         if figure in SCATTERED:
@@ -93,6 +93,11 @@ def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
     figures |= {"seconds_min": seconds.min(skipna=False), "seconds_max": seconds.max(skipna=False)}
     together = {k: ", ".join(dict.fromkeys(v for v in runs[k] if v)) for k in ("device", "threads", "precision")}
     return {**figures, **{k: last.get(k) for k in LATEST}, **together, "since": runs["date"].min()}
+
+
+def several(names: pd.Series) -> str:
+    "The names of runs, where they are not one."
+    return ", ".join(dict.fromkeys(names)) if names.nunique() > 1 else ""
 
 
 def selected(line) -> bool:

@@ -49,8 +49,10 @@ def remark(line) -> str:
         remarks.append(line["settings"])
     if line["split"] == "held-out":
         remarks.append("measured on held-out images of train")
+    if line["names"]:
+        remarks.append(f"mean of {line['names']}")
     if interval := interval_text(shown_accuracy(line), line["images"]):
-        remarks.append(interval)
+        remarks.append(interval if line["n"] == 1 else f"for one run alone: {interval}")
     if averaging_matters(line):
         remarks.append(f"averaged weights (EMA); without averaging {percent(line, 'accuracy_without_ema')} %")
     return f"{line['recipe']}: {'; '.join(remarks)}" if remarks else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -68,6 +69,16 @@ class EMAAccuracy(Metric):
     @property
     def value(self):
         return self.correct / self.count if self.count else None
+
+
+def fitting_decay(decay: float, warmup: bool, steps: int) -> float:
+    """`decay`, or where that averages over more than a tenth of a run of `steps`, the one that averages over a tenth.
+
+    A longer average of a short run still holds its first weights. With warm-up the average at the end is over
+    steps^(2/3), which is less than a tenth from 1,000 steps on.
+    """
+    window, most = min(1 / (1 - decay), steps ** (2 / 3) if warmup else math.inf), max(2, steps / 10)
+    return decay if window <= most else round(1 - 1 / most, 4)
 
 
 def ema(*, decay: float = 0.999, warmup: bool = False):

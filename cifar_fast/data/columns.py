@@ -1,0 +1,141 @@
+"""The columns of a label table: which of them names the file, which the label, which the split."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cifar_fast.data.errors import DataError
+from cifar_fast.data.images import EXTENSIONS
+from cifar_fast.data.layout import names
+from cifar_fast.utils.csv import original_cell
+from cifar_fast.utils.text import nearest, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+USUAL = {  # by these, in this order; case, spaces, _ and - do not count
+    "file": "file filename filepath path image imagepath imagefile imagefilename imagename img imgpath imgname imgfile "
+            "imagefilepath fname fullpath relativepath relpath filenames files images photo picture imageid imgid "
+            "idcode id",
+    "label": "label class classname classlabel labelname category categoryname target y labels classes species breed "
+             "diagnosis tag groundtruth truth annotation kind type classid labelid categoryid",
+    "split": "split fold set subset partition phase usage splitname datasplit isvalid isval isvalidation istest "
+             "istrain istraining",
+}
+DELIMITERS = ",;\t|"
+MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+def read_columns(path: Path, given: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
+    """The columns `file`, `label` and, where there is one, `split` of a table, as text; their own names; the others.
+
+    `given` names columns that are called otherwise; {"split": "none"} ignores the split. Raises DataError.
+    """
+    if unknown := set(given) - set(USUAL):
+        raise DataError(f"data.{sorted(unknown)[0]}= is unknown{nearest(sorted(unknown)[0], USUAL)}; a table takes "
+                        "data.file=, data.label= and data.split=, each with the name of a column")
+    frame = read_table(path)
+    chosen = choose(path, frame, dict(given))
+    unused = [name for name in frame.columns if name not in chosen.values() and not name.startswith("Unnamed: ")]
+    return frame[list(chosen.values())].apply(as_text).set_axis(list(chosen), axis=1), chosen, unused
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        delimiter, encoding = dialect(path)
+        # Every cell as it stands: "NA" and "None" may be classes, and 007 is not 7.
+        return pd.read_csv(path, sep=delimiter, encoding=encoding, dtype=str, na_filter=False, skipinitialspace=True)
+    except UnicodeError:
+        raise DataError(f"{printable(path)} is not UTF-8; save it as CSV in UTF-8") from None
+    except ImportError as error:
+        raise DataError(f"{printable(path)} cannot be read here: {printable(error).splitlines()[0]}; install pyarrow, "
+                        "or save it as CSV") from None
+    except (OSError, ValueError) as error:  # pandas' and Arrow's own are ValueErrors
+        reason = getattr(error, "strerror", None) or printable(str(error).strip().splitlines()[-1])
+        raise DataError(f"{printable(path)} cannot be read as a table: {reason}") from error
+
+
+def dialect(path: Path) -> tuple[str, str]:
+    "(delimiter, encoding): the delimiter that the heading has most of."
+    with open(path, "rb") as file:
+        start = file.read(1 << 16)
+    encoding = next((name for mark, name in MARKS if start.startswith(mark)), "utf-8")
+    lines = start.decode(encoding, "ignore").splitlines()
+    heading = next((line for line in lines if line.strip()), "")
+    bare = re.sub(r'"[^"]*"', "", heading)
+    return max(DELIMITERS, key=bare.count), encoding  # the comma, where there is none
+
+
+def choose(path: Path, frame: pd.DataFrame, given: dict[str, str]) -> dict[str, str]:
+    "Role → column. Raises DataError, which lists the columns, where a column is not found."
+    there = [str(name) for name in frame.columns]
+    if any(is_image(name) for name in there):
+        raise DataError(f"{printable(path)} has no heading: its first line is {printable(','.join(there))}; write "
+                        "file,label above it")
+    frame.columns = there
+    ignored = given.get("split", "").lower() == "none"
+    if ignored:
+        del given["split"]
+    chosen = {role: given_column(path, there, role, name) for role, name in given.items()}
+    for role in USUAL:
+        usual = None if role in chosen or (role == "split" and ignored) else usual_column(role, there, chosen)
+        if role == "file" and role not in chosen and not (usual and looks_like_files(frame[usual])):
+            # A column of any name that holds the names of images is meant rather than an `id`.
+            usual = next((name for name in there if looks_like_files(frame[name])), usual)
+        if usual:
+            chosen[role] = usual
+    left = [name for name in there if name not in chosen.values() and not name.startswith("Unnamed: ")]
+    if "label" not in chosen and len(left) == 1:
+        chosen["label"] = left[0]
+    for role in ("file", "label"):
+        if role not in chosen:
+            raise DataError(f"{printable(path)} has no column called like a {role}; name it: data.{role}=… "
+                            f"(its columns are {names(there, most=20) if there else 'none'})")
+    return {role: chosen[role] for role in USUAL if role in chosen}
+
+
+def usual_column(role: str, there: list[str], chosen: dict[str, str]) -> str | None:
+    "The column with the first of the role's usual names."
+    by_key = {re.sub(r"[\W_]+", "", name.casefold()): name for name in reversed(there) if name not in chosen.values()}
+    return next((by_key[key] for key in USUAL[role].split() if key in by_key), None)
+
+
+def given_column(path: Path, there: list[str], role: str, name: str) -> str:
+    if name in there:
+        return name
+    raise DataError(f"data.{role}={printable(name)}: {printable(path)} has no such column{nearest(name, there)}; its "
+                    f"columns are {names(there, most=20)}")
+
+
+def looks_like_files(values: pd.Series) -> bool:
+    "Whether most of the first values end like images."
+    first = [value for value in values.iloc[:100] if isinstance(value, str)]
+    return sum(map(is_image, first)) * 2 > len(first)
+
+
+def is_image(name: str) -> bool:
+    return os.path.splitext(name.strip())[1].lower() in EXTENSIONS
+
+
+def as_text(values: pd.Series) -> pd.Series:
+    "Stripped text; missing values are empty, whole numbers have no fraction, defused cells are as they were."
+    import pandas as pd
+
+    if len(values) and isinstance(values.iloc[0], dict | bytes | list):
+        raise DataError(f"the column {printable(values.name)} holds {type(values.iloc[0]).__name__} values, not text; "
+                        "a label table names files, one label each")
+    missing = values.isna()
+    if pd.api.types.is_float_dtype(values) and (values[~missing] % 1 == 0).all():
+        values = values.astype("Int64")
+    text = values.astype(object).where(~missing, "").astype(str).str.strip()
+    quoted = text.str.startswith("'")
+    return text.where(~quoted, text.map(original_cell)) if quoted.any() else text

@@ -1,0 +1,108 @@
+"""A model measured on labelled images: a named dataset's test set, or all images of a folder or a label table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from cifar_fast.data.cache import cache_folder
+from cifar_fast.data.errors import DataError
+from cifar_fast.data.fill import decoded
+from cifar_fast.data.hub import PREFIX
+from cifar_fast.data.labelled import scan_labelled
+from cifar_fast.data.layout import class_name, count, names
+from cifar_fast.data.registry import Request, named_datasets
+from cifar_fast.data.sources import Source, data_path, image_settings, load_source
+from cifar_fast.export.predictor import Predictor, probabilities
+
+BATCH = 250  # images decoded and predicted at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    "What a model answered for N images, its classes those of the model."
+
+    labels: np.ndarray  # (N,) int64
+    probabilities: np.ndarray  # (N, C) float32
+    mirrored: np.ndarray  # likewise, means over image and mirror image
+    name: str  # of the dataset
+    fingerprint: str | None = None  # of a dataset that was decoded as a whole
+    files: tuple[str, ...] | None = None  # (N,)
+    splits: np.ndarray | None = None  # (N,) split of each image, where there are several
+    unknown: Mapping[str, int] = field(default_factory=dict)  # images of each class that was left out
+    missing: tuple[str, ...] = ()  # classes without images
+    notes: tuple[str, ...] = ()
+
+
+def evaluate(model: Predictor, data: str | None = None, columns: Mapping[str, str] | None = None) -> Evaluated:
+    "Measure `model` on `data`, None for what its run was measured on. Raises DataError, ExportError."
+    trained = model.card.recipe if model.card else {}
+    settings = {**image_settings(trained), "size": model.size, "resize_mode": model.resize_mode}
+    if data is None or data in named_datasets() or data.startswith(PREFIX):
+        own = data is None or data == trained.get("data")
+        source = load_source(data or trained["data"], seed=trained.get("seed", 42),
+                             **(settings if own else {**settings, "columns": columns}))
+        return of_source(model, source)
+    root = data_path(data)
+    own = bool(trained.get("data")) and os.path.realpath(os.path.expanduser(trained["data"])) == str(root)
+    listed = scan_labelled(root, model.vocab, columns or (settings["columns"] if own else None),
+                           trained.get("seed", 42) if own else None)
+    request = Request(model.size, model.resize_mode, cache_folder() / "data", model.card and model.card.data.ranges)
+    errors, read = [], []
+    files = [file for part in listed.splits.values() for file in part]
+    plain, mirrored = answers(model, (image for image, _ in decoded(files, errors, read, request)))
+    if not read:
+        raise DataError(f"none of the {count(len(files), 'image')} of {data} can be read: {errors[0][1]}")
+    kept, splits = set(map(id, read)), [split for split, part in listed.splits.items() for _ in part]
+    shown = [name for part in listed.shown.values() for name in part]
+    at = [i for i, file in enumerate(files) if id(file) in kept]
+    unread = [f"left out: {count(len(errors), 'unreadable image')} ({names([text for _, text in errors])})"] \
+        if errors else []
+    if own and "train" in listed.splits:
+        unread.append("these are the images of the run itself: those of train were trained on, so only the others say "
+                      "how good it is")
+    return Evaluated(labels=np.array([file.label for file in read]), probabilities=plain, mirrored=mirrored,
+                     name=root.stem if root.is_file() else root.name, files=tuple(shown[i] for i in at),
+                     splits=np.array([splits[i] for i in at]) if len(listed.splits) > 1 else None,
+                     unknown=listed.unknown, missing=tuple(listed.missing), notes=(*listed.notes, *unread))
+
+
+def of_source(model: Predictor, source: Source) -> Evaluated:
+    "On the test set of a decoded dataset, or where it has none on its validation split. Raises DataError."
+    part = source.test or source.valid
+    if part is None:
+        raise DataError(f"{source.name} has no test set to evaluate on; name other images: data=FOLDER or data=TABLE")
+    place = {class_name(name): i for i, name in enumerate(model.vocab)}
+    index = np.array([place.get(class_name(name), -1) for name in source.vocab])[part.labels]
+    rows = np.flatnonzero(index >= 0)
+    if not len(rows):
+        raise DataError(f"{source.name} has no class that the model knows: it has {names(list(source.vocab), 20)}, the "
+                        f"model knows {names(model.vocab, 20)}")
+    images = part.images if len(rows) == len(part) else (part.images[i] for i in rows)
+    plain, mirrored = answers(model, images)
+    lost = np.bincount(part.labels[index < 0], minlength=len(source.vocab))
+    found = set(index.tolist())
+    notes = [] if source.test else ["measured on the validation split: there is no test set"]
+    if lost.any():
+        notes.append(f"not measured: {lost.sum():,} images of classes that the model does not know")
+    return Evaluated(labels=index[rows], probabilities=plain, mirrored=mirrored, name=source.name,
+                     fingerprint=source.fingerprint, files=part.files(rows), notes=tuple(notes),
+                     unknown={name: int(n) for name, n in zip(source.vocab, lost, strict=True) if n},
+                     missing=tuple(name for i, name in enumerate(model.vocab) if i not in found))
+
+
+def answers(model: Predictor, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    "Probabilities (N, C) of uint8 images, without and with TTA; read as they are needed. Raises ExportError."
+    batches = (model.normalize(np.stack(batch)) for batch in batched(images))
+    plain, mirrored = probabilities(model.model, batches, True, model.temperature)
+    return model.finite(plain), mirrored
+
+
+def batched(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    images = iter(images)
+    while batch := list(islice(images, BATCH)):
+        yield batch

@@ -1,0 +1,18 @@
+"""What a run says of the trained weights that it starts from."""
+
+from __future__ import annotations
+
+from cifar_fast.recipe import settings
+from cifar_fast.training.prepare import Run
+
+
+def started(run: Run) -> str:
+    "One line: the weights, what was taken of them, the input that the run uses, and what is trained first."
+    start, size = run.start, run.source.size
+    parts = [f"starts from {start.what}: {start.amount}",
+             "mean and std are the recipe's" if run.recipe.stats else "mean and std are theirs",
+             f"images of {size}×{size}{'' if size == start.size else f', theirs were {start.size}×{start.size}'}"]
+    if epochs := settings(run.recipe.fit).get("freeze_epochs", 0):
+        first = "epoch 1 trains" if epochs == 1 else f"epochs 1 to {epochs} train"
+        parts.append(f"{first} the head and batch norm alone")
+    return "; ".join(parts)

@@ -1,0 +1,174 @@
+"""The answers of a review: NAME.labels.csv, a label table that `data=` takes, and NAME.labels.json, to go on later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from cifar_fast.utils.csv import FORMULA, safe_cell
+from cifar_fast.utils.errors import CifarFastError
+from cifar_fast.utils.files import atomic_write, read_regular, write_text
+from cifar_fast.utils.text import printable
+
+HEAD = "file,label,split\n"
+LEFT_OUT = -1  # instead of a class
+MOST_BYTES = 2**28  # of the answers
+
+
+class ReviewError(CifarFastError):
+    "A review that cannot be opened or saved; the message names the file and the next step."
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    "The dataset of a review, by row number."
+
+    fingerprint: str
+    vocab: tuple[str, ...]
+    files: tuple[str, ...]  # (N,) absolute paths
+    labels: tuple[int, ...]  # (N,) indices into `vocab`
+    splits: tuple[str, ...]  # (N,) "train", "test" or "valid"
+
+
+class Answers:
+    "The answer to each image that was reviewed: a class, which may be its own, or LEFT_OUT. Not for several threads."
+
+    def __init__(self, data: Reviewed, table: Path):
+        if odd := next((f for f in (*data.files, *data.vocab) if not encodes(f)), None):
+            raise ReviewError(f"{printable(odd)}: a name that is not UTF-8 cannot stand in a label table; rename it, "
+                              f"and train again")
+        self.data, self.table, self.log = data, table, log_of(table)
+        self.given: dict[int, int] = {}  # row → answer, in the order of answering
+        self.lines = [self.line(row, label) for row, label in enumerate(data.labels)]
+        self.sha256 = ""  # of the table as it was written last
+        if os.path.lexists(self.log):
+            self.load()
+
+    def give(self, row: int, answer: int) -> None:
+        "Save one more answer. Raises OSError, and then nothing has changed."
+        given = {k: v for k, v in self.given.items() if k != row}  # answered once more: it becomes the last
+        self.save({**given, row: answer})
+
+    def undo(self) -> int | None:
+        "Take the last answer back; the row that it was of, None where there is none. Raises OSError."
+        if not self.given:
+            return None
+        *kept, (row, _) = self.given.items()
+        self.save(dict(kept))
+        return row
+
+    def relabelled(self) -> int:
+        return sum(answer not in (LEFT_OUT, self.data.labels[row]) for row, answer in self.given.items())
+
+    def left_out(self) -> int:
+        return sum(answer == LEFT_OUT for answer in self.given.values())
+
+    # ------------------------------------------------------------ files
+
+    def save(self, given: dict[int, int]) -> None:
+        "The answers first and then the table: after a crash between the two the answers tell which table is ours."
+        content = self.content(given)
+        sha256 = hashlib.sha256(content).hexdigest()
+        before = self.log.read_bytes() if self.log.exists() else None
+        try:
+            write_text(self.log, self.log_text(given, sha256))
+            with atomic_write(self.table) as tmp:
+                tmp.write_bytes(content)
+        except OSError:
+            with suppress(OSError):
+                if before is not None:
+                    write_text(self.log, before.decode())
+                else:
+                    self.log.unlink(missing_ok=True)
+            raise
+        self.given, self.sha256 = given, sha256
+
+    def content(self, given: dict[int, int]) -> bytes:
+        "The table."
+        changed = {row: self.line(row, answer) for row, answer in given.items() if answer != self.data.labels[row]}
+        lines = self.lines if not changed else (changed.get(row, line) for row, line in enumerate(self.lines))
+        return (HEAD + "".join(lines)).encode()
+
+    def log_text(self, given: dict[int, int], sha256: str) -> str:
+        vocab, files = self.data.vocab, self.data.files
+        answers = [{"row": row, "file": files[row], "label": None if answer == LEFT_OUT else vocab[answer]}
+                   for row, answer in given.items()]
+        return json.dumps({"fingerprint": self.data.fingerprint, "tables": [sha256, self.sha256], "answers": answers},
+                          indent=0, ensure_ascii=False)
+
+    def load(self) -> None:
+        "Raises ReviewError where a file is damaged, or the table is no longer what the review wrote."
+        try:
+            saved = json.loads(read_regular(self.log, MOST_BYTES))
+            rows = [int(answer["row"]) for answer in saved["answers"]]
+            answers = [LEFT_OUT if a["label"] is None else self.data.vocab.index(a["label"]) for a in saved["answers"]]
+            if rows and not 0 <= min(rows) <= max(rows) < len(self.lines):
+                raise ValueError("it answers an image that the dataset lacks")
+            known = set(saved["tables"])
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise ReviewError(f"{self.log} cannot be read ({printable(e)}); move it and {self.table.name} elsewhere to "
+                              f"review from the start") from None
+        if self.table.exists():
+            with open(self.table, "rb") as file:
+                self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if self.sha256 not in known:
+                raise ReviewError(f"{self.table} was changed since the review wrote it, and is left as it is; move it "
+                                  f"and {self.log.name} elsewhere to review from the start")
+        self.given = dict(zip(rows, answers, strict=True))
+        if hashlib.sha256(self.content(self.given)).hexdigest() != self.sha256:  # after a crash, or it was removed
+            self.save(self.given)
+
+    def line(self, row: int, answer: int) -> str:
+        "The line of an image in the table; empty where it is left out."
+        if answer == LEFT_OUT:
+            return ""
+        return f"{cell(self.path(row))},{cell(safe_cell(self.data.vocab[answer]))},{self.data.splits[row]}\n"
+
+    def path(self, row: int) -> str:
+        "Relative to the table where the image lies in the same project, so that both can move together."
+        file, folder = self.data.files[row], os.path.realpath(self.table.parent)
+        if not file.startswith(os.path.dirname(folder).rstrip(os.sep) + os.sep):
+            return file
+        path = os.path.relpath(file, folder)
+        return f"./{path}" if path.startswith((*FORMULA, "~")) else path  # a formula for spreadsheets, or a home
+
+
+def encodes(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def cell(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
+
+
+def log_of(table: Path) -> Path:
+    return table.with_suffix(".json")
+
+
+def table_of(run: Path, fingerprint: str, data: str) -> Path:
+    """Where the table of a run belongs: beside its folder, as --overwrite replaces the folder.
+
+    exports/NAME.labels.csv; a numbered one where that belongs to another dataset, or is `data` that the run was
+    trained on.
+    """
+    for n in count(1):
+        table = run.with_name(f"{run.name}.labels{'' if n == 1 else f'-{n}'}.csv")
+        if os.path.realpath(table) == os.path.realpath(os.path.expanduser(data)):
+            continue
+        if belongs(log_of(table), fingerprint) or not (os.path.lexists(table) or os.path.lexists(log_of(table))):
+            return table
+
+
+def belongs(log: Path, fingerprint: str) -> bool:
+    try:
+        return json.loads(read_regular(log, MOST_BYTES))["fingerprint"] == fingerprint
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,126 @@
+"""A trained start: the weights of an export, or of a model in timm's format, and what of them a model takes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import timm
+import torch
+from timm.models import parse_model_name
+
+from cifar_fast.data.sources import Source
+from cifar_fast.export.card import NAME as CARD
+from cifar_fast.export.card import Card, ExportError, Normalization, Start, read_card
+from cifar_fast.export.files import WEIGHTS, file_sha256, read_weights, run_folder, short
+from cifar_fast.models.parts import head_names
+from cifar_fast.recipe import Recipe
+from cifar_fast.utils.errors import CifarFastError
+from cifar_fast.utils.seeds import rng_restored
+from cifar_fast.utils.text import printable
+
+PREFIXES = ("hf-hub:", "local-dir:")
+"Of names that timm resolves."
+
+
+class InitError(CifarFastError):
+    "Weights that a run cannot start from; the message names them and the next step."
+
+
+@dataclass(frozen=True)
+class Init:
+    "Trained weights, and the input that they were trained for."
+
+    name: str  # as the recipe names them
+    sha256: str  # of an export's file, else of the tensors in the order of their names
+    state: dict[str, torch.Tensor]
+    normalize: Normalization
+    size: int  # pixels of a side of the images
+    card: Card | None = None  # of an export
+
+
+def with_init(recipe: Recipe) -> Recipe:
+    "The recipe with the checksum of the weights that it starts from. Raises InitError."
+    return replace(recipe, init_sha256=read_init(recipe).sha256) if recipe.init else recipe
+
+
+def read_init(recipe: Recipe) -> Init:
+    "The weights that `recipe.init` names, for its `arch`. Raises InitError."
+    init = (from_timm if recipe.init.startswith(PREFIXES) else from_export)(recipe)
+    if recipe.init_sha256 not in ("", init.sha256):
+        raise InitError(f"init={recipe.init} holds other weights (sha256 {init.sha256}) than those of "
+                        f"init_sha256={recipe.init_sha256}; restore them, or leave out init_sha256")
+    return init
+
+
+def from_export(recipe: Recipe) -> Init:
+    folder = run_folder(recipe.init)
+    try:
+        card = read_card(folder)
+        require_arch(recipe, card.arch)
+        state = read_weights(folder, card)
+    except ExportError as e:
+        inside = Path(recipe.exports) / folder.name
+        hint = f"; write init={inside}" if folder.parent == Path(".") and (inside / CARD).is_file() else ""
+        raise InitError(f"init={recipe.init}: {e}{hint}") from None
+    return Init(recipe.init, card.sha256 or file_sha256(folder / WEIGHTS), state, card.normalize, 32, card)
+
+
+def from_timm(recipe: Recipe) -> Init:
+    "By timm's own functions, which convert older formats of its weights and read pickles as tensors only."
+    try:
+        with rng_restored():
+            model = timm.create_model(recipe.init, pretrained=True)
+    except Exception as e:  # timm, the Hub and the network raise whatever they like
+        raise InitError(f"init={recipe.init} cannot be opened: {short(e)}; check the name "
+                        f"({parse_model_name(recipe.init)[1]}), its config.json and its weights") from None
+    cfg, state = model.pretrained_cfg, model.state_dict()
+    require_arch(recipe, cfg["architecture"])
+    if odd := [name for name, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+        raise InitError(f"init={recipe.init}: {odd[0]} holds non-finite values (NaN or inf); restore the file")
+    return Init(recipe.init, state_sha256(state), state,
+                Normalization(mean=list(map(float, cfg["mean"])), std=list(map(float, cfg["std"]))),
+                cfg["input_size"][-1])
+
+
+def require_arch(recipe: Recipe, arch: str) -> None:
+    if arch != recipe.arch:
+        raise InitError(f"init={recipe.init} holds weights of {arch}, and recipe {recipe.name} trains {recipe.arch}, "
+                        f"which they do not fit; add arch={arch}, or start from weights of {recipe.arch}")
+
+
+def state_sha256(state: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def saw_held_out(init: Init, recipe: Recipe, source: Source) -> bool:
+    "Whether the weights were trained on images of the same dataset that this run holds out of train."
+    if not (recipe.valid and init.card and init.card.data.fingerprint == source.fingerprint):
+        return False
+    split = ("valid", "seed", "validate_on")
+    return [init.card.recipe.get(key) for key in split] != [getattr(recipe, key) for key in split]
+
+
+def take_weights(model: torch.nn.Module, init: Init) -> Start:
+    "Load all tensors that fit, but for the head, which stays as it is. Raises InitError where none does."
+    own, heads = model.state_dict(), head_names(model)
+    fitting = {name: t for name, t in init.state.items()
+               if name not in heads and name in own and own[name].shape == t.shape}
+    if not any(name in fitting for name, _ in model.named_parameters()):
+        raise InitError(f"init={init.name}: none of its {len(init.state)} tensors has the name and shape of one of "
+                        f"this model's; start from weights that were made with the same arch and size")
+    model.load_state_dict(fitting, strict=False)
+    card = init.card
+    metrics = card.metrics if card else None
+    return Start(
+        name=printable(init.name), sha256=init.sha256, size=init.size, tensors=len(own), taken=len(fitting),
+        new=[name for name in own if name in heads],
+        unfit=[name for name in own if name not in heads and name not in fitting],
+        unused=[name for name in init.state if name not in own],
+        data=card.data.name if card else "", split=card.split if card else None,
+        accuracy=metrics.accuracy if metrics else None)

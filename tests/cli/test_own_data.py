@@ -1,0 +1,166 @@
+"""A run on folders and tables of one's own, and `evaluate` on labelled images: what is used, measured and said."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cifar_fast.cli.main import main
+from cifar_fast.export.card import read_card
+from cifar_fast.export.predictions import Predictions
+from cifar_fast.recipe import RecipeError, load_recipe, override
+from cifar_fast.runs.data_lines import counts_line
+from cifar_fast.training.prepare import prepare
+
+COLOURS = {"cup": (220, 30, 30), "key": (30, 220, 30), "coin": (30, 30, 220)}
+
+
+def fill(folder, images: int, *names: str, first: int = 0) -> None:
+    "Images of one colour a class, with noise."
+    for name in names or COLOURS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(first, first + images):
+            noise = np.random.default_rng([i, len(name)]).integers(-25, 26, (20, 20, 3))
+            pixels = np.clip(COLOURS.get(name, (99, 99, 99)) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+
+
+def settings(*more: str) -> list[str]:
+    return ["epochs=2", "bs=8", "report=no", "device=cpu", *more]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "(run, its output) of cups, keys and coins with Train/, validation/, TEST/ and a folder that is not used."
+    folder = tmp_path_factory.mktemp("things")
+    for split, images, first in (("Train", 12, 0), ("validation", 3, 20), ("TEST", 4, 30)):
+        fill(folder / "things" / split, images, first=first)
+    fill(folder / "things" / "extra", 1, "cup")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["recipe", "sprint", f"data={folder / 'things'}", f"exports={folder}", "keep=best",
+                     *settings()]) == 0
+    return folder / "sprint-things", out.getvalue()
+
+
+def evaluated(capsys, run, *args: str) -> dict:
+    assert main(["evaluate", str(run), "--json", *map(str, args)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_each_split_is_used_for_what_its_name_says(trained):
+    run, out = trained
+    card = read_card(run)
+    assert (card.split, card.metrics.n, card.data.train, card.data.test) == ("test", 12, 36, 12)
+    assert card.best_epoch and "9 of its own validation split" in out
+    assert "3 classes (train/validation/test): coin 12/3/4, cup 12/3/4, key 12/3/4" in out
+    assert "not used: the folder extra/" in out
+    assert Predictions.load(run / "predictions.npz").on == "test"
+
+
+def test_all_images_are_measured_whatever_the_layout(trained, tmp_path, capsys):
+    run, _ = trained
+    fill(tmp_path / "only" / "test", 4)
+    fill(tmp_path / "two", 5, "cup", "key")
+    fill(tmp_path / "more", 3, "cup", "coin", "KEY", "lamp")
+    assert evaluated(capsys, run, f"data={tmp_path / 'only'}")["n"] == 12
+    two = evaluated(capsys, run, f"data={tmp_path / 'two'}")
+    assert (two["n"], two["missing"], two["splits"]) == (10, ["coin"], {})
+    assert two["per_class"]["coin"] is None
+    assert two["balanced_accuracy"] == pytest.approx(np.mean([two["per_class"][c] for c in ("cup", "key")]))
+    more = evaluated(capsys, run, f"data={tmp_path / 'more'}")
+    assert (more["n"], more["unknown"], more["missing"]) == (6, {"KEY": 3, "lamp": 3}, ["key"])
+    assert "did you mean key?" in " ".join(more["notes"])
+    assert main(["evaluate", str(run), f"data={tmp_path / 'two'}"]) == 0
+    out = capsys.readouterr().out
+    assert "of 10 images" in out and "n = 10, 95 % interval" in out and "no images of coin" in out
+    fill(tmp_path / "none", 2, "lamp", "sofa")
+    assert main(["evaluate", str(run), f"data={tmp_path / 'none'}"]) == 2
+    assert "lamp and sofa" in capsys.readouterr().err
+
+
+def test_its_own_images_are_told_apart(trained, capsys):
+    run, _ = trained
+    own = evaluated(capsys, run, f"data={run.parent / 'things'}")
+    assert own["n"] == 57 and {split: of["n"] for split, of in own["splits"].items()} == {
+        "train": 36, "test": 12, "valid": 9}
+    assert "trained on" in " ".join(own["notes"])
+    alone = evaluated(capsys, run)
+    assert alone["n"] == 12
+    assert alone["accuracy"] == own["splits"]["test"]["accuracy"] == read_card(run).metrics.accuracy
+
+
+def test_a_table_and_the_answers_as_csv(trained, tmp_path, capsys):
+    run, _ = trained
+    fill(tmp_path / "images", 3, "cup", "key", "lamp")
+    (tmp_path / "images" / "cup" / "0.png").write_bytes(b"damaged")
+    lines = [f"images/{name}/{i}.png;{name}" for name in ("cup", "key", "lamp") for i in range(3)]
+    (tmp_path / "list.csv").write_text("\n".join(["where;what", *lines, "images/gone.png;cup"]))
+    result = evaluated(capsys, run, f"data={tmp_path / 'list.csv'}", "data.label=what", "--csv", tmp_path / "out.csv")
+    assert (result["n"], result["unknown"]) == (5, {"lamp": 3})
+    notes = " ".join(result["notes"])
+    assert "gone.png" in notes and "1 unreadable image" in notes
+    frame = pd.read_csv(tmp_path / "out.csv")
+    assert list(frame) == ["file", "label", "prediction", "coin", "cup", "key"]
+    assert frame["file"].tolist() == [line.split(";")[0] for line in lines[1:6]]
+    assert frame["label"].tolist() == ["cup"] * 2 + ["key"] * 3
+    assert np.allclose(frame[["coin", "cup", "key"]].sum(axis=1), 1, atol=1e-5)
+    assert (frame["label"] == frame["prediction"]).mean() == result["accuracy"]
+    assert main(["evaluate", str(run), "data=list.csv", "split=test"]) == 2
+    assert "split=test" in capsys.readouterr().err
+
+
+def test_a_run_on_a_table(tmp_path, capsys):
+    fill(tmp_path / "images", 10, "cup", "key")
+    lines = [f"images/{name}/{i}.png,{name}" for name in ("cup", "key") for i in range(10)]
+    (tmp_path / "labels.csv").write_text("\n".join(["picture,what", *lines, "images/gone.png,key"]))
+    args = ["recipe", "sprint", f"data={tmp_path / 'labels.csv'}", "data.label=what", f"exports={tmp_path}",
+            *settings("epochs=1", "valid=0.2")]
+    assert main([*args, "on_error=refuse"]) == 2
+    assert "gone.png" in capsys.readouterr().err
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert "left out: 1 file not found (images/gone.png)" in out
+    assert "2 classes (train/held out/test): cup 6/2/2, key 7/1/2" in out or "cup 7/1/2, key 6/2/2" in out
+    predicted = Predictions.load(tmp_path / "sprint-labels" / "predictions.npz")
+    assert predicted.on == "held-out" and set(predicted.files) <= {line.split(",")[0] for line in lines}
+
+
+def test_a_validation_split_alone_is_measured_on(tmp_path, capsys):
+    fill(tmp_path / "own" / "train", 8)
+    fill(tmp_path / "own" / "val", 3, first=10)
+    assert main(["recipe", "sprint", f"data={tmp_path / 'own'}", f"exports={tmp_path}", *settings("valid=0.1")]) == 0
+    out, card = capsys.readouterr().out, read_card(tmp_path / "sprint-own")
+    assert (card.split, card.metrics.n) == ("held-out", 9) and "test was not used" not in out + card.measured_how
+    assert "valid=0.1 has no effect" in out
+    predicted = Predictions.load(tmp_path / "sprint-own" / "predictions.npz")
+    assert predicted.items.tolist() == list(range(24, 33)) and predicted.files[0] == "coin/10.png"
+    assert evaluated(capsys, tmp_path / "sprint-own")["accuracy"] == card.metrics.accuracy
+    assert main(["report", str(tmp_path / "sprint-own")]) == 0
+
+
+def test_one_image_of_a_class_is_said_before_training(tmp_path, capsys):
+    fill(tmp_path / "own" / "train", 9, "cup", "key")
+    fill(tmp_path / "own" / "train", 1, "coin")
+    assert main(["recipe", "sprint", f"data={tmp_path / 'own'}", "--dry-run", *settings("valid=4")]) == 0
+    out = capsys.readouterr().out
+    assert "3 classes (train/held out): coin 1/0, cup 7/2, key 7/2" in out
+    assert "too few images of coin to hold one out" in out
+
+
+def test_settings_that_need_validation_wait_for_the_data(tmp_path):
+    fill(tmp_path / "own", 6)
+    recipe = override(load_recipe("sprint"), [f"data={tmp_path / 'own'}", "keep=best", *settings()])
+    with pytest.raises(RecipeError, match="keep=best.*valid=0.1"):
+        prepare(recipe)
+
+
+def test_many_classes_take_one_short_line():
+    counts = {"train": np.arange(2, 122), "test": np.full(120, 1)}
+    line = counts_line(tuple(f"species_{i:03}" for i in range(120)), counts)
+    assert line.startswith("120 classes (train/test): species_000 2/1, ") and "species_119 121/1" in line
+    assert "2 to 121" in line and len(line) < 220 and "\n" not in line

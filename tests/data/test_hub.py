@@ -1,0 +1,85 @@
+"""data=hf:owner/name, by the real package on small datasets in the layout of the Hub."""
+
+import io
+import sys
+
+import datasets
+import pytest
+from PIL import Image
+
+from cifar_fast.data.errors import DataError
+from cifar_fast.data.sources import load_source
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    "A folder ./owner/name stands in for the Hub's owner/name, as `datasets` itself has it."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    monkeypatch.setenv("CIFAR_FAST_CACHE", str(tmp_path / "cache"))
+
+
+def publish(splits, features, name="owner/name", label="label", encode=None):
+    "Parquet files as a dataset's page has them; the grey of an image is 50 times its label."
+    def image(value):
+        file = io.BytesIO()
+        Image.new("L", (40, 30), 50 * max(value, 0)).save(file, "PNG")
+        return {"bytes": file.getvalue(), "path": None}
+
+    for split, values in splits.items():
+        column = [value if encode is None else encode(value) for value in values]
+        rows = datasets.Dataset.from_dict({"image": [image(v) for v in values], label: column},
+                                          features=datasets.Features({"image": datasets.Image(), label: features}))
+        rows.to_parquet(f"{name}/data/{split}-00000-of-00001.parquet")
+
+
+def test_class_labels_and_splits():
+    publish({"train": [2, 0, 1, 1], "validation": [0, 2], "test": [1, 1, -1]}, datasets.ClassLabel(names=list("abc")))
+    source = load_source("hf:owner/name", size=32)
+    assert source.vocab == ("a", "b", "c")
+    assert {k: v.labels.tolist() for k, v in source.splits.items()} == {
+        "train": [2, 0, 1, 1], "test": [1, 1], "valid": [0, 2]}
+    assert (source.train.images[:, 16, 16, 0] == [100, 0, 50, 50]).all()
+    assert any("1 of 3 images of test have no label" in note for note in source.notes)
+
+
+def test_labels_as_text_and_one_split():
+    publish({"train": [0, 1] * 5}, datasets.Value("string"), encode="cat dog".split().__getitem__)
+    source = load_source("hf:owner/name", size=32)
+    assert source.vocab == ("cat", "dog") and (len(source.train), len(source.test)) == (8, 2)
+    assert (source.train.images[:, 0, 0, 0] == 50 * source.train.labels).all()
+
+
+def test_column_of_labels_is_asked_for():
+    publish({"train": [0, 1] * 5}, datasets.Value("int64"), label="kind")
+    with pytest.raises(DataError, match="image, kind.*data.label=COLUMN"):
+        load_source("hf:owner/name")
+    assert load_source("hf:owner/name", columns={"label": "kind"}).vocab == ("0", "1")
+
+
+def test_broken_image_is_named():
+    publish({"train": [0, 1] * 5}, datasets.ClassLabel(names=["a", "b"]))
+    rows = datasets.Dataset.from_dict(
+        {"image": [{"bytes": b"no image", "path": None}] * 2, "label": [0, 1]},
+        features=datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}))
+    rows = datasets.concatenate_datasets([datasets.load_dataset("owner/name")["train"], rows])
+    rows.to_parquet("owner/other/data/train-00000-of-00001.parquet")
+    with pytest.warns(UserWarning, match="train-10"):
+        source = load_source("hf:owner/other")
+    assert len(source.skipped) == 2
+
+
+@pytest.mark.parametrize("data,names", [
+    ("hf:nobody/nothing", "hf:nobody/nothing"), ("hf:", "owner/name"), ("hf:a/b/c", "a/b/c")])
+def test_not_to_be_had(data, names, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=names) as error:
+        load_source(data)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"cifar_fast\[hf\]"):
+        load_source("hf:owner/name")
