@@ -176,7 +176,7 @@ def named_data(changes: list[str]) -> tuple[str | None, dict[str, str]]:
         elif key.startswith("data.") and sep and value:
             columns[key.removeprefix("data.")] = value
         else:
-            raise UsageError(f"{change!r}: evaluate takes data=NAME (a dataset that recipes lists), data=FOLDER or "
+            raise UsageError(f"{change!r}: name images with data=NAME (a dataset that recipes lists), data=FOLDER or "
                              "data=TABLE, of which data.file=, data.label= and data.split= name the columns")
     return data, columns
 
@@ -226,30 +226,25 @@ class Calibrate(Command):
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
-        add_changes(parser, "labelled images of your own, in which the run saw nothing (default: the images that it "
-                            "held out)", metavar="data=…")
+        add_changes(parser, "labelled images that the run was not trained on: a folder or a table, as evaluate takes "
+                            "them (default: the images that it held out)", metavar="data=…")
         parser.add_argument("--undo", action="store_true", help="take the temperature out of the run again")
         add_model_file(parser)
 
     @staticmethod
     def run(args):
-        from cifar_fast.data.sources import image_settings, load_source
         from cifar_fast.export.calibrate import calibrate, undo
         from cifar_fast.export.card import read_card
         from cifar_fast.export.files import run_folder
         from cifar_fast.reporting.report.build import same_source
 
         folder = run_folder(run_path(args.name))
-        if unknown := [c for c in args.changes if not c.startswith("data=")]:
-            raise UsageError(f"{unknown[0]!r}: calibrate takes data=FOLDER")
         if args.undo:
             undo(folder)
             print(f"{folder}: its probabilities are those without a temperature")
             return
-        data = args.changes[-1].removeprefix("data=") if args.changes else ""
-        then = read_card(folder)
-        source = load_source(data, **image_settings(then.recipe)) if data else same_source(then)
-        card = calibrate(folder, source, own=bool(data))
+        data, columns = named_data(args.changes)
+        card = calibrate(folder, None if data else same_source(read_card(folder)), data, columns)
         print(f"{card.calibration}\nkept in {folder}: predict, serve and evaluate use it (--temperature 1: not this "
               f"once; calibrate {args.name} --undo: no more)\n"
               f"next: python -m cifar_fast report {args.name} redraws its report")

@@ -6,7 +6,9 @@ loss, of which fastai makes probabilities.
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,21 +18,24 @@ from cifar_fast.data.block import split_rows
 from cifar_fast.data.sources import Source
 from cifar_fast.export.calibration import CalibrationError, calibration_error, cross_fitted, fit_temperature, softmax
 from cifar_fast.export.card import Calibration, Card, read_card
+from cifar_fast.export.evaluate import evaluate
 from cifar_fast.export.files import LEARNER
 from cifar_fast.export.predictor import Predictor, load_export, rebuild_pickle
 from cifar_fast.export.trust import trust
+from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import printable
 
 
-def calibrate(folder: Path, source: Source, own: bool) -> Card:
-    """Fit a temperature and save it; returns the new card. Raises CalibrationError, ExportError.
-
-    `source`: the images that the run was trained on, of which its held-out ones are taken; with `own` other labelled
-    images, of which all are.
-    """
+def calibrate(
+    folder: Path,
+    source: Source | None = None,  # the images that the run was trained on, of which the held-out ones are taken; or
+    data: str | None = None,  # other labelled images, of which all are: a name, a folder or a table
+    columns: Mapping[str, str] | None = None,  # of the table
+) -> Card:
+    "Fit a temperature and save it; returns the new card. Raises CalibrationError, ExportError, DataError."
     model = load_export(folder)
-    images, labels, on = own_images(model, source) if own else held_out_images(model.card, source)
-    return save(folder, replace(model.card, calibration=measured(model, images, labels, on)))
+    logits, labels, on = own_images(model, data, columns) if data else held_out_images(model, source)
+    return save(folder, replace(model.card, calibration=fitted(logits, labels, on)))
 
 
 def undo(folder: Path) -> Card:
@@ -45,8 +50,7 @@ def save(folder: Path, card: Card) -> Card:
     return card
 
 
-def measured(model: Predictor, images: np.ndarray, labels: np.ndarray, on: str) -> Calibration:
-    logits = model.logits(images)
+def fitted(logits: np.ndarray, labels: np.ndarray, on: str) -> Calibration:
     correct = logits.argmax(1) == labels
     return Calibration(temperature=fit_temperature(logits, labels), images=on, n=len(labels),
                        error_before=calibration_error(softmax(logits), correct),
@@ -54,9 +58,9 @@ def measured(model: Predictor, images: np.ndarray, labels: np.ndarray, on: str) 
                        date=time.strftime("%Y-%m-%d", time.gmtime()))
 
 
-def held_out_images(card: Card, source: Source) -> tuple[np.ndarray, np.ndarray, str]:
-    "(images, labels, 'held-out') that the run validated on and did not train on; never those of the test set."
-    recipe = card.recipe
+def held_out_images(model: Predictor, source: Source) -> tuple[np.ndarray, np.ndarray, str]:
+    "(logits, labels, 'held-out') of what the run validated on and did not train on; never of the test set."
+    card, recipe = model.card, model.card.recipe
     other = "or calibrate on labelled images of your own: calibrate EXPORT data=FOLDER"
     if recipe.get("validate_on") == "test":
         raise CalibrationError(f"{card.name} validated on the test set, which must stay unseen; train it with "
@@ -65,19 +69,22 @@ def held_out_images(card: Card, source: Source) -> tuple[np.ndarray, np.ndarray,
     if not len(rows):
         raise CalibrationError(f"{card.name} was trained with valid=0 and has no held-out images, and images that it "
                                f"was trained on would make it too sure; train it with valid=0.1, {other}")
-    return *gathered(source, rows), "held-out"
+    images, labels = gathered(source, rows)
+    return model.logits(images), labels, "held-out"
 
 
-def own_images(model: Predictor, source: Source) -> tuple[np.ndarray, np.ndarray, str]:
-    "(images, labels, name) of all images of another dataset, its classes found by name."
-    if model.card and source.fingerprint == model.card.data.fingerprint:
-        raise CalibrationError(f"{source.name} is what the run was trained and tested on; leave out data= to calibrate "
-                               f"on its held-out images, or name a folder of other ones")
-    if unknown := [name for name in source.vocab if name not in model.vocab]:
-        raise CalibrationError(f"{source.name} has the class {printable(unknown[0])}, which the model does not know; "
-                               f"it knows {', '.join(map(printable, model.vocab[:20]))}")
-    images, labels = gathered(source, np.arange(sum(map(len, source.splits.values()))))
-    return images, np.array([model.vocab.index(name) for name in source.vocab])[labels], source.name
+def own_images(model: Predictor, data: str, columns: Mapping[str, str] | None) -> tuple[np.ndarray, np.ndarray, str]:
+    "(logits, labels, name) of what `evaluate` takes: a dataset by name, a folder or a label table."
+    card, trained = model.card, model.card.recipe.get("data")
+    refusal = CalibrationError(f"{printable(data)} is what the run was trained and tested on; leave out data= to "
+                               f"calibrate on its held-out images, or name other images")
+    if trained and os.path.realpath(expand_path(data)) == os.path.realpath(expand_path(trained)):
+        raise refusal
+    measured = evaluate(replace(model, temperature=1.0), data, columns)
+    if measured.fingerprint and measured.fingerprint == card.data.fingerprint:
+        raise refusal
+    # Logarithms of a softmax are logits too: they differ from the model's by a constant for each image.
+    return np.log(np.maximum(measured.probabilities, 1e-37)), measured.labels, measured.name
 
 
 def gathered(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

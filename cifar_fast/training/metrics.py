@@ -39,4 +39,4 @@ class BalancedAccuracy(Metric):
     @property
     def value(self) -> float | None:
         present = self.count > 0
-        return float((self.correct[present] / self.count[present]).mean()) if present.any() else None
+        return float((self.correct[present] / self.count[present].double()).mean()) if present.any() else None
