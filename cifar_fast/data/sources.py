@@ -28,7 +28,7 @@ from cifar_fast.data.table import scan_table
 from cifar_fast.data.tree import Tree, scan_tree
 from cifar_fast.utils.text import nearest, printable
 
-FORMAT = 8  # of the cache entries; a higher one rebuilds them all
+FORMAT = 9  # of the cache entries; a higher one rebuilds them all
 META = "meta.json"
 
 
