@@ -69,8 +69,10 @@ def held_out_images(model: Predictor, source: Source) -> tuple[np.ndarray, np.nd
     if not len(rows):
         raise CalibrationError(f"{card.name} was trained with valid=0 and has no held-out images, and images that it "
                                f"was trained on would make it too sure; train it with valid=0.1, {other}")
-    images, labels = gathered(source, rows)
-    return model.logits(images), labels, "held-out"
+    places = [(part, rows[np.isin(rows, source.rows(name))] - source.rows(name)[0])
+              for name, part in source.splits.items()]
+    logits = [model.logits(part.images[here]) for part, here in places if len(here)]
+    return np.concatenate(logits), np.concatenate([part.labels[here] for part, here in places]), "held-out"
 
 
 def own_images(model: Predictor, data: str, columns: Mapping[str, str] | None) -> tuple[np.ndarray, np.ndarray, str]:
@@ -85,11 +87,3 @@ def own_images(model: Predictor, data: str, columns: Mapping[str, str] | None) -
         raise refusal
     # Logarithms of a softmax are logits too: they differ from the model's by a constant for each image.
     return np.log(np.maximum(measured.probabilities, 1e-37)), measured.labels, measured.name
-
-
-def gathered(source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "(images, labels) of these row numbers, split by split."
-    places = [(part, rows[np.isin(rows, source.rows(name))] - source.rows(name)[0])
-              for name, part in source.splits.items()]
-    return (np.concatenate([part.images[here] for part, here in places]),
-            np.concatenate([part.labels[here] for part, here in places]))
