@@ -116,9 +116,9 @@ class Serve(Command):
 
 class Evaluate(Command):
     name = "evaluate"
-    help = "accuracy, per class and confusion matrix, on the test set or on labelled images of your own"
+    help = "accuracy and confusion matrix on the test set, or on images of your own"
     examples = ("evaluate exports/final", "evaluate exports/final data=my/images",
-                "evaluate exports/final data=labels.csv data.label=species --csv answers.csv")
+                "evaluate exports/final data=labels.csv --csv answers.csv")
 
     @staticmethod
     def add_arguments(parser):
@@ -220,7 +220,7 @@ def save_answers(path: str, measured, vocab: list[str]) -> None:
 
 class Calibrate(Command):
     name = "calibrate"
-    help = "fit a temperature on held-out images, so that a model is right as often as its confidence says"
+    help = "make a model right as often as its confidence says"
     examples = ("calibrate exports/final", "calibrate exports/final data=my/images", "calibrate exports/final --undo")
 
     @staticmethod

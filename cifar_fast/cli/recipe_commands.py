@@ -31,7 +31,7 @@ class Recipes(Command):
         print_names(list_recipes())
         print("\npython -m cifar_fast recipe NAME            trains one; --dry-run shows it first\n"
               "python -m cifar_fast copy NAME mine.py      copies one for you to edit\n\n"
-              "recipe NAME data=DATASET trains on another dataset: a folder of images, a label table,\n"
+              "recipe NAME data=DATASET trains on other images: a folder, a label table,\n"
               "hf:owner/name of the Hugging Face Hub, or one of these (train + valid + test):\n")
         print_names(datasets)
 
@@ -47,7 +47,7 @@ class Recipe(Command):
     help = "train a recipe: audit, train, evaluate, save"
     examples = ("recipe sprint", "recipe final data=digits epochs=20",
                 "recipe final epochs=60 mix.cutmix=0.3 valid=5000", "recipe final epochs=60 name=final-long",
-                "recipe final data=PHOTOS init=exports/final fit=fine_tune epochs=20", "recipe final lr=find",
+                "recipe final data=PHOTOS init=exports/final fit=fine_tune", "recipe final lr=find",
                 "recipe final --dry-run epochs=60", "recipe final --resume",
                 "recipe mine.py --log json > epochs.jsonl")
 
