@@ -12,9 +12,9 @@ from cifar_fast.utils.text import printable
 
 ALL = 20  # classes that are listed one by one
 WIDTH = 80  # of these lines, which end up in logs
+ENDS = 3  # of more classes: this many from each end
 SIGNS = {"digits", "mnist", "mnist5k", "emnist_digits", "kmnist", "qmnist", "usps", "semeion", "svhn"}
 "Named datasets of digits and characters, in which left and right differ; of others the data says it itself."
-ENDS = 3  # of more classes: this many from each end
 
 
 def held_text(run: Run) -> str:
@@ -45,8 +45,8 @@ def data_lines(run: Run) -> list[str]:
     if run.recipe.valid and source.valid:
         lines.append(f"valid={run.recipe.valid:g} has no effect: the data has a validation split of its own")
     if source.name in SIGNS and run.recipe.tta:
-        lines.append(f"a mirrored digit is no digit: TTA accuracy and flips do not suit {source.name}; recipe digits has "
-                     f"neither")
+        lines.append(f"a mirrored digit is no digit: TTA accuracy and flips do not suit {source.name}; recipe digits "
+                     f"has neither")
     return [textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
             for line in (*lines, *source.notes)]
 
