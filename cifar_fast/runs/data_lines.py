@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 
 from cifar_fast.data.layout import names
@@ -9,7 +11,10 @@ from cifar_fast.training.prepare import Run
 from cifar_fast.utils.text import printable
 
 ALL = 20  # classes that are listed one by one
+WIDTH = 80  # of these lines, which end up in logs
 ENDS = 3  # of more classes: this many from each end
+SIGNS = {"digits", "mnist", "mnist5k", "emnist_digits", "kmnist", "qmnist", "usps", "semeion", "svhn"}
+"Named datasets of digits and characters, in which left and right differ; of others the data says it itself."
 
 
 def held_text(run: Run) -> str:
@@ -39,7 +44,11 @@ def data_lines(run: Run) -> list[str]:
                      f"nothing of {'it' if len(lacking) == 1 else 'them'}")
     if run.recipe.valid and source.valid:
         lines.append(f"valid={run.recipe.valid:g} has no effect: the data has a validation split of its own")
-    return [*lines, *source.notes]
+    if source.name in SIGNS and run.recipe.tta:
+        lines.append(f"a mirrored digit is no digit: TTA accuracy and flips do not suit {source.name}; recipe digits "
+                     f"has neither")
+    return [textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+            for line in (*lines, *source.notes)]
 
 
 def counts_line(vocab: tuple[str, ...], counts: dict[str, np.ndarray]) -> str:

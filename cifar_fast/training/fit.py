@@ -28,7 +28,7 @@ from cifar_fast.training.callbacks.progress import Progress
 from cifar_fast.training.callbacks.scheduler import Scheduler
 from cifar_fast.training.callbacks.stopping import KeepBest, Patience, Target
 from cifar_fast.training.metrics import BalancedAccuracy
-from cifar_fast.training.prepare import Run, settle_memory_format, valid_labels
+from cifar_fast.training.prepare import Run, settle_memory_format
 from cifar_fast.training.state import TrainState
 
 
@@ -71,7 +71,7 @@ def fit(
 def more_metrics(run: Run, average: EMA | None) -> list[Metric]:
     "Of the averaged weights, measured beside the trained ones on the same batches; and where classes are unequal."
     ema = [EMAAccuracy(average, partial(autocast, run.precision, run.device))] if average else []
-    if not unequal(np.bincount(valid_labels(run))):
+    if not unequal(np.bincount(run.valid_labels)):
         return ema
     watched = {"predicted": lambda _: ema[0].predicted, "name": "ema_balanced_accuracy"} if ema else {}
     return [*ema, BalancedAccuracy(len(run.source.vocab), **watched)]

@@ -44,8 +44,6 @@ FEWEST_BATCHES = 8
 SMALLEST_BS = 8
 "To which it is lowered at most, for batch norm's sake."
 
-SIGNS = {"digits", "mnist", "emnist", "kmnist", "qmnist", "usps", "svhn", "gtsrb"}
-"Named datasets of digits, letters and road signs: left and right differ."
 
 
 class BudgetError(CifarFastError):
@@ -66,6 +64,7 @@ class Run:
     commit: str | None  # of the code, taken now since it may change during training
     stats: tuple  # (mean, std) that images are normalised with, in [0, 1] by channel
     start: Start | None  # the trained weights that it starts from
+    valid_labels: np.ndarray  # (N,) of the images that are validated on, in their order; N is 0 where there are none
     memory_format: str | None = None  # None until `settle_memory_format` has timed both
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
 
@@ -93,9 +92,6 @@ def prepare(
         recipe = at_size(recipe, source.size)
     require_augment(recipe, source.size)
     recipe = with_fitting_bs(recipe, source, typed)
-    if source.name in SIGNS and recipe.tta:
-        log_progress(f"the mirror image of a sign is another sign: TTA accuracy and flips do not suit {source.name}; "
-                     f"the recipe digits has neither")
     nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     stats = input_stats(recipe, init, source)
@@ -112,8 +108,8 @@ def prepare(
     steps = recipe.epochs * len(dls.train)
     recipe = with_fitting_ema(recipe, steps, typed)
     compiled = choose_compile(recipe.compile, device, steps, learn.model)
-    return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats,
-               start, choose_memory_format(recipe.channels_last, device, steps))
+    return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats, start,
+               valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps))
 
 
 def input_stats(recipe: Recipe, init: Init | None, source: Source) -> tuple:
@@ -136,10 +132,9 @@ def train_labels(dls, source: Source) -> np.ndarray:
     return source.train.labels[np.array([int(i) for i in dls.train_ds.items])]
 
 
-def valid_labels(run: Run) -> np.ndarray:
+def valid_labels(dls, source: Source) -> np.ndarray:
     "(N,) of the images that are validated on, in their order; empty where there are none."
-    labels = np.concatenate([part.labels for part in run.source.splits.values()])
-    return labels[np.array([int(i) for i in run.learn.dls.valid_ds.items], dtype=np.int64)]
+    return source.labels[np.array([int(i) for i in dls.valid_ds.items], dtype=np.int64)]
 
 
 def make_loss(recipe: Recipe, labels: np.ndarray, classes: int):

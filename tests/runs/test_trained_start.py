@@ -30,7 +30,8 @@ def tuned(farm, tmp_path_factory, digits):
 
 
 @pytest.mark.parametrize("saves, where", [
-    (5, "in epoch 1, after 5 batches"), (STEPS + 1, "after epoch 1 of 2"), (STEPS + 4, "in epoch 2, after 3 batches")])
+    (5, "in epoch 1 of 2, after 5 batches"), (STEPS + 1, "after epoch 1 of 2"),
+    (STEPS + 4, "in epoch 2 of 2, after 3 batches")])
 def test_it_resumes_to_the_same_weights_before_at_and_after_the_end_of_the_frozen_epochs(
         tuned, farm, broken, capsys, saves, where):
     exports = broken(saves, f"init={farm}", "fit=fine_tune")
