@@ -56,12 +56,10 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, sep=delimiter, encoding=encoding, dtype=str, na_filter=False, skipinitialspace=True)
     except UnicodeError:
         raise DataError(f"{printable(path)} is not UTF-8; save it as CSV in UTF-8") from None
-    except ImportError as error:
-        raise DataError(f"{printable(path)} cannot be read here: {printable(error).splitlines()[0]}; install pyarrow, "
-                        "or save it as CSV") from None
     except (OSError, ValueError) as error:  # pandas' and Arrow's own are ValueErrors
         reason = getattr(error, "strerror", None) or printable(str(error).strip().splitlines()[-1])
-        raise DataError(f"{printable(path)} cannot be read as a table: {reason}") from error
+        raise DataError(f"{printable(path)} cannot be read as a table ({reason}); it should be a CSV or parquet file "
+                        "with the columns file and label") from error
 
 
 def dialect(path: Path) -> tuple[str, str]:

@@ -140,7 +140,7 @@ def source_name(source) -> str:
 
 def reason_of(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its own text names a Python object
-        return "is not an image in a format known here"
+        return "is not an image in a format known here (an iPhone's HEIC: convert it to JPEG)"
     if isinstance(error, Image.DecompressionBombError):  # its own text is for programmers
         return f"has too many pixels; from 1 to {MAX_PIXELS:,} are allowed"
     if isinstance(error, OSError) and error.strerror:

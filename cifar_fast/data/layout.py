@@ -130,7 +130,7 @@ def find_layout(root: Path, to_train: bool = True) -> Layout:
                             "folders that are not used elsewhere")
         for name in filter(unused.count, top.folders):
             why = f"holds {count(len(inner[name].images), 'image')} but no class folders" if inner[name].images else \
-                "is not called like a split"
+                "is called neither train, valid nor test: rename it to use it"
             layout.notes.append(f"not used: the folder {printable(name)}/, which {why}")
     layout.parts = {role: layout.parts[role] for role in ("train", "test", "valid", "all") if role in layout.parts}
     if to_train and not layout.parts.keys() & {"train", "all"}:

@@ -49,6 +49,7 @@ class Source:
     valid: Arrays | None = None  # where the data has a validation split of its own
     size: int = 32  # side of every image, pixels
     resize_mode: str = "crop"  # how images were brought to it
+    own_size: int = 32  # the side that it has where none is asked for
     ranges: Ranges = field(default_factory=dict)  # of its images of more than eight bits, see `depth`
     notes: tuple[str, ...] = ()  # what was guessed, passed over or is missing, a sentence each
     problems: tuple[str, ...] = ()  # those of the notes that on_error=refuse stops at
@@ -241,6 +242,7 @@ def load_entry(plan: Plan, request: Request, folder: Path) -> Source:
         others=meta["others"],
         valid=splits.get("valid"),
         size=request.size,
+        own_size=plan.size,
         resize_mode=request.resize_mode,
         ranges={kind: (low, high) for kind, (low, high) in meta["ranges"].items()},
         notes=(*plan.notes, *plan.problems, *meta["notes"], *meta["problems"]),

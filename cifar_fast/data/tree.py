@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cifar_fast.data.errors import DataError
-from cifar_fast.data.layout import Layout, Part, class_name, find_layout, look, names, passed_over, similar
+from cifar_fast.data.layout import Layout, Part, class_name, count, find_layout, look, names, passed_over, similar
 from cifar_fast.utils.text import printable
 
 TEST_FRACTION = 0.2  # of each class, where a folder has no test images of its own
@@ -58,7 +58,8 @@ def scan_tree(root: Path, seed: int = 0) -> Tree:
     seeded = "all" in splits
     if seeded:
         splits = sampled(root, splits["all"], seed)
-    notes = (*layout.notes, *missing_classes(vocab, splits), *passed_over(layout.passed))
+    more = [f"passed over: {count(others, 'file')} not named like an image"] if others else []
+    notes = (*layout.notes, *missing_classes(vocab, splits), *passed_over(layout.passed), *more)
     return Tree(vocab, splits, tree_state(vocab, splits), others, seeded, notes)
 
 
@@ -111,6 +112,9 @@ def scan_split(part: Part, vocab: tuple[str, ...], passed: Counter) -> tuple[lis
     files, others, label_of = [], 0, {name: i for i, name in enumerate(vocab)}
     for name in part.classes:
         images, other = scan_class(part.folder / name, label_of[class_name(name)], passed)
+        if not images and leads_back(part.folder / name):
+            raise DataError(f"class {class_name(name)!r} is a link to a folder that it lies in: remove "
+                            f"{printable(part.folder / name)}")
         if not images:
             but = f" but for {other} other files" if other else ""
             raise DataError(
@@ -123,8 +127,12 @@ def scan_split(part: Part, vocab: tuple[str, ...], passed: Counter) -> tuple[lis
 
 
 def scan_class(folder: Path, label: int, passed: Counter) -> tuple[list[File], int]:
-    "All images below `folder`, by name. Each real folder is entered once, so a loop of links ends."
-    files, others, entered, waiting = [], 0, set(), [("", folder)]
+    """All images below `folder`, by name. Each real folder is entered once, so a loop of links ends.
+
+    A link back to a folder above is not followed: it would bring the images of other classes.
+    """
+    files, others, waiting = [], 0, [("", folder)]
+    entered = {folder_id(above) for above in folder.absolute().parents}
     while waiting:
         prefix, current = waiting.pop()
         if (place := folder_id(current)) in entered:
@@ -139,6 +147,11 @@ def scan_class(folder: Path, label: int, passed: Counter) -> tuple[list[File], i
             else:
                 others += 1
     return sorted(files), others
+
+
+def leads_back(folder: Path) -> bool:
+    "Whether it is a link to a folder above it."
+    return folder_id(folder) in {folder_id(above) for above in folder.absolute().parents}
 
 
 def in_order(files: list[File]) -> list[File]:

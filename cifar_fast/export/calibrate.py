@@ -35,7 +35,12 @@ def calibrate(
     "Fit a temperature and save it; returns the new card. Raises CalibrationError, ExportError, DataError."
     model = load_export(folder)
     logits, labels, on = own_images(model, data, columns) if data else held_out_images(model, source)
-    return save(folder, replace(model.card, calibration=fitted(logits, labels, on)))
+    found = fitted(logits, labels, on)
+    if found.error_after >= found.error_before:
+        raise CalibrationError(f"{folder}: no temperature improves it on {found.n:,} images (calibration error "
+                               f"{found.error_before:.1%} without, {found.error_after:.1%} with one); nothing was "
+                               f"changed. Calibrate on more images: data=FOLDER")
+    return save(folder, replace(model.card, calibration=found))
 
 
 def undo(folder: Path) -> Card:

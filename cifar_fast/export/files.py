@@ -104,6 +104,10 @@ def expected_tensors(path: Path, card: Card) -> dict[str, torch.Tensor]:
         with torch.device("meta"):
             return create_model(card.arch, len(card.vocab), card.size).state_dict()
     except ModelError as e:
+        if (own := path.with_name(SOURCE)).is_file():
+            raise ExportError(f"{path.parent} holds a model of its own, {card.arch}, which {own} defines: add --recipe "
+                              f"{own} (it runs that file), or in Python "
+                              f"cifar_fast.models.register_from_file({str(own)!r})") from None
         raise ExportError(f"{path}: {e}") from None
     except Exception as e:  # some of timm's models do not support the meta device, or this number of classes
         raise ExportError(f"{path}: {card.arch} cannot be created for it: {short(e)}") from None

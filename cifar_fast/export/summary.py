@@ -14,7 +14,7 @@ def result_text(card: Card) -> str:
     took = f"{card.seconds.training:.0f} s of training" if card.seconds else "no time taken"
     metrics = card.metrics
     if not metrics:
-        return f"no accuracy: the dataset has no test images and valid=0 holds none out ({took})"
+        return f"no accuracy: the dataset has no test images and valid=0 holds none out; valid=0.1 does ({took})"
     lines = []
     if card.selected_on_test:
         (last, at_last), (best, at_best), *_ = card.accuracies()

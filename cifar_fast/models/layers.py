@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+LARGEST = 224  # pixels that their stems can take in
 SIDE = 32  # pixels of CIFAR-10's images, which all models here are built for
 
 
@@ -132,7 +133,10 @@ def stem_scale(img_size: int | Sequence[int]) -> int:
     At s times the stride the kernel has s times the stride and two pixels more: neighbouring windows overlap by two
     pixels at any stride, as at 32. A larger kernel would cost parameters that the budget does not have.
     """
-    return math.ceil(side_of(img_size) / SIDE)
+    if (side := side_of(img_size)) > LARGEST:
+        raise ValueError(f"it takes images of up to {LARGEST} pixels: choose a size from 32 to {LARGEST}, or a "
+                         f"model of timm's for larger ones")
+    return math.ceil(side / SIDE)
 
 
 def activation(name: str) -> nn.Module:

@@ -1,5 +1,7 @@
 """The parts of a model: stem, stages and head. For a trained start, and for learning rates that differ by depth."""
 
+from collections.abc import Collection
+
 from timm.models import group_parameters
 from torch import nn
 
@@ -13,12 +15,13 @@ def head_names(model: nn.Module) -> set[str]:
             for name in module.state_dict()}
 
 
-def stem_stages_head(model: nn.Module) -> list[list[nn.Parameter]]:
+def stem_stages_head(model: nn.Module, new: Collection[str] = ()) -> list[list[nn.Parameter]]:
     """A splitter for `Learner`: the parameters of the stem, of each stage, and of the head.
 
-    Stages are those of timm's `group_matcher`; a model without one has the two groups body and head.
+    Stages are those of timm's `group_matcher`; a model without one has the two groups body and head. `new`: names of
+    further parameters that have no trained weights; they train with the head.
     """
-    own = head_names(model)
+    own = head_names(model) | set(new)
     head = [p for name, p in model.named_parameters() if name in own]
     body = {name: p for name, p in model.named_parameters() if name not in own}
     matcher = getattr(model, "group_matcher", None)

@@ -8,6 +8,7 @@ import importlib.util
 import reprlib
 import sys
 import traceback
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -50,9 +51,13 @@ def run_recipe_file(path: Path) -> ModuleType:
     "Run a recipe file, and with it its registrations with timm; returns its module. Raises RecipeError."
     spec = importlib.util.spec_from_file_location(f"{MODULE_PREFIX}{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
+    again = spec.name in sys.modules
     sys.modules[spec.name] = module  # timm looks a registered model's module up there
     try:
-        spec.loader.exec_module(module)
+        with warnings.catch_warnings():
+            if again:  # timm warns of a model that is registered twice
+                warnings.filterwarnings("ignore", "Overwriting .* in registry")
+            spec.loader.exec_module(module)
     except Exception as e:
         place = f"{path}, line {line}" if (line := line_in(path, e)) else str(path)
         raise RecipeError(f"{place}: {type(e).__name__}: {getattr(e, 'msg', None) or e}; correct the recipe") from e

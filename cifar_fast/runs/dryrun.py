@@ -135,6 +135,8 @@ def lr_curve(recipe: Recipe, steps: int) -> str:
 
 def timing(run: Run, steps: int) -> str:
     seconds, timed = seconds_a_step(run)
+    if not timed:
+        return f"the run has {steps * run.recipe.epochs} steps, too few to time"
     total = seconds * steps * run.recipe.epochs
     return (f"{timed} timed steps: {seconds * 1000:.0f} ms each, "
             f"{run.recipe.bs / seconds:.0f} images/s, about {total / 60:.1f} minutes of training in all")

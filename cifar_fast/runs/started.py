@@ -12,7 +12,9 @@ def started(run: Run) -> str:
     parts = [f"starts from {start.what}: {start.amount}",
              "mean and std are the recipe's" if run.recipe.stats else "mean and std are theirs",
              f"images of {size}×{size}{'' if size == start.size else f', theirs were {start.size}×{start.size}'}"]
+    if size < run.source.own_size and size == start.size:
+        parts[-1] += f" as theirs were, where these alone would get {run.source.own_size}: size={run.source.own_size}"
     if epochs := settings(run.recipe.fit).get("freeze_epochs", 0):
         first = "epoch 1 trains" if epochs == 1 else f"epochs 1 to {epochs} train"
-        parts.append(f"{first} the head and batch norm alone")
+        parts.append(f"{first} {'what is new' if start.unfit else 'the head'} and batch norm alone")
     return "; ".join(parts)

@@ -19,7 +19,7 @@ from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.data.transforms import AlbumentationsTransform
 from cifar_fast.export.card import Start
-from cifar_fast.models import require_model
+from cifar_fast.models import create_model, require_model
 from cifar_fast.models.parts import stem_stages_head
 from cifar_fast.recipe import Recipe, RecipeError, at_size, check, recipes_dir, require_validation, settings
 from cifar_fast.recipe.spec import SIDE
@@ -82,6 +82,9 @@ def prepare(
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
     require_model(recipe.arch)
+    if recipe.size:  # refused before images are decoded
+        with torch.device("meta"):
+            create_model(recipe.arch, 2, recipe.size)
     init = read_init(recipe) if recipe.init else None
     recipe = replace(recipe, init_sha256=init.sha256) if init else recipe
     size = recipe.size or (init.size if init else None)  # what the weights were trained for, unless another is given
@@ -104,6 +107,8 @@ def prepare(
     start = None
     if init:
         start = replace(take_weights(learn.model, init), saw_held_out=saw_held_out(init, recipe, source))
+        if splitter(recipe):  # what the weights do not fit (a stem for another size) must not stay frozen
+            learn.splitter = partial(stem_stages_head, new=frozenset(start.unfit))
     result = within_budget(learn.model, recipe, source.size)
     steps = recipe.epochs * len(dls.train)
     recipe = with_fitting_ema(recipe, steps, typed)

@@ -181,3 +181,18 @@ def test_every_class_of_two_or_more_is_on_both_sides(tmp_path, images, valid, he
         assert counts.tolist() == held_out and sorted([*train, *held]) == list(range(sum(images)))
     with pytest.raises(DataError, match=f"valid={sum(images)}"):
         split_rows(source, sum(images), "held_out", 0)
+
+
+def test_a_link_to_a_folder_above_brings_no_images(tmp_path):
+    root = fill(tmp_path / "set", "cat", "dog")
+    (root / "cat" / "again").symlink_to("..", target_is_directory=True)
+    assert sizes(root) == {"train": 4, "test": 2}
+    (root / "self").symlink_to(".", target_is_directory=True)
+    with pytest.raises(DataError, match="'self' is a link to a folder that it lies in: remove .*self"):
+        scan_tree(root)
+
+
+def test_files_that_are_no_images_are_counted(tmp_path):
+    root = fill(tmp_path / "set", "cat", "dog")
+    (root / "cat" / "clip.mp4").write_bytes(b"x")
+    assert "passed over: 1 file not named like an image" in load_source(root).notes

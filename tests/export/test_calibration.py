@@ -197,3 +197,11 @@ def test_a_card_holds_only_a_temperature_that_can_be_one(run):
 def test_a_threshold_or_temperature_that_is_none(run, option, capsys):
     assert main(["predict", str(run), "x.png", *option]) == UsageError.exit_code
     assert option[0] in capsys.readouterr().err
+
+
+def test_a_temperature_that_does_not_help_is_not_kept(run, capsys, monkeypatch):
+    before = contents(run)
+    unsure = np.full((300, 10), 0.1)  # of everything, and right most of the time: badly calibrated
+    monkeypatch.setattr("cifar_fast.export.calibrate.cross_fitted", lambda logits, labels: unsure)
+    assert main(["calibrate", str(run)]) == 2
+    assert "no temperature improves it on 300 images" in capsys.readouterr().err and contents(run) == before

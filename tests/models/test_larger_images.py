@@ -6,6 +6,8 @@ import torch
 
 from cifar_fast.audit import AuditError, audit, receptive_field_probe
 from cifar_fast.models import ModelError, create_model
+from cifar_fast.recipe import load_recipe, override
+from cifar_fast.training.prepare import prepare
 
 SIZED = ("cifar_mirror", "cifar_final", "cifar_sprint")
 
@@ -57,3 +59,9 @@ def test_other_models_of_timm_take_what_they_take():
 def test_the_probe_grows_to_its_largest_image():
     "From a size that is no power of two: 96, 192, then the whole 256."
     assert receptive_field_probe(create_model("cifar_mirror", 10, 96), (3, 96, 96), 256) == 200
+
+
+def test_a_size_beyond_what_a_stem_takes_is_refused_before_images_are_read():
+    recipe = override(load_recipe("sprint"), ["data=/nowhere", "size=1000"])
+    with pytest.raises(ModelError, match="size=1000: it takes images of up to 224 pixels"):
+        prepare(recipe)

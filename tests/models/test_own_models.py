@@ -106,7 +106,8 @@ def test_the_next_step_that_a_run_prints_names_its_recipe_file(elsewhere):
 def test_an_export_without_its_file_names_the_model_and_what_to_do(elsewhere):
     code, out, err = elsewhere["unnamed"]
     assert (code, out) == (2, "")
-    assert "'tiny_of_mine'" in err and "--recipe" in err and "register_from_file" in err
+    own = elsewhere["run"] / "recipe.py"
+    assert "tiny_of_mine" in err and f"--recipe {own}" in err and f"register_from_file('{own}')" in err
     assert len(err.splitlines()) == 1
 
 

@@ -12,6 +12,7 @@ from toys import Watch, equal, state, toy
 from cifar_fast.models import create_model
 from cifar_fast.models.parts import stem_stages_head
 from cifar_fast.runs.dryrun import preview
+from cifar_fast.runs.started import started
 from cifar_fast.training import optimizers
 from cifar_fast.training.fits import fine_tune
 from cifar_fast.training.lr_finder import search
@@ -122,3 +123,13 @@ def test_arguments_out_of_range(wrong):
 def test_a_learner_with_one_group_is_refused():
     with pytest.raises(SettingError, match="splitter"):
         fine_tune(toy()[0], 3, 0.1, [])
+
+
+def test_a_stem_for_another_size_trains_with_the_head(digits, tmp_path):
+    exported(tmp_path / "farm", size=64)
+    run = prepare(tiny(f"init={tmp_path / 'farm'}", "fit=fine_tune", "size=32"))
+    stem = run.learn.model.features.stem.conv.weight
+    groups = run.learn.splitter(run.learn.model)
+    assert any(p is stem for p in groups[-1]) and not any(p is stem for group in groups[:-1] for p in group)
+    assert sum(map(len, groups)) == len(list(run.learn.model.parameters()))
+    assert "epoch 1 trains what is new and batch norm alone" in started(run)

@@ -78,7 +78,7 @@ def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):
     best = [text for text in out.splitlines() if text.endswith(" *")]
     assert best and best[0].startswith("   1/2")
     starred = int(best[-1].split("/")[0])
-    assert re.search(rf"^\* best so far; of all epoch {starred}: test accuracy \d+\.\d\d%$", out, re.M)
+    assert re.search(rf"^\* best so far; the best of all is epoch {starred}: test accuracy \d+\.\d\d%$", out, re.M)
     assert "accuracy (%)" in out and "- target 99.9%" in out  # drawn at the end, with this run's own target
     assert max(map(len, out.split("accuracy (%)")[0].splitlines()[1:])) <= 80
 
@@ -146,7 +146,7 @@ def test_the_star_is_explained_where_one_stands(capsys, rows, said):
         p.after_epoch()
     p.after_fit()
     out = capsys.readouterr().out
-    assert (f"* best so far; of all {said}" in out) if said else "*" not in out
+    assert (f"* best so far; the best of all is {said}" in out) if said else "*" not in out
 
 
 @pytest.mark.parametrize("args, on", [(["valid=100"], "held-out"), ([], "test")])

@@ -96,7 +96,8 @@ class Progress(Callback):
     def after_fit(self):
         if self.has_star:
             best = self.state.best
-            self.print(f"* best so far; of all epoch {best['epoch']}: {self.split} accuracy {best['accuracy']:.2%}")
+            self.print(f"* best so far; the best of all is epoch {best['epoch']}: {self.split} accuracy "
+                       f"{best['accuracy']:.2%}")
 
     def print(self, text: str) -> None:
         print(text, file=self.out, flush=True)
