@@ -56,10 +56,19 @@ def plain(module: nn.Module) -> nn.Module:
         return nn.Sequential(norm_of(module), module.drop, module.act).eval()
     if isinstance(module, nn.Dropout | nn.Dropout2d):
         return nn.Identity()
+    if type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1)):
+        return GlobalMean()
     for name, child in module.named_children():
         if (new := plain(child)) is not child:
             setattr(module, name, new)
     return module
+
+
+class GlobalMean(nn.Module):
+    "nn.AdaptiveAvgPool2d(1), of which torch.export makes a mean, and then a gather for the sake of strides."
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3), keepdim=True)
 
 
 def norm_of(module: nn.BatchNorm2d) -> nn.BatchNorm2d:
