@@ -26,7 +26,7 @@ AT_A_TIME = 50
 
 
 @register_target("onnx-int8", about="the same in 8 bits: a quarter of the bytes, faster on most processors",
-                 needs=NEEDS, open=answers, images=True)
+                 needs=NEEDS, open=answers, images=True, note=lambda path: f"ranges by {way_of(path)}")
 def make(folder: Path, card: Card, model: nn.Module, images: np.ndarray) -> list[Path]:
     import onnx
 
@@ -98,6 +98,12 @@ def probabilities(path: Path, images: np.ndarray) -> np.ndarray:
 def divergence(expected: np.ndarray, found: np.ndarray) -> float:
     "Kullback-Leibler, the mean over images."
     return float((expected * np.log((expected + 1e-9) / (found + 1e-9))).sum(1).mean())
+
+
+def way_of(path: Path) -> str:
+    import onnx
+
+    return {p.key: p.value for p in onnx.load(path).metadata_props}["calibration"]
 
 
 def marked(path: Path, target: Path, way: str) -> Path:
