@@ -7,6 +7,7 @@ are nearest to the model's own on further images of train.
 from __future__ import annotations
 
 import logging
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +57,12 @@ def quantized(source: Path, path: Path, images: np.ndarray, method: str, options
 
     logging.disable(logging.WARNING)  # it recommends, by the root logger, a preprocessing that changes nothing here
     try:
-        quantize_static(
-            source, path, reader(images), per_channel=True, activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod[method],
-            nodes_to_exclude=[node.name for node in onnx.load(source).graph.node if stays_float(node)],
-            extra_options={"CalibStridedMinMax": min(AT_A_TIME, len(images)), **options})
+        with redirect_stdout(None):
+            quantize_static(
+                source, path, reader(images), per_channel=True, activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod[method],
+                nodes_to_exclude=[node.name for node in onnx.load(source).graph.node if stays_float(node)],
+                extra_options={"CalibStridedMinMax": min(AT_A_TIME, len(images)), **options})
     finally:
         logging.disable(logging.NOTSET)
     return path
