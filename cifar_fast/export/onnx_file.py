@@ -28,11 +28,11 @@ CLASSES, SIDE = 10_000, 1024
 
 OPERATORS = frozenset("""
     Abs Add And AveragePool BatchNormalization Cast Clip Concat Constant Conv ConvTranspose DepthToSpace
-    DequantizeLinear Div Elu Equal Erf Exp Expand Flatten Gather GatherND Gelu Gemm GlobalAveragePool
-    GlobalMaxPool GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu
-    Log LogSoftmax MatMul Max MaxPool Min Mish Mul Neg Pad Pow PRelu QuantizeLinear Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin
-    ReduceSum ReduceSumSquare Relu RMSNormalization Shape Sigmoid Slice Softmax Softplus Softsign SpaceToDepth Split
-    Sqrt Squeeze Sub Sum Swish Tanh Transpose Unsqueeze Reshape Where
+    DequantizeLinear Div Elu Equal Erf Exp Expand Flatten Gather GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool
+    GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu Log
+    LogSoftmax MatMul Max MaxPool Min Mish Mul Neg PRelu Pad Pow QuantizeLinear RMSNormalization Reciprocal ReduceL2
+    ReduceMax ReduceMean ReduceMin ReduceSum ReduceSumSquare Relu Reshape Shape Sigmoid Slice Softmax Softplus
+    Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tanh Transpose Unsqueeze Where
 """.split())
 "Those that image classifiers are made of: each computes from its inputs alone."
 
