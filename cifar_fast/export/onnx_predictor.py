@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ from cifar_fast.export.base import BasePredictor, batch_size, probe
 from cifar_fast.export.card import Card, ExportError
 from cifar_fast.export.files import ONNX, WEIGHTS, file_sha256, short
 from cifar_fast.export.onnx_file import OnnxError, OnnxInfo, open_onnx
+from cifar_fast.utils.cores import BESIDE
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 OTHER = 8.0
 """Times the temperature in the file up to which another follows from the probabilities: those below 1e-45 are 0 in
 float32, and the eighth root of that is 2e-6."""
-
-
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-"Of the cores that this process may use."
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ def open_run(folder: Path, card: Card) -> OnnxPredictor | None:
     if not path.exists():
         return None
     try:
-        session, info = open_onnx(path, THREADS)
+        session, info = open_onnx(path, BESIDE)
         if differs := difference(folder, card, info):
             raise OnnxError(f"{path} is not of this run as it is now ({differs} differs); python -m cifar_fast export "
                             f"{folder} --to onnx makes it again")
