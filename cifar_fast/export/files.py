@@ -11,7 +11,8 @@ from cifar_fast.utils.text import printable
 
 WEIGHTS, CONFIG, LEARNER, RECIPE, SOURCE, ONNX, INT8 = (
     "model.safetensors", "config.json", "learner.pkl", "recipe.json", "recipe.py", "model.onnx", "model.int8.onnx")
-"The weights and their description as timm and the Hub name them; fastai's Learner; the recipe, and its own file."
+"""The weights and their description as timm and the Hub name them; fastai's Learner; the recipe, and its own file; the
+folded model for ONNX Runtime, and the same in int8."""
 
 MODEL_BYTES = 2**29  # of weights, a Learner or a graph: 134 million parameters, where the budget allows 200,000
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cifar_fast.export.base import BasePredictor, batch_size, probe
-from cifar_fast.export.card import Card, ExportError
+from cifar_fast.export.card import NAME as CARD
+from cifar_fast.export.card import Card, Data, ExportError, Normalization, read_card
 from cifar_fast.export.files import ONNX, WEIGHTS, file_sha256, short
 from cifar_fast.export.onnx_file import OnnxError, OnnxInfo, open_onnx
 from cifar_fast.utils.cores import BESIDE
@@ -35,7 +36,7 @@ class OnnxPredictor(BasePredictor):
     """
 
     session: InferenceSession
-    folder: Path  # of the run
+    folder: Path | None  # of the run; None for a file on its own
     vocab: list[str]
     card: Card
     inside: float  # the temperature in the graph
@@ -74,6 +75,8 @@ class OnnxPredictor(BasePredictor):
         "The same run in torch. Raises ExportError."
         from cifar_fast.export.predictor import load_export
 
+        if self.folder is None:
+            raise ExportError(f"{self.origin} is run by ONNX Runtime alone; open the run's folder for what needs torch")
         return replace(load_export(self.folder), temperature=self.temperature, threshold=self.threshold)
 
     @property
@@ -118,6 +121,23 @@ def open_run(folder: Path, card: Card) -> OnnxPredictor | None:
     except (OnnxError, ExportError) as e:
         warnings.warn(f"{e}. Until then torch is used, which takes longer to start", stacklevel=2)
         return None
+
+
+def open_file(path: Path) -> OnnxPredictor:
+    "An .onnx file of this project, wherever it is, by what it says of itself. Raises OnnxError, ExportError."
+    session, info = open_onnx(path, THREADS)
+    return checked(OnnxPredictor(session, None, info.vocab, card_of(path, info), info.temperature, str(path),
+                                 info.size, info.resize_mode, info.temperature))
+
+
+def card_of(path: Path, info: OnnxInfo) -> Card:
+    "The card beside a file, where it is of the same weights; else one with what the file itself says."
+    if (path.parent / CARD).is_file():
+        card = read_card(path.parent)
+        if card.sha256 == info.weights_sha256 and card.vocab == info.vocab:
+            return card
+    return Card(arch="onnx", vocab=info.vocab, normalize=Normalization(mean=[0.0] * 3, std=[1.0] * 3), size=info.size,
+                resize_mode=info.resize_mode, name=info.name, data=Data(ranges=info.ranges))
 
 
 def difference(folder: Path, card: Card, info: OnnxInfo) -> str | None:

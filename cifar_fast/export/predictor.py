@@ -79,7 +79,11 @@ def probabilities(model, batches: Iterable[torch.Tensor], tta: bool,
 def load_export(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
     "Open exports/NAME by its card and weights; no pickle is read, no code of the files is run. Raises ExportError."
     folder = run_folder(path)
-    card = read_card(folder)
+    return open_weights(folder, read_card(folder), device)
+
+
+def open_weights(folder: Path, card: Card, device: str | torch.device = "cpu") -> Predictor:
+    "The same with a card that is not in the folder yet."
     state = read_weights(folder, card)
     try:
         model = create_model(card.arch, len(card.vocab), card.size)
