@@ -125,7 +125,7 @@ def open_run(folder: Path, card: Card) -> OnnxPredictor | None:
 
 def open_file(path: Path) -> OnnxPredictor:
     "An .onnx file of this project, wherever it is, by what it says of itself. Raises OnnxError, ExportError."
-    session, info = open_onnx(path, THREADS)
+    session, info = open_onnx(path, BESIDE)
     return checked(OnnxPredictor(session, None, info.vocab, card_of(path, info), info.temperature, str(path),
                                  info.size, info.resize_mode, info.temperature))
 

@@ -167,6 +167,7 @@ def test_grad_cam_is_asked_for_where_it_is_shown(browser, images, address):
     grad_cam(browser, 2)
     assert requests(browser).count(f"{address}/gradcam") == 1
     assert [len(v.find_elements(By.TAG_NAME, "img")) for v in browser.find_elements(By.CLASS_NAME, "view")] == [2, 2]
+    browser.get(address)
 
 
 def test_several_at_once_and_a_bad_one_beside_them(browser, images):
