@@ -4,7 +4,7 @@ BENCHMARKS = {
     "data": "images/s of the training DataLoader, against the bare Albumentations loop",
     "step": "seconds a step in Learner.fit, against a bare PyTorch loop",
     "train": "images/s of recipe final as it runs, against the fastest of eight ways to run it",
-    "predict": "images/s of predict from decoded images, against the bare model",
+    "predict": "images/s of predict, against the bare model and against decoding alone",
     "startup": "seconds of a command in a fresh process, against python and torch alone",
     "serve": "response time with 32 clients at once, against predicting their images without a server",
     "scale": "cost of an epoch and memory as images, resolution and parameters grow",

@@ -1,6 +1,7 @@
 """startup: wall seconds of commands in fresh processes, against python alone and the libraries that they need.
 
-Also lists which of fastai and albumentations a process that predicts has imported: it needs neither.
+One image is predicted with model.onnx, and by torch without it. Also lists which of `NEEDLESS` a process that predicts
+has imported.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from PIL import Image
 from cifar_fast.bench.synthetic import random_images, untrained
 from cifar_fast.bench.timing import Bar, alternate, compare, note, seconds
 from cifar_fast.export.save import save_export
+from cifar_fast.export.targets import onnx
 
 LISTING = Bar(must=0.5, goal=0.3, at_most=True, of="difference_s")
-COLD = Bar(must=2.0, at_most=True, of="difference_s")
-COLD_GOAL = Bar(goal=1.0, at_most=True, of="difference_s")
-NEEDLESS = ("fastai", "albumentations")
+COLD = Bar(must=1.0, goal=0.6, at_most=True, of="difference_s")
+COLD_TORCH = Bar(must=2.0, at_most=True, of="difference_s")
+NEEDLESS = ("torch", "timm", "fastai", "albumentations", "pandas", "matplotlib", "onnx")
 SLOWEST = "import fastai.vision.all"
 CLI = ("-m", "cifar_fast")
 
@@ -31,12 +33,13 @@ CLI = ("-m", "cifar_fast")
 def measure(rounds: int) -> dict:
     with tempfile.TemporaryDirectory() as tmp:
         predict = ("predict", *untrained_export(Path(tmp)))
+        by_torch = ("predict", *untrained_export(Path(tmp) / "torch", with_onnx=False))
         note("startup: --help and recipes")
         light = alternate({"python": side("-c", "pass"), "--help": side(*CLI, "--help"),
                            "recipes": side(*CLI, "recipes")}, rounds)
         note("startup: one image from a cold start")
-        cold = alternate({"torch": side("-c", "import torch"), "timm": side("-c", "import torch, timm"),
-                          "predict": side(*CLI, *predict)}, rounds)
+        cold = alternate({"python": side("-c", "pass"), "predict": side(*CLI, *predict),
+                          "timm": side("-c", "import torch, timm"), "by torch": side(*CLI, *by_torch)}, rounds)
         note(f"startup: {SLOWEST}, once")
         fastai = alternate({"torch": side("-c", "import torch"), "fastai": side("-c", SLOWEST)}, 1)
         imported = needless(f"from cifar_fast.cli.main import main; assert main({list(predict)!r}) == 0")
@@ -44,17 +47,21 @@ def measure(rounds: int) -> dict:
     return {"comparisons": {
         **{name: pair(light[name], light["python"], bar=LISTING, against="python -c pass")
            for name in ("--help", "recipes")},
-        "predict one image": pair(cold["predict"], cold["timm"], bar=COLD, against="import torch, timm"),
-        "predict one image, goal": pair(cold["predict"], cold["torch"], bar=COLD_GOAL, against="import torch"),
+        "predict one image": pair(cold["predict"], cold["python"], bar=COLD, against="python -c pass"),
+        "the same against torch": pair(cold["predict"], cold["by torch"], against="predict without model.onnx"),
+        "predict one image by torch": pair(cold["by torch"], cold["timm"], bar=COLD_TORCH,
+                                           against="import torch, timm"),
         SLOWEST: pair(fastai["fastai"], fastai["torch"], bar=Bar(of="difference_s"), against="import torch"),
     }, "imported_by_predict": imported,
         "notes": [f"imported by predict of {', '.join(NEEDLESS)}: {', '.join(imported) or 'none, as required'}"]}
 
 
-def untrained_export(folder: Path) -> tuple[str, str]:
+def untrained_export(folder: Path, with_onnx: bool = True) -> tuple[str, str]:
     "Save an export with random weights and an image; returns both paths."
     model = untrained(torch.device("cpu"))
-    save_export(folder / "cold", model.model, model.card, pickle=False)
+    card = save_export(folder / "cold", model.model, model.card, pickle=False)
+    if with_onnx:
+        onnx.make(folder / "cold", card, model.model)
     Image.fromarray(random_images(1)[0]).save(folder / "cold.png")
     return str(folder / "cold"), str(folder / "cold.png")
 

@@ -20,7 +20,7 @@ MODEL_BYTES = 2**29  # of weights, a Learner or a graph: 134 million parameters,
 def run_folder(path: str | Path) -> Path:
     "exports/final of `exports/final`, or of a file in it."
     path = expand_path(path)
-    return path.parent if path.name in (NAME, WEIGHTS, CONFIG, LEARNER, ONNX) else path
+    return path.parent if path.name in (NAME, WEIGHTS, CONFIG, LEARNER, ONNX, INT8) else path
 
 
 def file_sha256(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ from cifar_fast.export.card import NAME as CARD
 from cifar_fast.export.card import Card, Data, ExportError, Normalization, read_card
 from cifar_fast.export.files import ONNX, WEIGHTS, file_sha256, short
 from cifar_fast.export.onnx_file import OnnxError, OnnxInfo, open_onnx
+from cifar_fast.utils.cores import BESIDE
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 OTHER = 8.0
 """Times the temperature in the file up to which another follows from the probabilities: those below 1e-45 are 0 in
 float32, and the eighth root of that is 2e-6."""
-
-
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-"Of the cores that this process may use."
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ def open_run(folder: Path, card: Card) -> OnnxPredictor | None:
     if not path.exists():
         return None
     try:
-        session, info = open_onnx(path, THREADS)
+        session, info = open_onnx(path, BESIDE)
         if differs := difference(folder, card, info):
             raise OnnxError(f"{path} is not of this run as it is now ({differs} differs); python -m cifar_fast export "
                             f"{folder} --to onnx makes it again")
@@ -129,7 +125,7 @@ def open_run(folder: Path, card: Card) -> OnnxPredictor | None:
 
 def open_file(path: Path) -> OnnxPredictor:
     "An .onnx file of this project, wherever it is, by what it says of itself. Raises OnnxError, ExportError."
-    session, info = open_onnx(path, THREADS)
+    session, info = open_onnx(path, BESIDE)
     return checked(OnnxPredictor(session, None, info.vocab, card_of(path, info), info.temperature, str(path),
                                  info.size, info.resize_mode, info.temperature))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,9 +13,8 @@ import numpy as np
 
 from cifar_fast.data.errors import ImageError
 from cifar_fast.export.base import BasePredictor
+from cifar_fast.utils.cores import DECODERS
 
-THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-"Images that are decoded at the same time: one of 64 megapixels needs 0.7 GB."
 BATCH_BYTES = 2**25
 "Of decoded images in a batch."
 
@@ -45,7 +43,7 @@ def read_ahead(model: BasePredictor, paths: Iterable[Path],
             return path, None, str(e)
 
     waiting: deque[Future] = deque()
-    pool = ThreadPoolExecutor(THREADS)
+    pool = ThreadPoolExecutor(DECODERS)
     try:
         for path in paths:
             waiting.append(pool.submit(read, path))

@@ -6,7 +6,6 @@ default headers load scripts from a CDN.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,20 +20,21 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from cifar_fast.export.predictor import Predictor
+from cifar_fast.export.base import BasePredictor
 from cifar_fast.serve import browse, guard, page, page_predict, page_runs, review_routes, upload
 from cifar_fast.serve.classify import Classifier
 from cifar_fast.serve.review import Review
+from cifar_fast.utils.cores import DECODERS
 from cifar_fast.utils.text import printable
 
-AT_ONCE = min(4, os.cpu_count() or 1)
-"Requests whose images are decoded at the same time: one of 64 megapixels needs 0.7 GB."
+AT_ONCE = DECODERS
+"Requests whose images are decoded at the same time."
 
 STATIC = Path(__file__).parent / "static"
 
 
 def create_app(
-    predictor: Predictor,
+    predictor: BasePredictor,
     name: str,  # of the run, as it is shown
     folder: Path,  # whose runs can be browsed
     host: str = "127.0.0.1",  # on which the server listens
@@ -59,12 +59,21 @@ def create_app(
             return await until_disconnect(request, partial(classify, uploads, wants_part(request)), limiter)
 
     def classify(uploads: list[upload.Upload], part: bool) -> Response:
-        results = classifier.classify(uploads, check=anyio.from_thread.check_cancelled)
+        "A page, or the results alone for page.js, which asks for Grad-CAM once they are shown."
+        results = classifier.classify(uploads, anyio.from_thread.check_cancelled, explain=not part)
         status = 200 if any(r.error is None for r in results) else 422
         content = page_predict.results(results, vocab)
         if part:
             return HTMLResponse(to_xml(content, indent=False), status)
         return html("Predict", *page_predict.predict(predictor, content), status=status)
+
+    async def gradcam(request: Request) -> Response:
+        async with reader.read(request) as uploads:
+            return await until_disconnect(request, partial(explain, uploads), limiter)
+
+    def explain(uploads: list[upload.Upload]) -> Response:
+        results = classifier.classify(uploads, anyio.from_thread.check_cancelled)
+        return HTMLResponse(to_xml(page_predict.maps(results), indent=False))
 
     def all_runs(request: Request) -> Response:
         return html("Runs", *page_runs.run_list(browse.runs(folder)))
@@ -114,6 +123,7 @@ def create_app(
     app = Starlette(exception_handlers={HTTPException: failed}, routes=[
         Route("/", home),
         Route("/predict", predict, methods=["POST"]),
+        Route("/gradcam", gradcam, methods=["POST"]),
         Route("/predict", home),  # the address of the results, without scripts
         Route("/runs", all_runs),
         Route("/runs/{run}", one_run),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 
 from cifar_fast.data.errors import ImageError
-from cifar_fast.export.predictor import Predictor, probabilities
-from cifar_fast.serve.gradcam import grad_cam
+from cifar_fast.export.base import BasePredictor
+from cifar_fast.export.card import ExportError
 from cifar_fast.serve.upload import Upload
 from cifar_fast.utils.text import printable
 
@@ -35,20 +35,21 @@ class ImageResult:
     image: np.ndarray | None = None  # (size, size, 3) uint8: the model's input
     probs: np.ndarray | None = None  # (C,) probabilities
     tta: np.ndarray | None = None  # (C,) mean probabilities of the image and its mirror image
-    cam: np.ndarray | None = None  # (h, w) in [0, 1], for the class that `probs` ranks first
+    cam: np.ndarray | None = None  # (h, w) in [0, 1], for the class that `probs` ranks first; None if not asked for
     answer: str = ""  # the class that `probs` ranks first, or "unknown" where it is below the threshold
 
 
 class Classifier:
     "An exported model for many threads: they decode images in parallel and take turns at the model."
 
-    def __init__(self, predictor: Predictor):
-        self.predictor, self.lock = predictor, threading.Lock()
+    def __init__(self, predictor: BasePredictor):
+        self.predictor, self.lock, self.loading = predictor, threading.Lock(), threading.Lock()
 
     def classify(
         self,
         uploads: list[Upload],
         check: Callable[[], None] = lambda: None,  # called between images; raises to stop
+        explain: bool = True,  # with Grad-CAM, for which torch is imported, once in a process
     ) -> list[ImageResult]:  # in the order of `uploads`
         results = []
         for upload in uploads:
@@ -56,14 +57,15 @@ class Classifier:
             results.append(self.decode(upload))
         good = [i for i, result in enumerate(results) if result.error is None]
         if good:
+            images = np.stack([results[i].image for i in good])
             with self.lock:
                 check()
-                predictions = self.predict(np.stack([results[i].image for i in good]))
-            for i, *arrays in zip(good, *predictions, strict=True):
-                name, image = results[i].name, results[i].image
-                finite = all(np.isfinite(a).all() for a in arrays)
-                results[i] = ImageResult(name, None, image, *arrays, printable(self.predictor.answer(arrays[0]))) \
-                    if finite else ImageResult(name, NON_FINITE)
+                plain, tta = self.predictor.probabilities(images, tta=True)
+            cams = self.grad_cams(images, plain) if explain else [None] * len(good)
+            for i, probs, mirrored, cam in zip(good, plain, tta, cams, strict=True):
+                answer = printable(self.predictor.answer(probs))
+                results[i] = ImageResult(results[i].name, None, results[i].image, probs, mirrored, cam, answer) \
+                    if np.isfinite(probs).all() else ImageResult(results[i].name, NON_FINITE)
         return results
 
     def decode(self, upload: Upload) -> ImageResult:
@@ -78,12 +80,21 @@ class Classifier:
         except ImageError as e:
             return ImageResult(name, str(e).removeprefix("image: "))
 
-    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        "Probabilities without and with TTA (N, C), and Grad-CAM maps (N, h, w); the caller holds the lock."
-        x = self.predictor.normalize(images)
-        probs, tta = probabilities(self.predictor.model, [x], True, self.predictor.temperature)
-        cam = grad_cam(self.predictor.model, x, torch.from_numpy(probs.argmax(1)).to(x.device))
-        return probs, tta, cam.numpy()
+    def grad_cams(self, images: np.ndarray, probs: np.ndarray) -> list[np.ndarray | None]:
+        "A map (h, w) of each image, for the class that `probs` (N, C) rank first; None where there is none."
+        import torch
+
+        from cifar_fast.serve.gradcam import grad_cam
+
+        try:
+            with self.loading:  # takes seconds the first time; meanwhile others are predicted
+                model = self.predictor.model
+        except ExportError as e:  # a run that was passed on without its weights, or without the file of its model
+            logging.getLogger(__name__).warning("no Grad-CAM: %s", e)
+            return [None] * len(images)
+        with self.lock:  # the model is hooked
+            cams = grad_cam(model, self.predictor.normalize(images), torch.from_numpy(probs.argmax(1)))
+        return [cam if np.isfinite(cam).all() else None for cam in cams.numpy()]
 
 
 # ---------------------------------------------------------------- images and words of a page

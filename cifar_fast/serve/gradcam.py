@@ -38,7 +38,7 @@ def grad_cam(
             logits = model(x.detach().requires_grad_())  # so that frozen models have a graph too
             if last.map is None:
                 return torch.zeros(len(x), 1, 1)
-            classes = logits.argmax(1) if classes is None else classes
+            classes = logits.argmax(1) if classes is None else classes.to(logits.device)
             score = logits.gather(1, classes[:, None]).sum()
             (gradients,) = torch.autograd.grad(score, last.map)
     finally:

@@ -9,14 +9,14 @@ from typing import Any
 
 from fasthtml import components as h
 
-from cifar_fast.export.predictor import Predictor
+from cifar_fast.export.base import BasePredictor
 from cifar_fast.utils.text import printable
 
 
 class Frame:
     "The frame of every page: head, navigation, and a footer that describes the model."
 
-    def __init__(self, name: str, predictor: Predictor, private: bool):
+    def __init__(self, name: str, predictor: BasePredictor, private: bool):
         self.name, self.card = printable(name), predictor.card
         self.classes = len(predictor.vocab)
         self.privacy = ("Images stay on this machine and are not stored." if private else

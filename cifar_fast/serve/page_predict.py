@@ -5,7 +5,7 @@ from __future__ import annotations
 from fasthtml import components as h
 
 from cifar_fast.data.images import EXTENSIONS
-from cifar_fast.export.predictor import Predictor
+from cifar_fast.export.base import BasePredictor
 from cifar_fast.serve.classify import ImageResult, data_uri, overlay, strongest_place
 from cifar_fast.serve.page import percent
 from cifar_fast.serve.upload import MAX_IMAGE, MAX_REQUEST, TOO_LARGE
@@ -16,7 +16,7 @@ CLASSES = 50
 "Rows of an image's table: a model may have thousands of classes."
 
 
-def predict(predictor: Predictor, results=None):
+def predict(predictor: BasePredictor, results=None):
     "The form, and below it the results; it works without scripts too."
     accept = ",".join(["image/*", *sorted(EXTENSIONS)])
     return (
@@ -73,8 +73,7 @@ def card(result: ImageResult, vocab: list[str]):
     view = (
         h.Img(src=data_uri(result.image), width=size, height=size, cls="pixels",
               alt=f"{result.name} as the model sees it, {size} by {size} pixels"),
-        h.Img(src=data_uri(overlay(result.cam)), width=size, height=size, cls="overlay",
-              alt=f"Grad-CAM: {strongest_place(result.cam)}"),
+        map_image(result),
     )
     heads = (h.Th("Class", scope="col"), h.Th(aria_hidden="true"), h.Th("Image", scope="col"), h.Th("TTA", scope="col"))
     return h.Li(
@@ -90,6 +89,19 @@ def card(result: ImageResult, vocab: list[str]):
         if rest else None,
         cls="card",
     )
+
+
+def maps(results: list[ImageResult]):
+    "An item for each image of a request, with its Grad-CAM map where it has one; page.js puts them over the images."
+    return h.Ul(*(h.Li(map_image(result)) for result in results))
+
+
+def map_image(result: ImageResult):
+    if result.cam is None:
+        return None
+    size = result.image.shape[0]
+    return h.Img(src=data_uri(overlay(result.cam)), width=size, height=size, cls="overlay",
+                 alt=f"Grad-CAM: {strongest_place(result.cam)}")
 
 
 def row(name: str, prob: float, tta: float, best: bool):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cifar_fast.data.sources import Source
 from cifar_fast.serve.classify import Classifier
+
+if TYPE_CHECKING:
+    from cifar_fast.data.sources import Source
 
 CHUNK = 250  # images predicted at a time; then others have a turn at the model
 TOP = 3  # most probable classes that are kept of each image

@@ -7,16 +7,18 @@ import threading
 from collections import Counter
 from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cifar_fast.data.sources import Source
 from cifar_fast.export.card import Card
-from cifar_fast.reporting.report.build import same_source
 from cifar_fast.serve.answers import LEFT_OUT, Answers, Reviewed, ReviewError, table_of
 from cifar_fast.serve.classify import Classifier
 from cifar_fast.serve.ranking import Ranking, rank
 from cifar_fast.utils.errors import CifarFastError, file_error
+
+if TYPE_CHECKING:
+    from cifar_fast.data.sources import Source
 
 NO_FILES = ("The images of this run are no files, so that no table could name them. The review takes runs that were "
             "trained on a folder or a label table of your own.")
@@ -65,6 +67,8 @@ class Review:
 
     def opened(self) -> tuple[Source, Answers]:
         "Raises CifarFastError."
+        from cifar_fast.reporting.report.build import same_source  # here: it imports torch and matplotlib
+
         if self.card is None:
             raise ReviewError(NO_CARD)
         source = same_source(self.card)

@@ -48,6 +48,7 @@ def sizes(monkeypatch, tmp_path):
     monkeypatch.setattr(data, "IMAGES", 64)
     monkeypatch.setattr(predict, "IMAGES", 40)
     monkeypatch.setattr(predict, "TRIED", 20)
+    monkeypatch.setattr(predict, "FILES", 6)
     monkeypatch.setattr(predict, "SIZES", (5, 20))
     monkeypatch.setattr(scale, "IMAGES", (16, 32, 64))
     monkeypatch.setattr(scale, "SIDES", (32, 40, 48))
@@ -185,7 +186,8 @@ def test_a_way_that_is_hopelessly_slow_is_left_out(monkeypatch):
 
 def test_predict(tmp_path):
     found = predict.measure(2)
-    assert [c["must"] for c in checked(found, 2).values()] == [0.8] and found["notes"][0].startswith("random weights")
+    assert [c["must"] for c in checked(found, 2).values()] == [0.8, 0.8]
+    assert found["notes"][0].startswith("random weights") and "640×480" in found["notes"][1]
 
 
 @pytest.fixture
@@ -233,20 +235,22 @@ def test_startup_compares_fresh_processes(monkeypatch):
     "The processes are stood in for: their own seconds would be most of this file's."
     ran = []
     monkeypatch.setattr(startup, "fresh", lambda *args: ran.append(args) or "[]")
+    monkeypatch.setattr(startup, "untrained_export", lambda folder, with_onnx=True: (str(folder), "image.png"))
     found = startup.measure(2)
     comparisons = checked({**found, "comparisons": {k: v for k, v in found["comparisons"].items()
                                                     if v["rounds"] == 2}}, 2)
     assert {k: c["must"] for k, c in comparisons.items()} == {"--help": 0.5, "recipes": 0.5,
-                                                              "predict one image": 2.0,
-                                                              "predict one image, goal": None}
+                                                              "predict one image": 1.0,
+                                                              "the same against torch": None,
+                                                              "predict one image by torch": 2.0}
     assert found["imported_by_predict"] == [] and any("fastai.vision.all" in a[-1] for a in ran)
 
 
-def test_predict_needs_neither_fastai_nor_albumentations_and_the_check_is_real(tmp_path):
+def test_predict_needs_no_torch_and_the_check_is_real(tmp_path):
     answer = list(startup.untrained_export(tmp_path))
     code = f"from cifar_fast.cli.main import main; assert main({['predict', *answer]!r}) == 0"
     assert startup.needless(code) == []
-    assert startup.needless("import fastai") == ["fastai"]
+    assert "torch" in startup.needless("import torch")
 
 
 def test_scale(monkeypatch):

@@ -33,6 +33,7 @@ PAGES = ("/", "/runs", "/runs/net", "/compare", "/review", "/nothing")
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     "A server with a net that was never trained, its run with a figure and a report."
+    import cifar_fast.all  # noqa: F401  (the first page of Compare would import it, longer than a browser waits)
     from cifar_fast.export.card import Audited, Card, Metrics, Normalization
     from cifar_fast.export.predictor import load_export
     from cifar_fast.export.save import save_export
@@ -97,6 +98,12 @@ def browser(chromium, address):
     assert asked and not [u for u in asked if not u.startswith((f"{address}/", "data:"))]
 
 
+def grad_cam(driver, count: int = 1):
+    "The first of `count` maps, once they are there."
+    waiting(driver, 60).until(lambda d: len(d.find_elements(By.CLASS_NAME, "overlay")) == count)
+    return driver.find_element(By.CLASS_NAME, "overlay")
+
+
 def events(driver) -> list[dict]:
     kept = getattr(driver, "kept", [])
     driver.kept = kept + [json.loads(e["message"])["message"] for e in driver.get_log("performance")]
@@ -139,7 +146,9 @@ def narrow(driver) -> bool:
 def test_an_image_is_shown_as_the_model_sees_it(browser, images):
     give(browser, images / "one.png")
     (card,) = cards(browser, 1)
-    square, overlay = card.find_elements(By.TAG_NAME, "img")
+    overlay = grad_cam(browser)
+    square, last = card.find_elements(By.TAG_NAME, "img")
+    assert last == overlay
     assert square.value_of_css_property("image-rendering") == "pixelated" and "as the model sees it" in (
         square.get_attribute("alt"))
     assert browser.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth)")
@@ -148,6 +157,18 @@ def test_an_image_is_shown_as_the_model_sees_it(browser, images):
     assert overlay.is_displayed()
     browser.find_element(By.ID, "cam").click()
     assert not overlay.is_displayed()
+
+
+def test_grad_cam_is_asked_for_where_it_is_shown(browser, images, address):
+    browser.execute_script("document.getElementById('cam').checked = false")
+    give(browser, images / "one.png", images / "bad.png", images / "two.jpg")
+    cards(browser, 3)
+    assert f"{address}/gradcam" not in requests(browser)
+    browser.execute_script("document.getElementById('cam').click()")
+    grad_cam(browser, 2)
+    assert requests(browser).count(f"{address}/gradcam") == 1
+    assert [len(v.find_elements(By.TAG_NAME, "img")) for v in browser.find_elements(By.CLASS_NAME, "view")] == [2, 2]
+    browser.get(address)
 
 
 def test_several_at_once_and_a_bad_one_beside_them(browser, images):
@@ -208,6 +229,7 @@ def test_keyboard_alone(browser, images):
     "Tab meets everything in order, each with a visible frame; space and enter do what a click does."
     give(browser, images / "one.png")
     cards(browser, 1)
+    grad_cam(browser)
     browser.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
     browser.execute_cdp_cmd("Page.setInterceptFileChooserDialog", {"enabled": True})
     met = []

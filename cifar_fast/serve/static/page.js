@@ -1,4 +1,5 @@
-// Sends images that are chosen, dropped or pasted, a few in each request, and adds the results to the page.
+// Sends images that are chosen, dropped or pasted, a few in each request, and adds the results to the page; then asks
+// for their Grad-CAM maps, which take longer.
 // Without this file the form still works: its button sends it.
 "use strict";
 
@@ -12,7 +13,10 @@ if (form) {
   const imageBytes = Number(form.dataset.imageBytes);
   const requestImages = 8; // few, so that the first results are shown early
   const requestBytes = Number(form.dataset.requestBytes) / 2;
+  const cam = document.getElementById("cam");
+  const unexplained = []; // [results, files] of requests whose maps were not asked for yet
   let queue = Promise.resolve();
+  let explaining = false;
 
   const say = (text, busy = false) => {
     status.textContent = text;
@@ -47,18 +51,44 @@ if (form) {
     return all;
   };
 
-  const send = async (files) => {
+  // The element that the server answers with.
+  const post = async (address, files) => {
     const body = new FormData();
     for (const file of files) body.append("images", file, file.name || "pasted.png");
-    const response = await fetch(form.action, { method: "POST", body, headers: { "X-Part": "1" } });
+    const response = await fetch(address, { method: "POST", body, headers: { "X-Part": "1" } });
     const text = await response.text();
     if (!(response.headers.get("content-type") || "").startsWith("text/html")) throw new Error(text);
     const template = document.createElement("template");
     template.innerHTML = text; // from the server, which escapes names
-    const part = template.content.firstElementChild;
+    return template.content.firstElementChild;
+  };
+
+  const send = async (files) => {
+    const part = await post(form.action, files);
     const summary = part.querySelector(".summary").textContent;
     results.prepend(part);
+    if (part.querySelector(".view")) unexplained.push([part, files]);
+    explain();
     return summary;
+  };
+
+  const explain = async () => {
+    if (explaining) return;
+    explaining = true;
+    while (cam.checked && unexplained.length) {
+      const [part, files] = unexplained.shift();
+      if (!part.isConnected) continue; // cleared
+      try {
+        const maps = [...(await post("/gradcam", files)).children];
+        part.querySelectorAll(".cards > li").forEach((card, i) => {
+          const map = maps[i] && maps[i].querySelector("img");
+          if (map) card.querySelector(".view").append(map);
+        });
+      } catch {
+        break; // the predictions are there; those of the next request come with their own
+      }
+    }
+    explaining = false;
   };
 
   const classify = async (files) => {
@@ -88,6 +118,8 @@ if (form) {
     }
     say(summaries.length > 2 ? `${done} images classified.` : summaries.join(" "));
   };
+
+  cam.addEventListener("change", explain);
 
   const take = (files) => {
     if (files.length) queue = queue.then(() => classify(files)); // one after the other

@@ -1,0 +1,14 @@
+"""How many threads decode images, and how many run a model beside them."""
+
+from __future__ import annotations
+
+import os
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"That this process may use."
+
+DECODERS = min(4, CORES)
+"Images that are decoded at the same time: one of 64 megapixels needs 0.7 GB."
+
+BESIDE = max(1, CORES - DECODERS)
+"Threads for a model while images are decoded; more than there are cores make both slower."
