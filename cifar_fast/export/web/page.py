@@ -72,7 +72,7 @@ def known_answer(card: Card, onnx: bytes) -> dict:
 def facts(name: str, card: Card) -> str:
     "`final: cifar_final, 199,082 parameters, 10 classes, test accuracy 93.80%`."
     parts = [f"{card.audit.params:,} parameters" if card.audit else "", f"{len(card.vocab):,} classes",
-             *(f"{label} {value:.2%}" for label, value in card.accuracies())]
+             *(f"{label} {value:.2%}" for label, value in card.accuracies()[:1])]
     return f"{printable(name)}: {', '.join([printable(card.arch), *(p for p in parts if p)])}."
 
 
