@@ -18,9 +18,10 @@ from cifar_fast.models import ModelError, create_model
 from cifar_fast.utils.files import expand_path, regular, whole
 from cifar_fast.utils.text import printable
 
-WEIGHTS, CONFIG, LEARNER, RECIPE, SOURCE = ("model.safetensors", "config.json", "learner.pkl", "recipe.json",
-                                            "recipe.py")
-"The weights and their description as timm and the Hub name them; fastai's Learner; the recipe, and its own file."
+WEIGHTS, CONFIG, LEARNER, RECIPE, SOURCE, ONNX, INT8 = (
+    "model.safetensors", "config.json", "learner.pkl", "recipe.json", "recipe.py", "model.onnx", "model.int8.onnx")
+"""The weights and their description as timm and the Hub name them; fastai's Learner; the recipe, and its own file; the
+folded model for ONNX Runtime, and the same in int8."""
 
 HEADER_BYTES = 2**20  # 190 bytes a tensor
 TENSORS = 5_000
@@ -30,7 +31,7 @@ MODEL_BYTES = 2**29  # of weights or a Learner: 134 million parameters, where th
 def run_folder(path: str | Path) -> Path:
     "exports/final of `exports/final`, or of a file in it."
     path = expand_path(path)
-    return path.parent if path.name in (NAME, WEIGHTS, CONFIG, LEARNER) else path
+    return path.parent if path.name in (NAME, WEIGHTS, CONFIG, LEARNER, ONNX, INT8) else path
 
 
 def file_sha256(path: Path) -> str:
