@@ -17,9 +17,12 @@ const decode = async (file) => {
   }
   const webp = String.fromCharCode(...head.subarray(8, 12)) === "WEBP";
   const turn = webp ? webpOrientation(new DataView(await file.arrayBuffer())) : 1;
-  const imageOrientation = webp ? "none" : "from-image"; // Chromium turns no WebP
+  const options = { // Chromium turns no WebP, and its decoder premultiplies coarsely
+    imageOrientation: webp ? "none" : "from-image", premultiplyAlpha: webp ? "none" : "default",
+    colorSpaceConversion: "none",
+  };
   try {
-    return turned(await createImageBitmap(file, { imageOrientation, colorSpaceConversion: "none" }), turn);
+    return turned(await createImageBitmap(file, options), turn);
   } catch {
     throw new Error("cannot be read by this browser: is it an image? PNG, JPEG and WebP work everywhere");
   }
