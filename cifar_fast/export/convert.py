@@ -5,41 +5,93 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cifar_fast.data.sources import Source
 from cifar_fast.export.card import Card, Exported, ExportError
 from cifar_fast.export.check import Measured, check, measured, training_images
-from cifar_fast.export.files import LEARNER
-from cifar_fast.export.predictor import Predictor, load_export
-from cifar_fast.export.targets import Target, find_targets, require
+from cifar_fast.export.files import INT8, LEARNER, ONNX
+from cifar_fast.export.predictor import Predictor, load_export, open_weights
+from cifar_fast.export.targets import Target, all_targets, find_targets, require
+from cifar_fast.export.targets.onnx import retemper
 from cifar_fast.export.trust import trust
 from cifar_fast.utils.files import TEMPORARY
 
 CALIBRATED_ON = 2_500  # images of train, of which some calibrate and the others decide between the ways
+AFTER_TRAINING = 1_000  # images that model.onnx is checked on at the end of a run
 
 
-def convert(folder: Path, names: Sequence[str], source: Source | None) -> Iterator[tuple[Path, Exported]]:
-    """Export a run to the named targets; yields each file with what was measured of it.
+@dataclass
+class Conversion:
+    """A run that is exported, target after target.
 
-    Rows go into the card. `source` is what the run was trained on, None where it is not at hand.
-    Raises ExportError before the first is made where a library is missing; a file that fails its check is not kept.
+    `source` is what it was trained on, None where that is not at hand: files are then compared on noise.
     """
-    targets = find_targets(names)
-    for target in targets:
-        require(target)
+
+    folder: Path
+    model: Predictor
+    source: Source | None
+    on: Measured
+
+    @classmethod
+    def of(cls, folder: Path, source: Source | None, targets: Sequence[Target]) -> Conversion:
+        "Raises ExportError where a library or the images that a target needs are missing."
+        for target in targets:
+            require(target)
+            if target.images and source is None:
+                raise ExportError(f"--to {target.name} is calibrated on the images that the run was trained on, which "
+                                  f"are not at hand")
+        model = load_export(folder)
+        return cls(folder, model, source, measured(model, source, max(target.most for target in targets)))
+
+    def make(self, target: Target, speed: bool = True) -> dict[str, Exported]:
+        """Make the files of a target, and put their rows into the card; returns the rows by file.
+
+        Raises ExportError where one does not hold what it must, and keeps none of them.
+        """
+        rows = make(self.folder, target, self.model, self.on, self.source, speed)
+        self.model = replace(self.model, card=with_rows(self.model.card, rows))
+        self.model.card.write(self.folder)
+        return rows
+
+
+def chosen(names: Sequence[str], source: Source | None) -> tuple[list[Target], list[str]]:
+    "The targets of these names, and for `all` what is left out and why. Raises ExportError."
+    if list(names) != ["all"]:
+        return find_targets(names), []
+    targets, left_out = [], []
+    for target in all_targets().values():
+        try:
+            require(target)
+        except ExportError as e:
+            left_out.append(str(e))
+            continue
         if target.images and source is None:
-            raise ExportError(f"--to {target.name} is calibrated on the images that the run was trained on, which are "
-                              f"not at hand")
-    model = load_export(folder)
-    on = measured(model, source, max(target.most for target in targets))
-    for target in targets:
-        rows = make(folder, target, model, on, source)
-        model = replace(model, card=with_rows(model.card, rows))
-        model.card.write(folder)
-        yield from ((folder / name, row) for name, row in rows.items())
+            left_out.append(f"--to {target.name} needs the images that the run was trained on")
+        else:
+            targets.append(target)
+    return targets, left_out
+
+
+def onnx_after_training(folder: Path, card: Card, source: Source) -> Card:
+    "Make model.onnx for a run whose card is not written yet; returns the card with its row. Raises ExportError."
+    model = open_weights(folder, card)
+    on = measured(model, source, AFTER_TRAINING)
+    return with_rows(card, make(folder, all_targets()["onnx"], model, on, None, speed=False))
+
+
+def with_temperature(folder: Path, card: Card) -> tuple[Card, list[str]]:
+    """Give the .onnx files of a run the temperature of `card`, which is to be written.
+
+    Returns the card without the rows of files that have another temperature inside, and these files.
+    """
+    for name in (ONNX, INT8):
+        if (folder / name).exists():
+            retemper(folder / name, card.temperature)
+    stale = [name for name in card.exported if name not in (ONNX, INT8, LEARNER)]
+    return replace(card, exported={k: v for k, v in card.exported.items() if k not in stale}), stale
 
 
 def with_rows(card: Card, rows: dict[str, Exported]) -> Card:

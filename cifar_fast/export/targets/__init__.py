@@ -38,6 +38,7 @@ class Target:
     open: Callable[[Path, Card], Answer | None] | None = None  # runs a file that was made; None where nothing here can
     images: bool = False  # it is given images of train, (N, size, size, 3) uint8, to calibrate with
     most: int = 10_000  # images that its files are checked on
+    note: Callable[[Path], str] = lambda path: ""  # what its row says besides
 
 
 TARGETS: dict[str, Target] = {}
@@ -59,10 +60,8 @@ def all_targets() -> dict[str, Target]:
 
 
 def find_targets(names: Sequence[str]) -> list[Target]:
-    "By their names; `all` stands for those that can be made here. Raises ExportError."
+    "By their names. Raises ExportError."
     known = all_targets()
-    if list(names) == ["all"]:
-        return [target for target in known.values() if not lacking(target)]
     for name in names:
         if name not in known:
             raise ExportError(f"no target is called {name!r}{nearest(name, list(known))}; there are "

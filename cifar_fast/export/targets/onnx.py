@@ -8,14 +8,16 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from cifar_fast import __version__
 from cifar_fast.export.card import Card, ExportError
 from cifar_fast.export.deployed import deployed
 from cifar_fast.export.files import ONNX, short
-from cifar_fast.export.onnx_file import open_onnx
+from cifar_fast.export.onnx_file import open_onnx, read_onnx
 from cifar_fast.export.targets import Answer, register_target
+from cifar_fast.utils.files import atomic_write
 
 OPSET = 18
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
@@ -63,6 +65,25 @@ def metadata(card: Card) -> dict[str, str]:
     return {"name": card.name, "classes": json.dumps(card.vocab, ensure_ascii=False), "size": str(card.size),
             "resize_mode": card.resize_mode, "ranges": json.dumps(card.data.ranges) if card.data.ranges else "",
             "temperature": repr(card.temperature), "weights_sha256": card.sha256 or "", "cifar_fast": __version__}
+
+
+def retemper(path: Path, temperature: float) -> None:
+    "Write another temperature into a file that `make` or the quantiser made. Raises OnnxError, ExportError."
+    import onnx
+    from onnx import numpy_helper
+
+    content, _ = read_onnx(path)
+    proto = onnx.load_model_from_string(content)
+    for tensor in proto.graph.initializer:
+        if tensor.name == "temperature":
+            tensor.CopyFrom(numpy_helper.from_array(np.float32(temperature).reshape(()), "temperature"))
+            break
+    else:
+        raise ExportError(f"{path} holds no temperature; export it again")
+    properties = {p.key: p.value for p in proto.metadata_props}
+    onnx.helper.set_model_props(proto, {**properties, "temperature": repr(temperature)})
+    with atomic_write(path) as tmp:
+        onnx.save(proto, tmp)
 
 
 @contextmanager

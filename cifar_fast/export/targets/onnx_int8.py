@@ -7,6 +7,7 @@ are nearest to the model's own on further images of train.
 from __future__ import annotations
 
 import logging
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ AT_A_TIME = 50
 
 
 @register_target("onnx-int8", about="the same in 8 bits: a quarter of the bytes, faster on most processors",
-                 needs=NEEDS, open=answers, images=True)
+                 needs=NEEDS, open=answers, images=True, note=lambda path: f"ranges by {way_of(path)}")
 def make(folder: Path, card: Card, model: nn.Module, images: np.ndarray) -> list[Path]:
     import onnx
 
@@ -56,11 +57,12 @@ def quantized(source: Path, path: Path, images: np.ndarray, method: str, options
 
     logging.disable(logging.WARNING)  # it recommends, by the root logger, a preprocessing that changes nothing here
     try:
-        quantize_static(
-            source, path, reader(images), per_channel=True, activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod[method],
-            nodes_to_exclude=[node.name for node in onnx.load(source).graph.node if stays_float(node)],
-            extra_options={"CalibStridedMinMax": min(AT_A_TIME, len(images)), **options})
+        with redirect_stdout(None):
+            quantize_static(
+                source, path, reader(images), per_channel=True, activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod[method],
+                nodes_to_exclude=[node.name for node in onnx.load(source).graph.node if stays_float(node)],
+                extra_options={"CalibStridedMinMax": min(AT_A_TIME, len(images)), **options})
     finally:
         logging.disable(logging.NOTSET)
     return path
@@ -98,6 +100,12 @@ def probabilities(path: Path, images: np.ndarray) -> np.ndarray:
 def divergence(expected: np.ndarray, found: np.ndarray) -> float:
     "Kullback-Leibler, the mean over images."
     return float((expected * np.log((expected + 1e-9) / (found + 1e-9))).sum(1).mean())
+
+
+def way_of(path: Path) -> str:
+    import onnx
+
+    return {p.key: p.value for p in onnx.load(path).metadata_props}["calibration"]
 
 
 def marked(path: Path, target: Path, way: str) -> Path:

@@ -17,7 +17,7 @@ def answers(path: Path, card: Card) -> Answer:
     return load_pickle(path, trusted=True).predict  # made in this process
 
 
-@register_target("pickle", about="fastai", needs=("fastai",), open=answers, most=1_000)
+@register_target("pickle", about="fastai", needs=("fastai",), open=answers)
 def make(folder: Path, card: Card, model: nn.Module) -> list[Path]:
     save_learner(folder / LEARNER, card, model.state_dict())
     return [folder / LEARNER]
