@@ -66,6 +66,14 @@ def test_without_npm_or_network_the_command_is_named(tmp_path, script):
     assert not list(tmp_path.glob("cache/*"))
 
 
+def test_all_targets_leave_out_the_page_where_its_runtime_is_missing():
+    from cifar_fast.export.convert import chosen
+
+    targets, left_out = chosen(["all"], None)
+    assert "html" not in [target.name for target in targets] and "onnx" in [target.name for target in targets]
+    assert [text for text in left_out if "npm pack" in text]
+
+
 def test_a_package_of_ones_own(tmp_path, monkeypatch):
     tgz = archive(tmp_path / "package.tgz")
     assert runtime.runtime_files(tgz) == CONTENT

@@ -10,7 +10,7 @@ from torch import nn
 from cifar_fast.export.card import Card
 from cifar_fast.export.targets import Answer, register_target
 from cifar_fast.export.targets.onnx import NEEDS, converted
-from cifar_fast.export.web.chromium import open_page
+from cifar_fast.export.web.chromium import NEEDED, can_open, open_page
 from cifar_fast.export.web.page import page
 from cifar_fast.export.web.runtime import runtime_files
 
@@ -19,11 +19,14 @@ def answers(path: Path, card: Card) -> Answer | None:
     return open_page(path)
 
 
+def note(path: Path) -> str:
+    return "in Chromium, reading a PNG included" if can_open() else f"not run here, which takes {NEEDED}"
+
+
 @register_target("html", about="any browser: one page, without a network or a server", needs=NEEDS, open=answers,
-                 most=100)
+                 most=100, note=note, ready=runtime_files)
 def make(folder: Path, card: Card, model: nn.Module) -> list[Path]:
-    runtime = runtime_files()  # first: it is what may be missing
-    content = page(card.name, card, converted(card, model).SerializeToString(), runtime)
-    path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', card.name).lstrip('.') or 'model'}.html"
-    path.write_text(content, encoding="utf-8")
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", card.name).lstrip(".")
+    path = folder / f"{stem if stem not in ('', 'report') else 'model'}.html"  # report.html is another page
+    path.write_text(page(card.name, card, converted(card, model).SerializeToString(), runtime_files()), "utf-8")
     return [path]

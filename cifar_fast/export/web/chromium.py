@@ -20,6 +20,7 @@ from cifar_fast.utils.text import printable
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-first-run")
+NEEDED = "chromium, chromedriver and pip install selenium"
 SECONDS = 300  # of one call
 CLASSIFY = """
 const [images, done] = arguments;
@@ -36,12 +37,20 @@ const [images, done] = arguments;
 """
 
 
+def programs() -> tuple[str | None, str | None]:
+    "Browser and driver."
+    return next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
+
+
+def can_open() -> bool:
+    return all(programs()) and find_spec("selenium") is not None
+
+
 def open_page(path: Path) -> Callable[[np.ndarray], np.ndarray] | None:
     "(N, size, size, 3) uint8 → (N, C) float32 by the page, from its file with the network off; None without a browser."
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")  # named below, so that selenium downloads none
-    if not (browser and driver and find_spec("selenium")):
+    if not can_open():
         return None
+    browser, driver = programs()  # named, so that selenium downloads none
     from selenium.common.exceptions import WebDriverException
 
     try:
