@@ -9,20 +9,19 @@ import html
 import io
 import json
 import re
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-import cifar_fast
+from cifar_fast import __version__
 from cifar_fast.data.images import read_image
 from cifar_fast.export.card import Card, ExportError
 from cifar_fast.export.web.runtime import PACKAGE, VERSION
 from cifar_fast.utils.text import printable
 
 HERE = Path(__file__).parent
-STYLES = (Path(cifar_fast.__file__).parent / "serve" / "static" / "style.css", HERE / "page.css")
+STYLES = (HERE.parents[1] / "serve" / "static" / "style.css", HERE / "page.css")
 "The served page's look, and what differs."
 
 SEEN = {"crop": "the centre square, scaled", "pad": "the whole image, scaled and with black bars,",
@@ -47,7 +46,7 @@ def page(
     values = {
         "policy": policy(scripts, style), "name": html.escape(printable(name)), "size": str(card.size),
         "mode": card.resize_mode, "seen": SEEN[card.resize_mode], "facts": html.escape(facts(name, card)),
-        "runtime": f"Runs on {PACKAGE} {VERSION} (MIT licence). Made by cifar_fast {metadata.version('cifar_fast')}.",
+        "runtime": f"Runs on {PACKAGE} {VERSION} (MIT licence). Made by cifar_fast {__version__}.",
         "style": style, "data": "\n".join(data), "scripts": "\n".join(map(inline, scripts)),
     }
     # In one pass: what is put in is not looked at again.
