@@ -87,11 +87,14 @@ def with_temperature(folder: Path, card: Card) -> tuple[Card, list[str]]:
 
     Returns the card without the rows of files that have another temperature inside, and these files.
     """
+    rows = dict(card.exported)
     for name in (ONNX, INT8):
         if (folder / name).exists():
             retemper(folder / name, card.temperature)
-    stale = [name for name in card.exported if name not in (ONNX, INT8, LEARNER)]
-    return replace(card, exported={k: v for k, v in card.exported.items() if k not in stale}), stale
+            if name in rows:
+                rows[name] = replace(rows[name], bytes=(folder / name).stat().st_size)
+    stale = [name for name in rows if name not in (ONNX, INT8, LEARNER)]
+    return replace(card, exported={name: row for name, row in rows.items() if name not in stale}), stale
 
 
 def with_rows(card: Card, rows: dict[str, Exported]) -> Card:

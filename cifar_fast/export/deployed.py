@@ -22,6 +22,7 @@ class Deployed(nn.Module):
         self.register_buffer("scale", (1 / (255 * std)).float()[:, None, None])
         self.register_buffer("shift", (-mean / std).float()[:, None, None])
         self.register_buffer("temperature", torch.tensor(card.temperature, dtype=torch.float32))
+        self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         "(N, size, size, 3) uint8, red green blue → (N, C) float32."

@@ -44,6 +44,7 @@ def converted(card: Card, model: nn.Module):
     import torch
 
     module, example, shapes = deployed(model, card)
+    module.temperature.fill_(2)  # by any but 1, which the converter would leave out
     try:
         with quietly(), torch.no_grad():
             proto = torch.onnx.export(module, example, dynamo=True, dynamic_shapes=shapes, input_names=["images"],
@@ -57,6 +58,7 @@ def converted(card: Card, model: nn.Module):
     for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         del value.metadata_props[:]
     onnx.helper.set_model_props(proto, metadata(card))
+    set_temperature(proto, card.temperature)
     return proto
 
 
@@ -67,21 +69,21 @@ def metadata(card: Card) -> dict[str, str]:
             "temperature": repr(card.temperature), "weights_sha256": card.sha256 or "", "cifar_fast": __version__}
 
 
-def retemper(path: Path, temperature: float) -> None:
-    "Write another temperature into a file that `make` or the quantiser made. Raises OnnxError, ExportError."
-    import onnx
-    from onnx import numpy_helper
+def set_temperature(proto, temperature: float) -> None:
+    from onnx import helper, numpy_helper
 
-    content, _ = read_onnx(path)
-    proto = onnx.load_model_from_string(content)
-    for tensor in proto.graph.initializer:
-        if tensor.name == "temperature":
-            tensor.CopyFrom(numpy_helper.from_array(np.float32(temperature).reshape(()), "temperature"))
-            break
-    else:
-        raise ExportError(f"{path} holds no temperature; export it again")
+    tensor = next(t for t in proto.graph.initializer if t.name == "temperature")
+    tensor.CopyFrom(numpy_helper.from_array(np.float32(temperature).reshape(()), tensor.name))
     properties = {p.key: p.value for p in proto.metadata_props}
-    onnx.helper.set_model_props(proto, {**properties, "temperature": repr(temperature)})
+    helper.set_model_props(proto, {**properties, "temperature": repr(temperature)})
+
+
+def retemper(path: Path, temperature: float) -> None:
+    "Write another temperature into a file that `make` or the quantiser made. Raises OnnxError."
+    import onnx
+
+    proto = onnx.load_model_from_string(read_onnx(path)[0])
+    set_temperature(proto, temperature)
     with atomic_write(path) as tmp:
         onnx.save(proto, tmp)
 
