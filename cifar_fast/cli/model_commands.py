@@ -58,14 +58,18 @@ class Audit(Command):
 class Export(Command):
     name = "export"
     help = "make files of a run for ONNX Runtime, browsers and others, each checked against torch"
-    examples = ("export final --to onnx,onnx-int8", "export final --to all")
+    examples = ("export final --to onnx,onnx-int8", "export final --to all",
+                "export final --to html --runtime onnxruntime-web-1.30.0.tgz")
 
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
         parser.add_argument("--to", default="pickle", metavar="TARGET[,TARGET…]",
-                            help="onnx, onnx-int8, torch, pickle or another target, which an unknown name lists; all: "
-                                 "those that can be made here (default: %(default)s, learner.pkl)")
+                            help="onnx, onnx-int8, html, torch, pickle or another target, which an unknown name lists; "
+                                 "all: those that can be made here (default: %(default)s, learner.pkl)")
+        parser.add_argument("--runtime", metavar="PATH",
+                            help="for html: the npm package onnxruntime-web, its .tgz or folder (default: "
+                                 "CIFAR_FAST_ORT_WEB, else npm brings it once into the cache)")
         add_model_file(parser)
 
     @staticmethod
@@ -77,6 +81,8 @@ class Export(Command):
         from cifar_fast.utils.errors import CifarFastError
 
         folder = run_folder(run_path(args.name))
+        if args.runtime:
+            os.environ["CIFAR_FAST_ORT_WEB"] = args.runtime
         source = images_at_hand(read_card(folder))
         targets, left_out = chosen([name.strip() for name in args.to.split(",")], source)
         job, failed = Conversion.of(folder, source, targets), 0

@@ -1,7 +1,5 @@
 """The served page in a real browser: what a person does, nothing in the console, no request that leaves the machine."""
 
-import json
-import shutil
 import time
 
 import numpy as np
@@ -12,21 +10,21 @@ from PIL import Image
 from rows import made
 from serving import XSS, served
 
-selenium = pytest.importorskip("selenium", reason="needs selenium: pip install -e '.[dev]'")
-from selenium import webdriver  # noqa: E402
-from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+pytest.importorskip("selenium", reason="needs selenium: pip install -e '.[dev]'")
+from browsing import (  # noqa: E402
+    PASTE,
+    PHONE,
+    chromium,  # noqa: F401
+    events,
+    narrow,
+    press,
+    pytestmark,  # noqa: F401
+    requests,
+    waiting,
+)
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver on the PATH")
-
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--no-first-run", "--window-size=1200,900")
-PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
 PAGES = ("/", "/runs", "/runs/net", "/compare", "/review", "/nothing")
 
 
@@ -70,21 +68,8 @@ def images(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))  # named: nothing is downloaded
-    driver.set_page_load_timeout(30)
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
-def browser(chromium, address):
+def browser(chromium, address):  # noqa: F811
     "The start page, fresh; afterwards the console must be empty and no request may have left the machine."
     for command in ("Emulation.clearDeviceMetricsOverride", "Emulation.setEmulatedMedia"):
         chromium.execute_cdp_cmd(command, {})
@@ -104,26 +89,8 @@ def grad_cam(driver, count: int = 1):
     return driver.find_element(By.CLASS_NAME, "overlay")
 
 
-def events(driver) -> list[dict]:
-    kept = getattr(driver, "kept", [])
-    driver.kept = kept + [json.loads(e["message"])["message"] for e in driver.get_log("performance")]
-    return driver.kept
-
-
-def requests(driver) -> list[str]:
-    "Every address that was asked for since the last time."
-    found = [e["params"]["request"]["url"] for e in events(driver) if e["method"] == "Network.requestWillBeSent"]
-    driver.kept = []
-    return found
-
-
 def give(driver, *files) -> None:
     driver.find_element(By.ID, "images").send_keys("\n".join(map(str, files)))
-
-
-def waiting(driver, seconds: float) -> WebDriverWait:
-    "What was found may be gone before it is read, while another page takes the place of this one: look again then."
-    return WebDriverWait(driver, seconds, ignored_exceptions=[StaleElementReferenceException])
 
 
 def cards(driver, count: int) -> list:
@@ -132,15 +99,6 @@ def cards(driver, count: int) -> list:
     wait.until(lambda d: len(d.find_elements(By.CSS_SELECTOR, "#results .card")) == count)
     wait.until(lambda d: "busy" not in d.find_element(By.ID, "status").get_attribute("class"))
     return driver.find_elements(By.CSS_SELECTOR, "#results .card")
-
-
-def press(driver, key: str) -> None:
-    "A key on whatever has the focus."
-    ActionChains(driver).send_keys(key).perform()
-
-
-def narrow(driver) -> bool:
-    return driver.execute_script("return document.documentElement.scrollWidth <= 360 && window.innerWidth == 360")
 
 
 def test_an_image_is_shown_as_the_model_sees_it(browser, images):
@@ -198,20 +156,6 @@ def test_a_huge_file_is_refused_by_name_and_not_sent(browser, images, address):
     cards(browser, 2)
     (bad,) = browser.find_elements(By.CSS_SELECTOR, ".card.bad")
     assert "huge.png" in bad.text and "larger than 20 MB" in bad.text
-
-
-PASTE = """
-const [type, count] = arguments, transfer = new DataTransfer();
-const canvas = Object.assign(document.createElement('canvas'), {width: 50, height: 40});
-canvas.getContext('2d').fillRect(0, 0, 25, 40);
-const done = arguments[arguments.length - 1];
-canvas.toBlob((blob) => {
-  for (let i = 0; i < count; i++) transfer.items.add(new File([blob], `given ${i}.png`, {type: 'image/png'}));
-  const init = {bubbles: true, cancelable: true, clipboardData: transfer, dataTransfer: transfer};
-  document.body.dispatchEvent(type === 'paste' ? new ClipboardEvent(type, init) : new DragEvent(type, init));
-  done();
-});
-"""
 
 
 @pytest.mark.parametrize("way, count", [("paste", 1), ("drop", 2)])

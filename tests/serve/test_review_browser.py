@@ -10,9 +10,9 @@ from PIL import Image
 from serving import served
 
 pytest.importorskip("selenium", reason="needs selenium: pip install -e '.[dev]'")
+from browsing import PHONE, chromium, narrow, press, pytestmark, waiting  # noqa: E402, F401
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from test_browser import PHONE, chromium, narrow, press, pytestmark, waiting  # noqa: E402, F401
 
 FEW, MANY = ["ant", "<b>bee", "cat"], [f"class {i:02}" for i in range(45)]
 

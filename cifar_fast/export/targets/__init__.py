@@ -20,7 +20,7 @@ import numpy as np
 from cifar_fast.export.card import Card, ExportError
 from cifar_fast.utils.text import nearest
 
-MODULES = ("onnx", "onnx_int8", "torch_export", "pickle")  # of this package: they register targets
+MODULES = ("onnx", "onnx_int8", "torch_export", "pickle", "html")  # of this package: they register targets
 
 Answer = Callable[[np.ndarray], np.ndarray]
 "(N, size, size, 3) uint8 images → (N, C) float32 probabilities."
@@ -39,6 +39,7 @@ class Target:
     images: bool = False  # it is given images of train, (N, size, size, 3) uint8, to calibrate with
     most: int = 10_000  # images that its files are checked on
     note: Callable[[Path], str] = lambda path: ""  # what its row says besides
+    ready: Callable[[], object] = lambda: None  # fetches what else it needs; raises ExportError where it cannot
 
 
 TARGETS: dict[str, Target] = {}
@@ -75,7 +76,8 @@ def lacking(target: Target) -> list[str]:
 
 
 def require(target: Target) -> None:
-    "Raises ExportError, with the commands that install them, where packages are not installed."
+    "Raises ExportError, with the commands that bring it, where what the target needs is missing."
     if missing := lacking(target):
         install = target.install or f"python -m pip install {' '.join(target.needs)}"
         raise ExportError(f"--to {target.name} needs {', '.join(missing)}, not installed here:\n{install}")
+    target.ready()

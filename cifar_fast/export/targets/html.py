@@ -1,0 +1,32 @@
+"""NAME.html: one file that classifies images in any browser, from disk and without a network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torch import nn
+
+from cifar_fast.export.card import Card
+from cifar_fast.export.targets import Answer, register_target
+from cifar_fast.export.targets.onnx import NEEDS, converted
+from cifar_fast.export.web.chromium import NEEDED, can_open, open_page
+from cifar_fast.export.web.page import page
+from cifar_fast.export.web.runtime import runtime_files
+
+
+def answers(path: Path, card: Card) -> Answer | None:
+    return open_page(path)
+
+
+def note(path: Path) -> str:
+    return "in Chromium, reading a PNG included" if can_open() else f"not run here, which takes {NEEDED}"
+
+
+@register_target("html", about="any browser: one page, without a network or a server", needs=NEEDS, open=answers,
+                 most=100, note=note, ready=runtime_files)
+def make(folder: Path, card: Card, model: nn.Module) -> list[Path]:
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", card.name).lstrip(".")
+    path = folder / f"{stem if stem not in ('', 'report') else 'model'}.html"  # report.html is another page
+    path.write_text(page(card.name, card, converted(card, model).SerializeToString(), runtime_files()), "utf-8")
+    return [path]
