@@ -154,6 +154,8 @@ class Audited:
     params: Count
     macs: Count  # multiply-adds of one image
     receptive_field: Count  # pixels
+    flash: Count | None = None  # bytes of the weights in int8; None in cards from before it was counted
+    ram: Count | None = None  # bytes of the activations of one image in int8 that are needed at once
     verdicts: list[Rule] = field(default_factory=list)
 
 
@@ -314,6 +316,8 @@ class Card:
             facts += [("image size", f"{self.size}×{self.size} px"), ("parameters", f"{self.audit.params:,}"),
                       ("receptive field", f"{self.audit.receptive_field} px"),
                       ("multiply-adds", f"{self.audit.macs / 1e6:,.1f} M")]
+            facts += [(f"{name} in int8", f"{count / 1024:,.1f} KB")
+                      for name, count in (("flash", self.audit.flash), ("RAM", self.audit.ram)) if count is not None]
         if self.epochs:
             facts.append(("epochs", f"{self.epochs:,}"))
         return facts

@@ -88,6 +88,7 @@ def best_epoch(frame: pd.DataFrame) -> BestEpoch | None:
 def audited(audit: Audit) -> Audited:
     profile = audit.profile
     return Audited(params=profile.params, macs=profile.macs, receptive_field=profile.receptive_field,
+                   flash=profile.flash_bytes, ram=profile.ram_bytes,
                    verdicts=[Rule(**asdict(verdict)) for verdict in audit.verdicts])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from fastai.metrics import accuracy
 
-from cifar_fast.audit import Audit, Budget, audit
+from cifar_fast.audit import Audit, Budget, amount, audit
 from cifar_fast.data.balance import class_weights
 from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
@@ -212,7 +212,7 @@ def within_budget(model, recipe: Recipe, size: int) -> Audit:
         result = audit(model, budget, (3, size, size))
     broken = result.failures(waive=recipe.waive)
     if broken:
-        rules = "; ".join(f"{v.rule}: {v.found}, required {v.required}" for v in broken)
+        rules = "; ".join(f"{v.rule}: {amount(v.rule, v.found)}, required {amount(v.rule, v.required)}" for v in broken)
         raise BudgetError(f"{recipe.arch} breaks the budget of recipe {recipe.name!r} ({rules}). "
                           f"See python -m cifar_fast audit {recipe.arch}; a recipe may waive a rule by name with a "
                           f"reason: waive={{'{broken[0].rule}': 'why'}}")
