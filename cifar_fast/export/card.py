@@ -25,6 +25,7 @@ FORMAT = 2
 MAX_BYTES = 16 * 2**20  # a card takes some ten kilobytes; its confusion matrix grows with the square of the classes
 MAX_CLASSES = 10_000
 MAX_SIDE = 1024  # pixels of an image, so that a card from elsewhere cannot ask for all memory
+MAX_WIDTH = 4096  # channels
 MAX_NAME = 6 * 255  # of a class: a folder's name has up to 255 bytes, shown as up to six characters each
 
 
@@ -72,6 +73,7 @@ def is_path(value: Any) -> bool:
 Text = Annotated[str, AfterValidator(printable)]  # escape sequences have no effect where it is printed
 Count = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]  # pixels
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # seconds
@@ -223,13 +225,14 @@ def few(names: list[str], most: int = 4) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    "A run: its first five fields are all that a prediction needs."
+    "A run: its first six fields are all that a prediction needs."
 
     arch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]  # a name in timm's registry, no place to load from
     vocab: Annotated[list[str], Field(min_length=1, max_length=MAX_CLASSES), AfterValidator(class_names)]
     normalize: Normalization
     size: Side = 32  # of the images, pixels; a card that names none is from when all were of 32
     resize_mode: Literal["crop", "pad", "squash"] = "crop"  # how images are brought to that square
+    widths: Annotated[list[Width], Field(min_length=1, max_length=8)] | None = None  # of a model scaled to a budget
     name: Text = ""
     split: Literal["test", "held-out"] | None = None  # what `metrics` were measured on
     metrics: Metrics | None = None

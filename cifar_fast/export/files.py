@@ -102,7 +102,7 @@ def expected_tensors(path: Path, card: Card) -> dict[str, torch.Tensor]:
     "The card's architecture on the meta device: no memory is used for an unchecked file. Raises ExportError."
     try:
         with torch.device("meta"):
-            return create_model(card.arch, len(card.vocab), card.size).state_dict()
+            return create_model(card.arch, len(card.vocab), card.size, card.widths).state_dict()
     except ModelError as e:
         raise ExportError(f"{path}: {e}") from None
     except Exception as e:  # some of timm's models do not support the meta device, or this number of classes

@@ -109,7 +109,7 @@ def load_export(path: str | Path, device: str | torch.device = "cpu") -> Predict
     card = read_card(folder)
     state = read_weights(folder, card)
     try:
-        model = create_model(card.arch, len(card.vocab), card.size)
+        model = create_model(card.arch, len(card.vocab), card.size, card.widths)
         model.load_state_dict(state)
     except (MemoryError, RuntimeError) as e:
         raise ExportError(f"{folder / WEIGHTS} cannot be opened: {short(e)}") from None

@@ -19,7 +19,7 @@ from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.data.transforms import AlbumentationsTransform
 from cifar_fast.export.card import Start
-from cifar_fast.models import require_model
+from cifar_fast.models import require_model, scaled_widths
 from cifar_fast.models.parts import stem_stages_head
 from cifar_fast.recipe import Recipe, RecipeError, at_size, check, recipes_dir, require_validation, settings
 from cifar_fast.recipe.spec import SIDE
@@ -68,6 +68,7 @@ class Run:
     start: Start | None  # the trained weights that it starts from
     memory_format: str | None = None  # None until `settle_memory_format` has timed both
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
+    widths: Sequence[int] | None = None  # of the model, where it was scaled to a budget
 
 
 def prepare(
@@ -103,7 +104,9 @@ def prepare(
     dls = make_dls(source, augment=recipe.augment, stats=stats, valid=recipe.valid,
                    validate_on=recipe.validate_on, bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers,
                    seed=recipe.seed, device=device, balanced=recipe.balance == "sample")
-    learn = cifar_learner(dls, recipe.arch, loss_func=make_loss(recipe, train_labels(dls, source), len(source.vocab)),
+    widths = fitting_widths(recipe, init, len(source.vocab), source.size)
+    learn = cifar_learner(dls, recipe.arch, widths=widths,
+                          loss_func=make_loss(recipe, train_labels(dls, source), len(source.vocab)),
                           opt_func=recipe.opt, metrics=accuracy, lr=recipe.lr, seed=recipe.seed, **splitter(recipe))
     start = None
     if init:
@@ -113,7 +116,14 @@ def prepare(
     recipe = with_fitting_ema(recipe, steps, typed)
     compiled = choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats,
-               start, choose_memory_format(recipe.channels_last, device, steps))
+               start, choose_memory_format(recipe.channels_last, device, steps), widths=widths)
+
+
+def fitting_widths(recipe: Recipe, init: Init | None, classes: int, size: int) -> Sequence[int] | None:
+    "Those of the trained weights to start from, else those that fit the recipe's own budget; None for the model's own."
+    if init and init.card and init.card.widths:
+        return init.card.widths
+    return scaled_widths(recipe.arch, recipe.budget.max_params, classes, size) if recipe.budget else None
 
 
 def input_stats(recipe: Recipe, init: Init | None, source: Source) -> tuple:
