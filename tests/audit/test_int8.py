@@ -12,6 +12,7 @@ from torch import nn
 import cifar_fast.models  # noqa: F401  registers cifar_*
 from cifar_fast.audit import Budget, audit, audit_table, profile
 from cifar_fast.models.layers import Residual, conv_bn_act
+from cifar_fast.recipe import load_recipe
 from cifar_fast.training.prepare import BudgetError, prepare
 
 AREA = 32 * 32
@@ -137,3 +138,13 @@ def test_a_recipe_is_held_to_them(digits):
         prepare(replace(tiny(), budget=Budget(max_flash_kb=96, max_ram_kb=8)))
     run = prepare(replace(tiny(), budget=Budget(max_flash_kb=96), waive={"flash": "a larger chip"}))
     assert run.audit.profile.flash_bytes == 125_072
+
+
+def test_micro_keeps_its_budget_and_the_standard_one():
+    recipe = load_recipe("micro")
+    model = timm.create_model(recipe.arch)
+    found = audit(model, recipe.budget)
+    assert not found.failures() and not audit(model).failures() and found.rf_agrees and not recipe.waive
+    assert {v.rule: v.required for v in found.verdicts} == {
+        "parameters": 199_999, "receptive_field": 45, "max_pooling": 0, "depthwise_separable": 1, "dilation": 1,
+        "global_average_pooling": True, "multiply_adds": 12_500_000, "flash": 96 * 1024, "ram": 40 * 1024}

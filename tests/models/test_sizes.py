@@ -7,7 +7,7 @@ import torch
 from cifar_fast.audit import AuditError, audit, receptive_field_probe
 from cifar_fast.models import ModelError, create_model
 
-SIZED = ("cifar_mirror", "cifar_final", "cifar_sprint")
+SIZED = ("cifar_mirror", "cifar_final", "cifar_sprint", "cifar_micro")
 
 
 @pytest.mark.parametrize("name", SIZED)
