@@ -15,7 +15,8 @@ from cifar_fast.data.images import read_image
 from cifar_fast.data.loaders import SeededDL
 from cifar_fast.data.sources import load_source
 from cifar_fast.data.transforms import AlbumentationsTransform
-from cifar_fast.export.predictor import load_export, load_model, rebuild_pickle
+from cifar_fast.export.load import load_model
+from cifar_fast.export.predictor import load_export, rebuild_pickle
 from cifar_fast.models.parts import stem_stages_head
 from cifar_fast.recipe import PUBLISHED_STATS, Recipe, list_recipes, load_recipe, override
 from cifar_fast.reporting import plots

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 from cifar_fast.cli.command import Command, UsageError, add_model_file, run_path
 from cifar_fast.utils.files import expand_path
@@ -56,22 +57,54 @@ class Audit(Command):
 
 class Export(Command):
     name = "export"
-    help = "rebuild a run's learner.pkl from its saved weights and description"
-    examples = ("export final",)
+    help = "make files of a run for ONNX Runtime, browsers and others, each checked against torch"
+    examples = ("export final --to onnx,onnx-int8", "export final --to all")
 
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
+        parser.add_argument("--to", default="pickle", metavar="TARGET[,TARGET…]",
+                            help="onnx, onnx-int8, torch, pickle or another target, which an unknown name lists; all: "
+                                 "those that can be made here (default: %(default)s, learner.pkl)")
         add_model_file(parser)
 
     @staticmethod
     def run(args):
-        from cifar_fast.export.predictor import rebuild_pickle
-        from cifar_fast.export.trust import trust
+        from cifar_fast.export.card import read_card
+        from cifar_fast.export.convert import Conversion, chosen
+        from cifar_fast.export.files import run_folder
+        from cifar_fast.reporting.report import renew_model_card
+        from cifar_fast.utils.errors import CifarFastError
 
-        pickle = rebuild_pickle(run_path(args.name))
-        trust(pickle)
-        print(f"saved: {pickle}")
+        folder = run_folder(run_path(args.name))
+        source = images_at_hand(read_card(folder))
+        targets, left_out = chosen([name.strip() for name in args.to.split(",")], source)
+        job, failed = Conversion.of(folder, source, targets), 0
+        for target in targets:
+            try:
+                for name, row in job.make(target).items():
+                    print(f"{folder / name}: {row}", flush=True)
+            except CifarFastError as e:
+                if len(targets) == 1:
+                    raise
+                failed += 1
+                print(f"cifar_fast: {target.name}: {e}", file=sys.stderr)
+        renew_model_card(folder)
+        for reason in left_out:
+            print(f"left out: {reason}")
+        return 1 if failed else 0
+
+
+def images_at_hand(card):
+    "What the run was trained on; None, and a line that says why, where it is not there or not the same."
+    from cifar_fast.reporting.report.build import same_source
+    from cifar_fast.utils.errors import CifarFastError
+
+    try:
+        return same_source(card)
+    except (CifarFastError, OSError) as e:
+        print(f"cifar_fast: compared on noise, as the images of the run are not at hand: {e}", file=sys.stderr)
+        return None
 
 
 class Trust(Command):

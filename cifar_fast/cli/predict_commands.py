@@ -37,13 +37,14 @@ class Predict(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.export.predictor import find_images, load_model, predict_files
-        from cifar_fast.utils.device import choose_device
+        from cifar_fast.export.find_images import find_images
+        from cifar_fast.export.load import load_model
+        from cifar_fast.export.predict_files import predict_files
         from cifar_fast.utils.text import encodable, printable
 
         if args.topk < 1:
             raise UsageError(f"--topk {args.topk}: at least 1")
-        model = with_confidence(load_model(args.export, choose_device(), args.trust_pickle), args)
+        model = with_confidence(load_model(args.export, args.device, args.trust_pickle), args)
         paths, missing, unreadable = find_images(args.paths)
         for error in [*unreadable, *(f"{printable(pattern)}: no image there" for pattern in missing)]:
             print(f"cifar_fast: {error}", file=sys.stderr)
@@ -105,10 +106,9 @@ class Serve(Command):
 
         with listen(args.host, args.port) as sock:
             from cifar_fast.export.files import run_folder
-            from cifar_fast.export.predictor import load_model
-            from cifar_fast.utils.device import choose_device
+            from cifar_fast.export.load import load_model
 
-            model = with_confidence(load_model(args.export, choose_device(), args.trust_pickle), args)
+            model = with_confidence(load_model(args.export, args.device, args.trust_pickle), args)
             folder = run_folder(args.export)
             name = folder.resolve().name.removesuffix(".pkl")
             run(model, name, folder.parent, sock, args.host, args.verbose, args.open)
@@ -134,12 +134,11 @@ class Evaluate(Command):
         from cifar_fast.data.balance import balanced_accuracy
         from cifar_fast.export.calibration import confidence_scores, confidence_text
         from cifar_fast.export.evaluate import evaluate
+        from cifar_fast.export.load import load_model
         from cifar_fast.export.metrics import scores, scores_text
-        from cifar_fast.export.predictor import load_model
-        from cifar_fast.utils.device import choose_device
         from cifar_fast.utils.statistics import interval_text
 
-        model = with_confidence(load_model(args.export, choose_device(), args.trust_pickle), args)
+        model = with_confidence(load_model(args.export, args.device, args.trust_pickle), args)
         data, columns = named_data(args.changes)
         if not data and not (model.card and model.card.recipe.get("data")):
             raise UsageError(f"{args.export} does not say what it was trained on; name the images: data=cifar10, "

@@ -16,6 +16,8 @@ MAX_PIXELS = 64_000_000  # by the header, before decoding: about 0.7 GB of memor
 MAX_BYTES = 512 * 2**20  # of a file on disk; 64 megapixels of raw 16-bit RGBA just fit
 # Raster formats only: Pillow would run Ghostscript on EPS.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+# Pillow has imported these at its first file; all others together cost a good part of a second's start.
+USUAL = ("BMP", "GIF", "JPEG", "PNG", "PPM")
 EXTENSIONS = frozenset(
     ".apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .mpo .pbm .pgm .png .pnm"
     " .ppm .tif .tiff .webp".split()
@@ -70,8 +72,16 @@ def formats() -> tuple[str, ...]:
     return tuple(f for f in FORMATS if f in Image.OPEN)
 
 
+def open_image(file) -> Image.Image:
+    "An image of the allowed formats whose pixels are not decoded yet, of a path or an open file."
+    try:
+        return Image.open(file, formats=USUAL)
+    except UnidentifiedImageError:
+        return Image.open(file, formats=formats())
+
+
 def decode(file, size: int, resize_mode: str, ranges: Ranges | None) -> np.ndarray:
-    with Image.open(file, formats=formats()) as image:
+    with open_image(file) as image:
         return square(image, size, resize_mode, ranges)
 
 
@@ -85,7 +95,7 @@ def deep_range(path) -> tuple[str, tuple[float, float]] | None:
     "Type and guessed range of an image of more than eight bits; None for others, and for what cannot be read."
     try:
         check_file(path)
-        with Image.open(path, formats=formats()) as image:
+        with open_image(path) as image:
             check_size(image)
             return guessed_range(image)
     except Exception:  # it is reported where the image itself is read

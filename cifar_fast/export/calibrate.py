@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from cifar_fast.data.block import split_rows
 from cifar_fast.data.sources import Source
 from cifar_fast.export.calibration import CalibrationError, calibration_error, cross_fitted, fit_temperature, softmax
 from cifar_fast.export.card import Calibration, Card, read_card
+from cifar_fast.export.convert import with_temperature
 from cifar_fast.export.evaluate import evaluate
 from cifar_fast.export.files import LEARNER
 from cifar_fast.export.predictor import Predictor, load_export, rebuild_pickle
@@ -44,7 +46,10 @@ def undo(folder: Path) -> Card:
 
 
 def save(folder: Path, card: Card) -> Card:
+    card, stale = with_temperature(folder, card)
     card.write(folder)
+    for name in stale:
+        warnings.warn(f"{folder / name} has the former temperature inside: export it again", stacklevel=2)
     if (folder / LEARNER).exists():
         trust(rebuild_pickle(folder))
     return card

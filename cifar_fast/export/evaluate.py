@@ -17,7 +17,7 @@ from cifar_fast.data.labelled import scan_labelled
 from cifar_fast.data.layout import class_name, count, names
 from cifar_fast.data.registry import Request, named_datasets
 from cifar_fast.data.sources import Source, data_path, image_settings, load_source
-from cifar_fast.export.predictor import Predictor, probabilities
+from cifar_fast.export.base import BasePredictor
 
 BATCH = 250  # images decoded and predicted at a time
 
@@ -38,7 +38,7 @@ class Evaluated:
     notes: tuple[str, ...] = ()
 
 
-def evaluate(model: Predictor, data: str | None = None, columns: Mapping[str, str] | None = None) -> Evaluated:
+def evaluate(model: BasePredictor, data: str | None = None, columns: Mapping[str, str] | None = None) -> Evaluated:
     "Measure `model` on `data`, None for what its run was measured on. Raises DataError, ExportError."
     trained = model.card.recipe if model.card else {}
     settings = {**image_settings(trained), "size": model.size, "resize_mode": model.resize_mode}
@@ -71,7 +71,7 @@ def evaluate(model: Predictor, data: str | None = None, columns: Mapping[str, st
                      unknown=listed.unknown, missing=tuple(listed.missing), notes=(*listed.notes, *unread))
 
 
-def of_source(model: Predictor, source: Source) -> Evaluated:
+def of_source(model: BasePredictor, source: Source) -> Evaluated:
     "On the test set of a decoded dataset, or where it has none on its validation split. Raises DataError."
     part = source.test or source.valid
     if part is None:
@@ -95,10 +95,12 @@ def of_source(model: Predictor, source: Source) -> Evaluated:
                      missing=tuple(name for i, name in enumerate(model.vocab) if i not in found))
 
 
-def answers(model: Predictor, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def answers(model: BasePredictor, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     "Probabilities (N, C) of uint8 images, without and with TTA; read as they are needed. Raises ExportError."
-    batches = (model.normalize(np.stack(batch)) for batch in batched(images))
-    plain, mirrored = probabilities(model.model, batches, True, model.temperature)
+    parts = [model.probabilities(np.stack(batch), tta=True) for batch in batched(images)]
+    if not parts:
+        return np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32)
+    plain, mirrored = (np.concatenate(values) for values in zip(*parts, strict=True))
     return model.finite(plain), mirrored
 
 

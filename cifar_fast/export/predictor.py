@@ -1,35 +1,27 @@
-"""Open a saved run and predict with it."""
+"""A trained model in torch. `load` opens a run without torch where it can."""
 
 from __future__ import annotations
 
-import glob
 import io
-import os
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from cifar_fast.data.images import EXTENSIONS, ImageError, read_image
+from cifar_fast.export.base import BasePredictor, batch_size, probe
 from cifar_fast.export.card import Card, ExportError, Normalization, read_card
-from cifar_fast.export.files import LEARNER, MODEL_BYTES, WEIGHTS, read_weights, run_folder, short
+from cifar_fast.export.files import LEARNER, MODEL_BYTES, WEIGHTS, run_folder, short
 from cifar_fast.export.trust import require_trust
+from cifar_fast.export.weights import read_weights
 from cifar_fast.models import create_model
-from cifar_fast.utils.files import expand_path, read_regular
+from cifar_fast.utils.files import read_regular
 from cifar_fast.utils.text import printable
-
-READ_BYTES = 2**26
-"Of images that `predict_files` holds at a time."
-UNKNOWN = "unknown"
-"What is answered below a threshold."
 
 
 @dataclass(frozen=True)
-class Predictor:
+class Predictor(BasePredictor):
     "A trained model with everything that it needs to classify an image."
 
     model: torch.nn.Module  # eval mode, on `device`
@@ -43,14 +35,6 @@ class Predictor:
     temperature: float = 1.0  # by which logits are divided before the softmax
     threshold: float = 0.0  # least confidence of an answer; below it `answer` says UNKNOWN
 
-    def read(self, source) -> np.ndarray:
-        "An image (see `read_image`) as the model sees it, (size, size, 3) uint8. Raises ImageError."
-        return read_image(source, self.size, self.resize_mode, self.card and self.card.data.ranges)
-
-    def answer(self, probs: np.ndarray) -> str:
-        "The class of highest probability (C,), or UNKNOWN below the threshold."
-        return self.vocab[probs.argmax()] if probs.max() >= self.threshold else UNKNOWN
-
     def normalize(self, images: np.ndarray) -> torch.Tensor:
         "(N, size, size, 3) uint8 → (N, 3, size, size) float32 as the model was trained on."
         x = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
@@ -58,13 +42,9 @@ class Predictor:
                      for values in (self.normalization.mean, self.normalization.std))
         return x.sub_(mean).div_(std)
 
-    def predict(self, images: np.ndarray, tta: bool = False, bs: int | None = None) -> np.ndarray:
-        """Class probabilities (N, C) float32 of (N, size, size, 3) uint8 images; `tta`: mean of image and mirror.
-
-        Raises ExportError where the model gives non-finite values.
-        """
-        plain, mirrored = probabilities(self.model, self.batches(images, bs), tta, self.temperature)
-        return self.finite(mirrored if tta else plain)
+    def probabilities(self, images: np.ndarray, tta: bool = False,
+                      bs: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        return probabilities(self.model, self.batches(images, bs), tta, self.temperature)
 
     @torch.no_grad()
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -72,15 +52,8 @@ class Predictor:
         return self.finite(torch.cat([self.model(x).float().cpu() for x in self.batches(images)]).numpy())
 
     def batches(self, images: np.ndarray, bs: int | None = None) -> Iterator[torch.Tensor]:
-        # 125 images of 32×32 at a time run at about the bare model's best speed; 500 are slower.
-        bs = bs or max(1, (125 if self.device.type == "cpu" else 1000) * 32**2 // max(32, self.size) ** 2)
+        bs = bs or batch_size(self.size, 125 if self.device.type == "cpu" else 1000)
         return (self.normalize(images[i:i + bs]) for i in range(0, len(images), bs))
-
-    def finite(self, values: np.ndarray) -> np.ndarray:
-        if not np.isfinite(values).all():
-            raise ExportError(f"{self.origin} gives non-finite values (NaN or inf): its weights are too large; restore "
-                              f"the files, or train again")
-        return values
 
 
 @torch.no_grad()
@@ -106,7 +79,11 @@ def probabilities(model, batches: Iterable[torch.Tensor], tta: bool,
 def load_export(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
     "Open exports/NAME by its card and weights; no pickle is read, no code of the files is run. Raises ExportError."
     folder = run_folder(path)
-    card = read_card(folder)
+    return open_weights(folder, read_card(folder), device)
+
+
+def open_weights(folder: Path, card: Card, device: str | torch.device = "cpu") -> Predictor:
+    "The same with a card that is not in the folder yet."
     state = read_weights(folder, card)
     try:
         model = create_model(card.arch, len(card.vocab), card.size, card.widths)
@@ -121,9 +98,8 @@ def load_export(path: str | Path, device: str | torch.device = "cpu") -> Predict
 def check_forward(predictor: Predictor, device: str | torch.device) -> Predictor:
     "The predictor on `device`, once it has classified a black and a white image on the CPU. Raises ExportError."
     size, path, classes = predictor.size, predictor.origin, len(predictor.vocab)
-    probe = np.stack([np.full((size, size, 3), grey, np.uint8) for grey in (0, 255)])
     try:
-        shape = predictor.predict(probe).shape
+        shape = predictor.predict(probe(size)).shape
     except ExportError:
         raise
     except Exception as e:  # a model for another image size may raise anything
@@ -132,12 +108,6 @@ def check_forward(predictor: Predictor, device: str | torch.device) -> Predictor
         raise ExportError(f"the model of {path} gives {shape[1:]} values for {classes} classes")
     device = torch.device(device)
     return replace(predictor, model=predictor.model.to(device).eval(), device=device)
-
-
-def load_model(path: str | Path, device: str | torch.device = "cpu", trust_pickle: bool = False) -> Predictor:
-    "Open what a user named: a trusted .pkl, else a run by its card and weights. Raises ExportError."
-    path = expand_path(path)
-    return load_pickle(path, device, trust_pickle) if path.suffix == ".pkl" else load_export(path, device)
 
 
 def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = False) -> Predictor:
@@ -176,102 +146,3 @@ def rebuild_pickle(path: str | Path) -> Path:
     folder, opened = run_folder(path), load_export(path)
     save_learner(folder / LEARNER, opened.card, opened.model.state_dict())
     return folder / LEARNER
-
-
-# ---------------------------------------------------------------- images
-
-
-def find_images(patterns: Iterable[str]) -> tuple[list[Path], list[str], list[str]]:
-    """Files for paths, folders (searched recursively) and globs, in a stable order; patterns that matched nothing; and
-    what could not be read, each with the reason.
-    """
-    files, missing, closed = [], [], []
-    for pattern in patterns:
-        here, reasons = _matching(pattern)
-        files += here
-        closed += reasons
-        if not here and not reasons:
-            missing.append(pattern)
-    return list(dict.fromkeys(files)), missing, closed
-
-
-def _matching(pattern: str) -> tuple[list[Path], list[str]]:
-    path, reasons = expand_path(pattern), []
-    if not pattern:  # an empty variable of a script, which a path would take for this folder
-        return [], []
-    try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
-            return [p for p in _below(path, reasons) if p.suffix.lower() in EXTENSIONS], reasons
-        return [path], reasons
-    except (OSError, ValueError) as e:  # a glob is no file either
-        here = _globbed(path, reasons)
-        if not here and not isinstance(e, FileNotFoundError | NotADirectoryError):
-            reasons.append(f"{printable(pattern)}: {getattr(e, 'strerror', None) or e}")
-        return here, reasons
-
-
-def _globbed(pattern: Path, reasons: list[str]) -> list[Path]:
-    "Files that match a glob. `**` follows no links to folders: with two that lead in circles glob's own never ends."
-    parts = pattern.parts
-    if "**" not in parts:
-        return [Path(p) for p in sorted(glob.glob(str(pattern))) if os.path.isfile(p)]
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    root = Path(*parts[:fixed])
-    return [p for p in (_below(root, reasons) if root.is_dir() else ())
-            if _matches(p.relative_to(root).parts, parts[fixed:]) and p.is_file()]
-
-
-def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    "Whether the parts of a path match those of a glob, in which ** stands for any number of folders."
-    if not pattern:
-        return not names
-    if pattern[0] == "**":
-        return any(_matches(names[i:], pattern[1:]) for i in range(len(names) + 1))
-    return bool(names) and fnmatch(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
-
-
-def _below(folder: Path, reasons: list[str]) -> Iterator[Path]:
-    "Files at any depth; links to folders are not followed, so loops end. What cannot be listed is added to `reasons`."
-    waiting = [folder]
-    while waiting:
-        current = waiting.pop()
-        try:
-            with os.scandir(current) as entries:
-                here = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-        except OSError as e:
-            reasons.append(f"{printable(current)}: cannot be listed ({e.strerror})")
-            continue
-        folders = []
-        for entry in here:
-            if not _is_folder(entry):
-                yield Path(entry.path)
-            elif not entry.is_symlink():
-                folders.append(Path(entry.path))
-        waiting += reversed(folders)
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def predict_files(exported: Predictor, paths: list[Path], tta: bool = False, bs: int = 500, progress: bool = False):
-    "Yields (path, probabilities (C,) or None, reason or None) for each path in order; reads and predicts in batches."
-    from tqdm import tqdm
-
-    bs = max(1, min(bs, READ_BYTES // (3 * exported.size**2)))
-
-    with tqdm(total=len(paths), unit="image", disable=not progress, leave=False) as bar:
-        for i in range(0, len(paths), bs):
-            batch, reasons = [], {}
-            for path in paths[i:i + bs]:
-                try:
-                    batch.append(exported.read(path))
-                except ImageError as e:
-                    reasons[path] = str(e)
-            probs = iter(exported.predict(np.stack(batch), tta) if batch else ())
-            for path in paths[i:i + bs]:
-                yield (path, None, reasons[path]) if path in reasons else (path, next(probs), None)
-            bar.update(len(paths[i:i + bs]))

@@ -58,6 +58,15 @@ class FlipEquivariantConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.kernels(), None)
 
+    @torch.no_grad()
+    def plain(self) -> nn.Conv2d:
+        "As a convolution whose kernels are all weights, for `fold`."
+        weight = self.kernels()
+        conv = nn.Conv2d(self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding,
+                         self.dilation, self.groups, bias=False, device=weight.device, dtype=weight.dtype)
+        conv.weight.copy_(weight)
+        return conv.eval()
+
 
 # The best layout depends on the memory format, a branch that torch.fx cannot trace: `fx.wrap` keeps these whole.
 
@@ -94,6 +103,18 @@ class GroupPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return mean_of_halves(x)
 
+    def plain(self) -> nn.Module:
+        "Without the branch on the memory format, for `fold`."
+        return MeanOfHalves()
+
+
+class MeanOfHalves(nn.Module):
+    "`GroupPooling` in two operations that every converter knows."
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = x.chunk(2, 1)
+        return (one + other) * 0.5
+
 
 class FlipEquivariantConvBnAct(nn.Module):
     "Convolution → batch norm → activation. Both halves share the statistics, scales and shifts of the batch norm."
@@ -114,6 +135,13 @@ class FlipEquivariantConvBnAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         return self.act(split_halves(self.bn(merge_halves(x)), x))
+
+    def plain(self) -> nn.Sequential:
+        "With a batch norm of all channels, whose halves are the same, for `fold`."
+        bn = nn.BatchNorm2d(self.conv.out_channels, self.bn.eps)
+        bn.load_state_dict({name: value.repeat(2) if value.ndim else value
+                            for name, value in self.bn.state_dict().items()})
+        return nn.Sequential(self.conv.plain(), bn.to(self.bn.weight), self.act).eval()
 
 
 def flip_equivariant_separable(width: int, act_layer: str = "relu") -> Residual:

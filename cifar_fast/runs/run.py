@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from cifar_fast.data.sources import Source
 from cifar_fast.export import predictions
 from cifar_fast.export.card import Card, ExportError, read_card
 from cifar_fast.export.files import LEARNER, RECIPE
@@ -56,6 +57,7 @@ from cifar_fast.training.prepare import Run, prepare, settle_memory_format
 from cifar_fast.training.state import TrainState
 from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import cpu_name
+from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import write_text
 from cifar_fast.utils.signals import defer_signals, hold_signals
 from cifar_fast.utils.terminal import accuracy_curves
@@ -202,7 +204,7 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
         predicted.save(staged / predictions.NAME)
     (staged / "best.safetensors").unlink(missing_ok=True)  # only needed during training
     card = replace(card, source_file=copy_source(card.arch, staged))
-    card = write_model(staged, run.learn.model, card)
+    card = with_onnx(staged, write_model(staged, run.learn.model, card), run.source)
     try:
         trust(staged / LEARNER, folder.path / LEARNER)  # written by the user's own run
     except (OSError, ValueError) as e:
@@ -220,6 +222,17 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
         print(f"\n{accuracy_curves(state.frame(), card.target_accuracy)}\n")
     leave_row(staged, row(card))
     card.write(staged)
+
+
+def with_onnx(staged: Path, card: Card, source: Source) -> Card:
+    "The card with model.onnx; a failure is only a warning, since `export --to onnx` can make it later."
+    from cifar_fast.export.convert import onnx_after_training
+
+    try:
+        return onnx_after_training(staged, card, source)
+    except CifarFastError as e:
+        warnings.warn(f"no model.onnx was made, so that predict and serve take torch: {e}", stacklevel=2)
+        return card
 
 
 def stage_report(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, state: TrainState) -> None:

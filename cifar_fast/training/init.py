@@ -13,7 +13,8 @@ from timm.models import parse_model_name
 from cifar_fast.data.sources import Source
 from cifar_fast.export.card import NAME as CARD
 from cifar_fast.export.card import Card, ExportError, Normalization, Start, read_card
-from cifar_fast.export.files import WEIGHTS, file_sha256, read_weights, run_folder, short
+from cifar_fast.export.files import WEIGHTS, file_sha256, run_folder, short
+from cifar_fast.export.weights import read_weights
 from cifar_fast.models.parts import head_names
 from cifar_fast.recipe import Recipe
 from cifar_fast.utils.errors import CifarFastError

@@ -18,7 +18,7 @@ from odd_images import BAD, EITHER, GOOD, encoded, make, noise
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.card import Card, Normalization
-from cifar_fast.export.predictor import find_images
+from cifar_fast.export.find_images import find_images
 from cifar_fast.export.save import save_export
 from cifar_fast.models import create_model
 from cifar_fast.utils.text import encodable, printable

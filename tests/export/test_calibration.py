@@ -23,7 +23,8 @@ from cifar_fast.export.calibration import (
     threshold_rows,
 )
 from cifar_fast.export.card import Calibration, Card, ExportError, read_card
-from cifar_fast.export.predictor import load_export, load_model
+from cifar_fast.export.load import load_model
+from cifar_fast.export.predictor import load_export
 
 
 def drawn(n=8_000, temperature=2.5, classes=5):

@@ -13,7 +13,8 @@ from tiny import tiny
 from cifar_fast.all import A
 from cifar_fast.data.block import make_dls
 from cifar_fast.data.sources import load_source
-from cifar_fast.export.predictor import load_export, load_model
+from cifar_fast.export.load import load_model
+from cifar_fast.export.predictor import load_export
 from cifar_fast.models import ModelError
 from cifar_fast.recipe import RecipeError, at_size, describe, load_recipe, override
 from cifar_fast.reporting.report.build import same_source

@@ -54,6 +54,11 @@ def report(
     return [*paths, *(folder / name for name in TEXTS)]
 
 
+def renew_model_card(folder: Path) -> None:
+    "Write the model card of a run again, after something was added to its card. Raises ExportError."
+    write_text(folder / "README.md", model_card(read_card(folder)))
+
+
 def audit_of(card: Card) -> Audit:
     "Of the architecture, at the size of the run."
     return audit(create_model(card.arch, len(card.vocab), card.size, card.widths), input_size=(3, card.size, card.size))

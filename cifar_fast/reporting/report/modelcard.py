@@ -57,7 +57,7 @@ def body(card: Card, name: str, dataset: str) -> list[str]:
         f"model = load_export({json.dumps(f'exports/{plain(name)}')})",
         'model.predict(model.read("image.png")[None])  # (1, classes) probabilities', "```", "",
         "learner.pkl is a fastai Learner for `load_learner`: a pickle, which runs the code inside it. Open it only if",
-        "you trust its author.", "", "## Limits", "",
+        "you trust its author.", "", *where_it_runs(card), "## Limits", "",
         f"Images are {RESIZED[card.resize_mode]} {card.size}×{card.size} pixels: small things are lost. Whatever the",
         f"image shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` answers",
         "unknown where none of them has that probability.", *temperature(card), "",
@@ -82,6 +82,28 @@ def temperature(card: Card) -> list[str]:
         return []
     return ["", plain(f"Probabilities are the softmax of the logits divided by a {card.calibration}. predict, serve, "
                       f"load_export and learner.pkl divide by it; timm's model gives the logits as they are.")]
+
+
+def where_it_runs(card: Card) -> list[str]:
+    "A row for each file that the run was exported to."
+    if not card.exported:
+        return []
+    rows = [f"| `{plain(name)}` | {row.target} | {row.bytes:,} | {share(row.accuracy)} | {share(row.accuracy_torch)} | "
+            f"{f'{row.differ:,} of {row.n:,}' if row.n else '–'} | {ratio(row, '1')} | {ratio(row, '125')} |"
+            for name, row in card.exported.items()]
+    return ["## Where it runs", "",
+            "| file | target | bytes | accuracy | torch's | other answers | batch 1 | batch 125 |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |", *rows, "",
+            "Other answers: images that torch answers differently. Batch 1 and 125: images/s as a multiple of those of",
+            "torch, measured in turns with as many threads.", ""]
+
+
+def share(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{accuracy:.2%}"
+
+
+def ratio(row, batch: str) -> str:
+    return f"{row.speed[batch]:.1f}" if batch in row.speed else "–"
 
 
 def training(card: Card) -> str:

@@ -16,7 +16,8 @@ from strangers import CLASSES, Payload, weights
 from cifar_fast.cli.main import main
 from cifar_fast.export.card import ExportError, read_card
 from cifar_fast.export.files import file_sha256
-from cifar_fast.export.predictor import load_export, load_model
+from cifar_fast.export.load import load_model
+from cifar_fast.export.predictor import load_export
 from cifar_fast.models import create_model
 
 

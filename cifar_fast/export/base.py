@@ -1,0 +1,60 @@
+"""What every opened model does, whatever runs it: reads images, and says which class they are of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cifar_fast.data.images import read_image
+from cifar_fast.export.card import Card, ExportError
+
+UNKNOWN = "unknown"
+"What is answered below a threshold."
+
+
+class BasePredictor:
+    "A subclass is a dataclass with these fields, and `probabilities`."
+
+    vocab: list[str]
+    card: Card | None  # of its run; None for a .pkl, which has none
+    origin: str  # where it came from, for a message
+    size: int  # of the images, pixels
+    resize_mode: str  # how images are brought to that square
+    temperature: float  # by which logits are divided before the softmax
+    threshold: float  # least confidence of an answer; below it `answer` says UNKNOWN
+
+    def probabilities(self, images: np.ndarray, tta: bool = False,
+                      bs: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        "Class probabilities (N, C) float32 of (N, size, size, 3) uint8; with `tta` also means of image and mirror."
+        raise NotImplementedError
+
+    def predict(self, images: np.ndarray, tta: bool = False, bs: int | None = None) -> np.ndarray:
+        """Class probabilities (N, C) float32 of (N, size, size, 3) uint8 images; `tta`: mean of image and mirror.
+
+        Raises ExportError where the model gives non-finite values.
+        """
+        plain, mirrored = self.probabilities(images, tta, bs)
+        return self.finite(mirrored if tta else plain)
+
+    def read(self, source) -> np.ndarray:
+        "An image (see `read_image`) as the model sees it, (size, size, 3) uint8. Raises ImageError."
+        return read_image(source, self.size, self.resize_mode, self.card and self.card.data.ranges)
+
+    def answer(self, probs: np.ndarray) -> str:
+        "The class of highest probability (C,), or UNKNOWN below the threshold."
+        return self.vocab[probs.argmax()] if probs.max() >= self.threshold else UNKNOWN
+
+    def finite(self, values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
+            raise ExportError(f"{self.origin} gives non-finite values (NaN or inf): its weights are too large; restore "
+                              f"the files, or train again")
+        return values
+
+
+def probe(size: int) -> np.ndarray:
+    "A black and a white image, (2, size, size, 3) uint8: a model that was opened must classify them."
+    return np.stack([np.full((size, size, 3), grey, np.uint8) for grey in (0, 255)])
+
+
+def batch_size(size: int, images: int = 125) -> int:
+    "Images of `size` pixels at a time that hold as much as `images` of 32×32; on a CPU 125 of those are fastest."
+    return max(1, images * 32**2 // max(32, size) ** 2)

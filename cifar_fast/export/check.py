@@ -1,0 +1,154 @@
+"""What an exported file must hold, on images that the model was not trained on, before it may be kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cifar_fast.data.block import split_rows
+from cifar_fast.data.sources import Source
+from cifar_fast.export.card import Card, Exported, ExportError
+from cifar_fast.export.predictor import Predictor
+from cifar_fast.export.targets import Answer, Target
+
+BATCHES = (1, 125)  # whose speeds are measured
+NOISE = 500  # images where the run's own are not at hand
+TIE = 1e-5  # two classes whose probabilities are this close are answered by chance
+
+
+@dataclass(frozen=True)
+class Bound:
+    "How far a file may be from the model in torch."
+
+    difference: float  # of a probability
+    differ: float  # fraction of the answers
+    loss: float  # of accuracy
+
+
+EXACT, INT8 = Bound(1e-4, 0.0, 0.0), Bound(1.0, 0.02, 0.005)
+
+
+def bound_of(path: Path) -> Bound:
+    return INT8 if {".int8", ".micro"} & set(path.suffixes) else EXACT
+
+
+@dataclass(frozen=True)
+class Measured:
+    "Images with the answers of the model in torch."
+
+    images: np.ndarray  # (N, size, size, 3) uint8
+    labels: np.ndarray | None  # None for noise
+    what: str  # "test", "held-out" or "noise"
+    expected: np.ndarray  # (N, C)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def measured(model: Predictor, source: Source | None, most: int) -> Measured:
+    "Up to `most` images of those that the run was measured on, noise where there is no `source`. Raises ExportError."
+    if source is None:
+        images, labels, what = noise(model.size, min(most, NOISE)), None, "noise"
+    else:
+        images, labels, what = own_images(model.card, source, most)
+    return Measured(images, labels, what, model.predict(images))
+
+
+def noise(size: int, n: int) -> np.ndarray:
+    "Images of squares of any colour: noise of single pixels would look the same to every model."
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
+    index = np.arange(size) * 8 // size
+    return np.ascontiguousarray(coarse[:, index][:, :, index])
+
+
+def own_images(card: Card, source: Source, most: int) -> tuple[np.ndarray, np.ndarray, str]:
+    "Of the test set, or of the part that was held out where the run was measured on that; of train where all was used."
+    if card.split != "held-out" and source.test:
+        part, rows, what = source.test, np.arange(len(source.test)), "test"
+    else:
+        recipe = card.recipe
+        _, held = split_rows(source, recipe.get("valid", 0), "held_out", recipe.get("seed", 42))
+        held = held if len(held) else source.rows("train")
+        (part, rows), what = source.locate(held), "held-out" if card.split else "train"
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:most])
+    return np.asarray(part.images[rows]), part.labels[rows], what
+
+
+def training_images(card: Card, source: Source, most: int) -> np.ndarray:
+    "Up to `most` of those that the run was trained on, (N, size, size, 3) uint8, at random."
+    recipe = card.recipe
+    train, _ = split_rows(source, recipe.get("valid", 0), recipe.get("validate_on", "held_out"), recipe.get("seed", 42))
+    rows = np.sort(np.random.default_rng(0).permutation(train)[:most])
+    images = np.asarray(source.train.images[rows])
+    return images[np.random.default_rng(1).permutation(len(images))]
+
+
+def check(target: Target, path: Path, model: Predictor, on: Measured, speed: bool = True) -> Exported:
+    "What is measured of a file. Raises ExportError where it does not hold what it must."
+    row = Exported(target=target.name, bytes=path.stat().st_size, note=target.note(path))
+    answer = target.open(path, model.card) if target.open else None
+    if answer is None:
+        return row
+    found = answered(answer, on.images)
+    require_alike(path, found, on)
+    score = {} if on.labels is None else {"accuracy": accuracy(found, on.labels),
+                                          "accuracy_torch": accuracy(on.expected, on.labels)}
+    return replace(row, n=len(on), images=on.what, **score, differ=int(differing(found, on.expected).sum()),
+                   difference=float(np.abs(found - on.expected).max()),
+                   speed=ratios(answer, model, on.images) if speed else {}, threads=torch.get_num_threads())
+
+
+def answered(answer: Answer, images: np.ndarray) -> np.ndarray:
+    "Of one image, then seven, then batches of 125: no number of images may be built into a file."
+    edges = [0, 1, 8, *range(133, len(images), 125), len(images)]
+    return np.concatenate([answer(images[a:b]) for a, b in zip(edges, edges[1:], strict=False) if a < b <= len(images)])
+
+
+def require_alike(path: Path, found: np.ndarray, on: Measured) -> None:
+    if found.shape != on.expected.shape or not np.isfinite(found).all():
+        raise ExportError(f"{path.name} gives {found.shape} values, some not finite, where {on.expected.shape} are "
+                          f"expected; it was not kept")
+    bound, difference = bound_of(path), np.abs(found - on.expected).max()
+    differ = differing(found, on.expected).mean()
+    loss = 0.0 if on.labels is None else accuracy(on.expected, on.labels) - accuracy(found, on.labels)
+    if difference > bound.difference or differ > bound.differ or (loss > bound.loss and bound is not EXACT):
+        raise ExportError(f"{path.name} answers {differ:.2%} of {len(on):,} images ({on.what}) differently (at most "
+                          f"{bound.differ:.0%} may), largest difference of a probability {difference:.2g} (at most "
+                          f"{bound.difference:g}), accuracy lower by {loss:.2%} (at most {bound.loss:.1%}); it was not "
+                          f"kept")
+
+
+def differing(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    "(N,) whether the answer is another one, but for ties."
+    best = np.sort(expected, 1)[:, -2:]
+    tie = best[:, -1] - best[:, 0] < TIE if expected.shape[1] > 1 else np.zeros(len(expected), bool)
+    return (found.argmax(1) != expected.argmax(1)) & ~tie
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    return float((probabilities.argmax(1) == labels).mean())
+
+
+def ratios(answer: Answer, model: Predictor, images: np.ndarray) -> dict[str, float]:
+    "Batch size → images/s as a multiple of those of torch, in turns."
+    found = {}
+    for batch in BATCHES:
+        x = np.ascontiguousarray(np.resize(images, (batch, *images.shape[1:])))
+        times, end = [], time.perf_counter() + 1.0
+        while len(times) < 3 or (time.perf_counter() < end and len(times) < 50):
+            times.append((seconds(lambda: model.predict(x)), seconds(lambda: answer(x))))  # noqa: B023 - called at once
+        # The least time of each: on a busy machine the others say what else was running.
+        found[str(batch)] = min(torch_s for torch_s, _ in times) / min(s for _, s in times)
+    return found
+
+
+def seconds(call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -1,0 +1,117 @@
+"""`export --to`: files for where Python, or this package, is not. Made beside the run's own, checked, then kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cifar_fast.data.sources import Source
+from cifar_fast.export.card import Card, Exported, ExportError
+from cifar_fast.export.check import Measured, check, measured, training_images
+from cifar_fast.export.files import INT8, LEARNER, ONNX
+from cifar_fast.export.predictor import Predictor, load_export, open_weights
+from cifar_fast.export.targets import Target, all_targets, find_targets, require
+from cifar_fast.export.targets.onnx import retemper
+from cifar_fast.export.trust import trust
+from cifar_fast.utils.files import TEMPORARY
+
+CALIBRATED_ON = 2_500  # images of train, of which some calibrate and the others decide between the ways
+AFTER_TRAINING = 1_000  # images that model.onnx is checked on at the end of a run
+
+
+@dataclass
+class Conversion:
+    """A run that is exported, target after target.
+
+    `source` is what it was trained on, None where that is not at hand: files are then compared on noise.
+    """
+
+    folder: Path
+    model: Predictor
+    source: Source | None
+    on: Measured
+
+    @classmethod
+    def of(cls, folder: Path, source: Source | None, targets: Sequence[Target]) -> Conversion:
+        "Raises ExportError where a library or the images that a target needs are missing."
+        for target in targets:
+            require(target)
+            if target.images and source is None:
+                raise ExportError(f"--to {target.name} is calibrated on the images that the run was trained on, which "
+                                  f"are not at hand")
+        model = load_export(folder)
+        return cls(folder, model, source, measured(model, source, max(target.most for target in targets)))
+
+    def make(self, target: Target, speed: bool = True) -> dict[str, Exported]:
+        """Make the files of a target, and put their rows into the card; returns the rows by file.
+
+        Raises ExportError where one does not hold what it must, and keeps none of them.
+        """
+        rows = make(self.folder, target, self.model, self.on, self.source, speed)
+        self.model = replace(self.model, card=with_rows(self.model.card, rows))
+        self.model.card.write(self.folder)
+        return rows
+
+
+def chosen(names: Sequence[str], source: Source | None) -> tuple[list[Target], list[str]]:
+    "The targets of these names, and for `all` what is left out and why. Raises ExportError."
+    if list(names) != ["all"]:
+        return find_targets(names), []
+    targets, left_out = [], []
+    for target in all_targets().values():
+        try:
+            require(target)
+        except ExportError as e:
+            left_out.append(str(e))
+            continue
+        if target.images and source is None:
+            left_out.append(f"--to {target.name} needs the images that the run was trained on")
+        else:
+            targets.append(target)
+    return targets, left_out
+
+
+def onnx_after_training(folder: Path, card: Card, source: Source) -> Card:
+    "Make model.onnx for a run whose card is not written yet; returns the card with its row. Raises ExportError."
+    model = open_weights(folder, card)
+    on = measured(model, source, AFTER_TRAINING)
+    return with_rows(card, make(folder, all_targets()["onnx"], model, on, None, speed=False))
+
+
+def with_temperature(folder: Path, card: Card) -> tuple[Card, list[str]]:
+    """Give the .onnx files of a run the temperature of `card`, which is to be written.
+
+    Returns the card without the rows of files that have another temperature inside, and these files.
+    """
+    for name in (ONNX, INT8):
+        if (folder / name).exists():
+            retemper(folder / name, card.temperature)
+    stale = [name for name in card.exported if name not in (ONNX, INT8, LEARNER)]
+    return replace(card, exported={k: v for k, v in card.exported.items() if k not in stale}), stale
+
+
+def with_rows(card: Card, rows: dict[str, Exported]) -> Card:
+    return replace(card, exported={**card.exported, **rows})
+
+
+def make(folder: Path, target: Target, model: Predictor, on: Measured, source: Source | None,
+         speed: bool = True) -> dict[str, Exported]:
+    "Make the files of a target in the run's folder, once they are right; returns their rows. Raises ExportError."
+    on = Measured(on.images[:target.most], on.labels if on.labels is None else on.labels[:target.most], on.what,
+                  on.expected[:target.most])
+    more = {"images": training_images(model.card, source, CALIBRATED_ON)} if target.images else {}
+    staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=TEMPORARY, dir=folder))
+    try:
+        paths = target.make(staged, model.card, model.model, **more)
+        rows = {path.name: check(target, path, model, on, speed) for path in paths}
+        for path in paths:
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    if LEARNER in rows:
+        trust(folder / LEARNER)
+    return rows

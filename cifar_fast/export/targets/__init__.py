@@ -1,0 +1,81 @@
+"""What a run can be exported to. A target is registered where it is made, a file each, with `@register_target`.
+
+    @register_target("onnx", about="…", needs=("onnx", "onnxscript"), open=session)
+    def make(folder: Path, card: Card, model: nn.Module) -> list[Path]: …
+
+`make` writes its files into `folder`, which the caller moves to the run once `check` found them right. The modules
+import the libraries of their targets inside of functions: all targets are listed where none of them can be made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from cifar_fast.export.card import Card, ExportError
+from cifar_fast.utils.text import nearest
+
+MODULES = ("onnx", "onnx_int8", "torch_export", "pickle")  # of this package: they register targets
+
+Answer = Callable[[np.ndarray], np.ndarray]
+"(N, size, size, 3) uint8 images → (N, C) float32 probabilities."
+
+
+@dataclass(frozen=True)
+class Target:
+    "A kind of file that a run can be exported to."
+
+    name: str
+    about: str  # where it runs
+    make: Callable[..., list[Path]]  # (folder, card, model), with `images` also images=
+    needs: tuple[str, ...] = ()  # packages that it imports
+    install: str = ""  # the commands that install them; default pip install of `needs`
+    open: Callable[[Path, Card], Answer | None] | None = None  # runs a file that was made; None where nothing here can
+    images: bool = False  # it is given images of train, (N, size, size, 3) uint8, to calibrate with
+    most: int = 10_000  # images that its files are checked on
+    note: Callable[[Path], str] = lambda path: ""  # what its row says besides
+
+
+TARGETS: dict[str, Target] = {}
+
+
+def register_target(name: str, *, about: str, **more) -> Callable:
+    "A decorator: the function makes the target (see `Target`)."
+    def register(make: Callable[..., list[Path]]) -> Callable[..., list[Path]]:
+        TARGETS[name] = Target(name, about, make, **more)
+        return make
+    return register
+
+
+def all_targets() -> dict[str, Target]:
+    "By name."
+    for module in MODULES:
+        import_module(f"cifar_fast.export.targets.{module}")
+    return TARGETS
+
+
+def find_targets(names: Sequence[str]) -> list[Target]:
+    "By their names. Raises ExportError."
+    known = all_targets()
+    for name in names:
+        if name not in known:
+            raise ExportError(f"no target is called {name!r}{nearest(name, list(known))}; there are "
+                              f"{', '.join(known)}, and all")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def lacking(target: Target) -> list[str]:
+    "Packages that it needs and that are not installed."
+    return [package for package in target.needs if find_spec(package) is None]
+
+
+def require(target: Target) -> None:
+    "Raises ExportError, with the commands that install them, where packages are not installed."
+    if missing := lacking(target):
+        install = target.install or f"python -m pip install {' '.join(target.needs)}"
+        raise ExportError(f"--to {target.name} needs {', '.join(missing)}, not installed here:\n{install}")

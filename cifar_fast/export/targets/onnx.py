@@ -1,0 +1,100 @@
+"""model.onnx: one file for ONNX Runtime on any system, and what `predict` and `serve` answer with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from cifar_fast import __version__
+from cifar_fast.export.card import Card, ExportError
+from cifar_fast.export.deployed import deployed
+from cifar_fast.export.files import ONNX, short
+from cifar_fast.export.onnx_file import open_onnx, read_onnx
+from cifar_fast.export.targets import Answer, register_target
+from cifar_fast.utils.files import atomic_write
+
+OPSET = 18
+NEEDS = ("onnx", "onnxscript", "onnxruntime")
+
+
+def answers(path: Path, card: Card) -> Answer:
+    import torch
+
+    session = open_onnx(path, threads=torch.get_num_threads())[0]
+    return lambda images: session.run(None, {"images": images})[0]
+
+
+@register_target("onnx", about="ONNX Runtime: Python, C, C#, Java, JavaScript, phones", needs=NEEDS, open=answers)
+def make(folder: Path, card: Card, model: nn.Module) -> list[Path]:
+    import onnx
+
+    onnx.save(converted(card, model), folder / ONNX)
+    return [folder / ONNX]
+
+
+def converted(card: Card, model: nn.Module):
+    "The model as an onnx.ModelProto. Raises ExportError."
+    import onnx
+    import torch
+
+    module, example, shapes = deployed(model, card)
+    try:
+        with quietly(), torch.no_grad():
+            proto = torch.onnx.export(module, example, dynamo=True, dynamic_shapes=shapes, input_names=["images"],
+                                      output_names=["probabilities"], opset_version=OPSET, verbose=False).model_proto
+    except Exception as e:  # a converter may raise anything at an operation that it does not know
+        raise ExportError(f"{card.arch} cannot be converted to ONNX: {short(e)}") from e
+    proto.producer_name, proto.producer_version = "cifar_fast", __version__
+    for node in proto.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]  # the stack of Python that each came from
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        del value.metadata_props[:]
+    onnx.helper.set_model_props(proto, metadata(card))
+    return proto
+
+
+def metadata(card: Card) -> dict[str, str]:
+    "What goes with the graph, as text: enough to prepare images for it and to name its answers."
+    return {"name": card.name, "classes": json.dumps(card.vocab, ensure_ascii=False), "size": str(card.size),
+            "resize_mode": card.resize_mode, "ranges": json.dumps(card.data.ranges) if card.data.ranges else "",
+            "temperature": repr(card.temperature), "weights_sha256": card.sha256 or "", "cifar_fast": __version__}
+
+
+def retemper(path: Path, temperature: float) -> None:
+    "Write another temperature into a file that `make` or the quantiser made. Raises OnnxError, ExportError."
+    import onnx
+    from onnx import numpy_helper
+
+    content, _ = read_onnx(path)
+    proto = onnx.load_model_from_string(content)
+    for tensor in proto.graph.initializer:
+        if tensor.name == "temperature":
+            tensor.CopyFrom(numpy_helper.from_array(np.float32(temperature).reshape(()), "temperature"))
+            break
+    else:
+        raise ExportError(f"{path} holds no temperature; export it again")
+    properties = {p.key: p.value for p in proto.metadata_props}
+    onnx.helper.set_model_props(proto, {**properties, "temperature": repr(temperature)})
+    with atomic_write(path) as tmp:
+        onnx.save(proto, tmp)
+
+
+@contextmanager
+def quietly():
+    "The converter warns of its own changes and logs what it does."
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
