@@ -1,5 +1,6 @@
 """One architecture at several budgets: its widths scaled by a rule."""
 
+import bisect
 import itertools
 from collections.abc import Callable
 
@@ -22,16 +23,16 @@ def widths_within(
         with torch.device("meta"):
             return sum(p.numel() for p in make(candidate).parameters())
 
-    def fitting(candidates) -> list[tuple[int, tuple[int, ...]]]:
-        counted = [(params(w), w) for w in sorted(set(candidates)) if min(w) >= STEP]
-        return [(n, w) for n, w in counted if n <= max_params]
+    def scaled(last: int) -> tuple[int, ...]:
+        return tuple(max(STEP, STEP * round(last * w / widths[-1] / STEP)) for w in widths)
 
     if params(widths) <= max_params:
         return widths
-    factors = [n / max(widths) for n in range(STEP, max(widths), STEP)]
-    scaled = fitting(tuple(max(STEP, STEP * round(f * w / STEP)) for w in widths) for f in factors)
-    if not scaled:
+    lasts = range(STEP, widths[-1], STEP)
+    n = bisect.bisect_right(lasts, max_params, key=lambda last: params(scaled(last)))
+    if not n:
         raise ValueError(f"max_params={max_params}: even with {STEP} channels everywhere it has more parameters")
-    _, base = max(scaled)
     steps = itertools.product((-STEP, 0, STEP), repeat=len(widths))
-    return max(fitting(tuple(w + s for w, s in zip(base, step, strict=True)) for step in steps))[1]
+    near = [tuple(w + s for w, s in zip(scaled(lasts[n - 1]), step, strict=True)) for step in steps]
+    counted = [(params(w), w) for w in near if min(w) >= STEP]
+    return max((count, w) for count, w in counted if count <= max_params)[1]
