@@ -13,13 +13,13 @@ from cifar_fast.audit.op_recorder import Layer
 from cifar_fast.audit.params import count_params, weights
 from cifar_fast.audit.probe import receptive_field_probe
 from cifar_fast.audit.tables import audit_table, layer_rows, layer_table
-from cifar_fast.audit.verdicts import RULES, STANDARD, Audit, AuditError, Budget, Verdict, audit, bound
+from cifar_fast.audit.verdicts import RULES, STANDARD, Audit, AuditError, Budget, Verdict, amount, audit, bound
 
 __all__ = [
     "weights", "count_params",  # what counts as a parameter
     "profile", "Layer", "Profile",  # the operations for one image, their cost, the receptive field by the rule
     "receptive_field_probe",  # the receptive field, measured
     "Budget", "STANDARD", "RULES",  # what is required
-    "audit", "Audit", "Verdict", "bound", "AuditError",  # a verdict on each rule
+    "audit", "Audit", "Verdict", "bound", "amount", "AuditError",  # a verdict on each rule
     "audit_table", "layer_table", "layer_rows",  # as text, or cell by cell
 ]

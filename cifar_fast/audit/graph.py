@@ -22,6 +22,8 @@ class Profile:
     macs: int  # multiply-adds of one image: convolutions and matrix products only
     param_bytes: int  # all weights in their own type; no gradients, no optimizer state
     activation_bytes: int  # all outputs for one image in float32; views and in-place operations cost none
+    flash_bytes: int  # all weights in int8 once folded; see `int8`
+    ram_bytes: int  # the activations for one image in int8 that are needed at once, at most
     receptive_field: int  # pixels, by the rule: average pools count, the global one does not
     downsampling: dict[str, int]  # operation → how often
     max_pools: int  # every maximum over positions, global ones too
@@ -50,6 +52,8 @@ def profile(model: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) ->
         macs=sum(layer.macs for layer in recorder.layers),
         param_bytes=sum(w.numel() * w.element_size() for _, w in weights(model)),
         activation_bytes=recorder.bytes,
+        flash_bytes=recorder.int8.flash,
+        ram_bytes=recorder.int8.ram(),
         receptive_field=max(end.receptive_field),
         downsampling=dict(tracker.downsampling),
         max_pools=kinds["max pool"] + kinds["global max pool"],

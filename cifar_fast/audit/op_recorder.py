@@ -10,6 +10,7 @@ from torch.nn.modules import module as nn_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cifar_fast.audit.int8 import Int8Cost
 from cifar_fast.audit.operations import ReceptiveFieldTracker
 from cifar_fast.audit.params import weights
 
@@ -34,9 +35,9 @@ class Layer:
 
 @contextmanager
 def eval_copy(model: nn.Module, dtype: torch.dtype):
-    "A copy in eval mode on the CPU; the random state is restored afterwards. The model itself is not run."
+    "A contiguous copy in eval mode on the CPU; the random state is restored afterwards. The model itself is not run."
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-        yield copy.deepcopy(model).eval().to(device="cpu", dtype=dtype)
+        yield copy.deepcopy(model).eval().to(device="cpu", dtype=dtype, memory_format=torch.contiguous_format)
 
 
 class OpRecorder(TorchDispatchMode):
@@ -47,6 +48,7 @@ class OpRecorder(TorchDispatchMode):
         self.names = {id(m): name for name, m in model.named_modules()}
         self.pending = {id(w): w.numel() for _, w in weights(model)}  # weights that no operation has used so far
         self.tracker = ReceptiveFieldTracker(image)
+        self.int8 = Int8Cost(image)
         self.alive = [image]  # keeps the tensors: ids of freed ones would be used again
         self.path: list[str] = [""]
         self.layers: list[Layer] = []
@@ -81,7 +83,8 @@ class OpRecorder(TorchDispatchMode):
     def record(self, name: str, args: tuple, tensors: list[Tensor], outs: list[Tensor]):
         params = sum(self.pending.pop(id(t), 0) for t in tensors)
         self.alive += outs
-        if not any(id(t) in self.tracker.maps for t in tensors):
+        images = [t for t in tensors if id(t) in self.tracker.maps]
+        if not images:
             if params:  # computed from weights alone, such as a transposed or normalised weight
                 self.pending[id(outs[0])] = params
             return
@@ -89,7 +92,9 @@ class OpRecorder(TorchDispatchMode):
         allocated = [t for t in outs if t.untyped_storage().data_ptr() not in inputs]
         kind = name.rstrip("_")
         layer = dict(op=name, kind=kind, params=params, macs=0)
+        weights = [t for t in tensors if id(t) not in self.tracker.maps]
         after = self.tracker.follow(kind, args, tensors, outs, layer)
+        self.int8.follow(kind, images, weights, outs[0], layer)
         self.bytes += sum(4 * t.numel() for t in allocated)
         if allocated or name.endswith("_"):
             self.layers.append(Layer(path=self.path[-1], shape=tuple(outs[0].shape[1:]),

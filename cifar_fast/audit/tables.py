@@ -9,14 +9,17 @@ from cifar_fast.utils.tables import aligned
 
 
 def audit_table(audits: Sequence[Audit]) -> str:
-    "One line a model, then one for each broken rule, disagreement between rule and probe, and note."
-    rows = ["model params MMACs weights activ. RF probe down max d-sep dil GAP broken".split()]
+    """One line a model, then one for each broken rule, disagreement between rule and probe, and note.
+
+    Flash and RAM are those of int8.
+    """
+    rows = ["model params MMACs flash RAM RF probe down max d-sep dil GAP broken".split()]
     remarks = []
     for a in audits:
         p, broken = a.profile, a.failures()
         probe = "-" if a.receptive_field_probe is None else str(a.receptive_field_probe)
         rows.append([
-            a.name, f"{p.params:,}", f"{p.macs / 1e6:.1f}", _size(p.param_bytes), _size(p.activation_bytes),
+            a.name, f"{p.params:,}", f"{p.macs / 1e6:.1f}", _size(p.flash_bytes), _size(p.ram_bytes),
             str(p.receptive_field), probe, str(sum(p.downsampling.values())), str(p.max_pools),
             str(p.depthwise_separable), str(p.dilated), "yes" if p.global_average_pool else "no",
             str(len(broken) or "-"),

@@ -10,8 +10,9 @@ from cifar_fast.audit.probe import receptive_field_probe
 from cifar_fast.utils.errors import CifarFastError
 
 RULES = ("parameters", "receptive_field", "max_pooling", "depthwise_separable", "dilation",
-         "global_average_pooling")
-_AT_MOST = ("parameters", "max_pooling")  # the other rules require at least so much
+         "global_average_pooling", "multiply_adds", "flash", "ram")
+_BYTES = ("flash", "ram")
+_AT_MOST = ("parameters", "max_pooling", "multiply_adds", *_BYTES)  # the other rules require at least so much
 
 
 class AuditError(CifarFastError):
@@ -28,6 +29,10 @@ class Budget:
     depthwise_separable: int = 1  # at least
     dilated: int = 1  # at least
     global_average_pool: bool = True
+    # No rule where they are None. One KB is 1,024 bytes; see `Profile` for what is counted.
+    max_macs: float | None = None  # multiply-adds of one image
+    max_flash_kb: float | None = None
+    max_ram_kb: float | None = None
 
 
 STANDARD = Budget()
@@ -38,19 +43,27 @@ def bound(rule: str) -> str:
     return "at most" if rule in _AT_MOST else "at least"
 
 
+def amount(rule: str, value: int | bool) -> str:
+    "A value of a rule as text: bytes in KB, yes or no where it is no number."
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value / 1024:,.1f} KB" if rule in _BYTES else f"{value:,}"
+
+
 @dataclass(frozen=True)
 class Verdict:
     "One rule: what it requires, and what the model has."
 
     rule: str  # one of RULES
-    required: int | bool
+    required: int | bool  # bytes for flash and ram
     found: int | bool
     ok: bool
 
     def __str__(self) -> str:
         if self.rule == "global_average_pooling":
             return f"{self.rule}: {'there is one' if self.found else 'there is none'}"
-        return f"{self.rule}: {self.found:,}, {bound(self.rule)} {self.required:,}"
+        return (f"{self.rule}: {amount(self.rule, self.found)}, {bound(self.rule)} "
+                f"{amount(self.rule, self.required)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +100,10 @@ class Audit:
             "verdicts": [asdict(v) for v in self.verdicts],
             **({"layers": list(rows)} if layers else {}),
         }
+
+
+def whole(limit: float | None, unit: int = 1) -> int | None:
+    return None if limit is None else int(limit * unit)
 
 
 _PROBE_BYTES = 2**31  # of activations in float64
@@ -134,9 +151,12 @@ def audit(
         "depthwise_separable": (budget.depthwise_separable, measured.depthwise_separable),
         "dilation": (budget.dilated, measured.dilated),
         "global_average_pooling": (budget.global_average_pool, measured.global_average_pool),
+        "multiply_adds": (whole(budget.max_macs), measured.macs),
+        "flash": (whole(budget.max_flash_kb, 1024), measured.flash_bytes),
+        "ram": (whole(budget.max_ram_kb, 1024), measured.ram_bytes),
     }
     verdicts = [
         Verdict(rule, required, has, has <= required if rule in _AT_MOST else has >= required)
-        for rule, (required, has) in rules.items()
+        for rule, (required, has) in rules.items() if required is not None
     ]
     return Audit(name=name, profile=measured, receptive_field_probe=probe, verdicts=verdicts)

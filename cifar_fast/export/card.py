@@ -25,6 +25,7 @@ FORMAT = 2
 MAX_BYTES = 16 * 2**20  # a card takes some ten kilobytes; its confusion matrix grows with the square of the classes
 MAX_CLASSES = 10_000
 MAX_SIDE = 1024  # pixels of an image, so that a card from elsewhere cannot ask for all memory
+MAX_WIDTH = 4096  # channels
 MAX_NAME = 6 * 255  # of a class: a folder's name has up to 255 bytes, shown as up to six characters each
 
 
@@ -72,6 +73,7 @@ def is_path(value: Any) -> bool:
 Text = Annotated[str, AfterValidator(printable)]  # escape sequences have no effect where it is printed
 Count = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]  # pixels
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # seconds
@@ -154,6 +156,8 @@ class Audited:
     params: Count
     macs: Count  # multiply-adds of one image
     receptive_field: Count  # pixels
+    flash: Count | None = None  # bytes of the weights in int8; None in cards from before it was counted
+    ram: Count | None = None  # bytes of the activations of one image in int8 that are needed at once
     verdicts: list[Rule] = field(default_factory=list)
 
 
@@ -248,13 +252,14 @@ def few(names: list[str], most: int = 4) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    "A run: its first five fields are all that a prediction needs."
+    "A run: its first six fields are all that a prediction needs."
 
     arch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]  # a name in timm's registry, no place to load from
     vocab: Annotated[list[str], Field(min_length=1, max_length=MAX_CLASSES), AfterValidator(class_names)]
     normalize: Normalization
     size: Side = 32  # of the images, pixels; a card that names none is from when all were of 32
     resize_mode: Literal["crop", "pad", "squash"] = "crop"  # how images are brought to that square
+    widths: Annotated[list[Width], Field(min_length=1, max_length=8)] | None = None  # of a model scaled to a budget
     name: Text = ""
     split: Literal["test", "held-out"] | None = None  # what `metrics` were measured on
     metrics: Metrics | None = None
@@ -342,6 +347,8 @@ class Card:
             facts += [("image size", f"{self.size}×{self.size} px"), ("parameters", f"{self.audit.params:,}"),
                       ("receptive field", f"{self.audit.receptive_field} px"),
                       ("multiply-adds", f"{self.audit.macs / 1e6:,.1f} M")]
+            facts += [(f"{name} in int8", f"{count / 1024:,.1f} KB")
+                      for name, count in (("flash", self.audit.flash), ("RAM", self.audit.ram)) if count is not None]
         if self.epochs:
             facts.append(("epochs", f"{self.epochs:,}"))
         return facts

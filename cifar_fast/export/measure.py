@@ -39,7 +39,7 @@ def make_card(recipe: Recipe, run: Run, fitted: Fitted) -> tuple[Card, Predictio
     return Card(
         arch=recipe.arch, vocab=list(data.vocab), name=recipe.name,
         normalize=Normalization(mean=[float(m) for m in mean], std=[float(s) for s in std]),
-        size=data.size, resize_mode=data.resize_mode,
+        size=data.size, resize_mode=data.resize_mode, widths=list(run.widths) if run.widths else None,
         split=split, metrics=metrics, epochs=len(frame), best_epoch=best_epoch(frame),
         last_epoch={k: None if pd.isna(v) else float(v) for k, v in last.items()},
         seconds=Seconds(training=float(frame["seconds"].sum()), epoch=float(frame["seconds"].median()),
@@ -88,6 +88,7 @@ def best_epoch(frame: pd.DataFrame) -> BestEpoch | None:
 def audited(audit: Audit) -> Audited:
     profile = audit.profile
     return Audited(params=profile.params, macs=profile.macs, receptive_field=profile.receptive_field,
+                   flash=profile.flash_bytes, ram=profile.ram_bytes,
                    verdicts=[Rule(**asdict(verdict)) for verdict in audit.verdicts])
 
 

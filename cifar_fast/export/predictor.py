@@ -86,7 +86,7 @@ def open_weights(folder: Path, card: Card, device: str | torch.device = "cpu") -
     "The same with a card that is not in the folder yet."
     state = read_weights(folder, card)
     try:
-        model = create_model(card.arch, len(card.vocab), card.size)
+        model = create_model(card.arch, len(card.vocab), card.size, card.widths)
         model.load_state_dict(state)
     except (MemoryError, RuntimeError) as e:
         raise ExportError(f"{folder / WEIGHTS} cannot be opened: {short(e)}") from None

@@ -55,7 +55,7 @@ def timm_config(model: torch.nn.Module, card: Card) -> dict:
         "num_classes": len(card.vocab),
         **({"num_features": features} if features else {}),
         "label_names": card.vocab,
-        **({"model_args": args} if (args := model_args(card.arch, card.size)) else {}),
+        **({"model_args": args} if (args := model_args(card.arch, card.size, card.widths)) else {}),
         "pretrained_cfg": {
             "input_size": [3, card.size, card.size], "fixed_input_size": False, "num_classes": len(card.vocab),
             "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
@@ -92,7 +92,7 @@ def inference_learner(card: Card, state: dict):
                     fingerprint=card.data.fingerprint, skipped=(), origin="export", size=card.size,
                     resize_mode=card.resize_mode)
     dls = data_block(source, [0], [0]).dataloaders(np.arange(1), bs=1, num_workers=0, device=torch.device("cpu"))
-    model = create_model(card.arch, len(card.vocab), card.size)
+    model = create_model(card.arch, len(card.vocab), card.size, card.widths)
     model.load_state_dict(state)
     return Learner(dls, model.eval(), loss_func=TemperedCrossEntropy(card.temperature), metrics=accuracy,
                    path=Path("."))

@@ -82,7 +82,7 @@ def expected_tensors(path: Path, card: Card) -> dict[str, torch.Tensor]:
     "The card's architecture on the meta device: no memory is used for an unchecked file. Raises ExportError."
     try:
         with torch.device("meta"):
-            return create_model(card.arch, len(card.vocab), card.size).state_dict()
+            return create_model(card.arch, len(card.vocab), card.size, card.widths).state_dict()
     except ModelError as e:
         if (own := path.with_name(SOURCE)).is_file():
             raise ExportError(f"{path.parent} holds a model of its own, {card.arch}, which {own} defines: add --recipe "

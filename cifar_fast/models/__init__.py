@@ -2,13 +2,16 @@
 
 import inspect
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 from timm.models import get_pretrained_cfg, is_model, model_entrypoint
 
 from cifar_fast.models.final import cifar_final
 from cifar_fast.models.layers import SIDE
+from cifar_fast.models.micro import cifar_micro
 from cifar_fast.models.mirror import cifar_mirror
 from cifar_fast.models.mobile import cifar_mobile
 from cifar_fast.models.net import cifar_net
@@ -21,8 +24,9 @@ from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.text import nearest
 
 __all__ = [
-    "ModelError", "cifar_final", "cifar_mirror", "cifar_mobile", "cifar_net", "cifar_netv2", "cifar_optimized200k",
-    "cifar_sprint", "cifar_strided", "create_model", "published_claims", "register_from_file", "require_model",
+    "ModelError", "cifar_final", "cifar_micro", "cifar_mirror", "cifar_mobile", "cifar_net", "cifar_netv2",
+    "cifar_optimized200k", "cifar_sprint", "cifar_strided", "create_model", "published_claims", "register_from_file",
+    "require_model", "scaled_widths",
 ]
 
 
@@ -58,17 +62,35 @@ def create_model(
     arch: str,
     num_classes: int,
     size: int = SIDE,  # of the images, pixels
+    widths: Sequence[int] | None = None,  # of one that was scaled to a budget, see `scaled_widths`
 ):
     "`timm.create_model(arch)` for size×size RGB. Raises ModelError, with the reason where it takes no such size."
     require_model(arch)
     try:
-        return timm.create_model(arch, num_classes=num_classes, **model_args(arch, size))
+        return timm.create_model(arch, num_classes=num_classes, **model_args(arch, size, widths))
     except (ValueError, AssertionError) as e:
         raise ModelError(f"{arch} cannot be built for size={size}: {e}") from e
 
 
-def model_args(arch: str, size: int) -> dict[str, int]:
-    "What timm is to be told of the size: models of convolutions alone take any, and no argument for it."
+def model_args(arch: str, size: int, widths: Sequence[int] | None = None) -> dict[str, Any]:
+    "What timm is to be told: the size, unless it is a model of convolutions alone that takes any, and the widths."
     takes = "img_size" in inspect.signature(model_entrypoint(arch)).parameters
     fixed = (cfg := get_pretrained_cfg(arch)) and cfg.fixed_input_size
-    return {"img_size": size} if takes or fixed else {}
+    return {**({"img_size": size} if takes or fixed else {}), **({"widths": list(widths)} if widths else {})}
+
+
+def scaled_widths(
+    arch: str,
+    max_params: int,
+    num_classes: int,
+    size: int = SIDE,
+) -> tuple[int, ...] | None:
+    """Widths of `arch` for at most `max_params` parameters, by the rule of its module (function `scaled_widths`).
+
+    None where it has no rule. Raises ModelError where no widths fit.
+    """
+    rule = getattr(sys.modules[model_entrypoint(arch).__module__], "scaled_widths", None)
+    try:
+        return rule and rule(max_params, num_classes, size)
+    except ValueError as e:
+        raise ModelError(f"{arch}: {e}") from None

@@ -14,6 +14,9 @@ from cifar_fast.models.layers import (
     side_of,
     stem_scale,
 )
+from cifar_fast.models.scaling import widths_within
+
+WIDTHS = (16, 48, 104)
 
 
 class CifarMirror(CifarModel):
@@ -27,7 +30,7 @@ class CifarMirror(CifarModel):
     def __init__(
         self,
         in_chans: int = 3,
-        widths: tuple[int, int, int] = (16, 48, 104),  # channels at 32×32, 16×16 and 8×8, both halves together
+        widths: tuple[int, int, int] = WIDTHS,  # channels at 32×32, 16×16 and 8×8, both halves together
         depths: tuple[int, int, int] = (2, 1, 2),  # residual blocks: dense, dilated, separable
         act_layer: str = "silu",
         stem_scale: int = 1,  # stride of the stem; see `layers.stem_scale`
@@ -61,9 +64,17 @@ default_cfgs = generate_default_cfgs({
 def cifar_mirror(pretrained: bool = False, img_size: int = 32, **kwargs) -> CifarMirror:
     "198,170 parameters, 44 million multiply-adds, receptive field 68. ValueError for sizes at which it is not exact."
     require_exact(side_of(img_size))
-    model_args = dict(widths=(16, 48, 104), depths=(2, 1, 2), stem_scale=stem_scale(img_size))
+    model_args = dict(widths=WIDTHS, depths=(2, 1, 2), stem_scale=stem_scale(img_size))
     return create(CifarMirror, "cifar_mirror", pretrained, recipe="final", img_size=img_size,
                   **dict(model_args, **kwargs))
+
+
+def scaled_widths(max_params: int, num_classes: int, img_size: int) -> tuple[int, ...]:
+    "At which it has at most `max_params` parameters; its own where they fit. ValueError where none do."
+    def make(widths):
+        return CifarMirror(widths=widths, num_classes=num_classes, stem_scale=stem_scale(img_size))
+
+    return widths_within(max_params, make, WIDTHS)
 
 
 def require_exact(side: int) -> None:

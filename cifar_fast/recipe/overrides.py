@@ -52,6 +52,8 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
         f, now = known[name], getattr(recipe, name)
         if name == "data" and arg:
             name, new = "columns", _with_column(recipe, arg, text)
+        elif name == "budget" and arg:
+            new = _with_limit(now, arg, text)
         elif arg:
             new = _with_argument(name, now, arg, text)
         elif "from" in f.metadata:
@@ -80,6 +82,20 @@ def _with_column(recipe: Recipe, column: str, text: str) -> dict[str, str]:
         raise RecipeError(f"data takes no {column!r}{nearest(column, COLUMNS)}; a label table has "
                           f"{', '.join(f'data.{c}=' for c in COLUMNS)}")
     return {**recipe.columns, column: text}
+
+
+def _with_limit(budget: Any, limit: str, text: str) -> Any:
+    "The budget, or the default one, with another limit: budget.max_params=50_000."
+    from cifar_fast.audit import Budget
+
+    known = {f.name: f for f in fields(Budget)}
+    if limit not in known:
+        raise RecipeError(f"budget has no {limit!r}{nearest(limit, known)}; it has {', '.join(known)}")
+    kind = known[limit].type
+    value = _scalar(f"budget.{limit}", getattr(kind, "__name__", str(kind)), text)
+    if not isinstance(value, bool | None) and not 0 <= value < float("inf"):
+        raise RecipeError(f"budget.{limit}={text}: must be a number of at least 0")
+    return replace(budget or Budget(), **{limit: value})
 
 
 def _scalar(name: str, kind: str, text: str, choices=None) -> Any:

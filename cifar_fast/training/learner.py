@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from fastai.callback.core import CancelEpochException
@@ -43,6 +43,7 @@ def cifar_learner(
     arch: str,  # a name in timm's registry
     *,
     size: int | None = None,  # that the model is built for, pixels; default that of the images of `dls`
+    widths: Sequence[int] | None = None,  # of a model that was scaled to a budget; default its own
     loss_func: Callable | None = None,  # logits (B, C) and labels (B,) or soft targets (B, C); default cross-entropy
     opt_func: Callable | None = None,  # default torch's SGD with momentum
     metrics=accuracy,
@@ -51,7 +52,7 @@ def cifar_learner(
 ) -> CifarLearner:
     "A Learner for the whole model: the head is part of the architecture, so fastai adds none that breaks the budget."
     seed = getattr(dls.train, "seed", 0) if seed is None else seed
-    model = create_model(arch, dls.c, size or image_reader(dls).size)
+    model = create_model(arch, dls.c, size or image_reader(dls).size, widths)
     learn = CifarLearner(dls, model, loss_func=loss_func or cross_entropy(),
                          opt_func=opt_func or partial(sgd, momentum=0.9), metrics=metrics, **kwargs)
     learn.recorder.train_metrics = True  # train_accuracy beside valid_accuracy

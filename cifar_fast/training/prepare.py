@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from fastai.metrics import accuracy
 
-from cifar_fast.audit import Audit, Budget, audit
+from cifar_fast.audit import Audit, Budget, amount, audit
 from cifar_fast.data.balance import class_weights
 from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.data.transforms import AlbumentationsTransform
 from cifar_fast.export.card import Start
-from cifar_fast.models import create_model, require_model
+from cifar_fast.models import create_model, require_model, scaled_widths
 from cifar_fast.models.parts import stem_stages_head
 from cifar_fast.recipe import Recipe, RecipeError, at_size, check, recipes_dir, require_validation, settings
 from cifar_fast.recipe.spec import SIDE
@@ -67,6 +67,7 @@ class Run:
     valid_labels: np.ndarray  # (N,) of the images that are validated on, in their order; N is 0 where there are none
     memory_format: str | None = None  # None until `settle_memory_format` has timed both
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
+    widths: Sequence[int] | None = None  # of the model, where it was scaled to a budget
 
 
 def prepare(
@@ -102,7 +103,9 @@ def prepare(
     dls = make_dls(source, augment=recipe.augment, stats=stats, valid=recipe.valid,
                    validate_on=recipe.validate_on, bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers,
                    seed=recipe.seed, device=device, balanced=recipe.balance == "sample")
-    learn = cifar_learner(dls, recipe.arch, loss_func=make_loss(recipe, train_labels(dls, source), len(source.vocab)),
+    widths = fitting_widths(recipe, init, len(source.vocab), source.size)
+    learn = cifar_learner(dls, recipe.arch, widths=widths,
+                          loss_func=make_loss(recipe, train_labels(dls, source), len(source.vocab)),
                           opt_func=recipe.opt, metrics=accuracy, lr=recipe.lr, seed=recipe.seed, **splitter(recipe))
     start = None
     if init:
@@ -114,7 +117,14 @@ def prepare(
     recipe = with_fitting_ema(recipe, steps, typed)
     compiled = choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats, start,
-               valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps))
+               valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps), widths=widths)
+
+
+def fitting_widths(recipe: Recipe, init: Init | None, classes: int, size: int) -> Sequence[int] | None:
+    "Those of the trained weights to start from, else those that fit the recipe's own budget; None for the model's own."
+    if init and init.card and init.card.widths:
+        return init.card.widths
+    return scaled_widths(recipe.arch, recipe.budget.max_params, classes, size) if recipe.budget else None
 
 
 def input_stats(recipe: Recipe, init: Init | None, source: Source) -> tuple:
@@ -212,7 +222,7 @@ def within_budget(model, recipe: Recipe, size: int) -> Audit:
         result = audit(model, budget, (3, size, size))
     broken = result.failures(waive=recipe.waive)
     if broken:
-        rules = "; ".join(f"{v.rule}: {v.found}, required {v.required}" for v in broken)
+        rules = "; ".join(f"{v.rule}: {amount(v.rule, v.found)}, required {amount(v.rule, v.required)}" for v in broken)
         raise BudgetError(f"{recipe.arch} breaks the budget of recipe {recipe.name!r} ({rules}). "
                           f"See python -m cifar_fast audit {recipe.arch}; a recipe may waive a rule by name with a "
                           f"reason: waive={{'{broken[0].rule}': 'why'}}")

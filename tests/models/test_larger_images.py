@@ -9,7 +9,7 @@ from cifar_fast.models import ModelError, create_model
 from cifar_fast.recipe import load_recipe, override
 from cifar_fast.training.prepare import prepare
 
-SIZED = ("cifar_mirror", "cifar_final", "cifar_sprint")
+SIZED = ("cifar_mirror", "cifar_final", "cifar_sprint", "cifar_micro")
 
 
 @pytest.mark.parametrize("name", SIZED)

@@ -143,7 +143,7 @@ def test_a_net_that_breaks_the_budget_is_refused(digits):
     with pytest.raises(BudgetError, match=r"cifar_strided breaks the budget of recipe 'sprint-digits' "
                                           r"\(receptive_field: 33, required 45\).*waive=\{'receptive_field': 'why'\}"):
         prepare(tiny("arch=cifar_strided"))
-    with pytest.raises(BudgetError, match=r"parameters: \d+, required 1000; dilation: 1, required 5"):
+    with pytest.raises(BudgetError, match=r"parameters: 122,730, required 1,000; dilation: 1, required 5"):
         prepare(replace(tiny(), budget=Budget(max_params=1000, dilated=5)))
     assert not prepare(tiny()).audit.failures()
 

@@ -61,7 +61,7 @@ def renew_model_card(folder: Path) -> None:
 
 def audit_of(card: Card) -> Audit:
     "Of the architecture, at the size of the run."
-    return audit(create_model(card.arch, len(card.vocab), card.size), input_size=(3, card.size, card.size))
+    return audit(create_model(card.arch, len(card.vocab), card.size, card.widths), input_size=(3, card.size, card.size))
 
 
 def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.ndarray | None,

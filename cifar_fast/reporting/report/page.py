@@ -45,7 +45,7 @@ from fastcore.xml import (
     to_xml,
 )
 
-from cifar_fast.audit import bound
+from cifar_fast.audit import amount, bound
 from cifar_fast.export.calibration import confidence_line, threshold_rows
 from cifar_fast.export.card import Card, Rule
 from cifar_fast.utils.fonts import numbered_in_figures
@@ -204,7 +204,7 @@ def audited(card: Card, layers: list[list[str]] | None) -> tuple[str, list[FT]] 
     for v in card.audit.verdicts if card.audit else ():
         verdict = Span("met", cls="ok") if v.ok else Span(
             f"waived: {card.waived[v.rule]}" if v.rule in card.waived else "broken", cls="broken")
-        rows.append([v.rule.replace("_", " "), required(v), shown(v.found), verdict])
+        rows.append([v.rule.replace("_", " "), required(v), amount(v.rule, v.found), verdict])
     parts = [table(rows, words=True)] if len(rows) > 1 else []
     if layers:
         parts += [P("Layers in the order they run; RF is the receptive field in pixels, by the rule.", cls="dim"),
@@ -253,8 +253,5 @@ def value_text(value) -> str:
 
 def required(rule: Rule) -> str:
     "`at most 199,999`; yes for a rule without a number."
-    return shown(rule.required) if isinstance(rule.required, bool) else f"{bound(rule.rule)} {shown(rule.required)}"
-
-
-def shown(value: bool | int) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else f"{value:,}"
+    value = amount(rule.rule, rule.required)
+    return value if isinstance(rule.required, bool) else f"{bound(rule.rule)} {value}"

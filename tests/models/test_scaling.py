@@ -1,0 +1,79 @@
+"""`final` at other budgets: its widths follow `budget.max_params`, from the command line to what opens the export."""
+
+import json
+
+import pytest
+import timm
+import torch
+
+from cifar_fast.audit import Budget, audit, count_params
+from cifar_fast.export.card import Card, ExportError, Normalization
+from cifar_fast.export.predictor import load_export
+from cifar_fast.export.save import save_export
+from cifar_fast.models import ModelError, create_model, scaled_widths
+from cifar_fast.models.mirror import WIDTHS
+from cifar_fast.recipe import RecipeError, load_recipe, override
+from cifar_fast.training.prepare import prepare
+
+FAMILY = {25_000: (8, 18, 34), 50_000: (6, 26, 50), 100_000: (14, 36, 70), 199_999: WIDTHS}
+
+
+@pytest.mark.parametrize("limit", FAMILY)
+def test_legal_and_at_most_3_percent_below_the_budget(limit):
+    widths = scaled_widths("cifar_mirror", limit, 10)
+    found = audit(create_model("cifar_mirror", 10, widths=widths), Budget(max_params=limit))
+    assert widths == FAMILY[limit] and not found.failures() and found.rf_agrees
+    assert 0.97 * limit < found.profile.params <= limit
+
+
+@pytest.mark.parametrize("classes, size", [(120, 32), (2, 96)])
+def test_classes_and_size_count(classes, size):
+    widths = scaled_widths("cifar_mirror", 30_000, classes, size)
+    assert 0.95 * 30_000 < count_params(create_model("cifar_mirror", classes, size, widths)) <= 30_000
+
+
+def test_what_cannot_be_scaled():
+    assert scaled_widths("cifar_sprint", 1000, 10) is None  # no rule: its budget is broken, as before
+    assert scaled_widths("cifar_mirror", 10**6, 10) == WIDTHS
+    with pytest.raises(ModelError, match="cifar_mirror: max_params=100"):
+        scaled_widths("cifar_mirror", 100, 10)
+
+
+def test_a_limit_of_the_budget_on_the_command_line():
+    final = load_recipe("final")
+    assert override(final, ["budget.max_params=50_000"]).budget == Budget(max_params=50_000)
+    both = override(final, ["budget.max_flash_kb=96", "budget.dilated=2", "budget.global_average_pool=false"])
+    assert both.budget == Budget(max_flash_kb=96.0, dilated=2, global_average_pool=False)
+    assert override(both, ["budget.max_flash_kb=none"]).budget.max_flash_kb is None
+    for change, named in (("budget.max_param=1", "max_param.*max_params"), ("budget.max_params=few", "whole number"),
+                          ("budget.max_params=1.5", "whole number"), ("budget.max_ram_kb=-1", "at least 0"),
+                          ("budget.max_macs=nan", "at least 0"), ("budget.max_params=none", "whole number")):
+        with pytest.raises(RecipeError, match=named):
+            override(final, [change])
+
+
+def test_an_export_holds_its_widths(tmp_path, digits):
+    run = prepare(override(load_recipe("final"), ["data=digits", "budget.max_params=25_000", "device=cpu"]))
+    assert tuple(run.widths) == FAMILY[25_000] and run.audit.profile.params == 24_302
+    card = Card(arch="cifar_mirror", vocab=[str(i) for i in range(10)], widths=list(run.widths),
+                normalize=Normalization(mean=[0.5] * 3, std=[0.2] * 3))
+    model = run.learn.model.cpu().eval()
+    save_export(tmp_path / "small", model, card)
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        wanted = model(x)
+        assert torch.equal(load_export(tmp_path / "small").model(x), wanted)
+        assert torch.equal(timm.create_model(f"local-dir:{tmp_path / 'small'}", pretrained=True).eval()(x), wanted)
+    again = prepare(override(load_recipe("final"), ["data=digits", f"init={tmp_path / 'small'}", "device=cpu"]))
+    assert tuple(again.widths) == FAMILY[25_000] and not again.start.unfit
+
+
+@pytest.mark.parametrize("widths", [[16, 48, 10**9], [0, 48, 104], [], [8] * 9, "all", [16, 48]])
+def test_widths_of_a_damaged_card(tmp_path, widths):
+    card = Card(arch="cifar_mirror", vocab=["a", "b"], widths=[8, 12, 16],
+                normalize=Normalization(mean=[0.5] * 3, std=[0.2] * 3))
+    save_export(tmp_path / "net", create_model("cifar_mirror", 2, widths=(8, 12, 16)), card, pickle=False)
+    values = json.loads((tmp_path / "net" / "card.json").read_text())
+    (tmp_path / "net" / "card.json").write_text(json.dumps({**values, "widths": widths}))
+    with pytest.raises(ExportError, match="widths|cifar_mirror"):
+        load_export(tmp_path / "net")
