@@ -57,9 +57,9 @@ class Audit(Command):
 
 class Export(Command):
     name = "export"
-    help = "make files of a run for ONNX Runtime, browsers and others, each checked against torch"
+    help = "make files of a run for ONNX Runtime, browsers and others"
     examples = ("export final --to onnx,onnx-int8", "export final --to all",
-                "export final --to html --runtime onnxruntime-web-1.30.0.tgz")
+                "export final --to html --runtime ort-web.tgz")
 
     @staticmethod
     def add_arguments(parser):
@@ -77,12 +77,14 @@ class Export(Command):
         from cifar_fast.export.card import read_card
         from cifar_fast.export.convert import Conversion, chosen
         from cifar_fast.export.files import run_folder
+        from cifar_fast.export.predictor import load_export
         from cifar_fast.reporting.report import renew_model_card
         from cifar_fast.utils.errors import CifarFastError
 
         folder = run_folder(run_path(args.name))
         if args.runtime:
             os.environ["CIFAR_FAST_ORT_WEB"] = args.runtime
+        load_export(folder)  # refused before anything else is said
         source = images_at_hand(read_card(folder))
         targets, left_out = chosen([name.strip() for name in args.to.split(",")], source)
         job, failed = Conversion.of(folder, source, targets), 0

@@ -113,6 +113,10 @@ def make(folder: Path, target: Target, model: Predictor, on: Measured, source: S
         rows = {path.name: check(target, path, model, on, speed) for path in paths}
         for path in paths:
             os.replace(path, folder / path.name)
+    except OSError as e:
+        if e.filename and Path(e.filename).parent == staged:  # a user knows the file by where it would have been
+            e.filename = str(folder / Path(e.filename).name)
+        raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     if LEARNER in rows:

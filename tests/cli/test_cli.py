@@ -191,6 +191,7 @@ def test_evaluate_gives_the_accuracy_of_the_run(trained, capsys):
 @pytest.mark.parametrize("damage", ["no json", "bad json", "other format", "no weights", "cut weights", "other arch"])
 def test_a_damaged_export_is_refused_by_name(trained, tmp_path, capsys, damage):
     shutil.copytree(trained, tmp_path / "x")
+    (tmp_path / "x" / "model.onnx").unlink(missing_ok=True)  # which answers without the weights
     json_file, weights = tmp_path / "x" / "card.json", tmp_path / "x" / "model.safetensors"
     if damage == "no json":
         json_file.unlink()
@@ -249,7 +250,8 @@ def test_recipes_lists_all_without_importing_torch():
     assert "argparse" in imported and not imported & {"torch", "fastai", "numpy", "pandas"}
 
 
-def test_recipes_lists_the_datasets_and_what_the_cache_holds(digits, cache, capsys):
+def test_recipes_lists_the_datasets_and_what_the_cache_holds(digits, cache, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")  # a line a dataset, whatever the terminal of the tests
     archive = cache / "data" / "torchvision" / "SVHN"
     archive.mkdir(parents=True)
     try:

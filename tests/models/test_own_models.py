@@ -72,6 +72,7 @@ print(json.dumps({
     "logits": logits,
     "pickle": run("predict", learner, image, "--json"),
     "unnamed": run("predict", exports, image, "--json"),
+    "by_torch": run("predict", exports, image, "--json", "--device", "auto"),
     "named": run("predict", exports, image, "--json", "--recipe", mine),
     "evaluate": run("evaluate", exports, "--json", "--recipe", mine),
     "audit": run("audit", "tiny_of_mine", "--json", "--recipe", mine),
@@ -103,8 +104,12 @@ def test_the_next_step_that_a_run_prints_names_its_recipe_file(elsewhere):
     assert elsewhere["printed"][:2] == elsewhere["named"][:2]
 
 
+def test_model_onnx_answers_without_the_file_of_the_model(elsewhere):
+    assert elsewhere["unnamed"][0] == 0 and json.loads(elsewhere["unnamed"][1])
+
+
 def test_an_export_without_its_file_names_the_model_and_what_to_do(elsewhere):
-    code, out, err = elsewhere["unnamed"]
+    code, out, err = elsewhere["by_torch"]
     assert (code, out) == (2, "")
     own = elsewhere["run"] / "recipe.py"
     assert "tiny_of_mine" in err and f"--recipe {own}" in err and f"register_from_file('{own}')" in err
