@@ -20,7 +20,7 @@ def predict_to_file(args: Namespace) -> int:
     from cifar_fast.utils.cores import CORES
     from cifar_fast.utils.text import printable
 
-    out, procs, shard = check(args), args.procs or CORES, args.shard or SHARD
+    out, procs, shard = check(args), args.procs or (10**6 if args.address else CORES), args.shard or SHARD
     make = in_processes
     if args.engine == "ray":
         from cifar_fast.export.bulk.ray_engine import on_ray

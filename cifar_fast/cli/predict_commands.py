@@ -30,7 +30,7 @@ class Predict(Command):
     @staticmethod
     def add_arguments(parser):
         add_model_arguments(parser)
-        parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, globs, .txt files with a path a line")
+        parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, globs, .txt: a path a line")
         add_confidence(parser)
         parser.add_argument("--topk", type=int, default=3, help="classes to give for each image (default 3)")
         parser.add_argument("--tta", action="store_true", help="mean probability of the image and its mirror image")
@@ -38,11 +38,11 @@ class Predict(Command):
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
         many = parser.add_argument_group("any number of images", "Stopped or killed, the same command goes on where it "
                                                                  "was.")
-        many.add_argument("--out", metavar="FILE", help="a .parquet or .csv: file, label, probability, further classes, "
-                                                        "error; prints nothing of each image")
+        many.add_argument("--out", metavar="FILE", help="a .parquet or .csv with file, label, probability, further "
+                                                        "classes, error; prints nothing of each image")
         many.add_argument("--all", action="store_true", help="with --out: the probability of every class, not --topk")
-        many.add_argument("--procs", type=int, metavar="N", help="processes, or with Ray CPUs (default: all cores; more "
-                                                                 "where images are read over a network)")
+        many.add_argument("--procs", type=int, metavar="N", help="processes, or CPUs of Ray (default: all; more where "
+                                                                 "images are read over a network)")
         many.add_argument("--shard", type=int, metavar="N", help="images that are written, or done again, together "
                                                                  "(default 1000)")
         many.add_argument("--restart", action="store_true", help="discard what is there and begin anew")

@@ -29,15 +29,16 @@ def walk_images(patterns: Iterable[str], missing: list[str], closed: list[str]) 
     # Which files were there: 16 bytes each, and none where a walk through one folder meets every file once.
     seen: set[bytes] | None = set() if len(patterns) > 1 or any(map(_is_list, patterns)) else None
     for pattern in patterns:
-        reasons, count = len(closed), 0
-        for count, file in enumerate(_matching(pattern, closed), 1):
+        reasons, found = len(closed), False
+        for file in _matching(pattern, closed):
+            found = True
             if seen is not None:
                 digest = blake2b(os.fsencode(file), digest_size=16).digest()
                 if digest in seen:
                     continue
                 seen.add(digest)
             yield file
-        if not count and len(closed) == reasons:
+        if not found and len(closed) == reasons:
             missing.append(pattern)
 
 

@@ -67,8 +67,8 @@ def predict_bulk(
             join(shards, out)
         except BaseException:
             kept = folder.count(folder.done())
-            log_progress(f"\npredict: {kept:,} of {images:,} images are done and kept in {folder.path}; the same command "
-                         f"goes on there, --restart begins anew")
+            log_progress(f"\npredict: {kept:,} of {images:,} images are done and kept in {folder.path}; the same "
+                         f"command goes on there, --restart begins anew")
             raise
         bad = unreadable(shards)
         folder.remove()

@@ -25,10 +25,11 @@ def list_sources(patterns: Iterable[str], missing: list[str], closed: list[str])
         if not is_uri(pattern):
             yield from walk_images([pattern], missing, closed)
             continue
-        count = 0
-        for count, uri in enumerate(list_uri(pattern), 1):
+        found = False
+        for uri in list_uri(pattern):
+            found = True
             yield uri
-        if not count:
+        if not found:
             missing.append(pattern)
 
 

@@ -19,8 +19,8 @@ ROWS, BYTES = 2**16, 2**25
 def table_of(rows: Iterable[tuple], model, topk: int) -> pa.Table:
     """A table of (path, probabilities (C,) or None, reason or None).
 
-    Columns: file, label, probability; label_2, probability_2 … up to `topk`, or with 0 probability_CLASS for each class;
-    error. What an image that could not be read lacks is null.
+    Columns: file, label, probability; label_2, probability_2 … up to `topk`, or with 0 probability_CLASS for each
+    class; error. What an image that could not be read lacks is null.
     """
     rows = list(rows)
     good = np.array([probs is not None for _, probs, _ in rows], bool)

@@ -1,0 +1,79 @@
+"""predict --out --engine ray: the same table as here, on a cluster of two nodes that lose processes and one of them."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+from bulk import IMAGES, Disasters, make_images, make_run, rows
+
+from cifar_fast.cli.main import main
+
+MANY = 240
+
+
+def command(run, images, out, *more):
+    return ["predict", *map(str, (run, images)), "--out", str(out), "--shard", "4", "--topk", "2", *more]
+
+
+def test_without_ray_the_command_to_install_it_is_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(command("exports/final", tmp_path, tmp_path / "x.parquet", "--engine", "ray")) == 2
+    assert "pip install 'cifar_fast[ray]'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    "Two nodes of two CPUs; disasters reach the processes of both."
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'cifar_fast[ray]'")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    disasters = Disasters(tmp_path / "disasters")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([disasters.path, os.getcwd()]))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 10**8})
+    found.second, found.disasters = found.add_node(num_cpus=2, object_store_memory=10**8), disasters
+    found.wait_for_nodes()
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+@pytest.mark.slow
+def test_images_that_kill_are_rows_on_a_cluster_too(cluster, tmp_path):
+    run, images = make_run(tmp_path / "net"), make_images(tmp_path / "images")
+    assert main(command(run, images, tmp_path / "plain.parquet")) == 1
+    cluster.disasters.strike("07.png", signal.SIGKILL, times=99)
+    assert main(command(run, images, tmp_path / "out.parquet", "--engine", "ray", "--address", cluster.address)) == 1
+    assert cluster.disasters.left("07.png") == 99 - 3
+    found, should = rows(tmp_path / "out.parquet"), rows(tmp_path / "plain.parquet")
+    assert len(found) == IMAGES and [row["file"] for row in found] == [row["file"] for row in should]
+    assert [row["label"] for row in found if "07.png" not in row["file"]] == [
+        row["label"] for row in should if "07.png" not in row["file"]]
+    assert next(row["error"] for row in found if "07.png" in row["file"]).startswith("reading it ended the process 3")
+
+
+@pytest.mark.slow
+def test_a_killed_actor_and_a_lost_node_cost_no_image(cluster, tmp_path, monkeypatch):
+    run, images = make_run(tmp_path / "net"), make_images(tmp_path / "images", MANY)
+    assert main(command(run, images, tmp_path / "plain.parquet")) == 1
+    monkeypatch.setenv("SECONDS_AN_IMAGE", "0.1")
+    cluster.disasters.strike("06.png", signal.SIGKILL, "parent")  # the parent of what reads is Ray's process
+    seen = []
+
+    def lose_a_node():
+        shards = tmp_path / "out.parquet.shards"
+        while len(done := list(shards.glob("[0-9]*.parquet"))) < 12:
+            time.sleep(0.05)
+        seen.append(len(done))
+        cluster.remove_node(cluster.second, allow_graceful=False)
+
+    thread = threading.Thread(target=lose_a_node, daemon=True)
+    thread.start()
+    assert main(command(run, images, tmp_path / "out.parquet", "--engine", "ray", "--address", cluster.address)) == 1
+    thread.join(60)
+    assert cluster.disasters.left("06.png") == 0 and seen and seen[0] < MANY / 4
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "plain.parquet").read_bytes()
