@@ -16,24 +16,29 @@ from cifar_fast.export.targets import onnx
 IMAGES, SHARD = 23, 4
 # Python imports it in every process that has its folder in PYTHONPATH.
 HOOK = """
-import os, signal, time
+import os, signal, sys, time
 from pathlib import Path
-from cifar_fast.data import images
-decode, here = images.decode, Path(__file__).parent
 
-def disastrous(file, *args):
-    time.sleep(float(os.environ.get("SECONDS_AN_IMAGE", 0)))
-    name, marks = Path(str(getattr(file, "name", ""))).name, sorted(here.glob("*.kill"))
-    for mark in marks:
-        image, signum, whom, times = mark.stem.split("~")
-        if image == name and int(times):
-            mark.rename(here / f"{image}~{signum}~{whom}~{int(times) - 1}.kill")
-            os.kill(os.getpid() if whom == "self" else os.getppid(), int(signum))
-            if whom != "self":
-                signal.pause()
-    return decode(file, *args)
+def arm():
+    from cifar_fast.data import images
+    decode, here = images.decode, Path(__file__).parent
 
-images.decode = disastrous
+    def disastrous(file, *args):
+        time.sleep(float((here / "seconds").read_text()))
+        name = Path(str(getattr(file, "name", ""))).name
+        for mark in here.glob("*.kill"):
+            image, signum, whom, times = mark.stem.split("~")
+            if image == name and int(times):
+                mark.rename(here / f"{image}~{signum}~{whom}~{int(times) - 1}.kill")
+                os.kill(os.getpid() if whom == "self" else os.getppid(), int(signum))
+                if whom != "self":
+                    signal.pause()
+        return decode(file, *args)
+
+    images.decode = disastrous
+
+if "cifar_fast.export.bulk.worker" in sys.orig_argv:
+    arm()
 """
 
 
@@ -61,7 +66,11 @@ class Disasters:
         self.folder = folder
         folder.mkdir()
         (folder / "sitecustomize.py").write_text(HOOK)
+        self.seconds_an_image(0)
         self.path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+    def seconds_an_image(self, seconds: float) -> None:
+        (self.folder / "seconds").write_text(str(seconds))
 
     def strike(self, image: str, signum: int, whom: str = "self", times: int = 1) -> None:
         (self.folder / f"{image}~{int(signum)}~{whom}~{times}.kill").touch()
