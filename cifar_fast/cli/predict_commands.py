@@ -25,7 +25,7 @@ class Predict(Command):
     examples = ("predict exports/final cat.png", "predict exports/final images/ --topk 3 --csv out.csv",
                 "predict exports/final '*.jpg' --tta --json", "predict exports/final images/ --threshold 0.8",
                 "predict exports/final images/ --out answers.parquet",
-                "predict exports/final s3://bucket/images --out answers.parquet --engine ray --address auto")
+                "predict exports/final s3://b/x --out a.csv --engine ray")
 
     @staticmethod
     def add_arguments(parser):

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
 
-import cifar_fast
 from cifar_fast.export.bulk.job import BulkError, Job
 from cifar_fast.export.bulk.worker import DONE, READING, State, Task
 
 TRIES = 3
 "Worker processes that an image may end before it is left out, and those that may end with no image to blame."
+PACKAGE_PARENT = str(Path(__file__).parents[3])
 BEAT = 0.5  # seconds between two looks at how far the workers are
 
 
@@ -36,7 +36,7 @@ class Worker:
             [sys.executable, "-P", "-m", "cifar_fast.export.bulk.worker"], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, start_new_session=True, env={
                 "OMP_NUM_THREADS": "1", **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(cifar_fast.__file__).parent.parent),
+                "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGE_PARENT,
                                                             os.environ.get("PYTHONPATH")]))})
         self.send((job, Path(path)))
 
