@@ -6,10 +6,16 @@ import sys
 import threading
 import time
 
+import pyarrow as pa
 import pytest
 from bulk import IMAGES, Disasters, make_images, make_run, rows
 
 from cifar_fast.cli.main import main
+from cifar_fast.export.bulk import ray_engine
+from cifar_fast.export.bulk.job import BulkError, job_of
+from cifar_fast.export.bulk.pool import Pool
+from cifar_fast.export.bulk.worker import Task
+from cifar_fast.export.load import load_model
 
 MANY = 240
 
@@ -22,6 +28,39 @@ def test_without_ray_the_command_to_install_it_is_given(tmp_path, monkeypatch, c
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(command("exports/final", tmp_path, tmp_path / "x.parquet", "--engine", "ray")) == 2
     assert "pip install 'cifar_fast[ray]'" in capsys.readouterr().err
+
+
+def test_what_an_actor_makes_is_what_a_process_here_makes(tmp_path, capfd):
+    run, images = make_run(tmp_path / "net"), make_images(tmp_path / "images", 5)
+    paths = [*sorted(images.glob("*.*")), tmp_path / "gone.png"]
+    job = job_of(load_model(run), str(run))
+    with Pool(job, 1) as pool:
+        assert list(pool.run([Task(3, paths, tmp_path / "here")])) == [3]
+    batch = pa.table({"index": [3], "sources": [[os.fsencode(path) for path in paths]]})
+    made = ray_engine.ShardMaker(job_for_nodes(job), (run / "model.onnx").read_bytes())
+    (row,) = made(batch).to_pylist()
+    made.pool.__exit__()
+    assert row == {"index": 3, "content": (tmp_path / "here").read_bytes(), "error": ""}
+    broken = ray_engine.ShardMaker(job_for_nodes(job), b"no model")
+    (row,) = broken(batch).to_pylist()
+    assert row["content"] == b"" and "model.onnx" in row["error"]
+    assert "Fatal" not in capfd.readouterr().err
+
+
+def job_for_nodes(job):
+    return ray_engine.for_nodes(job)[0]
+
+
+def test_what_ray_gives_twice_or_loses_is_written_once(tmp_path, monkeypatch):
+    asked, answers = [], iter([[(0, b"a", ""), (0, b"a", "")], [(2, b"c", "")], []])
+    monkeypatch.setattr(ray_engine, "one_round", lambda job, tasks, procs: asked.append([t.index for t in tasks])
+                        or next(answers))
+    tasks = [Task(i, [], tmp_path / str(i)) for i in range(3)]
+    assert list(ray_engine.rounds(None, tasks, 2)) == [0, 2]  # the third is missing, and `predict_bulk` says so
+    assert asked == [[0, 1, 2], [1, 2], [1]] and sorted(os.listdir(tmp_path)) == ["0", "2"]
+    monkeypatch.setattr(ray_engine, "one_round", lambda *args: [(1, b"", "on a node: no memory")])
+    with pytest.raises(BulkError, match="no memory"):
+        list(ray_engine.rounds(None, tasks, 2))
 
 
 @pytest.fixture(scope="module")

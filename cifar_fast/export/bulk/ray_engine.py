@@ -131,18 +131,23 @@ def one_round(job: Job, tasks: list[Task], procs: int) -> Iterator[tuple[int, by
     context.max_errored_blocks = -1  # what Ray gives up comes again in the next round
     if not verbose():
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    onnx = model_file(expand_path(job.export))
     blocks = [pa.table({"index": [task.index], "sources": pa.array([[os.fsencode(s) for s in task.sources]],
                                                                    pa.list_(pa.binary()))}) for task in tasks]
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     done = ray.data.from_arrow(blocks).map_batches(
         ShardMaker, batch_size=None, batch_format="pyarrow", num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(procs, cpus, len(tasks))),
-        fn_constructor_args=(replace(job, weights_sha256=file_sha256(onnx)), onnx.read_bytes()),
+        fn_constructor_args=for_nodes(job),
         max_restarts=-1, max_task_retries=TRIES)  # Ray's own default of the second is for ever
     for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
         for row in batch.to_pylist():
             yield row["index"], row["content"], row["error"]
+
+
+def for_nodes(job: Job) -> tuple[Job, bytes]:
+    "The job by the content of its model.onnx, and that content."
+    onnx = model_file(expand_path(job.export))
+    return replace(job, weights_sha256=file_sha256(onnx)), onnx.read_bytes()
 
 
 class ShardMaker:

@@ -74,6 +74,7 @@ def main() -> None:
         send(e)
     except BaseException:
         send(RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
+    os._exit(1)  # Python's own exit would fail at stdin, at which the other thread waits
 
 
 def receive(inbox, tasks: SimpleQueue) -> None:
