@@ -8,6 +8,7 @@ from cifar_fast.export.base import BasePredictor
 from cifar_fast.export.card import ExportError, read_card
 from cifar_fast.export.files import run_folder
 from cifar_fast.export.onnx_predictor import open_file, open_run
+from cifar_fast.utils.cores import BESIDE
 from cifar_fast.utils.files import expand_path
 
 
@@ -15,16 +16,17 @@ def load_model(
     path: str | Path,  # exports/NAME, a file in it, or a trusted .pkl
     device=None,  # None or "cpu": by model.onnx where the run has one; "auto" or another: by torch
     trust_pickle: bool = False,  # open a .pkl this once although its user does not trust it
+    threads: int = BESIDE,  # of ONNX Runtime
 ) -> BasePredictor:
     "Open a run by its card and model, an .onnx file or a .pkl. Raises ExportError, OnnxError."
     path = expand_path(path)
     if path.suffix == ".onnx":
         if str(device or "cpu") not in ("cpu", "auto"):
             raise ExportError(f"{path} is run on the CPU; {path.parent} runs on {device}, in torch")
-        return open_file(path)
+        return open_file(path, threads)
     if path.suffix != ".pkl" and str(device or "cpu") == "cpu":
         folder = run_folder(path)
-        if predictor := open_run(folder, read_card(folder)):
+        if predictor := open_run(folder, read_card(folder), threads):
             return predictor
     from cifar_fast.export.predictor import load_export, load_pickle
     from cifar_fast.utils.device import choose_device

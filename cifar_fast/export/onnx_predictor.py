@@ -105,13 +105,13 @@ def tempered(probs: np.ndarray, ratio: float) -> np.ndarray:
 # ---------------------------------------------------------------- opening
 
 
-def open_run(folder: Path, card: Card) -> OnnxPredictor | None:
+def open_run(folder: Path, card: Card, threads: int = BESIDE) -> OnnxPredictor | None:
     "The run by its model.onnx; None without one, and with a warning where it is not of this card and these weights."
     path = folder / ONNX
     if not path.exists():
         return None
     try:
-        session, info = open_onnx(path, BESIDE)
+        session, info = open_onnx(path, threads)
         if differs := difference(folder, card, info):
             raise OnnxError(f"{path} is not of this run as it is now ({differs} differs); python -m cifar_fast export "
                             f"{folder} --to onnx makes it again")
@@ -123,9 +123,9 @@ def open_run(folder: Path, card: Card) -> OnnxPredictor | None:
         return None
 
 
-def open_file(path: Path) -> OnnxPredictor:
+def open_file(path: Path, threads: int = BESIDE) -> OnnxPredictor:
     "An .onnx file of this project, wherever it is, by what it says of itself. Raises OnnxError, ExportError."
-    session, info = open_onnx(path, BESIDE)
+    session, info = open_onnx(path, threads)
     return checked(OnnxPredictor(session, None, info.vocab, card_of(path, info), info.temperature, str(path),
                                  info.size, info.resize_mode, info.temperature))
 
