@@ -284,6 +284,7 @@ class Card:
     date: Text = ""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # of model.safetensors
     exported: dict[Text, Exported] = field(default_factory=dict)  # file → what was measured of it
+    tracked: dict[Text, Text] = field(default_factory=dict)  # tracker → its folder in the run's, or a web page
 
     # ------------------------------------------------------------ derived values
 

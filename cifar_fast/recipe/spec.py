@@ -96,6 +96,7 @@ class Recipe:
     waive: Mapping[str, str] = field(default_factory=dict)  # rule of the budget that this recipe breaks → the reason
     exports: str = _neutral("exports")  # folder of all runs
     report: bool = _neutral(True)  # save report.html, its figures and a model card
+    track: str = _choice("none", "tensorboard", "wandb", default="none", affects_weights=False)  # gets the curves too
     checkpoint_epochs: int = _neutral(1)  # save a checkpoint every so many epochs, 0: never
     checkpoint_minutes: float = _neutral(5)  # and within an epoch every so many minutes, 0: never
 
