@@ -1,6 +1,7 @@
 """`track=`: the curves go to TensorBoard or W&B as well, and a run trains on whatever becomes of them."""
 
 import errno
+import struct
 import warnings
 
 import pytest
@@ -18,10 +19,15 @@ AVERAGED = ("ema=ema", "ema.decay=0.99")
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
     "W&B writes files, and finds no settings and no login of the user's."
+    import wandb
+
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    wandb.teardown()  # it reads the environment once a process
+    yield
+    wandb.teardown()
 
 
 def scalars(folder):
@@ -37,15 +43,26 @@ def scalars(folder):
 def records(folder):
     "The records of all offline runs in a `wandb` folder, in the order in which they were written."
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
     for file in sorted(folder.glob("offline-run-*/run-*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(file))
-        while (data := store.scan_data()) is not None:
+        for data in chunks(file.read_bytes()):
             record = Record()
             record.ParseFromString(data)
             yield record
+
+
+def chunks(log, at=7, block=2**15):
+    "The entries of a log in LevelDB's format: in blocks, each part after its checksum, length and kind."
+    entry = b""
+    while at + 7 <= len(log):
+        if (left := block - at % block) < 7:
+            at += left
+            continue
+        length, kind = struct.unpack("<HB", log[at + 4:at + 7])
+        entry, at = entry + log[at + 7:at + 7 + length], at + 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield entry
+            entry = b""
 
 
 def rows_of(records):
@@ -86,7 +103,8 @@ def test_wandb_goes_on_in_the_same_run_offline(plain, broken, offline, capsys):
     assert [int(row["_step"]) for row in rows if "lr_0" in row] == [*range(5), *range(5, 2 * STEPS)]
     measured = [float(row["valid_ema_accuracy"]) for row in rows if "valid_ema_accuracy" in row]
     assert measured == pytest.approx(list(history(exports)["valid_ema_accuracy"]), rel=1e-5)
-    assert "figures/history" in rows[-1] and list(folder.glob("offline-run-*/files/card.json"))
+    assert any(key.startswith("figures/history.") for key in rows[-1])
+    assert list(folder.glob("offline-run-*/files/card.json"))
 
 
 def test_a_full_disk_ends_the_log_alone(plain, tmp_path, monkeypatch, capsys):

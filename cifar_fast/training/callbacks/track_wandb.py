@@ -46,6 +46,7 @@ class Wandb(Tracker, WandbCallback):
                     raise
                 warnings.warn(f"track=wandb cannot reach W&B ({' '.join(str(e).split())[:200]}), so it records offline "
                               f"in {self.folder / self.kind}; `wandb sync` sends that later", stacklevel=2)
+                wandb.teardown()  # its service still holds the id
                 self.start(mode="offline")
 
     def start(self, **more) -> None:
