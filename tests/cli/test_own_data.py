@@ -77,6 +77,10 @@ def test_all_images_are_measured_whatever_the_layout(trained, tmp_path, capsys):
     assert "did you mean key?" in " ".join(more["notes"])
     assert main(["evaluate", str(run), f"data={tmp_path / 'two'}"]) == 0
     out = capsys.readouterr().out
+    assert "balanced" not in out  # as many images of both
+    fill(tmp_path / "two", 3, "key", first=5)
+    assert main(["evaluate", str(run), f"data={tmp_path / 'two'}"]) == 0
+    assert capsys.readouterr().out.count("balanced") == 1
     assert "of 10 images" in out and "n = 10, 95 % interval" in out and "no images of coin" in out
     fill(tmp_path / "none", 2, "lamp", "sofa")
     assert main(["evaluate", str(run), f"data={tmp_path / 'none'}"]) == 2
