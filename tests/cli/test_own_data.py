@@ -87,6 +87,19 @@ def test_all_images_are_measured_whatever_the_layout(trained, tmp_path, capsys):
     assert "lamp and sofa" in capsys.readouterr().err
 
 
+def test_a_single_class_is_said_to_be_one(trained, tmp_path, capsys):
+    run, _ = trained
+    fill(tmp_path / "one", 4, "cup")
+    one = evaluated(capsys, run, f"data={tmp_path / 'one'}")
+    assert one["n"] == 4 and one["accuracy"] == one["per_class"]["cup"]
+    assert "one class, cup" in " ".join(one["notes"])
+    assert main(["evaluate", str(run), f"data={tmp_path / 'one' / 'cup'}"]) == 2  # the folder of a class
+    assert f"did you mean data={tmp_path / 'one'}?" in capsys.readouterr().err
+    fill(tmp_path / "archive" / "images", 2)
+    assert main(["evaluate", str(run), f"data={tmp_path / 'archive'}"]) == 2  # a folder around the classes
+    assert f"did you mean data={tmp_path / 'archive' / 'images'}?" in capsys.readouterr().err
+
+
 def test_its_own_images_are_told_apart(trained, capsys):
     run, _ = trained
     own = evaluated(capsys, run, f"data={run.parent / 'things'}")
