@@ -23,6 +23,12 @@ def run_folder(path: str | Path) -> Path:
     return path.parent if path.name in (NAME, WEIGHTS, CONFIG, LEARNER, ONNX, INT8) else path
 
 
+def stale_name(name: str) -> str:
+    "`final.stale.html`: what a file is renamed to that answers otherwise than its run does now."
+    path = Path(name)
+    return f"{path.stem}.stale{path.suffix}"
+
+
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
