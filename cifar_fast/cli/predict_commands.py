@@ -235,7 +235,7 @@ class Calibrate(Command):
     @staticmethod
     def run(args):
         from cifar_fast.export.calibrate import calibrate, undo
-        from cifar_fast.export.card import read_card
+        from cifar_fast.export.card_file import read_card
         from cifar_fast.export.files import run_folder
         from cifar_fast.reporting.report.build import same_source
 

@@ -18,7 +18,9 @@ import numpy as np
 from cifar_fast.data.block import split_rows
 from cifar_fast.data.sources import Source
 from cifar_fast.export.calibration import CalibrationError, calibration_error, cross_fitted, fit_temperature, softmax
-from cifar_fast.export.card import Calibration, Card, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_parts import Calibration
 from cifar_fast.export.convert import with_temperature
 from cifar_fast.export.evaluate import evaluate
 from cifar_fast.export.files import LEARNER, stale_name

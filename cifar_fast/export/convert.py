@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cifar_fast.data.sources import Source
-from cifar_fast.export.card import Card, Exported, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Exported
 from cifar_fast.export.check import Measured, check, measured, training_images
 from cifar_fast.export.files import INT8, LEARNER, ONNX, stale_name
 from cifar_fast.export.predictor import Predictor, load_export, open_weights

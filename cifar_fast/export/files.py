@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from cifar_fast.export.card import NAME
+from cifar_fast.export.card_format import NAME
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import printable
 

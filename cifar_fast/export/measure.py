@@ -13,7 +13,8 @@ import torch
 
 from cifar_fast.audit import Audit
 from cifar_fast.data.block import test_dl
-from cifar_fast.export.card import Audited, BestEpoch, Card, Data, Machine, Metrics, Normalization, Rule, Seconds
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Audited, BestEpoch, Data, Machine, Metrics, Normalization, Rule, Seconds
 from cifar_fast.export.metrics import scores
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.export.predictor import probabilities

@@ -15,7 +15,9 @@ import torch
 
 from cifar_fast.data.sources import Source
 from cifar_fast.export import predictions
-from cifar_fast.export.card import Card, ExportError, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import LEARNER, RECIPE
 from cifar_fast.export.measure import make_card
 from cifar_fast.export.predictions import Predictions

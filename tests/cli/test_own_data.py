@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.recipe import RecipeError, load_recipe, override
 from cifar_fast.runs.data_lines import counts_line

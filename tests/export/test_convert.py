@@ -12,7 +12,9 @@ import torch
 from cifar_fast.cli.main import main
 from cifar_fast.export import targets
 from cifar_fast.export.calibrate import save
-from cifar_fast.export.card import Calibration, ExportError, read_card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Calibration
 from cifar_fast.export.check import Measured, bound_of, differing, noise, require_alike
 from cifar_fast.export.convert import Conversion, chosen
 from cifar_fast.export.load import load_model

@@ -11,7 +11,7 @@ from serving import CARD
 
 from cifar_fast.data.arrays import Arrays
 from cifar_fast.data.sources import Source
-from cifar_fast.export.card import Metrics
+from cifar_fast.export.card_parts import Metrics
 from cifar_fast.export.metrics import MATRIX, scores_of_predicted, scores_text
 from cifar_fast.export.predictions import Predictions, PredictionsError
 from cifar_fast.export.summary import last_record, result_text

@@ -9,7 +9,7 @@ from breaking import STEPS, resume
 from kills import NAME, RUN, bytes_that_differ, history, weights
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import RecipeError, check, checks, load_recipe, override
 from cifar_fast.runs import track
 
