@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from starts import exported
 
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.load import load_model
 from cifar_fast.export.predictor import load_export
 from cifar_fast.export.targets import onnx

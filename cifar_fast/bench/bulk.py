@@ -24,7 +24,7 @@ from cifar_fast.bench.predict import EXPORT
 from cifar_fast.bench.startup import untrained_export
 from cifar_fast.bench.timing import Bar, alternate, compare, note
 from cifar_fast.data.images import read_image
-from cifar_fast.export.card import NAME as CARD
+from cifar_fast.export.card_format import NAME as CARD
 from cifar_fast.utils.cores import CORES
 
 FILES = 10_000  # of a round

@@ -74,7 +74,7 @@ class Export(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.export.card import read_card
+        from cifar_fast.export.card_file import read_card
         from cifar_fast.export.convert import Conversion, chosen
         from cifar_fast.export.files import run_folder
         from cifar_fast.export.predictor import load_export

@@ -156,7 +156,7 @@ class Evaluate(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.data.balance import balanced_accuracy
+        from cifar_fast.data.balance import balanced_accuracy, unequal
         from cifar_fast.export.calibration import confidence_scores, confidence_text
         from cifar_fast.export.evaluate import evaluate
         from cifar_fast.export.load import load_model
@@ -186,8 +186,10 @@ class Evaluate(Command):
         if model.card and model.card.selected_on_test and not args.changes:
             print("this model's epoch was selected on these very images, as its authors did")
         interval = interval_text(result["accuracy"], result["n"])
-        print(f"accuracy {result['accuracy']:.2%}, balanced accuracy {result['balanced_accuracy']:.2%}, TTA (image and "
-              f"mirror image) {result['accuracy_tta']:.2%}" + (f"  ({interval})" if interval else ""))
+        balanced = f", balanced accuracy {result['balanced_accuracy']:.2%}" if unequal(map(sum, result["confusion"])) \
+            else ""  # it is the accuracy
+        print(f"accuracy {result['accuracy']:.2%}{balanced}, TTA (image and mirror image) {result['accuracy_tta']:.2%}"
+              + (f"  ({interval})" if interval else ""))
 
 
 def named_data(changes: list[str]) -> tuple[str | None, dict[str, str]]:
@@ -258,7 +260,7 @@ class Calibrate(Command):
     @staticmethod
     def run(args):
         from cifar_fast.export.calibrate import calibrate, undo
-        from cifar_fast.export.card import read_card
+        from cifar_fast.export.card_file import read_card
         from cifar_fast.export.files import run_folder
         from cifar_fast.reporting.report.build import same_source
 

@@ -11,7 +11,9 @@ import torch
 
 from cifar_fast.data.block import split_rows
 from cifar_fast.data.sources import Source
-from cifar_fast.export.card import Card, Exported, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Exported
 from cifar_fast.export.predictor import Predictor
 from cifar_fast.export.targets import Answer, Target
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cifar_fast.export.base import BasePredictor
-from cifar_fast.export.card import ExportError, read_card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import run_folder
 from cifar_fast.export.onnx_predictor import open_file, open_run
 from cifar_fast.utils.cores import BESIDE

@@ -13,7 +13,8 @@ import torch
 
 from cifar_fast.audit import Audit
 from cifar_fast.data.block import test_dl
-from cifar_fast.export.card import Audited, BestEpoch, Card, Data, Machine, Metrics, Normalization, Rule, Seconds
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Audited, BestEpoch, Data, Machine, Metrics, Normalization, Rule, Seconds
 from cifar_fast.export.metrics import scores
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.export.predictor import probabilities
@@ -21,7 +22,7 @@ from cifar_fast.recipe import Recipe, describe
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.fit import Fitted
 from cifar_fast.training.prepare import Run
-from cifar_fast.training.state import watched
+from cifar_fast.training.state import accuracy_column, watched
 from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import versions
 
@@ -77,12 +78,14 @@ def evaluated(recipe: Recipe, run: Run, average) -> tuple[str | None, Metrics | 
 
 
 def best_epoch(frame: pd.DataFrame) -> BestEpoch | None:
-    "The first epoch with the best validation accuracy of the weights that are saved; None without validation."
+    """The first epoch with the best validation accuracy of the weights that are saved; None without validation.
+
+    Where classes are unequal the best is that of balanced accuracy; `accuracy` is that epoch's own all the same.
+    """
     if "valid_accuracy" not in frame:
         return None
-    column = watched(frame.columns)
-    row = frame.loc[frame[column].idxmax()]
-    return BestEpoch(epoch=int(row["epoch"]), accuracy=float(row[column]))
+    row = frame.loc[frame[watched(frame.columns)].idxmax()]
+    return BestEpoch(epoch=int(row["epoch"]), accuracy=float(row[accuracy_column(frame.columns)]))
 
 
 def audited(audit: Audit) -> Audited:
@@ -115,7 +118,7 @@ def held_out_rows(run: Run) -> np.ndarray:
 
 def seconds_to(target: float, frame: pd.DataFrame) -> float | None:
     "Seconds of training until validation accuracy first reached `target`; None where it did not, or none was taken."
-    column = watched(frame.columns)
+    column = accuracy_column(frame.columns)
     if column not in frame or not (reached := frame[column] >= target).any():
         return None
     return float(frame["seconds"].cumsum()[reached.idxmax()])

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cifar_fast.export.base import BasePredictor, batch_size, probe
-from cifar_fast.export.card import NAME as CARD
-from cifar_fast.export.card import Card, Data, ExportError, Normalization, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import NAME as CARD
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Data, Normalization
 from cifar_fast.export.files import ONNX, WEIGHTS, file_sha256, short
 from cifar_fast.export.onnx_file import OnnxError, OnnxInfo, open_onnx
 from cifar_fast.utils.cores import BESIDE

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cifar_fast.recipe.overrides import settings
 from cifar_fast.recipe.spec import Recipe, RecipeError
+from cifar_fast.utils.text import nearest
 
 TABLES = ("results.csv", "runs.csv")
 "Files beside the runs, which no run may be called."
@@ -30,6 +33,10 @@ def require_text(key: str, value: str) -> None:
 def check(recipe: Recipe) -> None:
     "Raise RecipeError for values and combinations that cannot work."
     r = recipe
+    for f in fields(r):  # the command line has looked at its own values, a recipe file has not
+        if (choices := f.metadata.get("choices")) and (value := getattr(r, f.name)) not in choices:
+            raise RecipeError(f"{f.name}={value}: choose one of {', '.join(choices)}{nearest(str(value), choices)}")
+    require_tracker(r.track)
     for key, least in (("epochs", 1), ("bs", 1), ("workers", 0), ("clip", 0), ("patience", 0), ("valid", 0),
                        ("checkpoint_epochs", 0), ("checkpoint_minutes", 0)):
         if not least <= (getattr(r, key) or 0) < float("inf"):  # catches nan as well
@@ -94,6 +101,15 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"opt: {e}") from None
     if r.precision == "fp16" and r.device == "cpu":
         raise RecipeError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")
+
+
+def require_tracker(track: str) -> None:
+    "Raise RecipeError where the package of this name is not installed."
+    try:
+        track == "none" or version(track)  # not find_spec: wandb leaves folders of its own name behind
+    except PackageNotFoundError:
+        raise RecipeError(f"track={track} needs the package {track}, which is not installed here:\n"
+                          f"python -m pip install {track}") from None
 
 
 def require_validation(r: Recipe, own: bool) -> None:

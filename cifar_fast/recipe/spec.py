@@ -70,7 +70,9 @@ class Recipe:
     augment: tuple = field(default=(), metadata={"by_data": True})
     validate_on: str = _choice("held_out", "test", default="held_out")  # "test": what the published systems did
     valid: float = 0  # held out of train: a fraction below 1, or a number of images from 1 up; 0: train on all
-    keep: str = _choice("last", "best", default="last")  # which epoch's weights are exported
+    # Which epoch's weights are exported. The best one, patience and target go by validation accuracy, by the balanced
+    # one where classes are unequal.
+    keep: str = _choice("last", "best", default="last")
     bs: int = field(default=128, metadata={"by_data": True})  # batch size; less on few images
     drop_last: bool = True  # drop the last, smaller batch of an epoch (fastai's default)
     workers: int | None = _neutral(None)  # processes that augment; None (auto): chosen here; the images are the same
@@ -96,6 +98,7 @@ class Recipe:
     waive: Mapping[str, str] = field(default_factory=dict)  # rule of the budget that this recipe breaks → the reason
     exports: str = _neutral("exports")  # folder of all runs
     report: bool = _neutral(True)  # save report.html, its figures and a model card
+    track: str = _choice("none", "tensorboard", "wandb", default="none", affects_weights=False)  # gets the curves too
     checkpoint_epochs: int = _neutral(1)  # save a checkpoint every so many epochs, 0: never
     checkpoint_minutes: float = _neutral(5)  # and within an epoch every so many minutes, 0: never
 

@@ -15,7 +15,9 @@ import torch
 
 from cifar_fast.data.sources import Source
 from cifar_fast.export import predictions
-from cifar_fast.export.card import Card, ExportError, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import LEARNER, RECIPE
 from cifar_fast.export.measure import make_card
 from cifar_fast.export.predictions import Predictions
@@ -47,10 +49,12 @@ from cifar_fast.runs.run_dir import (
     where,
 )
 from cifar_fast.runs.started import started
+from cifar_fast.runs.track import attached, tracking
 from cifar_fast.runs.train_batch import save_train_batch
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.callbacks.progress import Progress, choose_mode, redirected
+from cifar_fast.training.callbacks.tracking import Tracker
 from cifar_fast.training.fit import fit
 from cifar_fast.training.init import with_init
 from cifar_fast.training.prepare import Run, prepare, settle_memory_format
@@ -177,15 +181,16 @@ def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, f
             about["lr"] = search["suggestions"]["valley"]["lr"]
             plots.save(plots.lr_find(search), staged / "lr_find.png")
             print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
-        with defer_signals(checkpoint):
+        with defer_signals(checkpoint), tracking(recipe, staged, about, saved) as tracker:
             draw = partial(save_train_batch, path=staged / "augmented.png") if recipe.report else None
-            fitted = fit(run, about["lr"], folder=staged, progress=progress, checkpoint=checkpoint, draw=draw)
+            fitted = fit(run, about["lr"], folder=staged, progress=progress, checkpoint=checkpoint, draw=draw,
+                         tracker=tracker)
             checkpoint.done = True
             if checkpoint.stop:  # after the last save
                 raise checkpoint.stop
             card, predicted = make_card(replace(recipe, lr=about["lr"]), run, fitted)
             card = replace(card, settings=about["typed"], recipe_name=about["recipe_name"])
-            stage(run, folder, card, predicted, fitted.state)
+            stage(run, folder, card, predicted, fitted.state, tracker)
     except BaseException as e:
         if is_worker_cut_off(e, recipe):
             wait_for_dead_worker(recipe.workers)
@@ -195,7 +200,8 @@ def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, f
         raise
 
 
-def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, state: TrainState) -> None:
+def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, state: TrainState,
+          tracker: Tracker | None = None) -> None:
     "Write the files of a finished run, the card last: its presence means that the others are complete."
     from cifar_fast.reporting import plots
 
@@ -221,7 +227,7 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
     if card.epochs > 1:
         print(f"\n{accuracy_curves(state.frame(), card.target_accuracy)}\n")
     leave_row(staged, row(card))
-    card.write(staged)
+    attached(tracker, card, staged).write(staged)
 
 
 def with_onnx(staged: Path, card: Card, source: Source) -> Card:

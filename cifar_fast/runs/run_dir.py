@@ -17,7 +17,7 @@ import timm
 import torch
 from filelock import FileLock, Timeout
 
-from cifar_fast.export.card import NAME as CARD
+from cifar_fast.export.card_format import NAME as CARD
 from cifar_fast.recipe import Recipe, describe, flatten, settings_that
 from cifar_fast.training.callbacks.checkpoint import load
 from cifar_fast.utils.environment import versions

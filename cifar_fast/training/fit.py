@@ -27,6 +27,7 @@ from cifar_fast.training.callbacks.precision import autocast, precision_cbs
 from cifar_fast.training.callbacks.progress import Progress
 from cifar_fast.training.callbacks.scheduler import Scheduler
 from cifar_fast.training.callbacks.stopping import KeepBest, Patience, Target
+from cifar_fast.training.callbacks.tracking import Tracker
 from cifar_fast.training.metrics import BalancedAccuracy
 from cifar_fast.training.prepare import Run, settle_memory_format
 from cifar_fast.training.state import TrainState
@@ -47,12 +48,16 @@ def fit(
     progress: Callable[[TrainState, str], Progress] | None = None,  # given the state and the name of what validates
     checkpoint: Checkpoint | None = None,
     draw: Callable[[list], None] | None = None,  # given rows of training images, see `AugmentedBatch`
+    tracker: Tracker | None = None,  # open
 ) -> Fitted:
     "Train by the recipe. Patches are undone even after an error."
     settle_memory_format(run)
     learn, state = run.learn, TrainState(memory_format=run.memory_format, format_speeds=run.format_speeds)
     average = run.recipe.ema() if run.recipe.ema else None
     cbs = callbacks(run, state, average, folder, progress, checkpoint, draw)
+    if tracker:
+        tracker.state = state
+        cbs.append(tracker)
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]  # ours replaces fastai's
     logger, metrics, learn.logger = learn.logger, list(learn.metrics), noop
     learn.metrics = [*metrics, *more_metrics(run, average)]

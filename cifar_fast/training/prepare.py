@@ -18,7 +18,7 @@ from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.data.transforms import AlbumentationsTransform
-from cifar_fast.export.card import Start
+from cifar_fast.export.card_parts import Start
 from cifar_fast.models import create_model, require_model, scaled_widths
 from cifar_fast.models.parts import stem_stages_head
 from cifar_fast.recipe import Recipe, RecipeError, at_size, check, recipes_dir, require_validation, settings

@@ -188,7 +188,7 @@ def test_other_weights_settings_or_images_are_refused_and_can_restart(begun, cap
 def make_other(folder):
     from starts import exported
 
-    from cifar_fast.export.card import read_card
+    from cifar_fast.export.card_file import read_card
     from cifar_fast.export.predictor import load_export
     from cifar_fast.export.targets import onnx
 

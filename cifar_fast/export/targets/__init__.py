@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_fast.export.card import Card, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.utils.text import nearest
 
 MODULES = ("onnx", "onnx_int8", "torch_export", "pickle", "html")  # of this package: they register targets

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from cifar_fast.export.card import NAME as CARD
-from cifar_fast.export.card import Card, Metrics, missing, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import missing, read_card
+from cifar_fast.export.card_format import NAME as CARD
+from cifar_fast.export.card_parts import Metrics
 from cifar_fast.export.files import run_folder
 from cifar_fast.export.metrics import scores_of_predicted
 from cifar_fast.export.onnx_predictor import open_file

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from strangers import CLASSES, Payload, weights
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import ExportError, read_card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import file_sha256
 from cifar_fast.export.load import load_model
 from cifar_fast.export.predictor import load_export
