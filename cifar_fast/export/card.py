@@ -230,6 +230,8 @@ class Exported:
     difference: Duration = 0.0  # the largest of a probability
     speed: dict[str, Duration] = field(default_factory=dict)  # batch size → images/s as a multiple of those of torch
     threads: Count | None = None  # of both
+    flash: Count | None = None  # bytes on a microcontroller
+    arena: Count | None = None  # bytes of its memory, as measured
     note: Text = ""
 
     def __str__(self) -> str:
@@ -239,6 +241,7 @@ class Exported:
             of = f"{self.n:,} images of noise" if self.images == "noise" else f"{self.n:,}"
             parts.append(f"{self.differ:,} of {of} answered differently (largest difference {self.difference:.1g})")
         parts.append(f"{self.bytes:,} bytes")
+        parts += [f"{name} {size:,} bytes" for name, size in (("flash", self.flash), ("arena", self.arena)) if size]
         parts += [f"{ratio:.1f} times torch's images/s at batch {batch}" for batch, ratio in self.speed.items()]
         return ", ".join(parts + ([self.note] if self.note else []))
 
@@ -349,6 +352,8 @@ class Card:
                       ("multiply-adds", f"{self.audit.macs / 1e6:,.1f} M")]
             facts += [(f"{name} in int8", f"{count / 1024:,.1f} KB")
                       for name, count in (("flash", self.audit.flash), ("RAM", self.audit.ram)) if count is not None]
+        facts += [("arena, measured by tflite-micro", f"{row.arena / 1024:,.1f} KB") for row in self.exported.values()
+                  if row.arena]
         if self.epochs:
             facts.append(("epochs", f"{self.epochs:,}"))
         return facts
