@@ -78,7 +78,8 @@ class OnnxPredictor(BasePredictor):
         from cifar_fast.export.predictor import load_export
 
         if self.folder is None:
-            raise ExportError(f"{self.origin} is run by {self.runtime} alone; open the run's folder for what needs torch")
+            raise ExportError(f"{self.origin} is run by {self.runtime} alone; open the run's folder for what needs "
+                              f"torch")
         return replace(load_export(self.folder), temperature=self.temperature, threshold=self.threshold)
 
     @property

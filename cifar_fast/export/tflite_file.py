@@ -1,4 +1,4 @@
-"""A .tflite file, read as untrusted input: its size is capped, it is one graph of known operations with its own weights.
+"""A .tflite file, read as untrusted input: its size is capped, and it is one graph of known operations.
 
 The checks walk the flatbuffer themselves, within its bounds, so that a file is judged before a library parses it. What
 goes with the graph (classes, size, temperature) is in a ZIP archive behind it, as TFLite's files carry their labels:
@@ -70,7 +70,8 @@ def read_tflite(path: str | Path) -> tuple[bytes, OnnxInfo, dict[str, str]]:
     except OSError as e:
         raise TfliteError(f"{path} cannot be read: {e.strerror or e}; {again}") from None
     except (ValueError, RecursionError, MemoryError, struct.error) as e:
-        raise TfliteError(f"{path} is no model that this project made, or it is damaged: {oneline(e)}; {again}") from None
+        raise TfliteError(f"{path} is no model that this project made, or it is damaged: {oneline(e)}; "
+                          f"{again}") from None
 
 
 # ---------------------------------------------------------------- the archive behind the graph
@@ -158,7 +159,7 @@ def number(content: bytes, kind: str, at: int) -> int:
     return struct.unpack_from(kind, content, at)[0]
 
 
-# ---------------------------------------------------------------- what a file may hold; fields are those of TFLite's schema
+# ---------------------------------------------------------------- what a file may hold; numbers are those of schema.fbs
 
 
 def judged(content: bytes) -> Judged:

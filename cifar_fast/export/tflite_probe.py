@@ -8,6 +8,13 @@ import sys
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+try:
+    from resource import RLIMIT_AS, setrlimit
+
+    setrlimit(RLIMIT_AS, (2**33, 2**33))  # a padding of millions would take all memory
+except (ImportError, ValueError, OSError):  # Windows, or a lower limit of the user's own
+    pass
+
 interpreter = Interpreter(model_content=sys.stdin.buffer.read(), num_threads=1)
 interpreter.allocate_tensors()
 (image,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()

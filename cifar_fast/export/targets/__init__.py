@@ -20,7 +20,8 @@ import numpy as np
 from cifar_fast.export.card import Card, ExportError
 from cifar_fast.utils.text import nearest
 
-MODULES = ("onnx", "onnx_int8", "torch_export", "pickle", "html", "litert", "micro")  # of this package: they register targets
+MODULES = ("onnx", "onnx_int8", "torch_export", "pickle", "html", "litert", "micro")
+"Of this package: they register targets."
 
 Answer = Callable[[np.ndarray], np.ndarray]
 "(N, size, size, 3) uint8 images → (N, C) float32 probabilities."

@@ -13,7 +13,8 @@ TEMPLATE = """\
 //
 //   alignas(16) static uint8_t arena[MODEL_ARENA];
 //   static tflite::MicroMutableOpResolver<MODEL_OPERATORS> operators;  model_operators(operators);
-//   static tflite::MicroInterpreter net(tflite::GetModel(model), operators, arena, MODEL_ARENA);  net.AllocateTensors();
+//   static tflite::MicroInterpreter net(tflite::GetModel(model), operators, arena, MODEL_ARENA);
+//   net.AllocateTensors();
 //   for (int i = 0; i < MODEL_INPUT; i++) net.input(0)->data.int8[i] = rgb[i] - 128;
 //   net.Invoke();  // net.output(0)->data.f[i] is the probability of model_classes[i]
 

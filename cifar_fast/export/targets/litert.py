@@ -64,10 +64,10 @@ def answers(path: Path, card: Card) -> Answer:
 @register_target("litert", about="LiteRT (TensorFlow Lite): phones, Raspberry Pi; as it is and in 8 bits", needs=NEEDS,
                  install=install_commands("litert"), open=answers, images=True, ready=lambda: ready("litert"))
 def make(folder: Path, card: Card, model: nn.Module, images: np.ndarray) -> list[Path]:
-    content = {TFLITE: repacked(converted(card, model, torch.uint8)), TFLITE_INT8: repacked(quantized(card, model, images))}
-    for name, graph in content.items():
-        (folder / name).write_bytes(with_facts(graph, metadata(card)))
-    return [folder / name for name in content]
+    graphs = {TFLITE: converted(card, model, torch.uint8), TFLITE_INT8: quantized(card, model, images)}
+    for name, graph in graphs.items():
+        (folder / name).write_bytes(with_facts(repacked(graph), metadata(card)))
+    return [folder / name for name in graphs]
 
 
 class Pixels(Deployed):

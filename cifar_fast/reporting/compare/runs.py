@@ -10,8 +10,8 @@ import pandas as pd
 from cifar_fast.export.card import NAME as CARD
 from cifar_fast.export.card import Card, Metrics, missing, read_card
 from cifar_fast.export.files import run_folder
-from cifar_fast.export.metrics import scores_of_predicted
 from cifar_fast.export.load import OPEN
+from cifar_fast.export.metrics import scores_of_predicted
 from cifar_fast.export.predictions import NAME, Predictions
 from cifar_fast.reporting.results import ResultsError, facts, read, read_all, recipe_id, row, summarize
 from cifar_fast.utils.errors import CifarFastError
