@@ -55,7 +55,8 @@ def measured(model: Predictor, source: Source | None, most: int) -> Measured:
         images, labels, what = noise(model.size, min(most, NOISE)), None, "noise"
     else:
         images, labels, what = own_images(model.card, source, most)
-    return Measured(images, labels, what, model.predict(images))
+    trained = replace(model, folded=None)  # what was folded is compared with what was not
+    return Measured(images, labels, what, trained.predict(images))
 
 
 def noise(size: int, n: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from cifar_fast.export.files import LEARNER, MODEL_BYTES, WEIGHTS, run_folder, s
 from cifar_fast.export.trust import require_trust
 from cifar_fast.export.weights import read_weights
 from cifar_fast.models import create_model
+from cifar_fast.models.fold import fold
 from cifar_fast.utils.files import read_regular
 from cifar_fast.utils.text import printable
 
@@ -34,6 +35,7 @@ class Predictor(BasePredictor):
     resize_mode: str = "crop"  # how images are brought to that square
     temperature: float = 1.0  # by which logits are divided before the softmax
     threshold: float = 0.0  # least confidence of an answer; below it `answer` says UNKNOWN
+    folded: torch.nn.Module | None = None  # the same function in fewer operations, which then answers
 
     def normalize(self, images: np.ndarray) -> torch.Tensor:
         "(N, size, size, 3) uint8 → (N, 3, size, size) float32 as the model was trained on."
@@ -44,12 +46,13 @@ class Predictor(BasePredictor):
 
     def probabilities(self, images: np.ndarray, tta: bool = False,
                       bs: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-        return probabilities(self.model, self.batches(images, bs), tta, self.temperature)
+        return probabilities(self.folded or self.model, self.batches(images, bs), tta, self.temperature)
 
     @torch.no_grad()
     def logits(self, images: np.ndarray) -> np.ndarray:
         "The model's outputs (N, C) float32, before temperature and softmax. Raises ExportError likewise."
-        return self.finite(torch.cat([self.model(x).float().cpu() for x in self.batches(images)]).numpy())
+        model = self.folded or self.model
+        return self.finite(torch.cat([model(x).float().cpu() for x in self.batches(images)]).numpy())
 
     def batches(self, images: np.ndarray, bs: int | None = None) -> Iterator[torch.Tensor]:
         bs = bs or batch_size(self.size, 125 if self.device.type == "cpu" else 1000)
@@ -96,7 +99,10 @@ def open_weights(folder: Path, card: Card, device: str | torch.device = "cpu") -
 
 
 def check_forward(predictor: Predictor, device: str | torch.device) -> Predictor:
-    "The predictor on `device`, once it has classified a black and a white image on the CPU. Raises ExportError."
+    """The predictor on `device`, folded if that is a CPU, once it has classified a black and a white image there.
+
+    Raises ExportError where it cannot.
+    """
     size, path, classes = predictor.size, predictor.origin, len(predictor.vocab)
     try:
         shape = predictor.predict(probe(size)).shape
@@ -106,8 +112,9 @@ def check_forward(predictor: Predictor, device: str | torch.device) -> Predictor
         raise ExportError(f"the model of {path} does not take images of {size}×{size}: {short(e)}") from None
     if shape != (2, classes):
         raise ExportError(f"the model of {path} gives {shape[1:]} values for {classes} classes")
-    device = torch.device(device)
-    return replace(predictor, model=predictor.model.to(device).eval(), device=device)
+    device, model = torch.device(device), predictor.model.eval()
+    folded = fold(model) if device.type == "cpu" else None
+    return replace(predictor, model=model.to(device), folded=folded, device=device)
 
 
 def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = False) -> Predictor:

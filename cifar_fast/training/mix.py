@@ -65,8 +65,8 @@ FUNCTIONS = {"mixup": mixup, "cutmix": cutmix, "ricap": ricap}
 class Mixing(BatchTransform):
     "Applies MixUp, CutMix, RICAP or nothing to each training batch, at random."
 
-    def __init__(self, fractions: dict[str, float], parameters: dict[str, float], until: float):
-        self.fractions, self.parameters, self.until = fractions, parameters, until
+    def __init__(self, fractions: dict[str, float], parameters: dict[str, float], until: float, fade: float):
+        self.fractions, self.parameters, self.until, self.fade = fractions, parameters, until, fade
         rest = 1 - sum(fractions.values())
         self.kinds = frozenset(name for name, part in [*fractions.items(), ("none", rest)] if part > 1e-9)
         self.classes = None
@@ -75,13 +75,17 @@ class Mixing(BatchTransform):
         self.classes = classes
 
     def __call__(self, x, y, fraction):
-        self.kind = self.choose(float(torch.rand(()))) if fraction < self.until else "none"
+        self.kind = self.choose(float(torch.rand(())) / self.share(fraction)) if fraction < self.until else "none"
         if self.kind == "none":
             return x, y
         return FUNCTIONS[self.kind](x, F.one_hot(y, self.classes).to(x.dtype), self.parameters[self.kind])
 
+    def share(self, fraction: float) -> float:
+        "Of the batches that are mixed before the fade, how many are after this fraction of training; above 0."
+        return 1.0 if fraction <= self.fade else (self.until - fraction) / (self.until - self.fade)
+
     def choose(self, u: float) -> str:
-        "The kind of mixing for a uniform random u in [0, 1)."
+        "The kind of mixing for a uniform random u from 0, none from the sum of the fractions on."
         for name, part in self.fractions.items():
             if u < part:
                 return name
@@ -90,9 +94,10 @@ class Mixing(BatchTransform):
 
 
 def mixing(*, mixup: float = 0.3, cutmix: float = 0.3, ricap: float = 0.0, mixup_alpha: float = 0.4,
-           cutmix_alpha: float = 1.0, ricap_beta: float = 0.3, until: float = 1.0):
+           cutmix_alpha: float = 1.0, ricap_beta: float = 0.3, until: float = 1.0, fade: float = 1.0):
     """Fractions of the batches that are mixed each way (the rest is not mixed) and the parameters of their Beta
-    distributions, for the first `until` fraction of training.
+    distributions, for the first `until` fraction of training. From the fraction `fade` of training on, if that is
+    before `until`, they fall in a straight line to 0.
     """
     fractions = {"mixup": mixup, "cutmix": cutmix, "ricap": ricap}
     if min(fractions.values()) < 0 or sum(fractions.values()) > 1 + 1e-9:
@@ -100,6 +105,7 @@ def mixing(*, mixup: float = 0.3, cutmix: float = 0.3, ricap: float = 0.0, mixup
     parameters = {"mixup": mixup_alpha, "cutmix": cutmix_alpha, "ricap": ricap_beta}
     if min(parameters.values()) <= 0:
         raise SettingError(f"mix: the Beta parameters {parameters} must be above 0")
-    if not 0 <= until <= 1:
-        raise SettingError(f"mix.until={until}: expected a fraction of training, in [0, 1]")
-    return Mixing(fractions, parameters, until)
+    for name, value in (("until", until), ("fade", fade)):
+        if not 0 <= value <= 1:
+            raise SettingError(f"mix.{name}={value}: expected a fraction of training, in [0, 1]")
+    return Mixing(fractions, parameters, until, fade)

@@ -63,6 +63,17 @@ def files(tmp_path, images):
     return folder
 
 
+def test_in_torch_on_a_cpu_the_folded_model_answers(run, images, monkeypatch):
+    opened = load_export(run)
+    expected = replace(opened, folded=None).predict(images)
+    assert np.abs(opened.predict(images) - expected).max() < 1e-5
+    with monkeypatch.context() as m:
+        m.setattr(opened.model, "forward", None)  # not called
+        opened.predict(images), opened.logits(images)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in opened.folded.modules())
+    assert opened.model.state_dict().keys() == create_model("cifar_sprint", 10).state_dict().keys()
+
+
 @pytest.mark.parametrize("temperature", [None, 1.0, 0.4, 10.0, 50.0])
 @pytest.mark.parametrize("tta", [False, True])
 def test_probabilities_are_those_of_torch(made, images, temperature, tta):

@@ -203,6 +203,21 @@ def test_until_ends_the_mixing():
     assert state.mix_counts == {"none": 10}
 
 
+def test_mixing_fades_in_a_straight_line_and_in_proportion():
+    fading = mixing(mixup=0.2, cutmix=0.6, fade=0.5, until=0.9)
+    fading.setup(None, 2)
+    x, y = torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])
+
+    def counts(fraction, n=1000):
+        return Counter(kind for _ in range(n) if fading(x, y, fraction) and (kind := fading.kind))
+
+    for fraction, left in ((0.0, 1), (0.5, 1), (0.7, 0.5), (0.8, 0.25)):
+        found = counts(fraction)
+        for name, part in {"mixup": 0.2 * left, "cutmix": 0.6 * left, "none": 1 - 0.8 * left}.items():
+            assert abs(found[name] - 1000 * part) < 4.5 * (1000 * part * (1 - part)) ** 0.5
+    assert counts(0.9, 50) == counts(1.0, 50) == {"none": 50}
+
+
 def test_validation_is_never_mixed():
     learn, batches = learner(5)
     seen = []
@@ -280,6 +295,7 @@ def test_nothing_stays_patched_when_a_batch_breaks(event, error):
     (dict(ricap_beta=0), "above 0"),
     (dict(until=1.5), "until=1.5"),
     (dict(until=-0.1), "until=-0.1"),
+    (dict(fade=1.5), "fade=1.5"),
 ])
 def test_bad_fractions_and_parameters(given, message):
     with pytest.raises(ValueError, match=message):
