@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import cifar_fast
 from cifar_fast.export.card import Card, ExportError
 from cifar_fast.export.deployed import Deployed
 from cifar_fast.export.files import short
@@ -36,9 +35,9 @@ INPUT = "serving_default_images"  # as the converter calls it
 TORCH_BELOW = (2, 15)  # what the converter takes
 
 
-def install_commands(name: str) -> str:
-    "What makes an environment for this target. In a checkout, from there."
-    root = Path(cifar_fast.__file__).resolve().parents[1]
+def install_commands() -> str:
+    "What makes an environment for this target and `micro`, and uses it."
+    root = Path(__file__).resolve().parents[3]
     here = "." if root == Path.cwd() else str(root)
     package = f'-e "{here}[litert]"' if (root / "pyproject.toml").is_file() else '"cifar_fast[litert]"'
     python = "litert-env/Scripts/python" if os.name == "nt" else "litert-env/bin/python"
@@ -46,14 +45,14 @@ def install_commands(name: str) -> str:
             f"python -m pip install uv\n"
             f"python -m uv venv litert-env\n"
             f"python -m uv pip install --python litert-env {package}\n"
-            f"{python} -m cifar_fast export NAME --to {name}")
+            f"{python} -m cifar_fast export NAME --to litert,micro")
 
 
 def ready(name: str) -> None:
     "Raises ExportError where torch is too new, which converters meet with errors of any kind."
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version >= TORCH_BELOW:
-        raise ExportError(f"--to {name} cannot be made with torch {torch.__version__}:\n{install_commands(name)}")
+        raise ExportError(f"--to {name} cannot be made with torch {torch.__version__}:\n{install_commands()}")
 
 
 def answers(path: Path, card: Card) -> Answer:
@@ -62,7 +61,7 @@ def answers(path: Path, card: Card) -> Answer:
 
 
 @register_target("litert", about="LiteRT (TensorFlow Lite): phones, Raspberry Pi; as it is and in 8 bits", needs=NEEDS,
-                 install=install_commands("litert"), open=answers, images=True, ready=lambda: ready("litert"))
+                 install=install_commands(), open=answers, images=True, ready=lambda: ready("litert"))
 def make(folder: Path, card: Card, model: nn.Module, images: np.ndarray) -> list[Path]:
     graphs = {TFLITE: converted(card, model, torch.uint8), TFLITE_INT8: quantized(card, model, images)}
     for name, graph in graphs.items():

@@ -49,7 +49,7 @@ def note(path: Path) -> str:
 
 
 @register_target("micro", about="TensorFlow Lite Micro: microcontrollers, as a file and as a C array",
-                 needs=(*litert.NEEDS, "tflite_micro"), install=litert.install_commands("micro"), open=answers,
+                 needs=(*litert.NEEDS, "tflite_micro"), install=litert.install_commands(), open=answers,
                  images=True, note=note, memory=measured, ready=lambda: litert.ready("micro"))
 def make(folder: Path, card: Card, model: nn.Module, images: np.ndarray) -> list[Path]:
     graph = repacked(litert.quantized(card, model, images), bare=True)
