@@ -57,7 +57,7 @@ class Session:
     def misfit(self, info: OnnxInfo) -> str | None:
         "What is not as files of this project are; None if nothing."
         image, answer = self.image, self.answer
-        shapes = list(image["shape"]), list(answer["shape"])
+        shapes = image["shape"].tolist(), answer["shape"].tolist()
         if shapes != ([1, info.size, info.size, 3], [1, len(info.vocab)]) or answer["dtype"] != np.float32:
             return f"it goes from {shapes[0]} to {shapes[1]} ({answer['dtype'].__name__})"
         if image["dtype"] == np.int8:

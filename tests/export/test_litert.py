@@ -208,7 +208,7 @@ def test_an_environment_is_refused_with_the_commands_that_make_one(plain, monkey
         assert "\npython -m uv venv litert-env\npython -m uv pip install --python litert-env -e \".[litert]\"\n" in said
         monkeypatch.setitem(all_targets(), name, replace(target, needs=()))
         monkeypatch.setattr(torch, "__version__", "2.15.0+cpu")
-        with pytest.raises(ExportError, match=r"torch 2\.15\.0\+cpu:\n.*\npython -m pip install uv"):
+        with pytest.raises(ExportError, match=r"torch 2\.15\.0\+cpu:\n# .*\npython -m"):
             all_targets()[name].ready()
     assert read_card(folder) == card
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,10 @@ def install_commands() -> str:
     root = Path(__file__).resolve().parents[3]
     here = "." if root == Path.cwd() else str(root)
     package = f'-e "{here}[litert]"' if (root / "pyproject.toml").is_file() else '"cifar_fast[litert]"'
+    uv = "" if find_spec("uv") else "python -m pip install uv\n"
     python = "litert-env/Scripts/python" if os.name == "nt" else "litert-env/bin/python"
     return (f"# litert-torch takes torch below {'.'.join(map(str, TORCH_BELOW))}: in an environment of its own\n"
-            f"python -m pip install uv\n"
-            f"python -m uv venv litert-env\n"
+            f"{uv}python -m uv venv litert-env\n"
             f"python -m uv pip install --python litert-env {package}\n"
             f"{python} -m cifar_fast export NAME --to litert,micro")
 
