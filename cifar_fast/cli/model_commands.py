@@ -66,7 +66,8 @@ class Export(Command):
         parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
         parser.add_argument("--to", default="pickle", metavar="TARGET[,TARGET…]",
                             help="onnx, onnx-int8, html, litert, micro, torch, pickle or another target, which an "
-                                 "unknown name lists; all: those that can be made here (default: %(default)s, learner.pkl)")
+                                 "unknown name lists; all: those that can be made here (default: %(default)s, "
+                                 "learner.pkl)")
         parser.add_argument("--runtime", metavar="PATH",
                             help="for html: the npm package onnxruntime-web, its .tgz or folder (default: "
                                  "CIFAR_FAST_ORT_WEB, else npm brings it once into the cache)")
