@@ -133,6 +133,8 @@ class Card:
                       ("multiply-adds", f"{self.audit.macs / 1e6:,.1f} M")]
             facts += [(f"{name} in int8", f"{count / 1024:,.1f} KB")
                       for name, count in (("flash", self.audit.flash), ("RAM", self.audit.ram)) if count is not None]
+        facts += [("arena, measured by tflite-micro", f"{row.arena / 1024:,.1f} KB") for row in self.exported.values()
+                  if row.arena]
         if self.epochs:
             facts.append(("epochs", f"{self.epochs:,}"))
         return facts

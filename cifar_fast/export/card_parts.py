@@ -213,6 +213,8 @@ class Exported:
     difference: Duration = 0.0  # the largest of a probability
     speed: dict[str, Duration] = field(default_factory=dict)  # batch size → images/s as a multiple of those of torch
     threads: Count | None = None  # of both
+    flash: Count | None = None  # bytes on a microcontroller
+    arena: Count | None = None  # bytes of its memory, as measured
     note: Text = ""
 
     def __str__(self) -> str:
@@ -222,6 +224,7 @@ class Exported:
             of = f"{self.n:,} images of noise" if self.images == "noise" else f"{self.n:,}"
             parts.append(f"{self.differ:,} of {of} answered differently (largest difference {self.difference:.1g})")
         parts.append(f"{self.bytes:,} bytes")
+        parts += [f"{name} {size:,} bytes" for name, size in (("flash", self.flash), ("arena", self.arena)) if size]
         parts += [f"{ratio:.1f} times torch's images/s at batch {batch}" for batch, ratio in self.speed.items()]
         return ", ".join(parts + ([self.note] if self.note else []))
 

@@ -9,8 +9,12 @@ from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import run_folder
 from cifar_fast.export.onnx_predictor import open_file, open_run
+from cifar_fast.export.tflite_predictor import open_file as open_tflite
 from cifar_fast.utils.cores import BESIDE
 from cifar_fast.utils.files import expand_path
+
+OPEN = {".onnx": open_file, ".tflite": open_tflite}
+"What opens a file on its own."
 
 
 def load_model(
@@ -19,12 +23,12 @@ def load_model(
     trust_pickle: bool = False,  # open a .pkl this once although its user does not trust it
     threads: int = BESIDE,  # of ONNX Runtime
 ) -> BasePredictor:
-    "Open a run by its card and model, an .onnx file or a .pkl. Raises ExportError, OnnxError."
+    "Open a run by its card and model, a .onnx or .tflite file or a .pkl. Raises CifarFastError."
     path = expand_path(path)
-    if path.suffix == ".onnx":
+    if path.suffix in OPEN:
         if str(device or "cpu") not in ("cpu", "auto"):
             raise ExportError(f"{path} is run on the CPU; {path.parent} runs on {device}, in torch")
-        return open_file(path, threads)
+        return OPEN[path.suffix](path, threads)
     if path.suffix != ".pkl" and str(device or "cpu") == "cpu":
         folder = run_folder(path)
         if predictor := open_run(folder, read_card(folder), threads):

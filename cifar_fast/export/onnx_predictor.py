@@ -38,6 +38,8 @@ class OnnxPredictor(BasePredictor):
     What only torch can (`model`, `normalize`, `logits`) opens the run there at the first use.
     """
 
+    runtime = "ONNX Runtime"
+
     session: InferenceSession
     folder: Path | None  # of the run; None for a file on its own
     vocab: list[str]
@@ -79,7 +81,8 @@ class OnnxPredictor(BasePredictor):
         from cifar_fast.export.predictor import load_export
 
         if self.folder is None:
-            raise ExportError(f"{self.origin} is run by ONNX Runtime alone; open the run's folder for what needs torch")
+            raise ExportError(f"{self.origin} is run by {self.runtime} alone; open the run's folder for what needs "
+                              f"torch")
         return replace(load_export(self.folder), temperature=self.temperature, threshold=self.threshold)
 
     @property
