@@ -11,10 +11,17 @@ import torch.distributed as dist
 from cifar_fast.utils.ranks import joined
 
 
+class Pids(list):
+    "Process ids, and the store that connects the processes for as long as it lives."
+
+    store = None
+
+
 def start(count, work, log=os.devnull):
-    "Fork processes that call `work()`, each connected to the others; returns their ids."
+    "Fork processes that call `work()`, each connected to the others; returns their `Pids`."
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # a free port
-    pids = []
+    pids = Pids()
+    pids.store = store
     for rank in range(count):
         pid = os.fork()
         if pid == 0:
@@ -34,7 +41,7 @@ def start(count, work, log=os.devnull):
                 sys.stderr.flush()
                 os._exit(code)
         pids.append(pid)
-    return pids, store
+    return pids
 
 
 def wait(pids, seconds=300):
@@ -61,7 +68,7 @@ def together(count, function, folder):
             result = function()
         (folder / f"{here.rank}.pickle").write_bytes(pickle.dumps(result))
 
-    pids, _store = start(count, work, folder / "log")
+    pids = start(count, work, folder / "log")
     codes = wait(pids)
     assert codes == [0] * count, "\n".join((folder / f"log{rank}").read_text()[-2000:] for rank in range(count))
     return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(count)]

@@ -33,21 +33,21 @@ from cifar_fast.utils.ranks import Ranks
 
 
 class Gradients(Callback):
-    "Keeps the gradients of the first step, and ends the fit."
+    "Keeps the gradients of the first step, in float64 so that only mistakes show, and ends the fit."
 
     order = 95
-
-    def before_batch(self):
-        if self.frozen:
-            for module in self.learn.model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
 
     def __init__(self, frozen):
         self.frozen = frozen
 
+    def before_batch(self):
+        self.learn.xb = tuple(x.double() for x in self.xb)
+        for module in self.learn.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train(not self.frozen)
+
     def before_step(self):
-        self.found = torch.cat([p.grad.flatten() for p in self.learn.model.parameters()]).double()
+        self.found = torch.cat([p.grad.flatten() for p in self.learn.model.parameters()])
         raise CancelFitException
 
 
@@ -55,6 +55,7 @@ def gradient(sync_bn):
     "Of one step on 50 images, which two or three processes cannot share evenly, without augmentation."
     recipe = replace(tiny("bs=50", "epochs=1", "valid=0"), augment=(), resize=None, ema=None, sync_bn=sync_bn)
     run, gradients = prepare(recipe), Gradients(frozen=not sync_bn)
+    run.learn.model.double()
     run.learn.add_cb(gradients)
     fit(run)
     return gradients.found
@@ -66,7 +67,7 @@ def test_gradient_of_a_step_is_that_of_one_process(digits, tmp_path, count, sync
     alone, several = gradient(sync_bn), together(count, partial(gradient, sync_bn), tmp_path)
     for found in several:
         assert torch.equal(found, several[0])
-        assert (found - alone).norm() < 1e-6 * alone.norm()
+        assert (found - alone).norm() < 1e-7 * alone.norm()  # torch divides by 3 in float32
     assert alone.norm() > 0.1
 
 
@@ -208,7 +209,7 @@ def command(*more, dies=None):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, digits):
     exports = tmp_path_factory.mktemp("two")
-    assert wait(start(2, command(f"exports={exports}"), exports / "log")[0]) == [0, 0]
+    assert wait(start(2, command(f"exports={exports}"), exports / "log")) == [0, 0]
     return exports
 
 
@@ -223,21 +224,21 @@ def test_one_process_writes_the_run(undisturbed):
 
 @pytest.mark.parametrize("dies", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_run_resumes_bit_for_bit(undisturbed, tmp_path, dies):
-    pids, _store = start(2, command(f"exports={tmp_path}", dies=dies), tmp_path / "log")
+    pids = start(2, command(f"exports={tmp_path}", dies=dies), tmp_path / "log")
     wait([pids[dies]])
     begun = time.monotonic()
     code, = wait([pids[1 - dies]])
     assert code == 2 and time.monotonic() - begun < 30
     said = (tmp_path / f"log{1 - dies}").read_text()
-    assert f"resume with: torchrun --nproc-per-node 2 -m cifar_fast recipe final data=digits" in said
+    assert "resume with: torchrun --nproc-per-node 2 -m cifar_fast recipe final data=digits" in said
     assert "--resume" in said and "Traceback" not in said
-    assert wait(start(2, command(f"exports={tmp_path}", "--resume"), tmp_path / "log")[0]) == [0, 0]
+    assert wait(start(2, command(f"exports={tmp_path}", "--resume"), tmp_path / "log")) == [0, 0]
     assert bytes_that_differ(weights(undisturbed), weights(tmp_path)) == 0
     assert history(undisturbed).equals(history(tmp_path))
 
 
 def test_another_number_of_processes_is_told_and_allowed(undisturbed, tmp_path, capsys):
-    wait(start(2, command(f"exports={tmp_path}", dies=1), tmp_path / "log")[0])
+    wait(start(2, command(f"exports={tmp_path}", dies=1), tmp_path / "log"))
     resume = [*RUN, f"exports={tmp_path}", "--resume"]
     assert main(resume) == 2
     assert "machine.procs: 2 then, 1 now" in capsys.readouterr().err
@@ -262,18 +263,18 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(undisturbed, tmp_
             Checkpoint.flags = told
         return main([*RUN, "checkpoint_minutes=0", f"exports={tmp_path}"])
 
-    assert wait(start(2, work, tmp_path / "log")[0]) == [143, 143]
+    assert wait(start(2, work, tmp_path / "log")) == [143, 143]
     assert "resume with: torchrun" in (tmp_path / "log0").read_text()
-    assert wait(start(2, command(f"exports={tmp_path}", "--resume"), tmp_path / "log")[0]) == [0, 0]
+    assert wait(start(2, command(f"exports={tmp_path}", "--resume"), tmp_path / "log")) == [0, 0]
     assert "resumes in epoch 1 of 2, after 4 batches" in (tmp_path / "log0").read_text()
     assert bytes_that_differ(weights(undisturbed), weights(tmp_path)) == 0
 
 
 def test_learning_rate_finder_and_dry_run(digits, tmp_path):
     short = ["recipe", "final", "data=digits", "arch=cifar_sprint", "epochs=1", "bs=128", "valid=0.2", "report=no"]
-    assert wait(start(2, lambda: main([*short, "--dry-run"]), tmp_path / "log")[0]) == [0, 0]
+    assert wait(start(2, lambda: main([*short, "--dry-run"]), tmp_path / "log")) == [0, 0]
     assert "timed steps" in (tmp_path / "log0").read_text() and not (tmp_path / "log1").read_text()
-    assert wait(start(2, lambda: main([*short, "lr=find", f"exports={tmp_path}"]), tmp_path / "log")[0]) == [0, 0]
+    assert wait(start(2, lambda: main([*short, "lr=find", f"exports={tmp_path}"]), tmp_path / "log")) == [0, 0]
     rate = float((tmp_path / "log0").read_text().partition("lr_find: valley ")[2].split(",")[0])
     assert read_card(tmp_path / NAME).recipe["lr"] == pytest.approx(rate, rel=0.01)
 

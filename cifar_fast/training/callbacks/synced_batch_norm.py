@@ -30,7 +30,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(x)
-        own, dims = x.float(), (0, 2, 3)
+        own, dims = x.to(torch.promote_types(x.dtype, torch.float32)), (0, 2, 3)
         count = own.new_tensor([own.numel() / own.shape[1]])
         sums = AllSum.apply(torch.cat([own.sum(dims), count]))
         count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
