@@ -12,7 +12,7 @@ from cifar_fast.cli.command import UsageError
 from cifar_fast.cli.parser import parse
 from cifar_fast.utils.errors import CifarFastError, file_error
 from cifar_fast.utils.log import NORMAL, QUIET, VERBOSE, set_level
-from cifar_fast.utils.ranks import started_by_torchrun
+from cifar_fast.utils.ranks import hide_from_fastai, started_by_torchrun
 from cifar_fast.utils.signals import raise_on_signals
 
 
@@ -40,7 +40,8 @@ def run(argv: list[str] | None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         args.argv = sys.argv[1:] if argv is None else list(argv)
-        refuse_torchrun(args.parser.prog.rpartition(" ")[2])
+        if (command := args.parser.prog.rpartition(" ")[2]) != "recipe":
+            refuse_torchrun(command)
         if getattr(args, "recipe", None):
             from cifar_fast.models import register_from_file  # here: it imports torch
 
@@ -66,9 +67,10 @@ def run(argv: list[str] | None) -> int:
 
 def refuse_torchrun(command: str) -> None:
     "Every process would do the same, and write the same files. Raises UsageError."
-    if command != "recipe" and started_by_torchrun():
+    if started_by_torchrun():
         raise UsageError(f"torchrun starts several processes, which only `recipe` shares its work among; run {command} "
                          f"without it")
+    hide_from_fastai()
 
 
 def as_user_error(e: Exception) -> CifarFastError | None:

@@ -75,11 +75,10 @@ class Recipe(Command):
     @staticmethod
     def run(args):
         from cifar_fast.recipe import recipe_path
-
-        recipe_path(args.name)  # an unknown name is refused before seconds of imports
         from cifar_fast.utils.ranks import joined
 
         with joined() as ranks:  # this process alone, unless torchrun has started several
+            recipe_path(args.name)  # an unknown name is refused before seconds of imports
             return train_or_show(args, ranks)
 
 

@@ -129,7 +129,7 @@ def leave() -> None:
 
 
 def hide_from_fastai() -> None:
-    "fastai would gather every batch of every metric, and save nothing where RANK is not 0; we add up once an epoch."
+    "fastai would gather the metrics of every batch, and save nothing where RANK is not 0; we add up once an epoch."
     for name in ("RANK", "WORLD_SIZE"):
         os.environ.pop(name, None)
 
