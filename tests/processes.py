@@ -30,9 +30,10 @@ def start(count, work, log=os.devnull):
                               TORCHELASTIC_USE_AGENT_STORE="True")
             code = 70
             try:
-                with open(f"{log}{'' if log == os.devnull else rank}", "w") as out:
-                    os.dup2(out.fileno(), 1)
-                    os.dup2(out.fileno(), 2)
+                # pytest has streams of its own, and libraries write to the numbers
+                sys.stdout = sys.stderr = open(f"{log}{'' if log == os.devnull else rank}", "w", buffering=1)
+                os.dup2(sys.stdout.fileno(), 1)
+                os.dup2(sys.stdout.fileno(), 2)
                 code = work() or 0
             except BaseException:
                 traceback.print_exc()

@@ -20,9 +20,9 @@ from toys import state
 
 import cifar_fast
 from cifar_fast.cli.main import main
-from cifar_fast.data.block import make_dls
+from cifar_fast.data.block import make_dls, test_dl
 from cifar_fast.export.card import read_card
-from cifar_fast.recipe import RecipeError, check
+from cifar_fast.recipe import RecipeError, check, load_recipe, override
 from cifar_fast.training.fit import fit
 from cifar_fast.training.parallel import choose_procs, require_procs
 from cifar_fast.training.prepare import prepare
@@ -175,6 +175,29 @@ def test_accuracy_is_that_of_one_process(digits, tmp_path):
     one, other = together(2, partial(fitted, *settings), tmp_path)
     alone = fitted(*settings)
     assert one["best"]["accuracy"] > 0.8 and abs(one["best"]["accuracy"] - alone["best"]["accuracy"]) < 0.08
+
+
+def right_of_test(seed):
+    "Test images that a model of ten epochs classifies rightly, of 359."
+    run = prepare(override(load_recipe("digits"), ["epochs=10", f"seed={seed}", "device=cpu"]))
+    fit(run)
+    model = run.learn.model.eval()
+    with torch.no_grad():
+        return sum(int((model(x.as_subclass(torch.Tensor)).argmax(1) == y).sum())
+                   for x, y in test_dl(run.learn.dls, run.source))
+
+
+@pytest.mark.slow  # five seeds twice; one short run is compared above
+def test_accuracy_of_five_seeds_is_that_of_one_process(digits, tmp_path, capsys):
+    alone, several = [], []
+    for seed in range(5):
+        alone.append(right_of_test(seed))
+        one, other = together(2, partial(right_of_test, seed), tmp_path)
+        assert one == other
+        several.append(one)
+    with capsys.disabled():
+        print(f"\nof 359: one process {alone}, two processes {several}")
+    assert abs(np.mean(several) - np.mean(alone)) < 359 / 100
 
 
 @pytest.mark.slow  # half a minute of compiling; eager steps are tested above
