@@ -269,7 +269,8 @@ def test_another_number_of_processes_is_told_and_allowed(undisturbed, tmp_path, 
     rows = history(tmp_path)
     assert len(rows) == 2 and read_card(tmp_path / NAME).machine.procs == 1
     assert (rows["valid_accuracy"] * 288).round(6).mod(1).eq(0).all()
-    assert (rows["train_accuracy"] * 1024).round(4).mod(1).eq(0).all()  # of 8 whole batches, each image counted once
+    counted = rows["train_accuracy"] * 1024  # of 8 whole batches, each image once; added up in float32
+    assert (counted - counted.round()).abs().max() < 0.01
 
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(undisturbed, tmp_path):

@@ -8,6 +8,7 @@ processes after every step, to the bit. Sums of metrics are added up once an epo
 from __future__ import annotations
 
 import signal
+import warnings
 
 import torch
 from fastai.callback.core import Callback
@@ -131,8 +132,10 @@ def wrap(model: nn.Module) -> DistributedDataParallel:
     parameters keeps the buckets as they are from the first step on, so that a resumed run has the same order.
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
-    return DistributedDataParallel(model, broadcast_buffers=False, init_sync=False,
-                                   find_unused_parameters=on_cpu and here().count > 2)
+    with warnings.catch_warnings():  # torch 2.15 has another name for broadcast_buffers, which 2.10 does not know
+        warnings.filterwarnings("ignore", "`broadcast_buffers`")
+        return DistributedDataParallel(model, broadcast_buffers=False, init_sync=False,
+                                       find_unused_parameters=on_cpu and here().count > 2)
 
 
 def statistics(model: nn.Module) -> list[torch.Tensor]:
