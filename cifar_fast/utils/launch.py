@@ -14,6 +14,10 @@ from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.ranks import LAUNCHED
 
 
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"The launcher passes them on, and leaves its handlers behind."
+
+
 class LaunchError(CifarFastError):
     "A process that was killed; the message has the command that resumes."
 
@@ -38,6 +42,7 @@ def launch(
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would log what the processes said
     config = LaunchConfig(1, 1, procs, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
                           local_addr="localhost", max_restarts=0)
+    handlers = {s: signal.getsignal(s) for s in HANDLED}
     try:
         elastic_launch(config, sys.executable)(*arguments)
     except SignalException as e:  # it has passed the signal on, and waited for them
@@ -51,6 +56,8 @@ def launch(
         return max((f.exitcode for f in e.failures.values() if f.exitcode > 0), default=1)
     finally:
         del os.environ[LAUNCHED]
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
     return 0
 
 
