@@ -1,6 +1,7 @@
 """Data-parallel training with processes on a CPU: the same step, every image once, equal weights, kills and resumes."""
 
 import ast
+import json
 import os
 import signal
 import time
@@ -19,6 +20,7 @@ from torch import nn
 from toys import state
 
 import cifar_fast
+from cifar_fast.bench import procs
 from cifar_fast.cli.main import main
 from cifar_fast.data.block import make_dls, test_dl
 from cifar_fast.export.card import read_card
@@ -399,6 +401,16 @@ def test_procs_starts_the_processes_and_a_kill_ends_them(tmp_path, capfd, digits
     assert code == 1 and "was killed (SIGKILL)" in err and "procs=2" in err and "--resume" in err
     assert main([*argv[:2], f"exports={tmp_path}", "data=digits", "--resume"]) == 0
     assert read_card(tmp_path / "sprint-digits").machine.procs == 2
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_bytes_of_a_step(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(procs, "STEPS", 2)
+    monkeypatch.setattr(procs, "IMAGES", 1024)
+    assert wait(start(count, lambda: procs.main(tmp_path / "figures", "sprint"), tmp_path / "log")) == [0] * count
+    found = json.loads((tmp_path / "figures").read_text())
+    expected = 2 * (count - 1) / count * 4 * (122_730 + 672)  # parameters and running statistics
+    assert found["processes"] == count and found["bytes/step"] == pytest.approx(expected, rel=0.05)
 
 
 # ---------------------------------------------------------------- a plain run
