@@ -48,6 +48,7 @@ class Recipe(Command):
     examples = ("recipe sprint", "recipe final data=digits epochs=20",
                 "recipe final epochs=60 mix.cutmix=0.3 valid=5000", "recipe final epochs=60 name=final-long",
                 "recipe final data=PHOTOS init=exports/final fit=fine_tune", "recipe final lr=find",
+                "recipe final procs=2",
                 "recipe final --dry-run epochs=60", "recipe final --resume",
                 "recipe mine.py --log json > epochs.jsonl")
 
@@ -73,48 +74,76 @@ class Recipe(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.recipe import describe, recipe_path
+        from cifar_fast.recipe import recipe_path
+        from cifar_fast.utils.ranks import joined
 
-        recipe_path(args.name)  # an unknown name is refused before seconds of imports
-        from cifar_fast.runs.dryrun import dry_run
-        from cifar_fast.runs.names import typed_for
-        from cifar_fast.runs.run import train
-        from cifar_fast.runs.run_dir import Interrupted
-        from cifar_fast.training.init import with_init
+        with joined() as ranks:  # this process alone, unless torchrun has started several
+            recipe_path(args.name)  # an unknown name is refused before seconds of imports
+            return train_or_show(args, ranks)
 
-        given = [args.name, *args.changes]
-        stopped = with_init(resolve(args.name, args.changes, whole=False)[0]) if args.resume else None
-        if stopped and (earlier := typed_for(stopped, args.changes)):
-            # The changes of the stopped run need not be repeated; those typed now are added and take precedence.
-            given = [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
-        resolved, finds = resolve(given[0], given[1:])
-        if args.allow_changes and not args.resume:
-            raise UsageError("--allow-changes is for --resume only")
-        if args.dry_run:
-            if finds or args.resume or args.restart:
-                raise UsageError("--dry-run trains nothing: it takes no lr=find (python -m cifar_fast lr_find does), "
-                                 "--resume or --restart")
-            print(dry_run(resolved, given))
-            return 0
-        if verbose():
-            print(json.dumps(describe(resolved), indent=1), file=sys.stderr)
-        resume = True if args.resume else False if args.restart else None
-        log = "quiet" if quiet() and args.log == "auto" else args.log
-        options = {"overwrite": args.overwrite, "given": given, "log": log}
-        try:
-            train(resolved, finds, resume=resume, allow_changes=args.allow_changes, **options)
-        except Interrupted as e:
-            if not (sys.stdin.isatty() and sys.stderr.isatty()):
-                raise
-            print(f"cifar_fast: {e}", file=sys.stderr)
-            try:
-                answer = input("Resume it? [Y/n] ")
-            except EOFError:  # Ctrl-D
-                answer = "n"
-            if answer.strip().lower() not in ("", "y", "yes"):
-                return 2
-            train(resolved, finds, resume=True, **options)
+
+def train_or_show(args, ranks) -> int:
+    from cifar_fast.recipe import describe
+    from cifar_fast.runs.dryrun import dry_run
+    from cifar_fast.runs.run import train
+    from cifar_fast.runs.run_dir import Interrupted
+    from cifar_fast.training.parallel import choose_procs
+    from cifar_fast.utils.ranks import from_first
+
+    given = from_first(with_earlier(args) if ranks.first else None)
+    resolved, finds = resolve(given[0], given[1:])
+    if args.allow_changes and not args.resume:
+        raise UsageError("--allow-changes is for --resume only")
+    if args.dry_run and (finds or args.resume or args.restart):
+        raise UsageError("--dry-run trains nothing: it takes no lr=find (python -m cifar_fast lr_find does), "
+                         "--resume or --restart")
+    if not ranks.several and (procs := choose_procs(resolved.procs, resolved.device)) > 1:
+        from cifar_fast.utils.launch import launch
+
+        return launch(["-m", "cifar_fast", *args.argv], procs, resume_command(given))
+    if args.dry_run:
+        print(dry_run(resolved, given))
         return 0
+    if verbose() and ranks.first:
+        print(json.dumps(describe(resolved), indent=1), file=sys.stderr)
+    resume = True if args.resume else False if args.restart else None
+    log = "quiet" if quiet() and args.log == "auto" else args.log
+    options = {"overwrite": args.overwrite, "given": given, "log": log}
+    try:
+        train(resolved, finds, resume=resume, allow_changes=args.allow_changes, **options)
+    except Interrupted as e:
+        if ranks.several or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        print(f"cifar_fast: {e}", file=sys.stderr)
+        try:
+            answer = input("Resume it? [Y/n] ")
+        except EOFError:  # Ctrl-D
+            answer = "n"
+        if answer.strip().lower() not in ("", "y", "yes"):
+            return 2
+        train(resolved, finds, resume=True, **options)
+    return 0
+
+
+def with_earlier(args) -> list[str]:
+    """What was typed: the recipe and its changes, with --resume those of the stopped run too.
+
+    They need not be repeated; those typed now are added and take precedence.
+    """
+    from cifar_fast.runs.names import typed_for
+    from cifar_fast.training.init import with_init
+
+    given = [args.name, *args.changes]
+    stopped = with_init(resolve(args.name, args.changes, whole=False)[0]) if args.resume else None
+    if stopped and (earlier := typed_for(stopped, args.changes)):
+        return [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
+    return given
+
+
+def resume_command(given: list[str]) -> str:
+    from cifar_fast.runs.run_dir import command
+
+    return command({"given": given})
 
 
 def resolve(name: str, changes: list[str], whole: bool = True):

@@ -163,6 +163,8 @@ class Machine:
     platform: Text = ""
     memory_format: Text = ""  # "contiguous" or "channels_last"
     format_speeds: dict[str, float] = field(default_factory=dict)  # images/s of each, where they were timed
+    procs: Count = 1  # that trained together
+    batch_norm: Text = ""  # what its statistics were of, where there were several processes
 
 
 @dataclass(frozen=True, kw_only=True)

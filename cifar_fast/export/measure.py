@@ -21,6 +21,7 @@ from cifar_fast.export.predictor import probabilities
 from cifar_fast.recipe import Recipe, describe
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.fit import Fitted
+from cifar_fast.training.parallel import BATCH_NORM
 from cifar_fast.training.prepare import Run
 from cifar_fast.training.state import accuracy_column, watched
 from cifar_fast.utils.device import device_name
@@ -51,7 +52,8 @@ def make_card(recipe: Recipe, run: Run, fitted: Fitted) -> tuple[Card, Predictio
                   test=len(data.test or ()), skipped=len(data.skipped), ranges=dict(data.ranges)),
         machine=Machine(device=device_name(run.device), precision=run.precision, compiled=run.compiled,
                         memory_format=state.memory_format, format_speeds=dict(state.format_speeds),
-                        threads=torch.get_num_threads(), platform=platform.system()),
+                        threads=torch.get_num_threads(), platform=platform.system(), procs=recipe.procs or 1,
+                        batch_norm=BATCH_NORM[recipe.sync_bn] if (recipe.procs or 1) > 1 else ""),
         versions=versions(), commit=run.commit, date=time.strftime("%Y-%m-%d", time.gmtime()),
     ), predictions
 
@@ -132,7 +134,7 @@ def measured_on(run: Run):
     """
     dls, source = run.learn.dls, run.source
     if run.recipe.validate_on == "held_out" and len(dls.valid_ds) and not (source.valid and source.test):
-        return dls.valid, source.labels[held_out_rows(run)], "held-out"
+        return dls.valid.whole(), source.labels[held_out_rows(run)], "held-out"
     if source.test:
         return test_dl(dls, source), source.test.labels, "test"
     return None, None, None

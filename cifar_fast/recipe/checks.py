@@ -41,6 +41,13 @@ def check(recipe: Recipe) -> None:
                        ("checkpoint_epochs", 0), ("checkpoint_minutes", 0)):
         if not least <= (getattr(r, key) or 0) < float("inf"):  # catches nan as well
             raise RecipeError(f"{key}={getattr(r, key)}: must be a number of at least {least}")
+    if r.procs is not None and r.procs < 1:
+        raise RecipeError(f"procs={r.procs}: expected the number of processes that train together, 1 or more, or auto")
+    if r.procs is not None and r.bs < r.procs:
+        raise RecipeError(f"bs={r.bs} with procs={r.procs}: the batch is shared out, so every process needs at least "
+                          f"one image of it; fewer processes, or a larger batch")
+    if r.sync_bn and r.compile == "on":
+        raise RecipeError("sync_bn=true compile=on: a compiled model cannot exchange statistics; leave out one of them")
     if r.valid >= 1 and r.valid != int(r.valid):
         raise RecipeError(f"valid={r.valid:g}: expected a fraction of the training images below 1 (valid=0.1), or a "
                           f"whole number of them (valid=500)")

@@ -93,6 +93,9 @@ class Recipe:
     precision: str = _choice("auto", "fp32", "bf16", "fp16", default="fp32", by_machine=True)
     channels_last: bool | str = False  # memory format of images and weights; "auto": the faster one here, timed
     compile: str = _choice("off", "on", "auto", default="off", by_machine=True)  # torch.compile; "auto": if faster
+    # Processes that train together, each on its slice of every batch; None (auto): one a GPU, or as many as pay.
+    procs: int | None = field(default=1, metadata={"by_machine": True})
+    sync_bn: bool = False  # of several processes: batch norm over the whole batch, not over each slice
     tta: bool = True  # also report TTA accuracy: mean probability of the image and its mirror image
     budget: Any = None  # an audit.Budget; None: the default one
     waive: Mapping[str, str] = field(default_factory=dict)  # rule of the budget that this recipe breaks → the reason

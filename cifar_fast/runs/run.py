@@ -11,8 +11,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from cifar_fast.data.sources import Source
 from cifar_fast.export import predictions
 from cifar_fast.export.card import Card
@@ -39,12 +37,14 @@ from cifar_fast.reporting.results import (
 )
 from cifar_fast.runs.data_lines import data_lines, held_text
 from cifar_fast.runs.failures import explained, is_worker_cut_off, wait_for_dead_worker
+from cifar_fast.runs.follow import dismiss, follow, lead
 from cifar_fast.runs.names import choose_folder, set_by_data
 from cifar_fast.runs.run_dir import (
     Interrupted,
     RunFolder,
     command,
     identity,
+    machine,
     require_same,
     where,
 )
@@ -57,12 +57,12 @@ from cifar_fast.training.callbacks.progress import Progress, choose_mode, redire
 from cifar_fast.training.callbacks.tracking import Tracker
 from cifar_fast.training.fit import fit
 from cifar_fast.training.init import with_init
+from cifar_fast.training.parallel import BATCH_NORM, require_procs
 from cifar_fast.training.prepare import Run, prepare, settle_memory_format
 from cifar_fast.training.state import TrainState
-from cifar_fast.utils.device import device_name
-from cifar_fast.utils.environment import cpu_name
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import write_text
+from cifar_fast.utils.ranks import from_first, here, leave
 from cifar_fast.utils.signals import defer_signals, hold_signals
 from cifar_fast.utils.terminal import accuracy_curves
 
@@ -76,11 +76,14 @@ def train(
     overwrite: bool = False,  # replace a finished run of this name; else this one gets a numbered name
     given: Sequence[str] = (),  # what was typed, kept for the command that resumes
     log: str = "auto",  # what it shows while it trains: one of `callbacks.progress.MODES`
-) -> Card:
-    "Run `recipe` and save it; returns the card that was written."
+) -> Card | None:
+    "Run `recipe` and save it; returns the card that was written (the first of several processes does)."
+    require_procs(recipe.procs, here())
     mode = choose_mode(log)
     progress = partial(Progress, mode=mode, out=sys.stdout)
     named = any(word.startswith("name=") for word in given)
+    if not here().first:
+        return follow(recipe, given)
     with redirected(mode):
         card, path = start(recipe, find_lr, resume, allow_changes, overwrite, named, given, progress)
     if mode == "quiet":
@@ -107,6 +110,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
         print(note, flush=True)
     add_missing_rows(exports)
     if is_done(folder, resume):
+        dismiss()
         print(f"this run has finished already\n{summary(card := read_card(folder.path), folder.path)}")
         return card, folder.path
     asked, recipe = recipe, replace(run.recipe if run else recipe, name=folder.path.name)
@@ -116,6 +120,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
             raise Interrupted(f"a run of {recipe.name} stopped {where(saved) if saved else 'after its last epoch'} and "
                               f"is kept in {folder.working}: --resume continues it, --restart discards it")
         if folder.complete and resume:
+            dismiss()
             overwrite = overwrite or bool(saved and saved["about"].get("overwrite"))
             return finish(folder, overwrite), folder.path
         saved = saved if resume else None
@@ -129,6 +134,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
         elif resume:
             print("the run stopped before its first checkpoint: it starts from scratch", flush=True)
         folder.start_run(keep=bool(saved))
+        lead(run, about, saved, find_lr and not saved)
         run_training(run, folder, about, saved, find_lr and not saved, progress)
         return finish(folder, about["overwrite"]), folder.path
 
@@ -178,13 +184,14 @@ def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, f
         write_text(staged / RECIPE, json.dumps(describe(recipe), indent=1) + "\n")
         if find_lr:
             search = find(run)
-            about["lr"] = search["suggestions"]["valley"]["lr"]
+            about["lr"] = from_first(search["suggestions"]["valley"]["lr"])
             plots.save(plots.lr_find(search), staged / "lr_find.png")
             print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
         with defer_signals(checkpoint), tracking(recipe, staged, about, saved) as tracker:
             draw = partial(save_train_batch, path=staged / "augmented.png") if recipe.report else None
             fitted = fit(run, about["lr"], folder=staged, progress=progress, checkpoint=checkpoint, draw=draw,
                          tracker=tracker)
+            leave()  # the others are done
             checkpoint.done = True
             if checkpoint.stop:  # after the last save
                 raise checkpoint.stop
@@ -254,12 +261,6 @@ def stage_report(run: Run, folder: RunFolder, card: Card, predicted: Predictions
                       f"whole: python -m cifar_fast report {folder.path} tries again", stacklevel=2)
 
 
-def machine(run: Run) -> dict:
-    "What the weights depend on besides the recipe: another number of threads sums in another order."
-    return {"device": device_name(run.device), "cpu": cpu_name(), "precision": run.precision, "compiled": run.compiled,
-            "threads": torch.get_num_threads()}
-
-
 def stopped_message(folder: RunFolder, about: dict, why: BaseException, trained: bool) -> str:
     "The message after a stop or an error: what is kept and how to resume."
     kept = f"stopped; the run's files so far are in {folder.working}, nothing was exported"
@@ -280,7 +281,8 @@ def headline(run: Run) -> str:
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
             f"({len(run.learn.dls.train_ds):,} images of {size}, {held_text(run)}), {epochs}, "
             f"{balancing(run)}seed {r.seed}, "
-            f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}")
+            f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}"
+            + (f", {r.procs} processes, batch norm {BATCH_NORM[r.sync_bn]}" if here().several else ""))
 
 
 def balancing(run: Run) -> str:

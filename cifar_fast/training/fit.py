@@ -16,7 +16,7 @@ from fastai.learner import Metric
 from torch import nn
 
 from cifar_fast.data.balance import unequal
-from cifar_fast.training.batch_transforms import batch_transforms
+from cifar_fast.training.batch_transforms import BatchTransforms, batch_transforms
 from cifar_fast.training.callbacks.augmented_batch import AugmentedBatch
 from cifar_fast.training.callbacks.batch_norm import YOUNG, RecomputedBatchNorm
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
@@ -31,6 +31,7 @@ from cifar_fast.training.callbacks.tracking import Tracker
 from cifar_fast.training.metrics import BalancedAccuracy
 from cifar_fast.training.prepare import Run, settle_memory_format
 from cifar_fast.training.state import TrainState
+from cifar_fast.utils.ranks import here
 
 
 class Fitted(NamedTuple):
@@ -89,12 +90,16 @@ def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | N
     r, transforms = run.recipe, batch_transforms(run.recipe, len(run.source.vocab), run.memory_format)
     history = History(state, transforms, folder and folder / "history.csv")
     cbs = [transforms, *precision_cbs(run.precision, run.device), history]
+    parallel = with_others(run, transforms, history, checkpoint)
+    cbs += [parallel] if parallel else []
     if average:
         cbs.append(average)
     if r.clip:
         cbs.append(GradientClip(r.clip))
     if r.epochs * len(run.learn.dls.train) < YOUNG:
-        cbs.append(RecomputedBatchNorm(transforms, partial(autocast, run.precision, run.device), average))
+        cbs.append(recomputed := RecomputedBatchNorm(transforms, partial(autocast, run.precision, run.device), average))
+        if parallel:
+            recomputed.share = parallel.average
     if r.sched:
         cbs.append(Scheduler(r.sched(), state))
     if r.patience:
@@ -113,3 +118,16 @@ def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | N
     if progress:
         cbs.append(progress(state, "test" if r.validate_on == "test" else "held-out"))
     return cbs
+
+
+def with_others(run: Run, transforms: BatchTransforms, history: History, checkpoint: Checkpoint | None):
+    "The callback that trains together with other processes, connected to what needs it; None where there are none."
+    if not here().several:
+        return None
+    from cifar_fast.training.callbacks.parallel import Parallel
+
+    parallel = history.parallel = Parallel(transforms, run.recipe.sync_bn)
+    parallel.history, parallel.checkpoint = history, checkpoint
+    if checkpoint:
+        checkpoint.parallel = parallel
+    return parallel

@@ -29,10 +29,12 @@ from cifar_fast.training.callbacks.precision import choose_precision
 from cifar_fast.training.init import Init, read_init, saw_held_out, take_weights
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
+from cifar_fast.training.parallel import require_device
 from cifar_fast.utils.device import choose_device
 from cifar_fast.utils.environment import git_commit
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.log import log_progress
+from cifar_fast.utils.ranks import from_first, here
 from cifar_fast.utils.seeds import rng_restored, seed_everything
 
 LEAST_LEFT = 0.6
@@ -81,6 +83,10 @@ def prepare(
     """
     check(recipe)
     device = choose_device(recipe.device)
+    if (ranks := here()).several:
+        require_device(recipe.device)
+        recipe = replace(recipe, procs=ranks.count)
+        check(recipe)
     precision = choose_precision(recipe.precision, device)
     require_model(recipe.arch)
     if recipe.size:  # refused before images are decoded
@@ -99,10 +105,16 @@ def prepare(
     nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     stats = input_stats(recipe, init, source)
+    if recipe.bs < ranks.count:
+        raise RecipeError(f"bs={recipe.bs}: the batch is shared out among {ranks.count} processes, and each needs an "
+                          f"image of it; bs={SMALLEST_BS * ranks.count}, or fewer processes")
     seed_everything(recipe.seed)
     dls = make_dls(source, augment=recipe.augment, stats=stats, valid=recipe.valid,
                    validate_on=recipe.validate_on, bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers,
                    seed=recipe.seed, device=device, balanced=recipe.balance == "sample")
+    if ranks.several:
+        for dl in dls:
+            dl.shard(ranks.rank, ranks.count)
     widths = fitting_widths(recipe, init, len(source.vocab), source.size)
     learn = cifar_learner(dls, recipe.arch, widths=widths,
                           loss_func=make_loss(recipe, train_labels(dls, source), len(source.vocab)),
@@ -115,7 +127,7 @@ def prepare(
     result = within_budget(learn.model, recipe, source.size)
     steps = recipe.epochs * len(dls.train)
     recipe = with_fitting_ema(recipe, steps, typed)
-    compiled = choose_compile(recipe.compile, device, steps, learn.model)
+    compiled = not (ranks.several and recipe.sync_bn) and choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats, start,
                valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps), widths=widths)
 
@@ -199,7 +211,7 @@ def settle_memory_format(run: Run, resumed: dict | None = None) -> None:
     if run.memory_format is None:
         run.format_speeds = time_formats(run.learn.model, run.learn.dls.train, run.learn.loss_func, run.precision,
                                          run.device, run.compiled)
-        run.memory_format = faster(run.format_speeds)
+        run.memory_format, run.format_speeds = from_first((faster(run.format_speeds), run.format_speeds))
 
 
 def require_augment(recipe: Recipe, size: int) -> None:
