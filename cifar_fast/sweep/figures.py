@@ -126,6 +126,8 @@ def places(values: list, log: bool) -> tuple[list[float], list[tuple[float, str]
     low, high = float(scale.min()), float(scale.max())
     width = (high - low) or 1.0
     marks = np.linspace(low, high, 5) if high > low else [low]
+    if not log and all(isinstance(v, int) for v in values):
+        marks = sorted({round(m) for m in marks})
     ticks = [((m - low) / width, f"{np.exp(m) if log else m:.3g}") for m in marks]
     return [float((s - low) / width) for s in scale], ticks
 

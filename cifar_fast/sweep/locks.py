@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import uuid
 from collections.abc import Iterator
@@ -18,9 +19,11 @@ def worker_id(folder: Path) -> Iterator[str]:
     "HOST/UUID of a new worker, whose lock is held in the block."
     folder.mkdir(parents=True, exist_ok=True)
     name = uuid.uuid4().hex
-    path = folder / f"{name}.lock"
+    path, pid = folder / f"{name}.lock", folder / f"{name}.pid"
     with FileLock(path):
+        pid.write_text(f"{os.getpid()}\n")  # for people; nothing reads it
         yield f"{HOST}/{name}"
+    pid.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
