@@ -8,8 +8,8 @@ from cifar_fast.cli.run_commands import Compare, Figures, Report, Results
 from cifar_fast.cli.sweep_commands import Sweep
 
 COMMANDS = {command.name: command for command in (
-    Recipes, Recipe, Sweep, Copy, Audit, LrFind, Export, Trust, Predict, Serve, Evaluate, Calibrate, Results, Report, Figures,
-    Compare, Doctor, Bench, Completion)}
+    Recipes, Recipe, Sweep, Copy, Audit, LrFind, Export, Trust, Predict, Serve, Evaluate, Calibrate, Results, Report,
+    Figures, Compare, Doctor, Bench, Completion)}
 "In the order of --help."
 
 __all__ = ["COMMANDS"]

@@ -26,7 +26,7 @@ class Sweep(Command):
         parser.add_argument("--sampler", choices=("tpe", "random", "cmaes", "grid"),
                             help="default tpe; grid where only lists are given")
         parser.add_argument("--pruner", choices=("median", "hyperband", "halving", "none"), default="median",
-                            help="when a trial is stopped early, by its accuracy after each epoch (default %(default)s)")
+                            help="when a trial ends early, by its accuracy after each epoch (default %(default)s)")
         parser.add_argument("--storage", metavar="URL",
                             help="postgresql://USER@HOST/DATABASE: the same command on other machines joins in; "
                                  "default a SQLite file in the sweep's folder")

@@ -67,7 +67,8 @@ def curves(snapshot: Snapshot) -> Figure | None:
         early = trial.state in ("pruned", "diverged")
         best = snapshot.best is not None and trial.number == snapshot.best.number
         ax.plot(epochs, values, color=ORANGE if best else GREY if early else BLUE, lw=2 if best else 0.9,
-                alpha=1 if best else 0.7, zorder=3 if best else 2, label=f"trial {trial.number}, the best" if best else None)
+                alpha=1 if best else 0.7, zorder=3 if best else 2,
+                label=f"trial {trial.number}, the best" if best else None)
         if early:
             ax.plot(epochs[-1], values[-1], "x", color=VERMILION, ms=6, zorder=4)
         elif len(epochs) == 1:

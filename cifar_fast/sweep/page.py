@@ -102,8 +102,8 @@ def ordered(snapshot: Snapshot) -> list[Trial]:
 def rows(snapshot: Snapshot) -> list[list[str]]:
     "The table of trials, its heading first; those that wait have a line together."
     keys = list(snapshot.space)
-    body = [[str(t.number), said(t), "–" if t.best is None else f"{t.best:.2%}", *(short(t.params.get(k)) for k in keys),
-             str(max(map(int, t.curve), default=0)), "–" if t.seconds is None else f"{t.seconds:,.0f}"]
+    body = [[str(t.number), said(t), "–" if t.best is None else f"{t.best:.2%}",
+             *(short(t.params.get(k)) for k in keys), str(max(map(int, t.curve), default=0)), "–" if t.seconds is None else f"{t.seconds:,.0f}"]
             for t in ordered(snapshot) if t.state != "waiting" or t.params]
     if waiting := sum(t.state == "waiting" and not t.params for t in snapshot.trials):
         body.append([f"{waiting} more", "waiting", "–", *("" for _ in keys), "", ""])

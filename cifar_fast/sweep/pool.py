@@ -74,7 +74,7 @@ def run_pool(
                         raise WorkerError("a worker stopped at an error that the others would meet too; see above")
                     in_vain += 1
                     if in_vain > MOST_IN_VAIN:
-                        raise WorkerError(f"{in_vain} workers died one after the other, the last with {code}; see logs/")
+                        raise WorkerError(f"{in_vain} workers died in a row, the last with {died(code)}; see logs/")
                     log_progress(f"a worker died ({died(code)}); another one continues its run")
                     workers.append(start(context, arguments))
                 if (now := look()) > finished:

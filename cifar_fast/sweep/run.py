@@ -1,4 +1,4 @@
-"""A sweep from the command line: created or joined, worked off by processes, reported; its winner trained and tested."""
+"""A sweep, from the command line to its report: created or joined, worked off, its winner trained and tested."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from cifar_fast.sweep.space import Space, SpaceError, is_searched, parse_space
 from cifar_fast.sweep.storage import GRACE, SQLITE, require_optuna
 from cifar_fast.sweep.study import Definition, Sweep, SweepError
 from cifar_fast.sweep.worker import work
+from cifar_fast.training.init import with_init
 from cifar_fast.utils.files import expand_path, write_new
 from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.signals import StopRequested
@@ -235,7 +236,7 @@ def final(definition: Definition, snapshot: Snapshot, places: Sequence[str]) -> 
         raise SweepError("no trial was complete, so there is no winner to train")
     changes = [*final_changes(definition.fixed, snapshot.best.params), f"name={snapshot.name}-best",
                *(c for c in places if c.startswith("exports="))]
-    recipe = override(load_recipe(definition.recipe), changes)
+    recipe = with_init(override(load_recipe(definition.recipe), changes))
     path = export_path(recipe)
     if same_as_finished(path, recipe, set_by_data(changes)):
         print(f"the winner has been trained and tested already\n{summary(read_card(path), path)}")

@@ -16,7 +16,7 @@ NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})((?::[^:]*)*)")
 
 FIXED = (settings_that(affects_weights=False) - {"init"}) | {"data", "columns", "valid", "validate_on", "init_sha256"}
-"Settings that are no part of a search: they do not change the weights, or trials that differ in them are not comparable."
+"Settings that are no part of a search: they do not change the weights, or make trials incomparable."
 
 
 PATHS = ("data", "init=", "name=", "exports=")

@@ -59,8 +59,8 @@ def open_storage(url: str | None, folder: Path, grace: float = GRACE):
             with FileLock(folder / ".storage.lock"):  # its tables are made by one process
                 return RDBStorage(sqlite_url(folder / SQLITE), {"connect_args": {"timeout": 120}}, **options)
         if not url.startswith("postgresql"):
-            raise StorageError(f"--storage {shown}: expected postgresql://USER@HOST/DATABASE; without --storage a sweep "
-                               f"is kept in a SQLite file in its folder, for one machine")
+            raise StorageError(f"--storage {shown}: expected postgresql://USER@HOST/DATABASE; without --storage a "
+                               f"sweep is kept in a SQLite file in its folder, for one machine")
         # psycopg 3, which the extra installs; SQLAlchemy's own choice differs by version.
         engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
         return RDBStorage(re.sub(r"^postgresql://", "postgresql+psycopg://", url), engine, **options)

@@ -94,8 +94,7 @@ class Sweep:
             now = len(self.study.get_trials(deepcopy=False))
             wanted = trials or self.study.user_attrs.get("trials") or now
             if wanted < (self.study.user_attrs.get("trials") or now):
-                raise SweepError(f"--trials {wanted}: the sweep {self.name} has {self.study.user_attrs['trials']} already; "
-                                 f"give as many or more")
+                raise SweepError(f"--trials {wanted}: the sweep {self.name} has {now} already; give as many or more")
             for number in range(now, wanted):
                 self.study.enqueue_trial(grid[number] if grid else {})
             self.study.set_user_attr("trials", wanted)

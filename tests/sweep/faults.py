@@ -80,7 +80,7 @@ def figures(folder: Path) -> dict:
         "lost": len(trials) - len(saved | pruned),
         "stuck": sum(t["state"] in ("waiting", "running") for t in trials) + len(list(folder.glob(".trial-*.running"))),
         "double": int(rows.duplicated().sum()) + len(saved & pruned)
-        + sum(text.count("\nsaved: ") > 1 for text in logs.values()) + sum("another process" in t for t in logs.values()),
+        + sum(t.count("\nsaved: ") > 1 or "another process" in t for t in logs.values()),
         "workers died": sum(t["deaths"] for t in trials), "resumed": sum(t["resumed"] for t in trials),
         "epochs": {len(t["curve"]) for t in trials if t["state"] == "complete"}}
 
