@@ -8,9 +8,8 @@ from urllib.parse import quote
 from fasthtml import components as h
 
 from cifar_fast.serve.page_runs import figure
-from cifar_fast.sweep.figures import FIGURES
-from cifar_fast.sweep.page import MEANING, facts, lead, rows
 from cifar_fast.sweep.snapshot import NAME, Snapshot, SnapshotError, read_snapshot
+from cifar_fast.sweep.table import FIGURES, MEANING, facts, lead, rows
 from cifar_fast.utils.text import printable
 
 REFRESH = 10  # seconds
@@ -56,7 +55,7 @@ def sweep_page(name: str, snapshot: Snapshot, figures: list[str], report: bool):
         h.P(h.A("All sweeps", href="/sweeps"), cls="back"),
         h.H1(printable(name)),
         h.Div(*described(snapshot), cls="card"),
-        h.P(f"It is running; this page is loaded again every {REFRESH} seconds.", cls="quiet") if snapshot.runs else None,
+        h.P(f"It is running; this page reloads every {REFRESH} seconds.", cls="quiet") if snapshot.runs else None,
         h.P(h.A("Open the report", href=f"{to}/report", cls="button")) if report else None,
         h.Div(*(figure(f"{to}/{n}", FIGURES[n]) for n in figures), cls="figures") if figures else None,
         h.Div(h.Div(table, cls="across", tabindex="0", role="region", aria_label="All trials"),

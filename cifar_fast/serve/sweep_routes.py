@@ -12,8 +12,7 @@ from starlette.routing import Route
 
 from cifar_fast.serve import guard, page_sweeps
 from cifar_fast.serve.browse import existing, inside
-from cifar_fast.sweep.figures import FIGURES
-from cifar_fast.sweep.page import REPORT
+from cifar_fast.sweep.table import FIGURES, REPORT
 from cifar_fast.utils.text import printable
 
 

@@ -1,4 +1,4 @@
-"""Figures of a sweep: history, curves, parallel coordinates, importance. Pruned trials are marked in each."""
+"""Draws the figures of a sweep, see `table.FIGURES`. Pruned trials are marked in each."""
 
 from __future__ import annotations
 
@@ -13,12 +13,6 @@ from cifar_fast.reporting.plots import BLUE, ORANGE, VERMILION, epoch_axis, figu
 from cifar_fast.sweep.snapshot import Snapshot, Trial
 from cifar_fast.utils.fonts import figure_names
 
-FIGURES = {
-    "history.png": "Accuracy of each trial, in order; the line is the best so far",
-    "curves.png": "Held-out accuracy by epoch; a cross marks where a trial was pruned",
-    "parallel.png": "Parallel coordinates: a line is a trial, its colour the accuracy; dashed ones were pruned",
-    "importance.png": "Importance: how much of the variance of accuracy each setting explains (fANOVA)",
-}
 COLOURS = colormaps["viridis"]
 GREY = "#9a9a9a"
 

@@ -15,12 +15,13 @@ from cifar_fast.recipe import Recipe, check, describe, load_recipe, override
 from cifar_fast.reporting.results import recipe_id
 from cifar_fast.runs.names import export_path, same_as_finished, set_by_data, stopped_folders
 from cifar_fast.runs.run import train
-from cifar_fast.sweep.page import REPORT, command, rebuild, rows
+from cifar_fast.sweep.page import rebuild
 from cifar_fast.sweep.pool import run_pool, threads_of
 from cifar_fast.sweep.snapshot import Snapshot, Trial, importances, take
 from cifar_fast.sweep.space import Space, SpaceError, is_searched, parse_space
 from cifar_fast.sweep.storage import GRACE, SQLITE, require_optuna
 from cifar_fast.sweep.study import Definition, Sweep, SweepError
+from cifar_fast.sweep.table import REPORT, command, rows
 from cifar_fast.sweep.worker import work
 from cifar_fast.training.init import with_init
 from cifar_fast.utils.files import expand_path, write_new
