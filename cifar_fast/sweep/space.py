@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -157,7 +158,7 @@ def listed(base: Recipe, rest: list[str], key: str, text: str) -> Dimension:
     if "" in choices or len(set(choices)) < len(choices):
         raise SpaceError(f"{key}={text}: a choice is empty or stands twice; give each once, as in {key}=a,b")
     for choice in choices:
-        check(override(base, [*rest, f"{key}={choice}"]))
+        require_works(base, rest, key, text, choice)
     return Dimension(key, text, "choice", choices=tuple(choices))
 
 
@@ -175,7 +176,7 @@ def ranged(base: Recipe, rest: list[str], key: str, text: str) -> Dimension:
     if step is not None and not 0 < step <= high - low:
         raise SpaceError(f"{key}={text}: the step must be above 0 and at most {high - low:g}, the width of the range")
     for end in (first, last):
-        check(override(base, [*rest, f"{key}={end}"]))
+        require_works(base, rest, key, text, end)
     whole = takes_whole_numbers(base, rest, key, low)
     if whole and step is not None and step != int(step):
         raise SpaceError(f"{key}={text}: {key} takes whole numbers, so the step is one too")
@@ -197,6 +198,14 @@ def modified(key: str, text: str, modifiers: str) -> tuple[bool, float | None]:
     return log, step
 
 
+def require_works(base: Recipe, rest: list[str], key: str, text: str, value: str) -> None:
+    "Raises RecipeError that names the searched setting, where the recipe cannot have this value."
+    try:
+        check(override(base, [*rest, f"{key}={value}"]))
+    except RecipeError as e:
+        raise RecipeError(f"{key}={text} cannot be searched, since {key}={value} does not work: {e}") from None
+
+
 def require_number(base: Recipe, rest: list[str], key: str, text: str, first: str) -> None:
     "Raises SpaceError where the setting is no number."
     name, _, arg = key.partition(".")
@@ -206,13 +215,14 @@ def require_number(base: Recipe, rest: list[str], key: str, text: str, first: st
         f = known[name]
         if "from" in f.metadata or "choices" in f.metadata or f.type.startswith(("str", "bool")):
             raise wrong
+    if arg and (given := settings(getattr(override(base, rest), name, None) if name != "budget" else None)):
+        now = given.get(arg, 0)
+        if now is not None and now is not inspect.Parameter.empty and type(now) not in (int, float):
+            raise wrong
     recipe = override(base, [*rest, f"{key}={first}"])  # an unknown setting is refused here
     value = getattr(recipe, name)
-    if arg and name != "budget":
-        value = settings(value)[arg]
-    elif arg:
-        value = getattr(value, arg)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    value = (getattr(value, arg) if name == "budget" else settings(value)[arg]) if arg else value
+    if type(value) not in (int, float):
         raise wrong
 
 

@@ -81,7 +81,7 @@ def figures(folder: Path) -> dict:
         "stuck": sum(t["state"] in ("waiting", "running") for t in trials) + len(list(folder.glob(".trial-*.running"))),
         "double": int(rows.duplicated().sum()) + len(saved & pruned)
         + sum(t.count("\nsaved: ") > 1 or "another process" in t for t in logs.values()),
-        "workers died": sum(t["deaths"] for t in trials), "resumed": sum(t["resumed"] for t in trials),
+        "workers died": sum(t["deaths"] for t in trials), "resumed": sum(t.count("resumes ") for t in logs.values()),
         "epochs": {len(t["curve"]) for t in trials if t["state"] == "complete"}}
 
 
