@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -214,10 +213,6 @@ def require_number(base: Recipe, rest: list[str], key: str, text: str, first: st
     if name in known and not arg:
         f = known[name]
         if "from" in f.metadata or "choices" in f.metadata or f.type.startswith(("str", "bool")):
-            raise wrong
-    if arg and (given := settings(getattr(override(base, rest), name, None) if name != "budget" else None)):
-        now = given.get(arg, 0)
-        if now is not None and now is not inspect.Parameter.empty and type(now) not in (int, float):
             raise wrong
     recipe = override(base, [*rest, f"{key}={first}"])  # an unknown setting is refused here
     value = getattr(recipe, name)
