@@ -85,14 +85,26 @@ def read_snapshot(folder: Path) -> Snapshot:
     path = folder / NAME
     try:
         saved = json.loads(read_regular(path, MOST_BYTES))
-        trials = [Trial(**t) for t in saved.pop("trials")]
-        snapshot = Snapshot(**saved, trials=trials)
-        for t in trials:  # a stranger's file, in a page
-            if not all(isinstance(v, int | float) for v in [*t.curve.values(), *filter(None, [t.accuracy, t.seconds])]):
-                raise ValueError("an accuracy is no number")
+        snapshot = Snapshot(**{**saved, "trials": [Trial(**t) for t in saved["trials"]]})
+        require_types(snapshot)
         return snapshot
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
         raise SnapshotError(f"{path} cannot be read ({e}); `sweep … --resume` writes it anew") from None
+
+
+def require_types(snapshot: Snapshot) -> None:
+    "Raises ValueError for what would break a page: the file may be a stranger's."
+    texts = [snapshot.name, snapshot.recipe, snapshot.state, snapshot.sampler, snapshot.pruner, *snapshot.fixed,
+             *snapshot.space.values()]
+    numbers = [snapshot.updated]
+    for t in snapshot.trials:
+        texts += [t.state, t.error, *t.curve]
+        numbers += [t.number, t.resumed, t.deaths, *t.curve.values(),
+                    *(v for v in (t.accuracy, t.seconds) if v is not None)]
+        if not isinstance(t.params, dict) or not all(epoch.isdigit() for epoch in t.curve):
+            raise ValueError(f"trial {t.number} has no settings, or an epoch that is no number")
+    if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int | float) for n in numbers):
+        raise ValueError("a text or number is none")
 
 
 def take(sweep: Any, state: str, importance: dict[str, float] | None = None) -> Snapshot:
