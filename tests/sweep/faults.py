@@ -50,6 +50,19 @@ def living(folder: Path) -> list[int]:
     return found
 
 
+def trainers(folder: Path) -> list[int]:
+    "Those whose trial has a checkpoint to continue from: a worker's output goes to the log of its trial."
+    found = []
+    for pid in living(folder):
+        try:
+            trial = Path(os.readlink(f"/proc/{pid}/fd/1")).stem
+        except OSError:
+            continue
+        if (folder / f".{trial}.running" / "checkpoint.pt").exists():
+            found.append(pid)
+    return found
+
+
 def kill_workers(folder: Path, processes: list, kills: int, rng: random.Random) -> int:
     "Kill a random worker at random moments, while the sweep's commands run; how many were killed."
     done = 0
