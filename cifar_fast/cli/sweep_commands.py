@@ -8,11 +8,11 @@ from cifar_fast.cli.command import Command, UsageError, add_changes
 class Sweep(Command):
     name = "sweep"
     help = "search settings of a recipe by held-out accuracy (needs Optuna)"
-    examples = ("sweep final lr=0.01..0.1:log valid=0.1 --trials 40 --jobs 2",
-                "sweep final mix.cutmix=0.2..0.8 epochs=10..30 valid=5000",
+    examples = ("sweep final lr=0.01..0.1:log valid=5000 --trials 40",
+                "sweep final mix.cutmix=0.2..0.8 valid=5000 --jobs 2",
                 "sweep sprint data=digits valid=0.2 opt=sgd,muon bs=64,128",
                 "sweep final --resume", "sweep final --resume --final",
-                "sweep final --resume --storage postgresql://me@host/sweeps")
+                "sweep final --resume --storage postgresql://me@host/db")
 
     @staticmethod
     def add_arguments(parser):
