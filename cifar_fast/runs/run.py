@@ -94,7 +94,7 @@ def train(
 
 
 def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, overwrite: bool, named: bool,
-          given: Sequence[str], progress: Callable[..., Progress]) -> tuple[Card, Path]:
+          given: Sequence[str], progress: Callable[..., Progress], tuning: bool = False) -> tuple[Card, Path]:
     "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
     recipe = with_init(recipe)  # the checksum of the weights is one of its settings
     folder, _ = choose_folder(recipe, named, resume, overwrite, unknown := set_by_data(given[1:]))  # refuse early,
@@ -102,7 +102,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
     if (exports / OWN).exists():
         read(exports / OWN)  # before images are read and hours of training
     base = load_recipe(given[0]) if given else None
-    run = None if folder.complete or is_done(folder, resume) else prepare(recipe, typed=given)
+    run = None if folder.complete or is_done(folder, resume) else prepare(recipe, typed=given, tuning=tuning)
     # Again, as another run may have started in the meantime; now with the settings that the images decide.
     folder, note = choose_folder(run.recipe if run else recipe, named, resume, overwrite,
                                  frozenset() if run else unknown)
@@ -124,7 +124,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
             overwrite = overwrite or bool(saved and saved["about"].get("overwrite"))
             return finish(folder, overwrite), folder.path
         saved = saved if resume else None
-        run = replace(run, recipe=recipe) if run else prepare(recipe, typed=given)
+        run = replace(run, recipe=recipe) if run else prepare(recipe, typed=given, tuning=tuning)
         about = {**identity(recipe, run.source.fingerprint, machine(run), run.commit), "given": list(given),
                  # Taken now, as the recipe's file may be edited during training.
                  "typed": changes(asked, base, find_lr), "recipe_name": base.name if base else recipe.name,
@@ -217,7 +217,8 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
         predicted.save(staged / predictions.NAME)
     (staged / "best.safetensors").unlink(missing_ok=True)  # only needed during training
     card = replace(card, source_file=copy_source(card.arch, staged))
-    card = with_onnx(staged, write_model(staged, run.learn.model, card), run.source)
+    card = write_model(staged, run.learn.model, card)
+    card = card if run.tuning else with_onnx(staged, card, run.source)
     try:
         trust(staged / LEARNER, folder.path / LEARNER)  # written by the user's own run
     except (OSError, ValueError) as e:

@@ -70,12 +70,14 @@ class Run:
     memory_format: str | None = None  # None until `settle_memory_format` has timed both
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
     widths: Sequence[int] | None = None  # of the model, where it was scaled to a budget
+    tuning: bool = False  # one of many that are compared: it has no test set, and needs no files for deployment
 
 
 def prepare(
     recipe: Recipe,
     source: Source | None = None,  # the images, where they are not those that the recipe names
     typed: Sequence[str] = (),  # the `key=value` changes that the user gave: they are not adjusted
+    tuning: bool = False,  # see `Run`
 ) -> Run:
     """Load the data, build and audit the model.
 
@@ -97,6 +99,8 @@ def prepare(
     size = recipe.size or (init.size if init else None)  # what the weights were trained for, unless another is given
     source = source or load_source(recipe.data, size=size, resize_mode=recipe.resize_mode, seed=recipe.seed,
                                    on_error=recipe.on_error, columns=recipe.columns)
+    if tuning:
+        source = replace(source, test=None)
     require_validation(recipe, bool(source.valid))
     if source.size != (recipe.size or SIDE):
         recipe = at_size(recipe, source.size)
@@ -129,7 +133,8 @@ def prepare(
     recipe = with_fitting_ema(recipe, steps, typed)
     compiled = not (ranks.several and recipe.sync_bn) and choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats, start,
-               valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps), widths=widths)
+               valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps), widths=widths,
+               tuning=tuning)
 
 
 def fitting_widths(recipe: Recipe, init: Init | None, classes: int, size: int) -> Sequence[int] | None:
