@@ -57,7 +57,7 @@ def page(snapshot: Snapshot, folder: Path, figures: list[str]) -> str:
                  Dl(*(Div(Dt(label), Dd(value)) for label, value in facts(snapshot))), links)
     body = [Section(H2(heading, id=anchor(heading)), *parts) for heading, parts in sections]
     end = Footer(P("Made by cifar_fast."))
-    return "<!doctype html>\n" + to_xml(Html(head, Body(top, Main(*body), end), lang="en"), indent=False)
+    return to_xml(Html(head, Body(top, Main(*body), end), lang="en"), indent=False)
 
 
 def figure_of(path: Path, says: str):

@@ -75,7 +75,8 @@ def test_a_trial_is_a_run_that_never_saw_the_test_set(swept):
 
 def test_the_report_has_every_trial_and_loads_nothing(swept):
     text = (swept / "sweeps" / NAME / "report.html").read_text()
-    assert text.count("<tr>") > 6 and "Parallel" in text and "Importance" in text and "a worker died" in text
+    assert text.count("<tr>") > 6 and "Parallel" in text and "Importance" in text
+    assert "a worker died" in text or "2 workers died" in text  # perhaps both of one trial
     assert "http" not in text.replace("http-equiv", "") and "<script" not in text
 
 
