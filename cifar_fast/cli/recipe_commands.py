@@ -80,10 +80,11 @@ class Recipe(Command):
         from cifar_fast.runs.names import typed_for
         from cifar_fast.runs.run import train
         from cifar_fast.runs.run_dir import Interrupted
+        from cifar_fast.training.distill import with_teacher
         from cifar_fast.training.init import with_init
 
         given = [args.name, *args.changes]
-        stopped = with_init(resolve(args.name, args.changes, whole=False)[0]) if args.resume else None
+        stopped = with_teacher(with_init(resolve(args.name, args.changes, whole=False)[0])) if args.resume else None
         if stopped and (earlier := typed_for(stopped, args.changes)):
             # The changes of the stopped run need not be repeated; those typed now are added and take precedence.
             given = [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
