@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -69,7 +70,9 @@ def kept(channels: int, fraction: float) -> int:
 def without_channels(model: nn.Module, fraction: float, size: int, halves: int) -> nn.Module:
     "`model`, pruned in place: each group of coupled channels by the same fraction. Raises InitError."
     try:
-        import torch_pruning as tp
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch, about how the library is written
+            import torch_pruning as tp
     except ImportError as e:
         raise InitError(f"prune={fraction:g} needs torch-pruning ({e}): python -m pip install torch-pruning") from None
 
