@@ -1,4 +1,4 @@
-"""A teacher: what it sees, how its answers enter the loss, which ones are refused, and a run that says and repeats it."""
+"""A teacher: what it sees, how its answers enter the loss, which are refused, and a run that says and repeats it."""
 
 import json
 import shutil
