@@ -105,7 +105,8 @@ def check(recipe: Recipe) -> None:
 def check_teacher(r: Recipe) -> None:
     "Raise RecipeError for settings of a teacher that cannot work."
     for key, fits, expected in (("alpha", 0 < r.distill_alpha <= 1, "above 0 and at most 1"),
-                                ("temperature", 0 < r.distill_temperature < float("inf"), "above 0")):
+                                ("temperature", 0 < r.distill_temperature < float("inf"), "above 0"),
+                                ("cache", True, "")):
         value = getattr(r, f"distill_{key}")
         if not fits:
             raise RecipeError(f"distill.{key}={value}: expected a number {expected}")

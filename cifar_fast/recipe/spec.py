@@ -50,9 +50,9 @@ def _neutral(default: Any) -> Any:
     return field(default=default, metadata={"affects_weights": False})
 
 
-def _argument_of(name: str, default: Any) -> Any:
+def _argument_of(name: str, default: Any, **metadata: bool) -> Any:
     "A field NAME_ARG that the command line also knows as NAME.ARG."
-    return field(default=default, metadata={"argument_of": name})
+    return field(default=default, metadata={"argument_of": name, **metadata})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +75,8 @@ class Recipe:
     # `distill.alpha`: the loss is (1 - alpha) times that of the labels plus alpha times that of the teacher's answers.
     distill_alpha: float = _argument_of("distill", 0.9)
     distill_temperature: float = _argument_of("distill", 4.0)  # of both softmaxes that are compared
+    # Keep the teacher's answers on disk, for other students that see the same images.
+    distill_cache: bool = _argument_of("distill", False, affects_weights=False)
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
     # Albumentations for training, in this order, on uint8 HWC images; their numbers of pixels are for `size`.

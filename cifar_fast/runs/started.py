@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cifar_fast.recipe import settings
+from cifar_fast.training.answers import answers_of
 from cifar_fast.training.prepare import Run
 
 
@@ -18,6 +19,9 @@ def taught(run: Run) -> str:
     parts = [f"learns from {teacher}", f"in the images that it sees itself, augmented{mixed}"]
     if size != teacher.size or run.recipe.resize:
         parts.append(f"brought to the teacher's {teacher.size}×{teacher.size}")
+    if run.recipe.distill_cache:
+        answers = answers_of(run)
+        parts.append(f"its answers are kept in {answers.path} ({answers.size(run.recipe.epochs) / 2**20:,.1f} MB)")
     return ", ".join(parts)
 
 

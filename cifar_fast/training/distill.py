@@ -30,6 +30,7 @@ from cifar_fast.export.weights import read_weights
 from cifar_fast.models import create_model
 from cifar_fast.models.fold import fold
 from cifar_fast.recipe import Recipe
+from cifar_fast.training.answers import Answers, answers_of
 from cifar_fast.training.batch_transforms import TORCH_FORMATS
 from cifar_fast.training.callbacks.precision import DTYPES
 from cifar_fast.training.init import Init, place_hint, saw_held_out
@@ -107,7 +108,8 @@ class TeacherModel:
             x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
         if self.scale is not None:
             x = x * self.scale + self.shift
-        return self.model(x.to(self.dtype, memory_format=self.format)).float()
+        # Rounded as `answers` keeps them.
+        return self.model(x.to(self.dtype, memory_format=self.format)).half().float()
 
     def normalized_by(self, mean, std) -> TeacherModel:
         "The same for batches of this mean and std."
@@ -148,12 +150,25 @@ class Distillation(Callback):
     order = 8.5  # after BatchTransforms (8) has made the view that the student sees; Autocast (9) begins after it
     run_valid = False
 
-    def __init__(self, teacher: TeacherModel, alpha: float, temperature: float):
-        self.teacher, self.alpha, self.temperature = teacher, alpha, temperature
+    def __init__(self, teacher: TeacherModel, alpha: float, temperature: float, answers: Answers | None = None):
+        self.teacher, self.alpha, self.temperature, self.answers = teacher, alpha, temperature, answers
         self.part = None  # the teacher's term of the batch at hand
 
+    def before_fit(self):
+        if self.answers:
+            self.answers.open()
+
+    def undo(self):
+        "Also called after an error."
+        if self.answers:
+            self.answers.close()
+
+    after_fit = undo
+
     def before_batch(self):
-        self.logits, self.targets = self.teacher(self.x), self.y
+        self.targets = self.y
+        self.logits = (self.answers.get(self.epoch, self.iter, self.x, self.teacher) if self.answers else
+                       self.teacher(self.x))
 
     def after_loss(self):
         weight = getattr(self.loss_func, "weight", None)  # of each class, with balance=loss
@@ -197,7 +212,10 @@ class TeacherLoss(Metric):
         return self.total / self.count if self.count else None
 
 
-def distillation_cbs(run) -> list[Callback]:
-    "The callback that makes a prepared run learn from its teacher; none without one."
+def distillation_cbs(run, keeps: bool = False) -> list[Callback]:
+    "The callback that makes a prepared run learn from its teacher; none without one. `keeps`: it may fill the cache."
+    if not run.teacher:
+        return []
     r = run.recipe
-    return [Distillation(run.teacher, r.distill_alpha, r.distill_temperature)] if run.teacher else []
+    answers = answers_of(run) if keeps and r.distill_cache else None
+    return [Distillation(run.teacher, r.distill_alpha, r.distill_temperature, answers)]

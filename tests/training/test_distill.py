@@ -12,6 +12,7 @@ from fastai.callback.core import Callback
 from kills import NAME, RUN, bytes_that_differ, history, weights
 from starts import STATS, exported
 from tiny import MIXED, tiny, trained
+from toys import state
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.card import Data, read_card
@@ -19,7 +20,9 @@ from cifar_fast.export.files import WEIGHTS, file_sha256
 from cifar_fast.models import create_model
 from cifar_fast.recipe import RecipeError, check, describe
 from cifar_fast.reporting.results import read, recipe_id
+from cifar_fast.training.answers import answers_of
 from cifar_fast.training.distill import TeacherError, read_teacher, teacher_loss
+from cifar_fast.training.fit import fit
 from cifar_fast.training.prepare import prepare
 
 DIGITS = [str(i) for i in range(10)]
@@ -118,6 +121,32 @@ def test_a_view_of_another_size_is_brought_to_the_teachers(digits, tmp_path):
     run.teacher.model.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-1]))
     assert run.teacher(torch.zeros(2, 3, 24, 24)).shape == run.teacher(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert sizes == [48, 48]
+
+
+def test_a_second_student_takes_the_answers_that_the_first_one_kept(digits, teacher, tmp_path, cache):
+    "The weights are those without a cache, bit for bit; damaged answers and those to other images are not taken."
+    recipe = tiny(*recipe_changes(teacher))
+    kept = answers_of(prepare(recipe))
+    without = trained(tiny(f"distill={teacher}", "valid=1200", *MIXED), folder=tmp_path).weights
+    asked = []
+    for _ in range(2):
+        run = prepare(recipe)
+        run.teacher.model.register_forward_pre_hook(lambda *_: asked.append(1))
+        fit(run, folder=tmp_path)
+        assert bytes_that_differ(state(run.learn.model), without) == 0
+        assert kept.path.stat().st_size <= kept.size(2)
+    assert len(asked) == 2 * len(run.learn.dls.train)  # by the first of both alone
+    with kept.path.open("r+b") as file:
+        file.seek(20)
+        file.write(b"damage")
+    assert bytes_that_differ(trained(recipe, folder=tmp_path).weights, without) == 0
+    assert answers_of(prepare(tiny(*recipe_changes(teacher), "lr=0.01"))).path == kept.path
+    for other in ("seed=1", "mix.cutmix=0.1", "drop_last=no", "epochs=3"):
+        assert answers_of(prepare(tiny(*recipe_changes(teacher), other))).path != kept.path
+
+
+def recipe_changes(teacher):
+    return f"distill={teacher}", "distill.cache=yes", "valid=1200", *MIXED
 
 
 # ---------------------------------------------------------------- what is refused
