@@ -48,6 +48,7 @@ class Recipe(Command):
     examples = ("recipe sprint", "recipe final data=digits epochs=20",
                 "recipe final epochs=60 mix.cutmix=0.3 valid=5000", "recipe final epochs=60 name=final-long",
                 "recipe final data=PHOTOS init=exports/final fit=fine_tune", "recipe final lr=find",
+                "recipe final distill=exports/teacher", "recipe final init=exports/final prune=0.5 epochs=20",
                 "recipe final --dry-run epochs=60", "recipe final --resume",
                 "recipe mine.py --log json > epochs.jsonl")
 

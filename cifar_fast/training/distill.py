@@ -125,7 +125,8 @@ class TeacherModel:
         "Its part of the card."
         card = self.weights.card
         return Teacher(name=printable(self.weights.name), sha256=self.weights.sha256, size=card.size, arch=card.arch,
-                       params=self.params, data=card.data.name, split=card.split,
+                       params=self.params, seconds=card.seconds.training if card.seconds else None,
+                       data=card.data.name, split=card.split,
                        accuracy=card.metrics.accuracy if card.metrics else None, saw_held_out=self.saw_held_out,
                        alpha=self.settings.distill_alpha, temperature=self.settings.distill_temperature)
 

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 from breaking import resume
@@ -13,6 +14,7 @@ from tiny import tiny
 from cifar_fast.audit import count_params
 from cifar_fast.cli.main import main
 from cifar_fast.export.card import read_card
+from cifar_fast.export.predictions import Predictions
 from cifar_fast.export.predictor import load_export
 from cifar_fast.models import create_model
 from cifar_fast.recipe import RecipeError, check
@@ -98,9 +100,10 @@ def test_a_pruned_run_is_saved_opened_and_resumed_like_any_other(tmp_path, broke
     card = read_card(whole / NAME)
     assert card.widths == [16, 24, 32] and card.start.pruned == 0.5 and card.audit.params == 31_546
     assert json.loads((whole / NAME / "config.json").read_text())["model_args"]["widths"] == [16, 24, 32]
-    opened = load_export(whole / NAME)
-    assert (opened.predict(digits.test.images).argmax(1) == digits.test.labels).mean() == card.metrics.accuracy or (
-        card.split == "held-out")
+    measured = Predictions.load(whole / NAME / "predictions.npz")
+    arrays, places = digits.locate(measured.items)
+    probs = load_export(whole / NAME).predict(arrays.images[places])
+    assert len(probs) > 100 and np.allclose(probs, measured.probabilities, atol=2e-3)
     # A pruned run may be pruned again.
     assert prepare(tiny(f"init={whole / NAME}", "prune=0.5")).widths == (8, 12, 16)
     exports = broken(5, *changes)
