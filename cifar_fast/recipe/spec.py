@@ -83,7 +83,9 @@ class Recipe:
     augment: tuple = field(default=(), metadata={"by_data": True})
     validate_on: str = _choice("held_out", "test", default="held_out")  # "test": what the published systems did
     valid: float = 0  # held out of train: a fraction below 1, or a number of images from 1 up; 0: train on all
-    keep: str = _choice("last", "best", default="last")  # which epoch's weights are exported
+    # Which epoch's weights are exported. The best one, patience and target go by validation accuracy, by the balanced
+    # one where classes are unequal.
+    keep: str = _choice("last", "best", default="last")
     bs: int = field(default=128, metadata={"by_data": True})  # batch size; less on few images
     drop_last: bool = True  # drop the last, smaller batch of an epoch (fastai's default)
     workers: int | None = _neutral(None)  # processes that augment; None (auto): chosen here; the images are the same
@@ -104,11 +106,15 @@ class Recipe:
     precision: str = _choice("auto", "fp32", "bf16", "fp16", default="fp32", by_machine=True)
     channels_last: bool | str = False  # memory format of images and weights; "auto": the faster one here, timed
     compile: str = _choice("off", "on", "auto", default="off", by_machine=True)  # torch.compile; "auto": if faster
+    # Processes that train together, each on its slice of every batch; None (auto): one a GPU, or as many as pay.
+    procs: int | None = field(default=1, metadata={"by_machine": True})
+    sync_bn: bool = False  # of several processes: batch norm over the whole batch, not over each slice
     tta: bool = True  # also report TTA accuracy: mean probability of the image and its mirror image
     budget: Any = None  # an audit.Budget; None: the default one
     waive: Mapping[str, str] = field(default_factory=dict)  # rule of the budget that this recipe breaks → the reason
     exports: str = _neutral("exports")  # folder of all runs
     report: bool = _neutral(True)  # save report.html, its figures and a model card
+    track: str = _choice("none", "tensorboard", "wandb", default="none", affects_weights=False)  # gets the curves too
     checkpoint_epochs: int = _neutral(1)  # save a checkpoint every so many epochs, 0: never
     checkpoint_minutes: float = _neutral(5)  # and within an epoch every so many minutes, 0: never
 

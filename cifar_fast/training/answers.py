@@ -21,6 +21,7 @@ from cifar_fast.data.cache import cache_folder
 from cifar_fast.recipe import describe
 from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import cpu_name
+from cifar_fast.utils.ranks import here
 from cifar_fast.utils.text import printable
 
 SEEN = ("epochs", "seed", "bs", "drop_last", "augment", "mix", "resize", "resize_mode", "validate_on", "valid",
@@ -94,7 +95,9 @@ def checksum(content: bytes, seen: int) -> bytes:
 def answers_of(run) -> Answers:
     "The answers in a prepared run, not opened yet."
     r, dl = run.recipe, run.learn.dls.train
-    what = {"teacher": r.distill_sha256, "data": run.source.fingerprint, "size": run.source.size,
+    ranks = here()  # of several processes, each has its own part of a batch
+    what = {"teacher": r.distill_sha256, "rank": [ranks.rank, ranks.count], "data": run.source.fingerprint,
+            "size": run.source.size,
             "stats": [[float(v) for v in values] for values in run.stats],
             "machine": [device_name(run.device), cpu_name(), run.precision, torch.get_num_threads(), torch.__version__],
             **{key: describe(getattr(r, key)) for key in SEEN}}

@@ -24,7 +24,9 @@ from fastai.learner import Metric
 from cifar_fast.audit import count_params
 from cifar_fast.data.layout import names
 from cifar_fast.data.sources import Source
-from cifar_fast.export.card import ExportError, Normalization, Teacher, read_card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Normalization, Teacher
 from cifar_fast.export.files import WEIGHTS, file_sha256, run_folder
 from cifar_fast.export.weights import read_weights
 from cifar_fast.models import create_model

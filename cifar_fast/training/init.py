@@ -12,8 +12,11 @@ import torch
 from timm.models import parse_model_name
 
 from cifar_fast.data.sources import Source
-from cifar_fast.export.card import NAME as CARD
-from cifar_fast.export.card import Card, ExportError, Normalization, Start, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import NAME as CARD
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Normalization, Start
 from cifar_fast.export.files import WEIGHTS, file_sha256, run_folder, short
 from cifar_fast.export.weights import read_weights
 from cifar_fast.models.parts import head_names

@@ -20,6 +20,7 @@ from cifar_fast.training.callbacks.precision import precision_cbs
 from cifar_fast.training.distill import distillation_cbs
 from cifar_fast.training.prepare import Run, settle_memory_format
 from cifar_fast.utils.errors import SettingError
+from cifar_fast.utils.ranks import here
 from cifar_fast.utils.seeds import rng_restored
 
 FEWEST = 100
@@ -92,6 +93,9 @@ def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEW
         raise SettingError(f"num_it={num_it}: a search takes at least {FEWEST} steps")
     settle_memory_format(run)
     learn, lrs, passes = run.learn, np.geomspace(start_lr, end_lr, num_it), []
+    dl, ranks = learn.dls.train, here()
+    if ranks.several:
+        dl.shard(0, 1)  # the search is the first process's alone, on whole batches
     state, epoch, opt = deepcopy(learn.model.state_dict()), learn.dls.train.next_epoch, learn.opt
     try:
         with rng_restored():
@@ -103,6 +107,8 @@ def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEW
         learn.opt = opt
         learn.model.zero_grad()
         learn.dls.train.set_epoch(epoch)
+        if ranks.several:
+            dl.shard(ranks.rank, ranks.count)
     steps = min(map(len, passes))
     lr, loss = curve(lrs, np.mean([losses[:steps] for losses in passes], axis=0))
     return {"lr": lr.tolist(), "loss": loss.tolist(), "suggestions": suggestions(lr, loss),

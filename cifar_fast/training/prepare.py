@@ -18,7 +18,7 @@ from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.data.transforms import AlbumentationsTransform
-from cifar_fast.export.card import Start
+from cifar_fast.export.card_parts import Start
 from cifar_fast.models import create_model, require_model, scaled_widths
 from cifar_fast.models.parts import stem_stages_head
 from cifar_fast.recipe import Recipe, RecipeError, at_size, check, recipes_dir, require_validation, settings
@@ -30,11 +30,13 @@ from cifar_fast.training.distill import TeacherModel, open_teacher, read_teacher
 from cifar_fast.training.init import Init, read_init, saw_held_out, take_weights
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
+from cifar_fast.training.parallel import require_device
 from cifar_fast.training.prune import narrowed
 from cifar_fast.utils.device import choose_device
 from cifar_fast.utils.environment import git_commit
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.log import log_progress
+from cifar_fast.utils.ranks import from_first, here
 from cifar_fast.utils.seeds import rng_restored, seed_everything
 
 LEAST_LEFT = 0.6
@@ -71,12 +73,14 @@ class Run:
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
     widths: Sequence[int] | None = None  # of the model, where it was scaled to a budget, or pruned
     teacher: TeacherModel | None = None  # whose answers are learned beside the labels
+    tuning: bool = False  # one of many that are compared: it has no test set, and needs no files for deployment
 
 
 def prepare(
     recipe: Recipe,
     source: Source | None = None,  # the images, where they are not those that the recipe names
     typed: Sequence[str] = (),  # the `key=value` changes that the user gave: they are not adjusted
+    tuning: bool = False,  # see `Run`
 ) -> Run:
     """Load the data, build and audit the model.
 
@@ -84,6 +88,10 @@ def prepare(
     """
     check(recipe)
     device = choose_device(recipe.device)
+    if (ranks := here()).several:
+        require_device(recipe.device)
+        recipe = replace(recipe, procs=ranks.count)
+        check(recipe)
     precision = choose_precision(recipe.precision, device)
     require_model(recipe.arch)
     if recipe.size:  # refused before images are decoded
@@ -97,6 +105,8 @@ def prepare(
     size = recipe.size or (init.size if init else None)  # what the weights were trained for, unless another is given
     source = source or load_source(recipe.data, size=size, resize_mode=recipe.resize_mode, seed=recipe.seed,
                                    on_error=recipe.on_error, columns=recipe.columns)
+    if tuning:
+        source = replace(source, test=None)
     require_validation(recipe, bool(source.valid))
     teacher = taught and open_teacher(taught, recipe, source, device, precision)
     if source.size != (recipe.size or SIDE):
@@ -106,10 +116,16 @@ def prepare(
     nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     stats = input_stats(recipe, init, source)
+    if recipe.bs < ranks.count:
+        raise RecipeError(f"bs={recipe.bs}: the batch is shared out among {ranks.count} processes, and each needs an "
+                          f"image of it; bs={SMALLEST_BS * ranks.count}, or fewer processes")
     seed_everything(recipe.seed)
     dls = make_dls(source, augment=recipe.augment, stats=stats, valid=recipe.valid,
                    validate_on=recipe.validate_on, bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers,
                    seed=recipe.seed, device=device, balanced=recipe.balance == "sample")
+    if ranks.several:
+        for dl in dls:
+            dl.shard(ranks.rank, ranks.count)
     widths = fitting_widths(recipe, init, len(source.vocab), source.size)
     learn = cifar_learner(dls, recipe.arch, widths=widths,
                           loss_func=make_loss(recipe, train_labels(dls, source), len(source.vocab)),
@@ -123,10 +139,10 @@ def prepare(
     result = within_budget(learn.model, recipe, source.size)
     steps = recipe.epochs * len(dls.train)
     recipe = with_fitting_ema(recipe, steps, typed)
-    compiled = choose_compile(recipe.compile, device, steps, learn.model)
+    compiled = not (ranks.several and recipe.sync_bn) and choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats, start,
                valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps), widths=widths,
-               teacher=teacher and teacher.normalized_by(*stats))
+               tuning=tuning, teacher=teacher and teacher.normalized_by(*stats))
 
 
 def fitting_widths(recipe: Recipe, init: Init | None, classes: int, size: int) -> Sequence[int] | None:
@@ -208,7 +224,7 @@ def settle_memory_format(run: Run, resumed: dict | None = None) -> None:
     if run.memory_format is None:
         run.format_speeds = time_formats(run.learn.model, run.learn.dls.train, run.learn.loss_func, run.precision,
                                          run.device, run.compiled)
-        run.memory_format = faster(run.format_speeds)
+        run.memory_format, run.format_speeds = from_first((faster(run.format_speeds), run.format_speeds))
 
 
 def require_augment(recipe: Recipe, size: int) -> None:

@@ -394,7 +394,7 @@ def test_descriptions_are_plain():
 def test_which_settings_affect_no_weight_and_which_the_machine_decides():
     assert settings_that(affects_weights=False) == {"name", "exports", "report", "workers", "checkpoint_epochs",
                                                     "checkpoint_minutes", "init", "distill",
-                                                    "distill_cache"}
+                                                    "distill_cache", "track"}
     assert settings_that(by_machine=True) == {"device", "precision", "compile"}
     assert settings_that(affects_weights=True, by_machine=False) >= {"arch", "lr", "seed", "mix", "augment"}
     with pytest.raises(KeyError):

@@ -15,7 +15,8 @@ from tiny import MIXED, tiny, trained
 from toys import state
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import Data, read_card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_parts import Data
 from cifar_fast.export.files import WEIGHTS, file_sha256
 from cifar_fast.models import create_model
 from cifar_fast.recipe import RecipeError, check, describe

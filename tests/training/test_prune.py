@@ -13,7 +13,7 @@ from tiny import tiny
 
 from cifar_fast.audit import count_params
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.export.predictor import load_export
 from cifar_fast.models import create_model

@@ -95,7 +95,14 @@ def where_it_runs(card: Card) -> list[str]:
             "| file | target | bytes | accuracy | torch's | other answers | batch 1 | batch 125 |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |", *rows, "",
             "Other answers: images that torch answers differently. Batch 1 and 125: images/s as a multiple of those of",
-            "torch, measured in turns with as many threads.", ""]
+            "torch, measured in turns with as many threads.", "", *on_microcontrollers(card)]
+
+
+def on_microcontrollers(card: Card) -> list[str]:
+    "What TFLite Micro needs, as measured."
+    return [line for name, row in card.exported.items() if row.flash and row.arena for line in
+            (f"`{plain(name)}` takes {row.flash:,} bytes of flash and {row.arena:,} bytes of memory (arena) in",
+             "TensorFlow Lite Micro, measured on x86; `model.h` is the same as a C array.", "")]
 
 
 def share(accuracy: float | None) -> str:

@@ -47,7 +47,8 @@ from fastcore.xml import (
 
 from cifar_fast.audit import amount, bound
 from cifar_fast.export.calibration import confidence_line, threshold_rows
-from cifar_fast.export.card import Card, Rule
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Rule
 from cifar_fast.utils.fonts import numbered_in_figures
 
 FIGURES = {  # file → heading of its section, what it shows

@@ -13,7 +13,7 @@ from cifar_fast.recipe import MAPPINGS, UNTYPED, Recipe, at_size, describe, list
 from cifar_fast.recipe.overrides import on_other_data
 from cifar_fast.recipe.spec import SIDE
 
-NOT_IN_ID = settings_that(affects_weights=False) | {"seed", "device"}
+NOT_IN_ID = settings_that(affects_weights=False) | {"seed", "device", "procs"}
 "Settings that are not part of `recipe_id`; seed and device have columns of their own."
 
 
