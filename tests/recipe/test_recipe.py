@@ -395,7 +395,7 @@ def test_which_settings_affect_no_weight_and_which_the_machine_decides():
     assert settings_that(affects_weights=False) == {"name", "exports", "report", "workers", "checkpoint_epochs",
                                                     "checkpoint_minutes", "init", "distill",
                                                     "distill_cache", "track"}
-    assert settings_that(by_machine=True) == {"device", "precision", "compile"}
+    assert settings_that(by_machine=True) == {"device", "precision", "compile", "procs"}
     assert settings_that(affects_weights=True, by_machine=False) >= {"arch", "lr", "seed", "mix", "augment"}
     with pytest.raises(KeyError):
         settings_that(affects_wieghts=True)
