@@ -49,6 +49,7 @@ class Recipe(Command):
     examples = ("recipe sprint", "recipe final data=digits epochs=20",
                 "recipe final epochs=60 mix.cutmix=0.3 valid=5000", "recipe final epochs=60 name=final-long",
                 "recipe final data=PHOTOS init=exports/final fit=fine_tune", "recipe final lr=find",
+                "recipe final distill=exports/teacher", "recipe final init=exports/final prune=0.5 epochs=20",
                 "recipe final procs=2",
                 "recipe final seeds=5 --jobs 2",
                 "recipe final --dry-run epochs=60", "recipe final --resume",
@@ -143,10 +144,11 @@ def with_earlier(args) -> list[str]:
     They need not be repeated; those typed now are added and take precedence.
     """
     from cifar_fast.runs.names import typed_for
+    from cifar_fast.training.distill import with_teacher
     from cifar_fast.training.init import with_init
 
     given = [args.name, *args.changes]
-    stopped = with_init(resolve(args.name, args.changes, whole=False)[0]) if args.resume else None
+    stopped = with_teacher(with_init(resolve(args.name, args.changes, whole=False)[0])) if args.resume else None
     if stopped and (earlier := typed_for(stopped, args.changes)):
         return [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
     return given

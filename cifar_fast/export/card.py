@@ -25,6 +25,7 @@ from cifar_fast.export.card_parts import (
     Seconds,
     Side,
     Start,
+    Teacher,
     Text,
     Width,
     class_names,
@@ -56,6 +57,7 @@ class Card:
     waived: dict[str, Text] = field(default_factory=dict)  # broken rule → why that is allowed
     mixed: dict[str, Count] | None = None  # kind of mixing → batches
     start: Start | None = None  # None where it started from random weights
+    teacher: Teacher | None = None  # whose answers it learned beside the labels
     recipe: Annotated[dict[str, Any], AfterValidator(described_recipe)] = field(default_factory=dict)
     recipe_name: Text = ""  # of the recipe file that it was started from
     settings: Text = ""  # what was changed of that recipe, as key=value

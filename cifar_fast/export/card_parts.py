@@ -168,17 +168,12 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    "The trained weights that a run started from, and what it took of them."
+class Trained:
+    "Trained weights that a run used."
 
-    name: Text  # as the recipe's `init`
+    name: Text  # as the recipe names them
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size: Count  # pixels of a side of the images that they were trained on
-    tensors: Count  # of the model
-    taken: Count
-    new: list[Text] = field(default_factory=list)  # tensors of the head
-    unfit: list[Text] = field(default_factory=list)  # other tensors of the model without one of their name and shape
-    unused: list[Text] = field(default_factory=list)  # tensors that the model has no place for
     data: Text = ""  # that they were trained on, where that is known
     split: Literal["test", "held-out"] | None = None  # that their accuracy was measured on
     accuracy: Fraction | None = None
@@ -193,10 +188,43 @@ class Start:
         warning = ["trained on images that are held out here: accuracy is too high"] if self.saw_held_out else []
         return f"{self.name} ({', '.join([*known, f'sha256 {self.sha256[:12]}', *warning])})"
 
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher(Trained):
+    "The export whose answers a run learned, and how."
+
+    arch: Text
+    params: Count
+    seconds: Duration | None = None  # of its own training
+    alpha: Fraction  # of the loss; the labels have the rest
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+    def __str__(self) -> str:
+        "`exports/teacher (…): cifar_teacher, 4,966,730 parameters, trained in 1,700 s, alpha 0.9, temperature 4`."
+        seconds = "" if self.seconds is None else f", trained in {self.seconds:,.0f} s"
+        return (f"{self.what}: {self.arch}, {self.params:,} parameters{seconds}, alpha {self.alpha:g}, temperature "
+                f"{self.temperature:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start(Trained):
+    "The trained weights that a run started from, and what it took of them."
+
+    tensors: Count  # of the model
+    taken: Count
+    new: list[Text] = field(default_factory=list)  # tensors of the head
+    unfit: list[Text] = field(default_factory=list)  # other tensors of the model without one of their name and shape
+    unused: list[Text] = field(default_factory=list)  # tensors that the model has no place for
+    pruned: Fraction = 0.0  # of their channels
+    widths: list[Width] = field(default_factory=list)  # before that; the card's own are those after it
+
     @property
     def amount(self) -> str:
         "`62 of 64 tensors, new head (head.fc.weight, head.fc.bias)`."
-        parts = [f"{self.taken} of {self.tensors} tensors", f"new head ({few(self.new)})"]
+        widths = ", ".join(map(str, self.widths))
+        parts = [f"{self.pruned:.0%} of their channels pruned (widths were {widths})"] if self.pruned else []
+        parts += [f"{self.taken} of {self.tensors} tensors"]
+        parts += [f"new head ({few(self.new)})"] if self.new else []
         parts += [f"also new, as their shapes or names differ: {few(self.unfit)}"] if self.unfit else []
         return ", ".join(parts + ([f"not used: {few(self.unused)}"] if self.unused else []))
 

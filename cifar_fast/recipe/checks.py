@@ -64,7 +64,7 @@ def check(recipe: Recipe) -> None:
                           f"folder")
     if r.name in TABLES:
         raise RecipeError(f"name={r.name}: a table of results has this name; choose another")
-    for key in ("data", "exports", "name", "init"):  # they go into the files of the run, which are UTF-8
+    for key in ("data", "exports", "name", "init", "distill"):  # they go into the files of the run, which are UTF-8
         require_text(key, str(getattr(r, key) or ""))
     if r.channels_last not in (True, False, "auto"):
         raise RecipeError(f"channels_last={r.channels_last}: expected true, false or auto")
@@ -82,6 +82,12 @@ def check(recipe: Recipe) -> None:
                           f"one must follow; give more epochs")
     if r.init_sha256 and not (r.init and re.fullmatch("[0-9a-f]{64}", r.init_sha256)):
         raise RecipeError(f"init_sha256={r.init_sha256}: expected the 64 hex digits of the weights that init= names")
+    check_teacher(r)
+    if not 0 <= r.prune < 1:
+        raise RecipeError(f"prune={r.prune}: expected a fraction of the channels, 0 or more and less than 1")
+    if r.prune and not r.init:
+        raise RecipeError(f"prune={r.prune} removes channels of trained weights, and this recipe starts from random "
+                          f"ones; add init=exports/NAME")
     if r.validate_on == "test" and r.valid:
         raise RecipeError(f"validate_on=test validates on the test set and holds nothing out; leave out "
                           f"valid={r.valid}")
@@ -108,6 +114,21 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"opt: {e}") from None
     if r.precision == "fp16" and r.device == "cpu":
         raise RecipeError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")
+
+
+def check_teacher(r: Recipe) -> None:
+    "Raise RecipeError for settings of a teacher that cannot work."
+    for key, fits, expected in (("alpha", 0 < r.distill_alpha <= 1, "above 0 and at most 1"),
+                                ("temperature", 0 < r.distill_temperature < float("inf"), "above 0"),
+                                ("cache", True, "")):
+        value = getattr(r, f"distill_{key}")
+        if not fits:
+            raise RecipeError(f"distill.{key}={value}: expected a number {expected}")
+        if not r.distill and value != getattr(Recipe, f"distill_{key}"):
+            raise RecipeError(f"distill.{key}={value} has no effect without a teacher; add distill=exports/NAME")
+    if r.distill_sha256 and not (r.distill and re.fullmatch("[0-9a-f]{64}", r.distill_sha256)):
+        raise RecipeError(f"distill_sha256={r.distill_sha256}: expected the 64 hex digits of the weights that distill= "
+                          f"names")
 
 
 def require_tracker(track: str) -> None:

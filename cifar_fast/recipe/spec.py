@@ -50,6 +50,11 @@ def _neutral(default: Any) -> Any:
     return field(default=default, metadata={"affects_weights": False})
 
 
+def _argument_of(name: str, default: Any, **metadata: bool) -> Any:
+    "A field NAME_ARG that the command line also knows as NAME.ARG."
+    return field(default=default, metadata={"argument_of": name, **metadata})
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
     "Everything that decides a run. Values, importable callables and partials only: it prints, compares, pickles."
@@ -64,6 +69,14 @@ class Recipe:
     resize_mode: str = _choice("crop", "pad", "squash", default="crop")  # how an image is brought to that square
     init: str | None = _neutral(None)  # trained weights to start from: an export, or timm's hf-hub: or local-dir: name
     init_sha256: str = ""  # of these weights; a run fills it in, and refuses others where it is given
+    prune: float = 0  # fraction of the channels of `init` that are removed before training, the least important ones
+    distill: str | None = _neutral(None)  # a teacher: an export whose answers are learned beside the labels
+    distill_sha256: str = ""  # of its weights; a run fills it in, and refuses others where it is given
+    # `distill.alpha`: the loss is (1 - alpha) times that of the labels plus alpha times that of the teacher's answers.
+    distill_alpha: float = _argument_of("distill", 0.9)
+    distill_temperature: float = _argument_of("distill", 4.0)  # of both softmaxes that are compared
+    # Keep the teacher's answers on disk, for other students that see the same images.
+    distill_cache: bool = _argument_of("distill", False, affects_weights=False)
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
     # Albumentations for training, in this order, on uint8 HWC images; their numbers of pixels are for `size`.

@@ -48,13 +48,14 @@ from cifar_fast.runs.run_dir import (
     require_same,
     where,
 )
-from cifar_fast.runs.started import started
+from cifar_fast.runs.started import starts
 from cifar_fast.runs.track import attached, tracking
 from cifar_fast.runs.train_batch import save_train_batch
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.callbacks.progress import Progress, choose_mode, redirected
 from cifar_fast.training.callbacks.tracking import Tracker
+from cifar_fast.training.distill import with_teacher
 from cifar_fast.training.fit import fit
 from cifar_fast.training.init import with_init
 from cifar_fast.training.parallel import BATCH_NORM, require_procs
@@ -96,7 +97,7 @@ def train(
 def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, overwrite: bool, named: bool,
           given: Sequence[str], progress: Callable[..., Progress], tuning: bool = False) -> tuple[Card, Path]:
     "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
-    recipe = with_init(recipe)  # the checksum of the weights is one of its settings
+    recipe = with_teacher(with_init(recipe))  # the checksums of the weights are among its settings
     folder, _ = choose_folder(recipe, named, resume, overwrite, unknown := set_by_data(given[1:]))  # refuse early,
     exports = folder.path.parent
     if (exports / OWN).exists():
@@ -178,7 +179,7 @@ def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, f
 
     recipe, staged = run.recipe, folder.staged
     settle_memory_format(run, saved and saved["state"])
-    print(headline(run), *data_lines(run), *([started(run)] if run.start else []), sep="\n", flush=True)
+    print(headline(run), *data_lines(run), *starts(run), sep="\n", flush=True)
     checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, saved)
     try:
         write_text(staged / RECIPE, json.dumps(describe(recipe), indent=1) + "\n")

@@ -210,6 +210,10 @@ def require_same(then: dict, now: dict, allow: bool) -> list[str]:
     if before != after:
         raise RunError(f"the stopped run started from weights with sha256 {before or '– (random ones)'}, this recipe "
                        f"from {after or 'random ones'}: restore init=, or --restart starts from scratch")
+    before, after = (about["recipe"].get("distill_sha256", "") for about in (then, now))
+    if before != after:
+        raise RunError(f"the stopped run learns from a teacher with sha256 {before or '– (none)'}, this recipe from "
+                       f"{after or 'none'}: restore distill=, or --restart starts from scratch")
     before, after = (called(about["recipe"]["opt"]) for about in (then, now))
     if before != after:
         raise RunError(f"the stopped run optimises with {before}, whose state {after} cannot use: --restart "

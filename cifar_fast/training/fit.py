@@ -28,6 +28,7 @@ from cifar_fast.training.callbacks.progress import Progress
 from cifar_fast.training.callbacks.scheduler import Scheduler
 from cifar_fast.training.callbacks.stopping import KeepBest, Patience, Target
 from cifar_fast.training.callbacks.tracking import Tracker
+from cifar_fast.training.distill import TeacherLoss, distillation_cbs
 from cifar_fast.training.metrics import BalancedAccuracy
 from cifar_fast.training.prepare import Run, settle_memory_format
 from cifar_fast.training.state import TrainState
@@ -77,10 +78,11 @@ def fit(
 def more_metrics(run: Run, average: EMA | None) -> list[Metric]:
     "Of the averaged weights, measured beside the trained ones on the same batches; and where classes are unequal."
     ema = [EMAAccuracy(average, partial(autocast, run.precision, run.device))] if average else []
+    taught = [TeacherLoss()] if run.teacher else []
     if not unequal(np.bincount(run.valid_labels)):
-        return ema
+        return [*ema, *taught]
     watched = {"predicted": lambda _: ema[0].predicted, "name": "ema_balanced_accuracy"} if ema else {}
-    return [*ema, BalancedAccuracy(len(run.source.vocab), **watched)]
+    return [*ema, *taught, BalancedAccuracy(len(run.source.vocab), **watched)]
 
 
 def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | None,
@@ -89,7 +91,8 @@ def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | N
     "Those that belong to training only: given to the fit, so they are not exported."
     r, transforms = run.recipe, batch_transforms(run.recipe, len(run.source.vocab), run.memory_format)
     history = History(state, transforms, folder and folder / "history.csv")
-    cbs = [transforms, *precision_cbs(run.precision, run.device), history]
+    cbs = [transforms, *distillation_cbs(run, keeps=folder is not None), *precision_cbs(run.precision, run.device),
+           history]
     parallel = with_others(run, transforms, history, checkpoint)
     cbs += [parallel] if parallel else []
     if average:

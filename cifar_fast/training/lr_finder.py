@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 from cifar_fast.recipe import settings
 from cifar_fast.training.batch_transforms import batch_transforms
 from cifar_fast.training.callbacks.precision import precision_cbs
+from cifar_fast.training.distill import distillation_cbs
 from cifar_fast.training.prepare import Run, settle_memory_format
 from cifar_fast.utils.errors import SettingError
 from cifar_fast.utils.ranks import here
@@ -118,7 +119,7 @@ def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
     "The loss of each step, until it diverges, on the batches of training from `first_epoch` on."
     learn, r = run.learn, run.recipe
     searching = Search(lrs, frozen=settings(r.fit).get("freeze_epochs", 0) > 0)
-    cbs = [batch_transforms(r, len(run.source.vocab), run.memory_format, fraction=0.0),
+    cbs = [batch_transforms(r, len(run.source.vocab), run.memory_format, fraction=0.0), *distillation_cbs(run),
            *precision_cbs(run.precision, run.device), *([GradientClip(r.clip)] if r.clip else []), searching]
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
     learn.opt, learn.start_at = None, (first_epoch, 0)

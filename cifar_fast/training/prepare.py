@@ -26,10 +26,12 @@ from cifar_fast.recipe.spec import SIDE
 from cifar_fast.training.callbacks.compiling import choose_compile
 from cifar_fast.training.callbacks.ema import fitting_decay
 from cifar_fast.training.callbacks.precision import choose_precision
+from cifar_fast.training.distill import TeacherModel, open_teacher, read_teacher
 from cifar_fast.training.init import Init, read_init, saw_held_out, take_weights
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
 from cifar_fast.training.parallel import require_device
+from cifar_fast.training.prune import narrowed
 from cifar_fast.utils.device import choose_device
 from cifar_fast.utils.environment import git_commit
 from cifar_fast.utils.errors import CifarFastError
@@ -69,7 +71,8 @@ class Run:
     valid_labels: np.ndarray  # (N,) of the images that are validated on, in their order; N is 0 where there are none
     memory_format: str | None = None  # None until `settle_memory_format` has timed both
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
-    widths: Sequence[int] | None = None  # of the model, where it was scaled to a budget
+    widths: Sequence[int] | None = None  # of the model, where it was scaled to a budget, or pruned
+    teacher: TeacherModel | None = None  # whose answers are learned beside the labels
     tuning: bool = False  # one of many that are compared: it has no test set, and needs no files for deployment
 
 
@@ -81,7 +84,7 @@ def prepare(
 ) -> Run:
     """Load the data, build and audit the model.
 
-    Raises RecipeError, DataError, BudgetError, ModelError, AuditError, InitError.
+    Raises RecipeError, DataError, BudgetError, ModelError, AuditError, InitError, TeacherError.
     """
     check(recipe)
     device = choose_device(recipe.device)
@@ -96,12 +99,16 @@ def prepare(
             create_model(recipe.arch, 2, recipe.size)
     init = read_init(recipe) if recipe.init else None
     recipe = replace(recipe, init_sha256=init.sha256) if init else recipe
+    init = narrowed(init, recipe.prune) if recipe.prune else init
+    taught = read_teacher(recipe) if recipe.distill else None
+    recipe = replace(recipe, distill_sha256=taught.sha256) if taught else recipe
     size = recipe.size or (init.size if init else None)  # what the weights were trained for, unless another is given
     source = source or load_source(recipe.data, size=size, resize_mode=recipe.resize_mode, seed=recipe.seed,
                                    on_error=recipe.on_error, columns=recipe.columns)
     if tuning:
         source = replace(source, test=None)
     require_validation(recipe, bool(source.valid))
+    teacher = taught and open_teacher(taught, recipe, source, device, precision)
     if source.size != (recipe.size or SIDE):
         recipe = at_size(recipe, source.size)
     require_augment(recipe, source.size)
@@ -125,7 +132,8 @@ def prepare(
                           opt_func=recipe.opt, metrics=accuracy, lr=recipe.lr, seed=recipe.seed, **splitter(recipe))
     start = None
     if init:
-        start = replace(take_weights(learn.model, init), saw_held_out=saw_held_out(init, recipe, source))
+        start = replace(take_weights(learn.model, init, source.vocab),
+                        saw_held_out=saw_held_out(init.card, recipe, source))
         if splitter(recipe):  # what the weights do not fit (a stem for another size) must not stay frozen
             learn.splitter = partial(stem_stages_head, new=frozenset(start.unfit))
     result = within_budget(learn.model, recipe, source.size)
@@ -134,13 +142,13 @@ def prepare(
     compiled = not (ranks.several and recipe.sync_bn) and choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats, start,
                valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps), widths=widths,
-               tuning=tuning)
+               tuning=tuning, teacher=teacher and teacher.normalized_by(*stats))
 
 
 def fitting_widths(recipe: Recipe, init: Init | None, classes: int, size: int) -> Sequence[int] | None:
     "Those of the trained weights to start from, else those that fit the recipe's own budget; None for the model's own."
-    if init and init.card and init.card.widths:
-        return init.card.widths
+    if init and init.widths:
+        return init.widths
     return scaled_widths(recipe.arch, recipe.budget.max_params, classes, size) if recipe.budget else None
 
 
