@@ -1,4 +1,4 @@
-"""Accuracy against what it costs: parameters, multiply-adds, seconds."""
+"""Accuracy against what it costs: parameters, multiply-adds, seconds, and flash where runs of ours know it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ KINDS = {  # of points: legend, colour, marker, filled
 COSTS = (  # column, unit, label of the axis, its scale
     ("parameters", 1e3, "parameters (thousands)", "linear"),
     ("multiply_adds", 1e6, "multiply-adds per image (millions, log scale)", "log"),
+    ("flash", 1024, "flash of a microcontroller, in int8 (KB)", "linear"),
     ("seconds", 1, "training, on the hardware of each (seconds, log scale)", "log"),
 )
 
 
 def tradeoffs(
-    points: pd.DataFrame,  # label, kind (of KINDS), accuracy and std in percent, parameters, multiply_adds, seconds
+    points: pd.DataFrame,  # label, kind (of KINDS), accuracy and std in percent, and the columns of COSTS
     title: str = "",
     stated: tuple[str, float] | None = None,  # systems of which only the accuracy (percent) is known
     target: float | None = None,  # accuracy, a fraction
 ) -> Figure:
     "A panel for each cost. What was run here is filled, what others state is hollow."
-    fig, axes = figure(3, width=5, height=5.4)
-    for ax, (cost, unit, label, scale) in zip(axes, COSTS, strict=True):
+    ours = points[points["kind"] == "ours"]
+    costs = [cost for cost in COSTS if cost[0] != "flash" or ours["flash"].notna().any()]
+    fig, axes = figure(len(costs), width=5, height=5.4)
+    for ax, (cost, unit, label, scale) in zip(axes, costs, strict=True):
         for kind in KINDS:
             draw_kind(ax, points[points["kind"] == kind], cost, unit, kind)
         target_line(ax, target)
@@ -49,7 +52,7 @@ def tradeoffs(
     plain_text(fig)
     fig.draw_without_rendering()  # from here on nothing moves, so names can be placed
     fig.set_layout_engine("none")
-    for ax, (cost, unit, *_) in zip(axes, COSTS, strict=True):
+    for ax, (cost, unit, *_) in zip(axes, costs, strict=True):
         known = points[points[cost].notna()]
         place_names(ax, [(p[cost] / unit, p["accuracy"], p["std"] if p["std"] > 0 else 0, p["label"],
                           KINDS[p["kind"]][1]) for _, p in known.iterrows()])

@@ -278,6 +278,15 @@ def test_what_others_state_is_hollow_and_stands_where_it_is_known():
     assert any("stated by others" in text for text in legend) and any("90.5 %" in text for text in legend)
 
 
+def test_flash_has_a_panel_where_a_run_of_ours_knows_it():
+    points, *_ = figure_points(rows_of(made(), made(recipe="micro", flash=93_000)))
+    fig = tradeoffs(points)
+    panel = next(ax for ax in fig.axes if "flash" in ax.get_xlabel())
+    marks = {line.get_marker(): list(line.get_xdata()) for line in panel.lines if line.get_marker() in "os^"}
+    assert marks["o"] == [93_000 / 1024] and len(marks["s"]) == 5 and not marks["^"]
+    assert len(fig.axes) == 4
+
+
 def test_rows_far_below_or_without_accuracy_are_left_out_and_named():
     rows = rows_of(made(), made(recipe="one-epoch", accuracy=0.4), made(recipe="none", accuracy=""))
     points, _, left_out = figure_points(rows, floor=80)

@@ -14,7 +14,7 @@ from cifar_fast.reporting.results.summary import selected
 from cifar_fast.reporting.tradeoffs import tradeoffs
 from cifar_fast.utils.text import printable
 
-COLUMNS = ("label", "kind", "accuracy", "std", "parameters", "multiply_adds", "seconds", "source")
+COLUMNS = ("label", "kind", "accuracy", "std", "parameters", "multiply_adds", "flash", "seconds", "source")
 "Accuracy and std in percent; `kind` is ours, published or public."
 
 # (name, parameters, accuracy on CIFAR-10's test set in percent, who states it and how it was trained). None of these
@@ -36,14 +36,15 @@ FLOOR = 80.0
 
 
 def published_points() -> list[dict]:
-    "What the authors of the reproduced systems state; multiply-adds, which they do not state, are of our model."
+    "What the authors of the reproduced systems state; multiply-adds and flash, which they do not, are of our model."
     points = []
     for name in list_recipes():
         arch = load_recipe(name).arch
         if stated := published_claims(arch):
+            measured = profile(create_model(arch, 10))
             points.append({"label": name, "kind": "published", "accuracy": stated["accuracy"],
                            "parameters": stated["parameters"], "seconds": stated.get("seconds"),
-                           "multiply_adds": profile(create_model(arch, 10)).macs,
+                           "multiply_adds": measured.macs, "flash": measured.flash_bytes,
                            "source": f"{stated['name']}, {stated['hardware']}; {stated['note']}"})
     return points
 
@@ -74,7 +75,7 @@ def figure_points(rows: pd.DataFrame, floor: float | None = None) -> tuple[pd.Da
     if data == "cifar10":
         points += published_points() + public_points()
     frame = pd.DataFrame(points, columns=list(COLUMNS))
-    figures = ["accuracy", "std", "parameters", "multiply_adds", "seconds"]
+    figures = ["accuracy", "std", "parameters", "multiply_adds", "flash", "seconds"]
     return frame.assign(**frame[figures].astype(float)), data, left_out
 
 
@@ -82,7 +83,7 @@ def own_point(line: pd.Series) -> dict:
     suffix = " (held-out)" if line["split"] == "held-out" else " (last epoch)" if selected(line) else ""
     return {"label": line["run"] + suffix, "kind": "ours", "accuracy": 100 * line["accuracy"],
             "std": 100 * line["accuracy_std"], "source": f"n = {line['n']}",
-            **{figure: line[figure] for figure in ("parameters", "multiply_adds", "seconds")}}
+            **{figure: line[figure] for figure in ("parameters", "multiply_adds", "flash", "seconds")}}
 
 
 def stated_target(rows: pd.DataFrame) -> float | None:

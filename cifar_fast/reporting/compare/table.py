@@ -19,13 +19,13 @@ NAME_WIDTH, DATA_WIDTH = 16, 9
 BEST_FIRST = ("accuracy", "balanced", "tta", "best")
 "Columns that are sorted from the greatest down; all others from the least up."
 
-COUNTS = ("epochs", "images", "parameters", "multiply_adds", "receptive_field")
+COUNTS = ("epochs", "images", "parameters", "multiply_adds", "flash", "receptive_field")
 
 TAKEN = {
     "run": "recipe", "accuracy": "accuracy", "accuracy_std": "accuracy_std", "balanced": "balanced_accuracy",
     "balanced_std": "balanced_accuracy_std", "tta": "accuracy_tta", "tta_std": "accuracy_tta_std",
     "best": "best_accuracy", "n": "n", "epochs": "epochs", "parameters": "parameters",
-    "multiply_adds": "multiply_adds", "receptive_field": "receptive_field", "seconds": "seconds",
+    "multiply_adds": "multiply_adds", "flash": "flash", "receptive_field": "receptive_field", "seconds": "seconds",
     "seconds_to_85": "seconds_to_85", "split": "split", "selected_on_test": "selected_on_test", "images": "images",
     "data": "data", "settings": "settings", "current": "current", "device": "device", "date": "date",
     "commit": "commit",

@@ -43,6 +43,7 @@ def row(card: Card) -> dict[str, Any]:
         "parameters": audit and audit.params,
         "receptive_field": audit and audit.receptive_field,
         "multiply_adds": audit and audit.macs,
+        "flash": audit and audit.flash,
         "train_loss": rounded(card.last_epoch.get("train_loss"), 4),
         "seconds": seconds and rounded(seconds.training, 1),
         "seconds_epoch": seconds and rounded(seconds.epoch, 1),

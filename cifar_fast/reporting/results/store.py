@@ -26,13 +26,13 @@ PUBLISHED, OWN, ROW, REPLACED = "results.csv", "runs.csv", "row.csv", "replaced.
 COLUMNS = (
     "recipe", "recipe_id", "settings", "seed", "epochs", "accuracy", "balanced_accuracy", "accuracy_tta",
     "accuracy_without_ema", "last_accuracy", "best_accuracy", "best_epoch", "split", "selected_on_test", "images",
-    "parameters", "receptive_field", "multiply_adds", "train_loss", "seconds", "seconds_epoch", "seconds_to_85", "data",
-    "device", "threads", "precision", "compiled", "date", "commit",
+    "parameters", "receptive_field", "multiply_adds", "flash", "train_loss", "seconds", "seconds_epoch",
+    "seconds_to_85", "data", "device", "threads", "precision", "compiled", "date", "commit",
 )
 
 SCATTERED = ("accuracy", "balanced_accuracy", "accuracy_tta", "accuracy_without_ema", "last_accuracy", "best_accuracy")
 FIGURES = (*SCATTERED, "epochs", "images", "seconds", "seconds_to_85", "parameters", "receptive_field",
-           "multiply_adds")
+           "multiply_adds", "flash")
 "Columns whose means are shown; those in SCATTERED are accuracies, shown with their standard deviation."
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
