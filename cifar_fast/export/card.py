@@ -243,6 +243,46 @@ class Exported:
         return ", ".join(parts + ([self.note] if self.note else []))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    "Images that the run was measured on which are, or nearly are, among those that it was trained on."
+
+    n: Count
+    images: Count  # that it was measured on
+    accuracy: Fraction | None = None  # on the n, None where there are none
+    accuracy_without: Fraction | None = None  # on the others
+
+    def __str__(self) -> str:
+        on = "" if self.accuracy is None else f", {self.accuracy:.2%} accuracy on them"
+        without = "" if self.accuracy_without is None else f", {self.accuracy_without:.2%} on the others"
+        return f"{self.n:,} of {self.images:,} images are (nearly) in train too{on}{without}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruptions:
+    "Accuracy on corrupted images, see `export.corruptions`."
+
+    n: Count  # images
+    seed: Count  # of the corruptions and of the choice of images
+    clean: Fraction  # on the same images as they are
+    severities: dict[Text, Annotated[list[Fraction], Field(min_length=5, max_length=5)]]  # corruption → at 1 to 5
+    jpeg: dict[Text, Fraction] = field(default_factory=dict)  # quality → accuracy
+
+    @property
+    def means(self) -> dict[str, float]:
+        "Of each corruption, over its severities."
+        return {name: sum(values) / len(values) for name, values in self.severities.items()}
+
+    @property
+    def mean(self) -> float:
+        "Over corruptions and severities."
+        return sum(self.means.values()) / len(self.means)
+
+    def __str__(self) -> str:
+        return (f"{self.mean:.2%} mean accuracy over {len(self.severities)} corruptions at 5 severities, "
+                f"{self.clean:.2%} without (n = {self.n:,})")
+
+
 def few(names: list[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -284,6 +324,8 @@ class Card:
     date: Text = ""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # of model.safetensors
     exported: dict[Text, Exported] = field(default_factory=dict)  # file → what was measured of it
+    duplicates: Duplicates | None = None  # None: not looked for
+    corruptions: Corruptions | None = None  # None: not measured
 
     # ------------------------------------------------------------ derived values
 
@@ -341,6 +383,11 @@ class Card:
         facts = [(label, f"{accuracy:.2%}") for label, accuracy in self.accuracies()]
         if self.metrics and self.metrics.interval:
             facts.append(("uncertainty", self.metrics.interval))
+        if self.duplicates and self.duplicates.n and self.duplicates.accuracy_without is not None:
+            facts.append((f"without {self.duplicates.n:,} images nearly in train",
+                          f"{self.duplicates.accuracy_without:.2%}"))
+        if self.corruptions:
+            facts.append(("corrupted images (mean accuracy)", f"{self.corruptions.mean:.2%}"))
         if self.calibration:
             facts.append(("temperature", f"{self.temperature:.2f}"))
         if self.audit:
