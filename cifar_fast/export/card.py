@@ -265,7 +265,8 @@ class Corruptions:
     n: Count  # images
     seed: Count  # of the corruptions and of the choice of images
     clean: Fraction  # on the same images as they are
-    severities: dict[Text, Annotated[list[Fraction], Field(min_length=5, max_length=5)]]  # corruption → at 1 to 5
+    severities: Annotated[dict[Text, Annotated[list[Fraction], Field(min_length=5, max_length=5)]],
+                          Field(min_length=1)]  # corruption → at 1 to 5
     jpeg: dict[Text, Fraction] = field(default_factory=dict)  # quality → accuracy
 
     @property

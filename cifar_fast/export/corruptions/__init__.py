@@ -2,7 +2,8 @@
 Common Corruptions and Perturbations", 2019), made here from their descriptions.
 
 The images are not those of CIFAR-10-C: the random draws are other ones, frost is drawn instead of photographed, and
-where a severity of the authors damages an image less than the one before (glass_blur, frost, elastic) they were set anew.
+where a severity of the authors damages an image less than the one before (glass_blur, frost, elastic) severities were
+set anew.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def nearest_features(train: np.ndarray, test: np.ndarray):
 
 
 def nearest(keys: np.ndarray, queries) -> tuple[np.ndarray, np.ndarray]:
-    "For each row of the arrays `queries`, (N, D) each, the key (M, D) of greatest product with any of them: (N,), (N,)."
+    "(place, product), (N,) each, of the key (M, D) of greatest product with that row of any of `queries`, (N, D)."
     place, best = np.zeros(len(queries[0]), int), np.full(len(queries[0]), -np.inf, np.float32)
     for query in queries:
         for first in range(0, len(query), BLOCK):
