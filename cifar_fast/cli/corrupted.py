@@ -10,7 +10,7 @@ from cifar_fast.cli.command import UsageError
 
 def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str]) -> None:
     "Measure and print; the run's own test set is also kept in its card, with figures. Raises UsageError, DataError."
-    from cifar_fast.export.card import NAME
+    from cifar_fast.export.card import NAME, read_card
     from cifar_fast.export.corruptions.measure import labelled_images, measure
     from cifar_fast.export.files import run_folder
     from cifar_fast.reporting.report.corrupted import corruptions_text
@@ -27,7 +27,8 @@ def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str])
         print(corruptions_text(found))
     folder = run_folder(args.export)
     if data is None and model.card and (folder / NAME).is_file():
-        paths = keep(folder, replace(model.card, corruptions=found), images[len(labels) // 2],
+        # Read again: other commands may have written it since, in the minutes that this took.
+        paths = keep(folder, replace(read_card(folder), corruptions=found), images[len(labels) // 2],
                      int(rows[len(labels) // 2]))
         if not args.json:
             print(f"kept in {folder} ({', '.join(paths)}); python -m cifar_fast report {args.export} shows it")

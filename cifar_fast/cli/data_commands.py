@@ -39,12 +39,12 @@ class Duplicates(Command):
         folders = [run_folder(run_path(word)) for word in args.runs if not (word.startswith("data") and "=" in word)]
         if bool(data) == bool(folders):
             raise UsageError("name runs, or images with data=NAME, data=FOLDER or data=TABLE")
-        if data and args.list:
-            raise UsageError("--list goes with runs, whose accuracy is then measured with and without its images")
+        if args.list and (data or args.csv):
+            raise UsageError("--list goes with runs alone: their accuracy with and without the images of that list")
         cards = [read_card(folder) for folder in folders]
         rows = listing.read(expand_path(args.list)) if args.list else \
             search(folders, cards, data, columns, args.csv and expand_path(args.csv), args.json)
-        scores = {str(folder): score(folder, card, rows) for folder, card in zip(folders, cards, strict=True)}
+        scores = {str(folder): score(folder, rows) for folder in folders}
         if args.json:
             print(json.dumps({"duplicates": json.loads(rows.to_json(orient="records")),
                               "runs": {name: vars(found) for name, found in scores.items()}},
@@ -89,8 +89,9 @@ def search(folders, cards, data: str | None, columns: dict[str, str], csv, quiet
     return rows
 
 
-def score(folder, card, rows):
+def score(folder, rows):
     "Accuracy with and without the listed images, kept in the run's card."
+    from cifar_fast.export.card import read_card
     from cifar_fast.export.duplicates.listing import ListingError, with_and_without
     from cifar_fast.export.predictions import NAME, Predictions
     from cifar_fast.reporting.report import renew_model_card
@@ -100,6 +101,6 @@ def score(folder, card, rows):
         raise ListingError(f"{folder} was measured on images held out of train, and the list is of the test set; "
                            f"name runs with valid=0, or only data=")
     found = with_and_without(predicted, rows)
-    replace(card, duplicates=found).write(folder)
+    replace(read_card(folder), duplicates=found).write(folder)
     renew_model_card(folder)
     return found

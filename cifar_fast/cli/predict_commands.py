@@ -161,7 +161,7 @@ class Evaluate(Command):
         probs, labels = measured.probabilities, measured.labels
         result = scores(probs, labels, model.vocab)
         result["balanced_accuracy"] = balanced_accuracy(result["per_class"])
-        result |= confidence_scores(probs, probs.argmax(1) == labels, model.temperature)
+        result |= confidence_scores(probs, probs.argmax(1) == labels, model.temperature, labels)
         result["accuracy_tta"] = float((measured.mirrored.argmax(1) == labels).mean())
         result["data"] = {"name": measured.name, "fingerprint": measured.fingerprint}
         result |= {"splits": by_split(measured), "unknown": dict(measured.unknown), "missing": list(measured.missing)}

@@ -50,7 +50,7 @@ def report(
     audited = audited or audit_of(card)
     paths = draw(folder, card, predicted, images, audited)
     shown = predicted and calibrated(predicted, card)
-    confidence = shown and confidence_scores(shown.probabilities, shown.correct, card.temperature)
+    confidence = shown and confidence_scores(shown.probabilities, shown.correct, card.temperature, shown.labels)
     write_text(folder / "report.html", page(card, folder, history, layer_rows(audited), missing,
                                             error_rows(shown) if shown else None, confidence))
     write_text(folder / "README.md", model_card(card))
