@@ -28,9 +28,9 @@ def disk(radius: float, sigma: float) -> np.ndarray:
 
 
 def glass_blur(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    sigma, swaps = ((0.4, 1), (0.6, 1), (0.6, 2), (0.6, 3), (0.6, 4))[severity - 1]  # rounds of swapped neighbours
-    return albumentations(image, rng, "GlassBlur", sigma=sigma * scale(image), max_delta=max(1, round(scale(image))),
-                          iterations=swaps)
+    # More blur would hide the swaps again, so that only their rounds grow.
+    return albumentations(image, rng, "GlassBlur", sigma=0.6 * scale(image), max_delta=max(1, round(scale(image))),
+                          iterations=severity)
 
 
 def motion_blur(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
