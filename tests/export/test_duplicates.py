@@ -20,7 +20,7 @@ CHANGES = {
     "mirrored": lambda image: image[:, ::-1],
     "brighter": lambda image: (image * 0.7 + 70).astype(np.uint8),
     "grey": lambda image: np.repeat(image.mean(2, keepdims=True), 3, 2).astype(np.uint8),
-    "moved": lambda image: np.roll(image, (2, -1), (0, 1)),
+    "moved": lambda image: np.roll(image, (1, -1), (0, 1)),
     "softer": lambda image: cv2.GaussianBlur(image, (0, 0), 0.7),
 }
 

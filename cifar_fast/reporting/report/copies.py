@@ -18,7 +18,7 @@ def figure_of_pairs(found: Found, train, test) -> Figure | None:
                  [f"{pair.detail:.2f} {pair.found_by}" for pair in pairs])
                 for heading, pairs in (("listed, the least alike last", found.pairs[-MOST:]),
                                        ("not listed, the most alike first", found.missed[:MOST])) if pairs]
-    return image_grid(sections, COLUMNS, side=1.25) if sections else None
+    return image_grid(sections, COLUMNS, side=1.25, tall=0.5) if sections else None
 
 
 def beside(one: np.ndarray, other: np.ndarray) -> np.ndarray:
