@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cifar_fast.export.card import Audited, Card, Metrics, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Audited, Metrics, Normalization
 from cifar_fast.serve.connections import Server
 from cifar_fast.serve.server import listen
 

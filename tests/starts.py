@@ -2,7 +2,8 @@
 
 import torch
 
-from cifar_fast.export.card import Card, Data, Metrics, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Data, Metrics, Normalization
 from cifar_fast.export.save import save_export
 from cifar_fast.models import create_model
 

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from cifar_fast.export.card import Card, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Normalization
 
 CLASSES = [f"class {i}" for i in range(10)]
 CARD = Card(arch="cifar_sprint", vocab=CLASSES, normalize=Normalization(mean=[0.5] * 3, std=[0.25] * 3), name="good")

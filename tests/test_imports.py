@@ -16,6 +16,7 @@ LEVELS = (
     {"training", "export"},
     {"reporting"},
     {"runs"},
+    {"sweep"},
     {"serve", "bench"},
     {"all"},
     {"cli"},

@@ -21,7 +21,7 @@ from PIL import Image
 from cifar_fast.bench.synthetic import random_images, untrained
 from cifar_fast.bench.timing import Bar, alternate, compare, note, rate
 from cifar_fast.export.base import BasePredictor
-from cifar_fast.export.card import NAME as CARD
+from cifar_fast.export.card_format import NAME as CARD
 from cifar_fast.export.load import load_model
 from cifar_fast.export.predict_files import predict_files
 from cifar_fast.utils.cores import DECODERS

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from cifar_fast.data.cifar10 import CLASSES
-from cifar_fast.export.card import Card, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Normalization
 from cifar_fast.export.predictor import Predictor
 from cifar_fast.models import create_model
 

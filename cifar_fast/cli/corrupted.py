@@ -10,7 +10,8 @@ from cifar_fast.cli.command import UsageError
 
 def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str]) -> None:
     "Measure and print; the run's own test set is also kept in its card, with figures. Raises UsageError, DataError."
-    from cifar_fast.export.card import NAME, read_card
+    from cifar_fast.export.card_file import read_card
+    from cifar_fast.export.card_format import NAME
     from cifar_fast.export.corruptions.measure import labelled_images, measure
     from cifar_fast.export.files import run_folder
     from cifar_fast.reporting.report.corrupted import corruptions_text

@@ -31,7 +31,7 @@ class Duplicates(Command):
     @staticmethod
     def run(args):
         from cifar_fast.cli.predict_commands import named_data
-        from cifar_fast.export.card import read_card
+        from cifar_fast.export.card_file import read_card
         from cifar_fast.export.duplicates import listing
         from cifar_fast.export.files import run_folder
 
@@ -91,7 +91,7 @@ def search(folders, cards, data: str | None, columns: dict[str, str], csv, quiet
 
 def score(folder, rows):
     "Accuracy with and without the listed images, kept in the run's card."
-    from cifar_fast.export.card import read_card
+    from cifar_fast.export.card_file import read_card
     from cifar_fast.export.duplicates.listing import ListingError, with_and_without
     from cifar_fast.export.predictions import NAME, Predictions
     from cifar_fast.reporting.report import renew_model_card

@@ -17,7 +17,8 @@ from cifar_fast.data.errors import DataError
 from cifar_fast.data.registry import named_datasets
 from cifar_fast.data.sources import load_source, named_tree
 from cifar_fast.data.tree import scan_tree
-from cifar_fast.export.card import Card, Data, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Data, Normalization
 from cifar_fast.export.predictor import load_export
 from cifar_fast.export.save import save_export
 from cifar_fast.export.trust import trust_list, trusted_sums

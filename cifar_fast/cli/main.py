@@ -8,9 +8,11 @@ import traceback
 import warnings
 
 from cifar_fast.cli import COMMANDS
+from cifar_fast.cli.command import UsageError
 from cifar_fast.cli.parser import parse
 from cifar_fast.utils.errors import CifarFastError, file_error
 from cifar_fast.utils.log import NORMAL, QUIET, VERBOSE, set_level
+from cifar_fast.utils.ranks import hide_from_fastai, started_by_torchrun
 from cifar_fast.utils.signals import raise_on_signals
 
 
@@ -37,6 +39,9 @@ def run(argv: list[str] | None) -> int:
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not end the command
             stream.reconfigure(errors="backslashreplace")
     try:
+        args.argv = sys.argv[1:] if argv is None else list(argv)
+        if (command := args.parser.prog.rpartition(" ")[2]) != "recipe":
+            refuse_torchrun(command)
         if getattr(args, "recipe", None):
             from cifar_fast.models import register_from_file  # here: it imports torch
 
@@ -58,6 +63,14 @@ def run(argv: list[str] | None) -> int:
         except OSError:
             discard_output()
         return error.exit_code
+
+
+def refuse_torchrun(command: str) -> None:
+    "Every process would do the same, and write the same files. Raises UsageError."
+    if started_by_torchrun():
+        raise UsageError(f"torchrun starts several processes, which only `recipe` shares its work among; run {command} "
+                         f"without it")
+    hide_from_fastai()
 
 
 def as_user_error(e: Exception) -> CifarFastError | None:

@@ -57,16 +57,17 @@ class Audit(Command):
 
 class Export(Command):
     name = "export"
-    help = "make files of a run for ONNX Runtime, browsers and others"
+    help = "make files of a run for ONNX Runtime, browsers, phones, microcontrollers and others"
     examples = ("export final --to onnx,onnx-int8", "export final --to all",
-                "export final --to html --runtime ort-web.tgz")
+                "export final --to litert,micro", "export final --to html --runtime ort-web.tgz")
 
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
         parser.add_argument("--to", default="pickle", metavar="TARGET[,TARGET…]",
-                            help="onnx, onnx-int8, html, torch, pickle or another target, which an unknown name lists; "
-                                 "all: those that can be made here (default: %(default)s, learner.pkl)")
+                            help="onnx, onnx-int8, html, litert, micro, torch, pickle or another target, which an "
+                                 "unknown name lists; all: those that can be made here (default: %(default)s, "
+                                 "learner.pkl)")
         parser.add_argument("--runtime", metavar="PATH",
                             help="for html: the npm package onnxruntime-web, its .tgz or folder (default: "
                                  "CIFAR_FAST_ORT_WEB, else npm brings it once into the cache)")
@@ -74,7 +75,7 @@ class Export(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.export.card import read_card
+        from cifar_fast.export.card_file import read_card
         from cifar_fast.export.convert import Conversion, chosen
         from cifar_fast.export.files import run_folder
         from cifar_fast.export.predictor import load_export

@@ -23,20 +23,45 @@ class Predict(Command):
     name = "predict"
     help = "classify images"
     examples = ("predict exports/final cat.png", "predict exports/final images/ --topk 3 --csv out.csv",
-                "predict exports/final '*.jpg' --tta --json", "predict exports/final images/ --threshold 0.8")
+                "predict exports/final '*.jpg' --tta --json", "predict exports/final images/ --threshold 0.8",
+                "predict exports/final images/ --out answers.parquet",
+                "predict exports/final s3://b/x --out a.csv --engine ray")
 
     @staticmethod
     def add_arguments(parser):
         add_model_arguments(parser)
-        parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, globs")
+        parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, globs, .txt: a path a line")
         add_confidence(parser)
-        parser.add_argument("--topk", type=int, default=3, help="classes to show for each image (default 3)")
+        parser.add_argument("--topk", type=int, default=3, help="classes to give for each image (default 3)")
         parser.add_argument("--tta", action="store_true", help="mean probability of the image and its mirror image")
         parser.add_argument("--csv", metavar="FILE", help="save file, prediction and every probability here")
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        many = parser.add_argument_group("any number of images", "Stopped or killed, the same command goes on where it "
+                                                                 "was.")
+        many.add_argument("--out", metavar="FILE", help="a .parquet or .csv with file, label, probability, further "
+                                                        "classes, error; prints nothing of each image")
+        many.add_argument("--all", action="store_true", help="with --out: the probability of every class, not --topk")
+        many.add_argument("--procs", type=int, metavar="N", help="processes, or CPUs of Ray (default: all; more where "
+                                                                 "images are read over a network)")
+        many.add_argument("--shard", type=int, metavar="N", help="images that are written, or done again, together "
+                                                                 "(default 1000)")
+        many.add_argument("--restart", action="store_true", help="discard what is there and begin anew")
+        many.add_argument("--engine", choices=("processes", "ray"), default="processes",
+                          help="ray: over a cluster, whose nodes all have this package and see the same images")
+        many.add_argument("--address", metavar="A", help="of a Ray cluster, auto or ray://HOST:10001 (default: this "
+                                                         "machine)")
 
     @staticmethod
     def run(args):
+        if args.out:
+            from cifar_fast.cli.bulk import predict_to_file
+
+            return predict_to_file(args)
+        for name in ("all", "procs", "shard", "restart", "address"):
+            if getattr(args, name):
+                raise UsageError(f"--{name} belongs to --out FILE.parquet")
+        if args.engine == "ray":
+            raise UsageError("--engine ray writes a table: --out FILE.parquet")
         from cifar_fast.export.find_images import find_images
         from cifar_fast.export.load import load_model
         from cifar_fast.export.predict_files import predict_files
@@ -140,7 +165,7 @@ class Evaluate(Command):
     @staticmethod
     def run(args):
         from cifar_fast.cli.corrupted import evaluate_corruptions
-        from cifar_fast.data.balance import balanced_accuracy
+        from cifar_fast.data.balance import balanced_accuracy, unequal
         from cifar_fast.export.calibration import confidence_scores, confidence_text
         from cifar_fast.export.evaluate import evaluate
         from cifar_fast.export.load import load_model
@@ -175,8 +200,10 @@ class Evaluate(Command):
         if model.card and model.card.selected_on_test and not args.changes:
             print("this model's epoch was selected on these very images, as its authors did")
         interval = interval_text(result["accuracy"], result["n"])
-        print(f"accuracy {result['accuracy']:.2%}, balanced accuracy {result['balanced_accuracy']:.2%}, TTA (image and "
-              f"mirror image) {result['accuracy_tta']:.2%}" + (f"  ({interval})" if interval else ""))
+        balanced = f", balanced accuracy {result['balanced_accuracy']:.2%}" if unequal(map(sum, result["confusion"])) \
+            else ""  # it is the accuracy
+        print(f"accuracy {result['accuracy']:.2%}{balanced}, TTA (image and mirror image) {result['accuracy_tta']:.2%}"
+              + (f"  ({interval})" if interval else ""))
 
 
 def named_data(changes: list[str]) -> tuple[str | None, dict[str, str]]:
@@ -247,7 +274,7 @@ class Calibrate(Command):
     @staticmethod
     def run(args):
         from cifar_fast.export.calibrate import calibrate, undo
-        from cifar_fast.export.card import read_card
+        from cifar_fast.export.card_file import read_card
         from cifar_fast.export.files import run_folder
         from cifar_fast.reporting.report.build import same_source
 

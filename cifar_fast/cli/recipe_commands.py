@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 import sys
 import textwrap
@@ -48,6 +49,9 @@ class Recipe(Command):
     examples = ("recipe sprint", "recipe final data=digits epochs=20",
                 "recipe final epochs=60 mix.cutmix=0.3 valid=5000", "recipe final epochs=60 name=final-long",
                 "recipe final data=PHOTOS init=exports/final fit=fine_tune", "recipe final lr=find",
+                "recipe final distill=exports/teacher", "recipe final init=exports/final prune=0.5 epochs=20",
+                "recipe final procs=2",
+                "recipe final seeds=5 --jobs 2",
                 "recipe final --dry-run epochs=60", "recipe final --resume",
                 "recipe mine.py --log json > epochs.jsonl")
 
@@ -57,7 +61,10 @@ class Recipe(Command):
         add_changes(parser, "a setting of the recipe, e.g. epochs=30 data=digits lr=find fit.pct_start=0.2 sched=step "
                             "sched.gamma=0.1 (--dry-run shows all of them); name=NAME is where the run is saved, "
                             "exports/NAME (default: the recipe's name, on other data NAME-DATA; with a number "
-                            "added if a finished run already has that name)")
+                            "added if a finished run already has that name); seeds=5, or seeds=0,1,2, trains "
+                            "one for each seed, NAME-SEED, and prints mean and interval")
+        parser.add_argument("--jobs", type=int, default=1, metavar="N",
+                            help="with seeds=: how many at a time; they share the cores (default %(default)s)")
         parser.add_argument("--log", choices=("auto", "bars", "lines", "json", "quiet"), default="auto",
                             help="bars, plain lines every ten seconds, or JSON lines on stdout: one per epoch, then "
                                  "one for the result (default auto: bars on a terminal, lines elsewhere)")
@@ -73,48 +80,121 @@ class Recipe(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.recipe import describe, recipe_path
+        from cifar_fast.recipe import recipe_path
+        from cifar_fast.utils.ranks import joined
 
-        recipe_path(args.name)  # an unknown name is refused before seconds of imports
-        from cifar_fast.runs.dryrun import dry_run
-        from cifar_fast.runs.names import typed_for
-        from cifar_fast.runs.run import train
-        from cifar_fast.runs.run_dir import Interrupted
-        from cifar_fast.training.init import with_init
+        with joined() as ranks:  # this process alone, unless torchrun has started several
+            recipe_path(args.name)  # an unknown name is refused before seconds of imports
+            require_values(args)
+            if any(c.startswith("seeds=") for c in args.changes) and not args.dry_run:
+                if ranks.several:
+                    raise UsageError("seeds= starts processes of its own (--jobs): run it without torchrun")
+                train_seeds(args)
+                return 0
+            args.changes = [c for c in args.changes if not c.startswith("seeds=")]
+            return train_or_show(args, ranks)
 
-        given = [args.name, *args.changes]
-        stopped = with_init(resolve(args.name, args.changes, whole=False)[0]) if args.resume else None
-        if stopped and (earlier := typed_for(stopped, args.changes)):
-            # The changes of the stopped run need not be repeated; those typed now are added and take precedence.
-            given = [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
-        resolved, finds = resolve(given[0], given[1:])
-        if args.allow_changes and not args.resume:
-            raise UsageError("--allow-changes is for --resume only")
-        if args.dry_run:
-            if finds or args.resume or args.restart:
-                raise UsageError("--dry-run trains nothing: it takes no lr=find (python -m cifar_fast lr_find does), "
-                                 "--resume or --restart")
-            print(dry_run(resolved, given))
-            return 0
-        if verbose():
-            print(json.dumps(describe(resolved), indent=1), file=sys.stderr)
-        resume = True if args.resume else False if args.restart else None
-        log = "quiet" if quiet() and args.log == "auto" else args.log
-        options = {"overwrite": args.overwrite, "given": given, "log": log}
-        try:
-            train(resolved, finds, resume=resume, allow_changes=args.allow_changes, **options)
-        except Interrupted as e:
-            if not (sys.stdin.isatty() and sys.stderr.isatty()):
-                raise
-            print(f"cifar_fast: {e}", file=sys.stderr)
-            try:
-                answer = input("Resume it? [Y/n] ")
-            except EOFError:  # Ctrl-D
-                answer = "n"
-            if answer.strip().lower() not in ("", "y", "yes"):
-                return 2
-            train(resolved, finds, resume=True, **options)
+
+def train_or_show(args, ranks) -> int:
+    from cifar_fast.recipe import describe
+    from cifar_fast.runs.dryrun import dry_run
+    from cifar_fast.runs.run import train
+    from cifar_fast.runs.run_dir import Interrupted
+    from cifar_fast.training.parallel import choose_procs
+    from cifar_fast.utils.ranks import from_first
+
+    given = from_first(with_earlier(args) if ranks.first else None)
+    resolved, finds = resolve(given[0], given[1:])
+    if args.allow_changes and not args.resume:
+        raise UsageError("--allow-changes is for --resume only")
+    if args.dry_run and (finds or args.resume or args.restart):
+        raise UsageError("--dry-run trains nothing: it takes no lr=find (python -m cifar_fast lr_find does), "
+                         "--resume or --restart")
+    if not ranks.several and (procs := choose_procs(resolved.procs, resolved.device)) > 1:
+        from cifar_fast.utils.launch import launch
+
+        return launch(["-m", "cifar_fast", *args.argv], procs, resume_command(given))
+    if args.dry_run:
+        print(dry_run(resolved, given))
         return 0
+    if verbose() and ranks.first:
+        print(json.dumps(describe(resolved), indent=1), file=sys.stderr)
+    resume = True if args.resume else False if args.restart else None
+    log = "quiet" if quiet() and args.log == "auto" else args.log
+    options = {"overwrite": args.overwrite, "given": given, "log": log}
+    try:
+        train(resolved, finds, resume=resume, allow_changes=args.allow_changes, **options)
+    except Interrupted as e:
+        if ranks.several or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        print(f"cifar_fast: {e}", file=sys.stderr)
+        try:
+            answer = input("Resume it? [Y/n] ")
+        except EOFError:  # Ctrl-D
+            answer = "n"
+        if answer.strip().lower() not in ("", "y", "yes"):
+            return 2
+        train(resolved, finds, resume=True, **options)
+    return 0
+
+
+def with_earlier(args) -> list[str]:
+    """What was typed: the recipe and its changes, with --resume those of the stopped run too.
+
+    They need not be repeated; those typed now are added and take precedence.
+    """
+    from cifar_fast.runs.names import typed_for
+    from cifar_fast.training.distill import with_teacher
+    from cifar_fast.training.init import with_init
+
+    given = [args.name, *args.changes]
+    stopped = with_teacher(with_init(resolve(args.name, args.changes, whole=False)[0])) if args.resume else None
+    if stopped and (earlier := typed_for(stopped, args.changes)):
+        return [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
+    return given
+
+
+def resume_command(given: list[str]) -> str:
+    from cifar_fast.runs.run_dir import command
+
+    return command({"given": given})
+
+
+def require_values(args) -> None:
+    "Raises UsageError for a range or list of values, with the command that takes it."
+    from cifar_fast.sweep.space import is_searched
+
+    searched = [c for c in args.changes if is_searched(c) and not c.startswith("seeds=")]
+    if not searched:
+        return
+    from cifar_fast.recipe import RecipeError, load_recipe, override
+
+    base = load_recipe(args.name)
+    for change in searched:
+        try:
+            override(base, [change])
+        except RecipeError:  # else it is one value with a comma in it
+            words = shlex.join([args.name, *args.changes])
+            valid = "" if base.valid or any(c.startswith("valid=") for c in args.changes) else " valid=0.1"
+            raise UsageError(f"{change}: `recipe` trains one value; for several: python -m cifar_fast sweep "
+                             f"{words}{valid}") from None
+
+
+def train_seeds(args) -> None:
+    "`recipe NAME seeds=5`: one run a seed."
+    if args.overwrite or args.log not in ("auto", "quiet"):
+        raise UsageError("seeds= takes no --overwrite (runs that have finished are kept and counted) and no --log "
+                         "(each has a log file)")
+    if args.allow_changes and not args.resume:
+        raise UsageError("--allow-changes is for --resume only")
+    if not 1 <= args.jobs <= 1024:
+        raise UsageError(f"--jobs {args.jobs}: expected a number of processes from 1 up")
+    from cifar_fast.sweep.seeds import run_seeds
+
+    text = next(c for c in reversed(args.changes) if c.startswith("seeds=")).partition("=")[2]
+    changes = [c for c in args.changes if not c.startswith("seeds=")]
+    run_seeds(args.name, changes, text, args.jobs, True if args.resume else False if args.restart else None,
+              args.allow_changes)
 
 
 def resolve(name: str, changes: list[str], whole: bool = True):

@@ -69,7 +69,7 @@ class Report(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.export.card import read_card
+        from cifar_fast.export.card_file import read_card
         from cifar_fast.reporting.report import rebuild
         from cifar_fast.runs.train_batch import draw_train_batch
         from cifar_fast.utils.errors import CifarFastError
@@ -125,7 +125,7 @@ class Figures(Command):
 
     @staticmethod
     def run(args):
-        from cifar_fast.export.card import list_runs
+        from cifar_fast.export.card_file import list_runs
         from cifar_fast.reporting import compare, results
         from cifar_fast.reporting.report import redraw
         from cifar_fast.utils.errors import CifarFastError

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cifar_fast.data.errors import DataError
-from cifar_fast.data.layout import class_name, find_layout, names, passed_over, similar
+from cifar_fast.data.layout import class_name, find_layout, look, names, passed_over, similar
 from cifar_fast.data.table import as_splits, read_rows
 from cifar_fast.data.tree import File, Tree, sampled, scan_class
+from cifar_fast.utils.text import printable
 
 
 class Labelled(NamedTuple):
@@ -33,7 +34,10 @@ def scan_labelled(
     found = {file.label for files in splits.values() for file in files}
     if not found:
         raise DataError(f"{root} has no image of a class that the model knows: it has {names(list(unknown), 20)}, the "
-                        f"model knows {names(list(vocab), 20)}")
+                        f"model knows {names(list(vocab), 20)}{below_hint(root, label_of)}")
+    if len(found) == 1 and len(vocab) > 1:
+        notes = [f"all images are of one class, {names([vocab[min(found)]])}: this is how often that class is "
+                 f"recognised, and says nothing of images that are taken for it", *notes]
     if "all" in splits and seed is not None:
         splits = sampled(root, splits["all"], seed)
     tree = Tree(tuple(vocab), splits, "", 0, False, table=table)
@@ -42,8 +46,21 @@ def scan_labelled(
                     [*unknown_text(unknown, label_of), *notes])
 
 
+def below_hint(root: Path, known: Mapping[str, int]) -> str:
+    "Where the class folders are, if a single folder holds them, or if `root` is one of them."
+    if root.is_file():
+        return ""
+    inner = look(root).folders
+    if len(inner) == 1 and any(class_name(name) in known for name in look(root / inner[0]).folders):
+        return f"; did you mean data={printable(root / inner[0])}?"
+    return f"; did you mean data={printable(root.parent)}?" if class_name(root.name) in known else ""
+
+
 def of_tree(root: Path, label_of: Mapping[str, int], columns) -> tuple[dict, dict, list[str], bool]:
-    layout = find_layout(root, to_train=False)
+    try:
+        layout = find_layout(root, to_train=False)
+    except DataError as e:
+        raise DataError(f"{e}{below_hint(root, label_of)}") from None
     splits, unknown = {}, Counter()
     for split, part in layout.parts.items():
         files = []

@@ -1,4 +1,7 @@
-"""DataLoaders whose batches follow from (seed, epoch, batch) alone, with any number of workers and after a resume."""
+"""DataLoaders whose batches follow from (seed, epoch, batch) alone, with any number of workers and after a resume.
+
+Where several processes train together, each has its slice of every batch, and draws of its own.
+"""
 
 import multiprocessing
 import os
@@ -27,6 +30,7 @@ class SeededDL(TfmdDL):
     """
 
     labels = None  # also of a Learner that was exported before there were any
+    rank, ranks = 0, 1  # of the processes that share each batch
 
     def __init__(self, dataset, *args, seed=0, labels=None, **kwargs):
         super().__init__(dataset, *args, **kwargs)
@@ -44,6 +48,28 @@ class SeededDL(TfmdDL):
     def skip_batches(self, count: int) -> None:
         "Skip the first `count` batches of the next pass; the others are the same as in a full pass."
         self.next_skipped = count
+
+    def shard(self, rank: int, ranks: int) -> None:
+        """Give only this process's slice of each batch from now on; `bs` and `len` are still those of the whole ones.
+
+        The slices differ by one image at most. In training one without images, of a last batch with fewer of them than
+        processes, is the batch's first image: it has no weight (see `share`), but every process must take the step.
+        """
+        self.rank, self.ranks = rank, ranks
+
+    def whole(self):
+        "The same, of all images, for one process alone."
+        return self.new() if self.ranks > 1 else self
+
+    def share(self, batch: int) -> tuple[int, int]:
+        "(images of this process, images in all) of a batch."
+        images = min(self.bs, self.n - batch * self.bs)
+        return len(range(images)[slice_of(images, self.rank, self.ranks)]), images
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        "What goes into the seeds of a process besides epoch and batch: nothing where there is only one."
+        return (self.rank,) if self.ranks > 1 else ()
 
     def new(self, dataset=None, cls=None, **kwargs):
         labels = self.labels if dataset is None else None  # another dataset has other labels
@@ -66,9 +92,13 @@ class SeededDL(TfmdDL):
     def create_batches(self, samps):
         # Worker `offs` of `num_workers` is handed every num_workers-th batch.
         for k, rows in enumerate(chunked(samps, self.bs, self.drop_last)):
+            own = rows[slice_of(len(rows), self.rank, self.ranks)] or (rows[:1] if self.shuffle else [])
+            if not own:
+                continue
+            batch = self.skipped + k * self.num_workers + self.offs
             for aug in self.augmentations:
-                aug.seed(derive(self.seed, self.epoch, self.skipped + k * self.num_workers + self.offs))
-            yield self.do_batch([self.do_item(row) for row in rows])
+                aug.seed(derive(self.seed, self.epoch, batch, *((2, *self.place) if self.place else ())))
+            yield self.do_batch([self.do_item(row) for row in own])
 
     @property
     def augmentations(self) -> list[AlbumentationsTransform]:
@@ -80,6 +110,11 @@ class SeededDL(TfmdDL):
         A SIGTERM to the whole process group must not keep the run from finishing its step.
         """
         signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def slice_of(images: int, rank: int, ranks: int) -> slice:
+    "The images of a batch that one of `ranks` processes has; the first one has any where there are any."
+    return slice(-(-images * rank // ranks), -(-images * (rank + 1) // ranks))
 
 
 class BatchDL(SeededDL):

@@ -26,7 +26,7 @@ from cifar_fast.data.layout import TABLES
 from cifar_fast.data.registry import Dataset, Request, named_datasets
 from cifar_fast.data.table import scan_table
 from cifar_fast.data.tree import Tree, scan_tree
-from cifar_fast.utils.text import nearest, printable
+from cifar_fast.utils.text import is_windows_path, nearest, printable
 
 FORMAT = 9  # of the cache entries; a higher one rebuilds them all
 META = "meta.json"
@@ -166,6 +166,9 @@ def data_path(data: str | os.PathLike) -> Path:
         raise DataError(f"data={printable(data)} is not a path: {error}; use a dataset's name or a folder") from error
     is_file = bool(data) and os.path.isfile(root)
     if not data or not (os.path.isdir(root) or is_file and root.suffix.lower() in TABLES):
+        if is_windows_path(data):
+            raise DataError(f"data={printable(data)} is a path of Windows, which means nothing here; write it as this "
+                            "system has it (under WSL C:\\x is /mnt/c/x)")
         what = f"is a file, but no label table ({', '.join(TABLES)})" if is_file else \
             "is neither a known dataset nor a folder nor a label table"
         raise DataError(f"data={printable(data)} {what}{nearest(str(data), named_datasets())}; use a dataset's name "

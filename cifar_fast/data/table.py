@@ -13,7 +13,7 @@ from cifar_fast.data.columns import is_image, read_columns
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.layout import count, look, names, split_role
 from cifar_fast.data.tree import File, Tree, missing_classes, sampled, stat_state, tree_state
-from cifar_fast.utils.text import printable
+from cifar_fast.utils.text import is_windows_path, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,12 +149,17 @@ def with_files(rows: Rows, table: Path) -> Rows:
     found = np.array([find_file(folder, name, endings) for name in unique.tolist()], dtype=object).reshape(-1, 2)
     paths, states = found[codes, 0], found[codes, 1]
     gone = frame[states == ""]
+    elsewhere = gone["name"].map(is_windows_path).astype(bool)
     if len(gone) == len(frame):
-        raise DataError(f"none of the {len(frame):,} files that {printable(table)} lists is there, "
-                        f"{printable(gone['name'].iloc[0])} for example: names are relative to the table"
-                        + below_hint(table, gone["name"].iloc[0]))
-    frame = frame.assign(path=paths, state=states)
-    return left_out(Rows(frame, rows.notes, rows.problems), gone.index, "file not found", gone["name"])
+        first = gone["name"].iloc[0]
+        why = "that is a path of Windows, which means nothing here; write paths relative to the table" \
+            if is_windows_path(first) else f"names are relative to the table{below_hint(table, first)}"
+        raise DataError(f"none of the {len(frame):,} files that {printable(table)} lists is there, {printable(first)} "
+                        f"for example: {why}")
+    rows = Rows(frame.assign(path=paths, state=states), rows.notes, rows.problems)
+    rows = left_out(rows, gone.index[elsewhere], "row with a path of Windows, which must be relative to the table",
+                    gone["name"][elsewhere])
+    return left_out(rows, gone.index[~elsewhere], "file not found", gone["name"][~elsewhere])
 
 
 def find_file(folder: str, name: str, endings: dict[str, dict[str, list[str]]]) -> tuple[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from cifar_fast.data.images import read_image
-from cifar_fast.export.card import Card, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
 
 UNKNOWN = "unknown"
 "What is answered below a threshold."

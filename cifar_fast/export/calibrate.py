@@ -25,10 +25,12 @@ from cifar_fast.export.calibration import (
     log_loss,
     softmax,
 )
-from cifar_fast.export.card import Calibration, Card, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_parts import Calibration
 from cifar_fast.export.convert import with_temperature
 from cifar_fast.export.evaluate import evaluate
-from cifar_fast.export.files import LEARNER
+from cifar_fast.export.files import LEARNER, stale_name
 from cifar_fast.export.predictor import Predictor, load_export, rebuild_pickle
 from cifar_fast.export.trust import trust
 from cifar_fast.utils.files import expand_path
@@ -59,9 +61,13 @@ def undo(folder: Path) -> Card:
 
 def save(folder: Path, card: Card) -> Card:
     card, stale = with_temperature(folder, card)
+    targets = {name: row.target for name, row in read_card(folder).exported.items()}
     card.write(folder)
     for name in stale:
-        warnings.warn(f"{folder / name} has the former temperature inside: export it again", stacklevel=2)
+        if (folder / name).exists():  # nobody should take it for what the run answers now
+            os.replace(folder / name, folder / stale_name(name))
+            warnings.warn(f"{folder / name} has the former temperature inside, so it is {stale_name(name)} now; "
+                          f"python -m cifar_fast export {folder} --to {targets[name]} makes it again", stacklevel=2)
     if (folder / LEARNER).exists():
         trust(rebuild_pickle(folder))
     return card

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cifar_fast.export.card import TEMPERATURES
+from cifar_fast.export.card_parts import TEMPERATURES
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.tables import aligned
 

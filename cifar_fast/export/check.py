@@ -11,7 +11,9 @@ import torch
 
 from cifar_fast.data.block import split_rows
 from cifar_fast.data.sources import Source
-from cifar_fast.export.card import Card, Exported, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Exported
 from cifar_fast.export.predictor import Predictor
 from cifar_fast.export.targets import Answer, Target
 
@@ -92,7 +94,8 @@ def training_images(card: Card, source: Source, most: int) -> np.ndarray:
 
 def check(target: Target, path: Path, model: Predictor, on: Measured, speed: bool = True) -> Exported:
     "What is measured of a file. Raises ExportError where it does not hold what it must."
-    row = Exported(target=target.name, bytes=path.stat().st_size, note=target.note(path))
+    row = Exported(target=target.name, bytes=path.stat().st_size, note=target.note(path),
+                   **target.memory(path))
     answer = target.open(path, model.card) if target.open else None
     if answer is None:
         return row

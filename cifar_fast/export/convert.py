@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cifar_fast.data.sources import Source
-from cifar_fast.export.card import Card, Exported, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Exported
 from cifar_fast.export.check import Measured, check, measured, training_images
-from cifar_fast.export.files import INT8, LEARNER, ONNX
+from cifar_fast.export.files import INT8, LEARNER, ONNX, stale_name
 from cifar_fast.export.predictor import Predictor, load_export, open_weights
 from cifar_fast.export.targets import Target, all_targets, find_targets, require
 from cifar_fast.export.targets.onnx import retemper
@@ -113,6 +115,7 @@ def make(folder: Path, target: Target, model: Predictor, on: Measured, source: S
         rows = {path.name: check(target, path, model, on, speed) for path in paths}
         for path in paths:
             os.replace(path, folder / path.name)
+            (folder / stale_name(path.name)).unlink(missing_ok=True)
     except OSError as e:
         if e.filename and Path(e.filename).parent == staged:  # a user knows the file by where it would have been
             e.filename = str(folder / Path(e.filename).name)

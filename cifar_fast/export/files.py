@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from cifar_fast.export.card import NAME
+from cifar_fast.export.card_format import NAME
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import printable
 
@@ -21,6 +21,12 @@ def run_folder(path: str | Path) -> Path:
     "exports/final of `exports/final`, or of a file in it."
     path = expand_path(path)
     return path.parent if path.name in (NAME, WEIGHTS, CONFIG, LEARNER, ONNX, INT8) else path
+
+
+def stale_name(name: str) -> str:
+    "`final.stale.html`: what a file is renamed to that answers otherwise than its run does now."
+    path = Path(name)
+    return f"{path.stem}.stale{path.suffix}"
 
 
 def file_sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Which images were named: paths, folders and globs."""
+"""Which images were named: paths, folders, globs, and text files that list them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
+from hashlib import blake2b
 from pathlib import Path
 
 from cifar_fast.data.images import EXTENSIONS
@@ -15,32 +16,65 @@ from cifar_fast.utils.text import printable
 
 
 def find_images(patterns: Iterable[str]) -> tuple[list[Path], list[str], list[str]]:
-    """Files for paths, folders (searched recursively) and globs, in a stable order; patterns that matched nothing; and
-    what could not be read, each with the reason.
+    """Files for paths, folders (searched recursively), globs and lists, in a stable order; patterns that matched
+    nothing; and what could not be read, each with the reason.
     """
-    files, missing, closed = [], [], []
+    missing, closed = [], []
+    return list(walk_images(patterns, missing, closed)), missing, closed
+
+
+def walk_images(patterns: Iterable[str], missing: list[str], closed: list[str]) -> Iterator[Path | str]:
+    "The files of `find_images` one by one, each once; the other two are added to the lists given."
+    patterns = list(dict.fromkeys(patterns))
+    # Which files were there: 16 bytes each, and none where a walk through one folder meets every file once.
+    seen: set[bytes] | None = set() if len(patterns) > 1 or any(map(_is_list, patterns)) else None
     for pattern in patterns:
-        here, reasons = _matching(pattern)
-        files += here
-        closed += reasons
-        if not here and not reasons:
+        reasons, found = len(closed), False
+        for file in _matching(pattern, closed):
+            found = True
+            if seen is not None:
+                digest = blake2b(os.fsencode(file), digest_size=16).digest()
+                if digest in seen:
+                    continue
+                seen.add(digest)
+            yield file
+        if not found and len(closed) == reasons:
             missing.append(pattern)
-    return list(dict.fromkeys(files)), missing, closed
 
 
-def _matching(pattern: str) -> tuple[list[Path], list[str]]:
-    path, reasons = expand_path(pattern), []
+def _matching(pattern: str, reasons: list[str]) -> Iterator[Path | str]:
+    path = expand_path(pattern)
     if not pattern:  # an empty variable of a script, which a path would take for this folder
-        return [], []
+        return
     try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
-            return [p for p in _below(path, reasons) if p.suffix.lower() in EXTENSIONS], reasons
-        return [path], reasons
+        folder = stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError) as e:  # a glob is no file either
         here = _globbed(path, reasons)
         if not here and not isinstance(e, FileNotFoundError | NotADirectoryError):
             reasons.append(f"{printable(pattern)}: {getattr(e, 'strerror', None) or e}")
-        return here, reasons
+        yield from here
+        return
+    if folder:
+        yield from (p for p in _below(path, reasons) if p.suffix.lower() in EXTENSIONS)
+    elif _is_list(pattern):
+        yield from _listed(path, reasons)
+    else:
+        yield path
+
+
+def _is_list(pattern: str) -> bool:
+    return pattern.lower().endswith(".txt")
+
+
+def _listed(path: Path, reasons: list[str]) -> Iterator[Path | str]:
+    "The images of a text file: a path a line, relative to the current folder as on the command line, or a URI."
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            for line in file:
+                if name := line.rstrip("\r\n"):
+                    yield name if "://" in name else expand_path(name)
+    except OSError as e:
+        reasons.append(f"{printable(path)}: {e.strerror}")
 
 
 def _globbed(pattern: Path, reasons: list[str]) -> list[Path]:
@@ -70,17 +104,19 @@ def _below(folder: Path, reasons: list[str]) -> Iterator[Path]:
         current = waiting.pop()
         try:
             with os.scandir(current) as entries:
-                here = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+                files, folders = [], []  # of names: entries of a million files take three times as much memory
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if not _is_folder(entry):
+                        files.append(entry.name)
+                    elif not entry.is_symlink():
+                        folders.append(entry.name)
         except OSError as e:
             reasons.append(f"{printable(current)}: cannot be listed ({e.strerror})")
             continue
-        folders = []
-        for entry in here:
-            if not _is_folder(entry):
-                yield Path(entry.path)
-            elif not entry.is_symlink():
-                folders.append(Path(entry.path))
-        waiting += reversed(folders)
+        yield from (current / name for name in sorted(files))
+        waiting += (current / name for name in sorted(folders, reverse=True))
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

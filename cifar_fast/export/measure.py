@@ -13,15 +13,17 @@ import torch
 
 from cifar_fast.audit import Audit
 from cifar_fast.data.block import test_dl
-from cifar_fast.export.card import Audited, BestEpoch, Card, Data, Machine, Metrics, Normalization, Rule, Seconds
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Audited, BestEpoch, Data, Machine, Metrics, Normalization, Rule, Seconds
 from cifar_fast.export.metrics import scores
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.export.predictor import probabilities
 from cifar_fast.recipe import Recipe, describe
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.fit import Fitted
+from cifar_fast.training.parallel import BATCH_NORM
 from cifar_fast.training.prepare import Run
-from cifar_fast.training.state import watched
+from cifar_fast.training.state import accuracy_column, watched
 from cifar_fast.utils.device import device_name
 from cifar_fast.utils.environment import versions
 
@@ -44,13 +46,14 @@ def make_card(recipe: Recipe, run: Run, fitted: Fitted) -> tuple[Card, Predictio
         last_epoch={k: None if pd.isna(v) else float(v) for k, v in last.items()},
         seconds=Seconds(training=float(frame["seconds"].sum()), epoch=float(frame["seconds"].median()),
                         total=state.seconds, to_85=seconds_to(0.85, frame)),
-        audit=audited(run.audit), start=run.start, waived=dict(recipe.waive), recipe=describe(recipe),
-        mixed=dict(state.mix_counts) or None, resumed=state.resumes,
+        audit=audited(run.audit), start=run.start, teacher=run.teacher and run.teacher.entry(),
+        waived=dict(recipe.waive), recipe=describe(recipe), mixed=dict(state.mix_counts) or None, resumed=state.resumes,
         data=Data(name=data.name, fingerprint=data.fingerprint, train=len(learn.dls.train_ds),
                   test=len(data.test or ()), skipped=len(data.skipped), ranges=dict(data.ranges)),
         machine=Machine(device=device_name(run.device), precision=run.precision, compiled=run.compiled,
                         memory_format=state.memory_format, format_speeds=dict(state.format_speeds),
-                        threads=torch.get_num_threads(), platform=platform.system()),
+                        threads=torch.get_num_threads(), platform=platform.system(), procs=recipe.procs or 1,
+                        batch_norm=BATCH_NORM[recipe.sync_bn] if (recipe.procs or 1) > 1 else ""),
         versions=versions(), commit=run.commit, date=time.strftime("%Y-%m-%d", time.gmtime()),
     ), predictions
 
@@ -77,12 +80,14 @@ def evaluated(recipe: Recipe, run: Run, average) -> tuple[str | None, Metrics | 
 
 
 def best_epoch(frame: pd.DataFrame) -> BestEpoch | None:
-    "The first epoch with the best validation accuracy of the weights that are saved; None without validation."
+    """The first epoch with the best validation accuracy of the weights that are saved; None without validation.
+
+    Where classes are unequal the best is that of balanced accuracy; `accuracy` is that epoch's own all the same.
+    """
     if "valid_accuracy" not in frame:
         return None
-    column = watched(frame.columns)
-    row = frame.loc[frame[column].idxmax()]
-    return BestEpoch(epoch=int(row["epoch"]), accuracy=float(row[column]))
+    row = frame.loc[frame[watched(frame.columns)].idxmax()]
+    return BestEpoch(epoch=int(row["epoch"]), accuracy=float(row[accuracy_column(frame.columns)]))
 
 
 def audited(audit: Audit) -> Audited:
@@ -115,7 +120,7 @@ def held_out_rows(run: Run) -> np.ndarray:
 
 def seconds_to(target: float, frame: pd.DataFrame) -> float | None:
     "Seconds of training until validation accuracy first reached `target`; None where it did not, or none was taken."
-    column = watched(frame.columns)
+    column = accuracy_column(frame.columns)
     if column not in frame or not (reached := frame[column] >= target).any():
         return None
     return float(frame["seconds"].cumsum()[reached.idxmax()])
@@ -129,7 +134,7 @@ def measured_on(run: Run):
     """
     dls, source = run.learn.dls, run.source
     if run.recipe.validate_on == "held_out" and len(dls.valid_ds) and not (source.valid and source.test):
-        return dls.valid, source.labels[held_out_rows(run)], "held-out"
+        return dls.valid.whole(), source.labels[held_out_rows(run)], "held-out"
     if source.test:
         return test_dl(dls, source), source.test.labels, "test"
     return None, None, None

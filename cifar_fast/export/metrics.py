@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from cifar_fast.data.balance import balanced_accuracy, unequal
 from cifar_fast.utils.tables import aligned
 from cifar_fast.utils.text import printable, short_names
 
@@ -47,9 +46,7 @@ def scores_text(s: dict, vocab) -> str:
             *([name, accuracy, *row] for name, accuracy, row in zip(names, accuracies, cells, strict=True)),
             ["all", f"{s['accuracy']:.2%}", *[""] * len(head)]]
     *lines, total = aligned(rows, left)
-    mean = balanced_accuracy(s["per_class"]) if unequal(map(sum, s["confusion"])) else None
-    balanced = "" if mean is None else f"; balanced accuracy {mean:.2%}"
-    return "\n".join([*lines, f"{total}  of {s['n']:,} images{explained}{balanced}"])
+    return "\n".join([*lines, f"{total}  of {s['n']:,} images{explained}"])
 
 
 def most_frequent_error(row: np.ndarray, true: int, names: list[str]) -> str:

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cifar_fast.export.base import BasePredictor, batch_size, probe
-from cifar_fast.export.card import NAME as CARD
-from cifar_fast.export.card import Card, Data, ExportError, Normalization, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import NAME as CARD
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Data, Normalization
 from cifar_fast.export.files import ONNX, WEIGHTS, file_sha256, short
 from cifar_fast.export.onnx_file import OnnxError, OnnxInfo, open_onnx
 from cifar_fast.utils.cores import BESIDE
@@ -34,6 +37,8 @@ class OnnxPredictor(BasePredictor):
 
     What only torch can (`model`, `normalize`, `logits`) opens the run there at the first use.
     """
+
+    runtime = "ONNX Runtime"
 
     session: InferenceSession
     folder: Path | None  # of the run; None for a file on its own
@@ -76,7 +81,8 @@ class OnnxPredictor(BasePredictor):
         from cifar_fast.export.predictor import load_export
 
         if self.folder is None:
-            raise ExportError(f"{self.origin} is run by ONNX Runtime alone; open the run's folder for what needs torch")
+            raise ExportError(f"{self.origin} is run by {self.runtime} alone; open the run's folder for what needs "
+                              f"torch")
         return replace(load_export(self.folder), temperature=self.temperature, threshold=self.threshold)
 
     @property
@@ -105,13 +111,13 @@ def tempered(probs: np.ndarray, ratio: float) -> np.ndarray:
 # ---------------------------------------------------------------- opening
 
 
-def open_run(folder: Path, card: Card) -> OnnxPredictor | None:
+def open_run(folder: Path, card: Card, threads: int = BESIDE) -> OnnxPredictor | None:
     "The run by its model.onnx; None without one, and with a warning where it is not of this card and these weights."
     path = folder / ONNX
     if not path.exists():
         return None
     try:
-        session, info = open_onnx(path, BESIDE)
+        session, info = open_onnx(path, threads)
         if differs := difference(folder, card, info):
             raise OnnxError(f"{path} is not of this run as it is now ({differs} differs); python -m cifar_fast export "
                             f"{folder} --to onnx makes it again")
@@ -123,9 +129,9 @@ def open_run(folder: Path, card: Card) -> OnnxPredictor | None:
         return None
 
 
-def open_file(path: Path) -> OnnxPredictor:
+def open_file(path: Path, threads: int = BESIDE) -> OnnxPredictor:
     "An .onnx file of this project, wherever it is, by what it says of itself. Raises OnnxError, ExportError."
-    session, info = open_onnx(path, BESIDE)
+    session, info = open_onnx(path, threads)
     return checked(OnnxPredictor(session, None, info.vocab, card_of(path, info), info.temperature, str(path),
                                  info.size, info.resize_mode, info.temperature))
 

@@ -21,16 +21,26 @@ BATCH_BYTES = 2**25
 
 def predict_files(model: BasePredictor, paths: list[Path], tta: bool = False, bs: int = 250, progress: bool = False):
     "Yields (path, probabilities (C,) or None, reason or None) for each path in order."
-    bs = max(1, min(bs, BATCH_BYTES // (3 * model.size**2)))
-    decoded = read_ahead(model, paths, 2 * bs)
+    bs = images_at_once(model, bs)
     with progress_bar(len(paths), progress) as bar:
-        while part := list(islice(decoded, bs)):
-            images = [image for _, image, _ in part if image is not None]
-            probs = iter(model.predict(np.stack(images), tta) if images else ())
-            for path, image, reason in part:
-                yield path, None if image is None else next(probs), reason
+        for found in predict_decoded(model, read_ahead(model, paths, 2 * bs), tta, bs):
+            yield found
             if bar:
-                bar.update(len(part))
+                bar.update()
+
+
+def images_at_once(model: BasePredictor, most: int = 250) -> int:
+    return max(1, min(most, BATCH_BYTES // (3 * model.size**2)))
+
+
+def predict_decoded(model: BasePredictor, decoded: Iterator[tuple[Path, np.ndarray | None, str | None]],
+                    tta: bool = False, bs: int = 250):
+    "Yields (path, probabilities (C,) or None, reason or None) for each (path, image or None, reason or None) in order."
+    while part := list(islice(decoded, bs)):
+        images = [image for _, image, _ in part if image is not None]
+        probs = iter(model.predict(np.stack(images), tta) if images else ())
+        for path, image, reason in part:
+            yield path, None if image is None else next(probs), reason
 
 
 def read_ahead(model: BasePredictor, paths: Iterable[Path],

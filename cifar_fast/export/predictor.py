@@ -11,7 +11,10 @@ import numpy as np
 import torch
 
 from cifar_fast.export.base import BasePredictor, batch_size, probe
-from cifar_fast.export.card import Card, ExportError, Normalization, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Normalization
 from cifar_fast.export.files import LEARNER, MODEL_BYTES, WEIGHTS, run_folder, short
 from cifar_fast.export.trust import require_trust
 from cifar_fast.export.weights import read_weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,9 +37,19 @@ def summary(card: Card, folder: Path) -> str:
     lines.append(f"saved: {folder}/ (model, card, history, figures), a row in {folder.parent / 'runs.csv'}")
     if (page := folder / "report.html").is_file():
         lines.append(f"open: {page}")
+    if card.tracked:
+        lines.append(where_tracked(card.tracked, folder))
     own = f" --recipe {folder / SOURCE}" if card.source_file else ""  # the model is known once that file has run
     lines.append(f"next: python -m cifar_fast predict {folder} IMAGE…{own}, or serve {folder}{own}")
     return "\n".join(lines)
+
+
+def where_tracked(tracked: dict[str, str], folder: Path) -> str:
+    "How to see what the trackers of a run have: a command or a web page each."
+    commands = {"tensorboard": "tensorboard --logdir {}", "wandb": "wandb sync {}/offline-run-*"}
+    return "\n".join(f"{kind}: {place}" if "://" in place else
+                     f"{kind}: {commands[kind].format(shlex.quote(str(folder / place)))}"
+                     for kind, place in tracked.items() if kind in commands or "://" in place)
 
 
 def last_record(card: Card, folder: Path) -> dict:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from cifar_fast.export.card import ExportError
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import file_sha256
 from cifar_fast.utils.files import atomic_write, expand_path
 from cifar_fast.utils.text import printable

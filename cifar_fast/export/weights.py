@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 
-from cifar_fast.export.card import NAME, Card, ExportError, shown
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import NAME, ExportError, shown
 from cifar_fast.export.files import MODEL_BYTES, SOURCE, WEIGHTS, short
 from cifar_fast.models import ModelError, create_model
 from cifar_fast.utils.files import regular, whole

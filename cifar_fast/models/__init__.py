@@ -19,14 +19,15 @@ from cifar_fast.models.netv2 import cifar_netv2
 from cifar_fast.models.optimized200k import cifar_optimized200k
 from cifar_fast.models.sprint import cifar_sprint
 from cifar_fast.models.strided import cifar_strided
+from cifar_fast.models.teacher import cifar_teacher
 from cifar_fast.recipe.registry import recipe_path, run_recipe_file
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.text import nearest
 
 __all__ = [
     "ModelError", "cifar_final", "cifar_micro", "cifar_mirror", "cifar_mobile", "cifar_net", "cifar_netv2",
-    "cifar_optimized200k", "cifar_sprint", "cifar_strided", "create_model", "published_claims", "register_from_file",
-    "require_model", "scaled_widths",
+    "cifar_optimized200k", "cifar_sprint", "cifar_strided", "cifar_teacher", "create_model", "published_claims",
+    "register_from_file", "require_model", "scaled_widths",
 ]
 
 

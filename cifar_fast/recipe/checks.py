@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cifar_fast.recipe.overrides import settings
 from cifar_fast.recipe.spec import Recipe, RecipeError
+from cifar_fast.utils.text import nearest
 
 TABLES = ("results.csv", "runs.csv")
 "Files beside the runs, which no run may be called."
@@ -30,10 +33,21 @@ def require_text(key: str, value: str) -> None:
 def check(recipe: Recipe) -> None:
     "Raise RecipeError for values and combinations that cannot work."
     r = recipe
+    for f in fields(r):  # the command line has looked at its own values, a recipe file has not
+        if (choices := f.metadata.get("choices")) and (value := getattr(r, f.name)) not in choices:
+            raise RecipeError(f"{f.name}={value}: choose one of {', '.join(choices)}{nearest(str(value), choices)}")
+    require_tracker(r.track)
     for key, least in (("epochs", 1), ("bs", 1), ("workers", 0), ("clip", 0), ("patience", 0), ("valid", 0),
                        ("checkpoint_epochs", 0), ("checkpoint_minutes", 0)):
         if not least <= (getattr(r, key) or 0) < float("inf"):  # catches nan as well
             raise RecipeError(f"{key}={getattr(r, key)}: must be a number of at least {least}")
+    if r.procs is not None and r.procs < 1:
+        raise RecipeError(f"procs={r.procs}: expected the number of processes that train together, 1 or more, or auto")
+    if r.procs is not None and r.bs < r.procs:
+        raise RecipeError(f"bs={r.bs} with procs={r.procs}: the batch is shared out, so every process needs at least "
+                          f"one image of it; fewer processes, or a larger batch")
+    if r.sync_bn and r.compile == "on":
+        raise RecipeError("sync_bn=true compile=on: a compiled model cannot exchange statistics; leave out one of them")
     if r.valid >= 1 and r.valid != int(r.valid):
         raise RecipeError(f"valid={r.valid:g}: expected a fraction of the training images below 1 (valid=0.1), or a "
                           f"whole number of them (valid=500)")
@@ -50,7 +64,7 @@ def check(recipe: Recipe) -> None:
                           f"folder")
     if r.name in TABLES:
         raise RecipeError(f"name={r.name}: a table of results has this name; choose another")
-    for key in ("data", "exports", "name", "init"):  # they go into the files of the run, which are UTF-8
+    for key in ("data", "exports", "name", "init", "distill"):  # they go into the files of the run, which are UTF-8
         require_text(key, str(getattr(r, key) or ""))
     if r.channels_last not in (True, False, "auto"):
         raise RecipeError(f"channels_last={r.channels_last}: expected true, false or auto")
@@ -68,6 +82,12 @@ def check(recipe: Recipe) -> None:
                           f"one must follow; give more epochs")
     if r.init_sha256 and not (r.init and re.fullmatch("[0-9a-f]{64}", r.init_sha256)):
         raise RecipeError(f"init_sha256={r.init_sha256}: expected the 64 hex digits of the weights that init= names")
+    check_teacher(r)
+    if not 0 <= r.prune < 1:
+        raise RecipeError(f"prune={r.prune}: expected a fraction of the channels, 0 or more and less than 1")
+    if r.prune and not r.init:
+        raise RecipeError(f"prune={r.prune} removes channels of trained weights, and this recipe starts from random "
+                          f"ones; add init=exports/NAME")
     if r.validate_on == "test" and r.valid:
         raise RecipeError(f"validate_on=test validates on the test set and holds nothing out; leave out "
                           f"valid={r.valid}")
@@ -94,6 +114,30 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"opt: {e}") from None
     if r.precision == "fp16" and r.device == "cpu":
         raise RecipeError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")
+
+
+def check_teacher(r: Recipe) -> None:
+    "Raise RecipeError for settings of a teacher that cannot work."
+    for key, fits, expected in (("alpha", 0 < r.distill_alpha <= 1, "above 0 and at most 1"),
+                                ("temperature", 0 < r.distill_temperature < float("inf"), "above 0"),
+                                ("cache", True, "")):
+        value = getattr(r, f"distill_{key}")
+        if not fits:
+            raise RecipeError(f"distill.{key}={value}: expected a number {expected}")
+        if not r.distill and value != getattr(Recipe, f"distill_{key}"):
+            raise RecipeError(f"distill.{key}={value} has no effect without a teacher; add distill=exports/NAME")
+    if r.distill_sha256 and not (r.distill and re.fullmatch("[0-9a-f]{64}", r.distill_sha256)):
+        raise RecipeError(f"distill_sha256={r.distill_sha256}: expected the 64 hex digits of the weights that distill= "
+                          f"names")
+
+
+def require_tracker(track: str) -> None:
+    "Raise RecipeError where the package of this name is not installed."
+    try:
+        track == "none" or version(track)  # not find_spec: wandb leaves folders of its own name behind
+    except PackageNotFoundError:
+        raise RecipeError(f"track={track} needs the package {track}, which is not installed here:\n"
+                          f"python -m pip install {track}") from None
 
 
 def require_validation(r: Recipe, own: bool) -> None:

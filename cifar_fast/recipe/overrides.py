@@ -49,6 +49,8 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
         if name not in known:
             raise RecipeError(f"no setting is called {name!r}{nearest(name, known)}; the settings are "
                               f"{', '.join(known)}")
+        if (own := known.get(f"{name}_{arg}")) and own.metadata.get("argument_of") == name:  # distill.alpha
+            name, arg = own.name, ""
         f, now = known[name], getattr(recipe, name)
         if name == "data" and arg:
             name, new = "columns", _with_column(recipe, arg, text)

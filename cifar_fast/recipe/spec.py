@@ -50,6 +50,11 @@ def _neutral(default: Any) -> Any:
     return field(default=default, metadata={"affects_weights": False})
 
 
+def _argument_of(name: str, default: Any, **metadata: bool) -> Any:
+    "A field NAME_ARG that the command line also knows as NAME.ARG."
+    return field(default=default, metadata={"argument_of": name, **metadata})
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
     "Everything that decides a run. Values, importable callables and partials only: it prints, compares, pickles."
@@ -64,13 +69,23 @@ class Recipe:
     resize_mode: str = _choice("crop", "pad", "squash", default="crop")  # how an image is brought to that square
     init: str | None = _neutral(None)  # trained weights to start from: an export, or timm's hf-hub: or local-dir: name
     init_sha256: str = ""  # of these weights; a run fills it in, and refuses others where it is given
+    prune: float = 0  # fraction of the channels of `init` that are removed before training, the least important ones
+    distill: str | None = _neutral(None)  # a teacher: an export whose answers are learned beside the labels
+    distill_sha256: str = ""  # of its weights; a run fills it in, and refuses others where it is given
+    # `distill.alpha`: the loss is (1 - alpha) times that of the labels plus alpha times that of the teacher's answers.
+    distill_alpha: float = _argument_of("distill", 0.9)
+    distill_temperature: float = _argument_of("distill", 4.0)  # of both softmaxes that are compared
+    # Keep the teacher's answers on disk, for other students that see the same images.
+    distill_cache: bool = _argument_of("distill", False, affects_weights=False)
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
     # Albumentations for training, in this order, on uint8 HWC images; their numbers of pixels are for `size`.
     augment: tuple = field(default=(), metadata={"by_data": True})
     validate_on: str = _choice("held_out", "test", default="held_out")  # "test": what the published systems did
     valid: float = 0  # held out of train: a fraction below 1, or a number of images from 1 up; 0: train on all
-    keep: str = _choice("last", "best", default="last")  # which epoch's weights are exported
+    # Which epoch's weights are exported. The best one, patience and target go by validation accuracy, by the balanced
+    # one where classes are unequal.
+    keep: str = _choice("last", "best", default="last")
     bs: int = field(default=128, metadata={"by_data": True})  # batch size; less on few images
     drop_last: bool = True  # drop the last, smaller batch of an epoch (fastai's default)
     workers: int | None = _neutral(None)  # processes that augment; None (auto): chosen here; the images are the same
@@ -91,11 +106,15 @@ class Recipe:
     precision: str = _choice("auto", "fp32", "bf16", "fp16", default="fp32", by_machine=True)
     channels_last: bool | str = False  # memory format of images and weights; "auto": the faster one here, timed
     compile: str = _choice("off", "on", "auto", default="off", by_machine=True)  # torch.compile; "auto": if faster
+    # Processes that train together, each on its slice of every batch; None (auto): one a GPU, or as many as pay.
+    procs: int | None = field(default=1, metadata={"by_machine": True})
+    sync_bn: bool = False  # of several processes: batch norm over the whole batch, not over each slice
     tta: bool = True  # also report TTA accuracy: mean probability of the image and its mirror image
     budget: Any = None  # an audit.Budget; None: the default one
     waive: Mapping[str, str] = field(default_factory=dict)  # rule of the budget that this recipe breaks → the reason
     exports: str = _neutral("exports")  # folder of all runs
     report: bool = _neutral(True)  # save report.html, its figures and a model card
+    track: str = _choice("none", "tensorboard", "wandb", default="none", affects_weights=False)  # gets the curves too
     checkpoint_epochs: int = _neutral(1)  # save a checkpoint every so many epochs, 0: never
     checkpoint_minutes: float = _neutral(5)  # and within an epoch every so many minutes, 0: never
 

@@ -6,7 +6,9 @@ import textwrap
 
 import numpy as np
 
+from cifar_fast.data.balance import unequal
 from cifar_fast.data.layout import names
+from cifar_fast.recipe import Recipe
 from cifar_fast.training.prepare import Run
 from cifar_fast.utils.text import printable
 
@@ -42,6 +44,9 @@ def data_lines(run: Run) -> list[str]:
     if "held out" in counts and len(lacking := np.flatnonzero(counts["held out"] == 0)):
         lines.append(f"too few images of {names([source.vocab[i] for i in lacking])} to hold one out: validation says "
                      f"nothing of {'it' if len(lacking) == 1 else 'them'}")
+    if unequal(np.bincount(run.valid_labels)) and (by := selecting(run.recipe)):
+        lines.append(f"the classes validated on are unequal: {' and '.join(by)} {'go' if len(by) > 1 else 'goes'} by "
+                     f"balanced accuracy, the mean of the classes")
     if run.recipe.valid and source.valid:
         lines.append(f"valid={run.recipe.valid:g} has no effect: the data has a validation split of its own")
     if source.name in SIGNS and run.recipe.tta:
@@ -49,6 +54,12 @@ def data_lines(run: Run) -> list[str]:
                      f"has neither")
     return [textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
             for line in (*lines, *source.notes)]
+
+
+def selecting(r: Recipe) -> list[str]:
+    "The settings that look at validation accuracy."
+    return [*(["keep=best"] if r.keep == "best" else []), *([f"patience={r.patience}"] if r.patience else []),
+            *([f"target={r.target:g}"] if r.target else [])]
 
 
 def counts_line(vocab: tuple[str, ...], counts: dict[str, np.ndarray]) -> str:

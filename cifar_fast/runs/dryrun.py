@@ -15,7 +15,7 @@ from torch import nn
 from cifar_fast.audit import audit_table
 from cifar_fast.recipe import Recipe, describe
 from cifar_fast.runs.data_lines import data_lines
-from cifar_fast.runs.started import started
+from cifar_fast.runs.started import starts
 from cifar_fast.training.callbacks.history import History
 from cifar_fast.training.callbacks.scheduler import Scheduler
 from cifar_fast.training.fit import fit
@@ -118,7 +118,7 @@ def dry_run(recipe: Recipe, typed: Sequence[str] = ()) -> str:
         text.append("waived: " + "; ".join(f"{k}: {v}" for k, v in recipe.waive.items()))
     text += ["", f"one batch: images {tuple(x.shape)} {x.dtype}, labels {tuple(y.shape)} {y.dtype}; "
              f"{steps} batches per epoch, {run.device} {run.precision} {run.memory_format}",
-             *([started(run)] if run.start else []), "", lr_curve(recipe, steps), "", timing(run, steps)]
+             *starts(run), "", lr_curve(recipe, steps), "", timing(run, steps)]
     return "\n".join(text)
 
 

@@ -11,6 +11,7 @@ import torch
 from cifar_fast.recipe import Recipe
 from cifar_fast.runs.run_dir import RunError
 from cifar_fast.utils.errors import FULL
+from cifar_fast.utils.ranks import is_lost
 
 UNWRITABLE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -18,6 +19,8 @@ UNWRITABLE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM)
 def explained(e: BaseException, recipe: Recipe | None = None) -> RunError | None:
     "What happened and what to try, for an error that a library raised; None where its own message is enough."
     text = " ".join(str(e).split())
+    if is_lost(e):
+        return RunError(f"another process of this run has ended, so this one cannot go on ({text[:150]})")
     if isinstance(e, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
         smaller, used = "a smaller batch (bs=…)", ""
         if recipe:

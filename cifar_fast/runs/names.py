@@ -9,8 +9,10 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from cifar_fast.export.card import NAME as CARD
-from cifar_fast.export.card import Card, ExportError, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import NAME as CARD
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import RECIPE
 from cifar_fast.recipe import Recipe, describe, settings_that
 from cifar_fast.runs.run_dir import NOT_COMPARED, Busy, Interrupted, RunError, RunFolder

@@ -11,11 +11,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from cifar_fast.data.sources import Source
 from cifar_fast.export import predictions
-from cifar_fast.export.card import Card, ExportError, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import LEARNER, RECIPE
 from cifar_fast.export.measure import make_card
 from cifar_fast.export.predictions import Predictions
@@ -37,28 +37,33 @@ from cifar_fast.reporting.results import (
 )
 from cifar_fast.runs.data_lines import data_lines, held_text
 from cifar_fast.runs.failures import explained, is_worker_cut_off, wait_for_dead_worker
+from cifar_fast.runs.follow import dismiss, follow, lead
 from cifar_fast.runs.names import choose_folder, set_by_data
 from cifar_fast.runs.run_dir import (
     Interrupted,
     RunFolder,
     command,
     identity,
+    machine,
     require_same,
     where,
 )
-from cifar_fast.runs.started import started
+from cifar_fast.runs.started import starts
+from cifar_fast.runs.track import attached, tracking
 from cifar_fast.runs.train_batch import save_train_batch
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.callbacks.progress import Progress, choose_mode, redirected
+from cifar_fast.training.callbacks.tracking import Tracker
+from cifar_fast.training.distill import with_teacher
 from cifar_fast.training.fit import fit
 from cifar_fast.training.init import with_init
+from cifar_fast.training.parallel import BATCH_NORM, require_procs
 from cifar_fast.training.prepare import Run, prepare, settle_memory_format
 from cifar_fast.training.state import TrainState
-from cifar_fast.utils.device import device_name
-from cifar_fast.utils.environment import cpu_name
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import write_text
+from cifar_fast.utils.ranks import from_first, here, leave
 from cifar_fast.utils.signals import defer_signals, hold_signals
 from cifar_fast.utils.terminal import accuracy_curves
 
@@ -72,11 +77,14 @@ def train(
     overwrite: bool = False,  # replace a finished run of this name; else this one gets a numbered name
     given: Sequence[str] = (),  # what was typed, kept for the command that resumes
     log: str = "auto",  # what it shows while it trains: one of `callbacks.progress.MODES`
-) -> Card:
-    "Run `recipe` and save it; returns the card that was written."
+) -> Card | None:
+    "Run `recipe` and save it; returns the card that was written (the first of several processes does)."
+    require_procs(recipe.procs, here())
     mode = choose_mode(log)
     progress = partial(Progress, mode=mode, out=sys.stdout)
     named = any(word.startswith("name=") for word in given)
+    if not here().first:
+        return follow(recipe, given)
     with redirected(mode):
         card, path = start(recipe, find_lr, resume, allow_changes, overwrite, named, given, progress)
     if mode == "quiet":
@@ -87,15 +95,15 @@ def train(
 
 
 def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, overwrite: bool, named: bool,
-          given: Sequence[str], progress: Callable[..., Progress]) -> tuple[Card, Path]:
+          given: Sequence[str], progress: Callable[..., Progress], tuning: bool = False) -> tuple[Card, Path]:
     "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
-    recipe = with_init(recipe)  # the checksum of the weights is one of its settings
+    recipe = with_teacher(with_init(recipe))  # the checksums of the weights are among its settings
     folder, _ = choose_folder(recipe, named, resume, overwrite, unknown := set_by_data(given[1:]))  # refuse early,
     exports = folder.path.parent
     if (exports / OWN).exists():
         read(exports / OWN)  # before images are read and hours of training
     base = load_recipe(given[0]) if given else None
-    run = None if folder.complete or is_done(folder, resume) else prepare(recipe, typed=given)
+    run = None if folder.complete or is_done(folder, resume) else prepare(recipe, typed=given, tuning=tuning)
     # Again, as another run may have started in the meantime; now with the settings that the images decide.
     folder, note = choose_folder(run.recipe if run else recipe, named, resume, overwrite,
                                  frozenset() if run else unknown)
@@ -103,6 +111,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
         print(note, flush=True)
     add_missing_rows(exports)
     if is_done(folder, resume):
+        dismiss()
         print(f"this run has finished already\n{summary(card := read_card(folder.path), folder.path)}")
         return card, folder.path
     asked, recipe = recipe, replace(run.recipe if run else recipe, name=folder.path.name)
@@ -112,10 +121,11 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
             raise Interrupted(f"a run of {recipe.name} stopped {where(saved) if saved else 'after its last epoch'} and "
                               f"is kept in {folder.working}: --resume continues it, --restart discards it")
         if folder.complete and resume:
+            dismiss()
             overwrite = overwrite or bool(saved and saved["about"].get("overwrite"))
             return finish(folder, overwrite), folder.path
         saved = saved if resume else None
-        run = replace(run, recipe=recipe) if run else prepare(recipe, typed=given)
+        run = replace(run, recipe=recipe) if run else prepare(recipe, typed=given, tuning=tuning)
         about = {**identity(recipe, run.source.fingerprint, machine(run), run.commit), "given": list(given),
                  # Taken now, as the recipe's file may be edited during training.
                  "typed": changes(asked, base, find_lr), "recipe_name": base.name if base else recipe.name,
@@ -125,6 +135,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
         elif resume:
             print("the run stopped before its first checkpoint: it starts from scratch", flush=True)
         folder.start_run(keep=bool(saved))
+        lead(run, about, saved, find_lr and not saved)
         run_training(run, folder, about, saved, find_lr and not saved, progress)
         return finish(folder, about["overwrite"]), folder.path
 
@@ -168,24 +179,26 @@ def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, f
 
     recipe, staged = run.recipe, folder.staged
     settle_memory_format(run, saved and saved["state"])
-    print(headline(run), *data_lines(run), *([started(run)] if run.start else []), sep="\n", flush=True)
+    print(headline(run), *data_lines(run), *starts(run), sep="\n", flush=True)
     checkpoint = Checkpoint(folder.checkpoint, about, recipe.checkpoint_epochs, recipe.checkpoint_minutes, saved)
     try:
         write_text(staged / RECIPE, json.dumps(describe(recipe), indent=1) + "\n")
         if find_lr:
             search = find(run)
-            about["lr"] = search["suggestions"]["valley"]["lr"]
+            about["lr"] = from_first(search["suggestions"]["valley"]["lr"])
             plots.save(plots.lr_find(search), staged / "lr_find.png")
             print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
-        with defer_signals(checkpoint):
+        with defer_signals(checkpoint), tracking(recipe, staged, about, saved) as tracker:
             draw = partial(save_train_batch, path=staged / "augmented.png") if recipe.report else None
-            fitted = fit(run, about["lr"], folder=staged, progress=progress, checkpoint=checkpoint, draw=draw)
+            fitted = fit(run, about["lr"], folder=staged, progress=progress, checkpoint=checkpoint, draw=draw,
+                         tracker=tracker)
+            leave()  # the others are done
             checkpoint.done = True
             if checkpoint.stop:  # after the last save
                 raise checkpoint.stop
             card, predicted = make_card(replace(recipe, lr=about["lr"]), run, fitted)
             card = replace(card, settings=about["typed"], recipe_name=about["recipe_name"])
-            stage(run, folder, card, predicted, fitted.state)
+            stage(run, folder, card, predicted, fitted.state, tracker)
     except BaseException as e:
         if is_worker_cut_off(e, recipe):
             wait_for_dead_worker(recipe.workers)
@@ -195,7 +208,8 @@ def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, f
         raise
 
 
-def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, state: TrainState) -> None:
+def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None, state: TrainState,
+          tracker: Tracker | None = None) -> None:
     "Write the files of a finished run, the card last: its presence means that the others are complete."
     from cifar_fast.reporting import plots
 
@@ -204,7 +218,8 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
         predicted.save(staged / predictions.NAME)
     (staged / "best.safetensors").unlink(missing_ok=True)  # only needed during training
     card = replace(card, source_file=copy_source(card.arch, staged))
-    card = with_onnx(staged, write_model(staged, run.learn.model, card), run.source)
+    card = write_model(staged, run.learn.model, card)
+    card = card if run.tuning else with_onnx(staged, card, run.source)
     try:
         trust(staged / LEARNER, folder.path / LEARNER)  # written by the user's own run
     except (OSError, ValueError) as e:
@@ -221,7 +236,7 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
     if card.epochs > 1:
         print(f"\n{accuracy_curves(state.frame(), card.target_accuracy)}\n")
     leave_row(staged, row(card))
-    card.write(staged)
+    attached(tracker, card, staged).write(staged)
 
 
 def with_onnx(staged: Path, card: Card, source: Source) -> Card:
@@ -248,12 +263,6 @@ def stage_report(run: Run, folder: RunFolder, card: Card, predicted: Predictions
                       f"whole: python -m cifar_fast report {folder.path} tries again", stacklevel=2)
 
 
-def machine(run: Run) -> dict:
-    "What the weights depend on besides the recipe: another number of threads sums in another order."
-    return {"device": device_name(run.device), "cpu": cpu_name(), "precision": run.precision, "compiled": run.compiled,
-            "threads": torch.get_num_threads()}
-
-
 def stopped_message(folder: RunFolder, about: dict, why: BaseException, trained: bool) -> str:
     "The message after a stop or an error: what is kept and how to resume."
     kept = f"stopped; the run's files so far are in {folder.working}, nothing was exported"
@@ -274,7 +283,8 @@ def headline(run: Run) -> str:
     return (f"{r.name}: {r.arch} ({p.params:,} parameters, RF {p.receptive_field}) on {run.source.name} "
             f"({len(run.learn.dls.train_ds):,} images of {size}, {held_text(run)}), {epochs}, "
             f"{balancing(run)}seed {r.seed}, "
-            f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}")
+            f"{run.device} {run.precision} {run.memory_format}{timed(run)} {'compiled' if run.compiled else 'eager'}"
+            + (f", {r.procs} processes, batch norm {BATCH_NORM[r.sync_bn]}" if here().several else ""))
 
 
 def balancing(run: Run) -> str:

@@ -17,12 +17,15 @@ import timm
 import torch
 from filelock import FileLock, Timeout
 
-from cifar_fast.export.card import NAME as CARD
+from cifar_fast.export.card_format import NAME as CARD
 from cifar_fast.recipe import Recipe, describe, flatten, settings_that
 from cifar_fast.training.callbacks.checkpoint import load
-from cifar_fast.utils.environment import versions
+from cifar_fast.training.prepare import Run
+from cifar_fast.utils.device import device_name
+from cifar_fast.utils.environment import cpu_name, versions
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import remove_temporaries, replace_folder
+from cifar_fast.utils.ranks import here
 
 NOT_COMPARED = settings_that(affects_weights=False) | settings_that(by_machine=True)
 "Settings that are not compared: they do not affect the weights, or their resolved value is compared instead."
@@ -134,7 +137,7 @@ class RunFolder:
 def command(about: dict) -> str:
     "The command that resumes a run."
     given = shlex.join(about["given"] or ["NAME"])
-    return f"python -m cifar_fast recipe {given} --resume"
+    return f"{here().program} recipe {given} --resume"
 
 
 def where(checkpoint: dict) -> str:
@@ -143,6 +146,14 @@ def where(checkpoint: dict) -> str:
     if (epoch, batch) == (epochs, 0):
         return "after its last epoch"  # which is an earlier one where it had reached its target
     return f"in epoch {epoch + 1} of {epochs}, after {batch} batches" if batch else f"after epoch {epoch} of {epochs}"
+
+
+def machine(run: Run) -> dict:
+    """What the weights depend on besides the recipe: another number of threads sums in another order, and another
+    number of processes draws other augmentation.
+    """
+    return {"device": device_name(run.device), "cpu": cpu_name(), "precision": run.precision, "compiled": run.compiled,
+            "threads": torch.get_num_threads(), "procs": run.recipe.procs or 1}
 
 
 def identity(recipe: Recipe, data: str, machine: dict, commit: str | None) -> dict[str, Any]:
@@ -199,6 +210,10 @@ def require_same(then: dict, now: dict, allow: bool) -> list[str]:
     if before != after:
         raise RunError(f"the stopped run started from weights with sha256 {before or '– (random ones)'}, this recipe "
                        f"from {after or 'random ones'}: restore init=, or --restart starts from scratch")
+    before, after = (about["recipe"].get("distill_sha256", "") for about in (then, now))
+    if before != after:
+        raise RunError(f"the stopped run learns from a teacher with sha256 {before or '– (none)'}, this recipe from "
+                       f"{after or 'none'}: restore distill=, or --restart starts from scratch")
     before, after = (called(about["recipe"]["opt"]) for about in (then, now))
     if before != after:
         raise RunError(f"the stopped run optimises with {before}, whose state {after} cannot use: --restart "

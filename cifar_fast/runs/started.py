@@ -1,9 +1,28 @@
-"""What a run says of the trained weights that it starts from."""
+"""What a run says of the trained weights that it starts from, and of its teacher."""
 
 from __future__ import annotations
 
 from cifar_fast.recipe import settings
+from cifar_fast.training.answers import answers_of
 from cifar_fast.training.prepare import Run
+
+
+def starts(run: Run) -> list[str]:
+    "A line for each of both."
+    return [say(run) for say, used in ((started, run.start), (taught, run.teacher)) if used]
+
+
+def taught(run: Run) -> str:
+    "One line: the teacher, how it is weighed, and what it gets to see."
+    teacher, size = run.teacher.entry(), run.source.size
+    mixed = " and mixed" if run.recipe.mix else ""
+    parts = [f"learns from {teacher}", f"in the images that it sees itself, augmented{mixed}"]
+    if size != teacher.size or run.recipe.resize:
+        parts.append(f"brought to the teacher's {teacher.size}×{teacher.size}")
+    if run.recipe.distill_cache:
+        answers = answers_of(run)
+        parts.append(f"its answers are kept in {answers.path} ({answers.size(run.recipe.epochs) / 2**20:,.1f} MB)")
+    return ", ".join(parts)
 
 
 def started(run: Run) -> str:

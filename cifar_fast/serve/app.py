@@ -21,7 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from cifar_fast.export.base import BasePredictor
-from cifar_fast.serve import browse, guard, page, page_predict, page_runs, review_routes, upload
+from cifar_fast.serve import browse, guard, page, page_predict, page_runs, review_routes, sweep_routes, upload
 from cifar_fast.serve.classify import Classifier
 from cifar_fast.serve.review import Review
 from cifar_fast.utils.cores import DECODERS
@@ -46,8 +46,9 @@ def create_app(
     private = guard.is_loopback(host)
     frame = page.Frame(name, predictor, private)
 
-    def html(title: str, *body: Any, status: int = 200) -> HTMLResponse:
-        return HTMLResponse(to_xml(frame.document(title, *body), indent=False), status)
+    def html(title: str, *body: Any, status: int = 200, refresh: int | None = None) -> HTMLResponse:
+        return HTMLResponse(to_xml(frame.document(title, *body), indent=False), status,
+                            {"refresh": str(refresh)} if refresh else None)
 
     def home(request: Request) -> Response:
         return html("Predict", *page_predict.predict(predictor))
@@ -130,6 +131,7 @@ def create_app(
         Route("/runs/{run}/{file}", run_file),
         Route("/compare", compare),
         Route("/compare.png", comparison),
+        *sweep_routes.routes(folder / "sweeps", html),
         *review_routes.routes(Review(classifier, predictor.card, folder / name), private, html, limiter),
         Mount("/static", StaticFiles(directory=STATIC)),
         Route("/favicon.ico", icon),  # for a report, which names no icon

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from cifar_fast.export.card import NAME as CARD
-from cifar_fast.export.card import Card, ExportError, list_runs, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import list_runs, read_card
+from cifar_fast.export.card_format import NAME as CARD
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.text import printable
 

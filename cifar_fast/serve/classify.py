@@ -14,7 +14,7 @@ from PIL import Image
 
 from cifar_fast.data.errors import ImageError
 from cifar_fast.export.base import BasePredictor
-from cifar_fast.export.card import ExportError
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.serve.upload import Upload
 from cifar_fast.utils.text import printable
 

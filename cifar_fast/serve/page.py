@@ -24,8 +24,8 @@ class Frame:
 
     def document(self, title: str, *body: Any):
         links = [h.A(text, href=to, aria_current="page" if text == title else None)
-                 for text, to in (("Predict", "/"), ("Runs", "/runs"), ("Compare", "/compare"),
-                                      ("Review", "/review"))]
+                 for text, to in (("Predict", "/"), ("Runs", "/runs"), ("Sweeps", "/sweeps"),
+                                      ("Compare", "/compare"), ("Review", "/review"))]
         head = (
             h.Meta(charset="utf-8"),
             h.Title(f"{title} · {self.name} · cifar_fast"),

@@ -16,7 +16,7 @@ from fastai.learner import Metric
 from torch import nn
 
 from cifar_fast.data.balance import unequal
-from cifar_fast.training.batch_transforms import batch_transforms
+from cifar_fast.training.batch_transforms import BatchTransforms, batch_transforms
 from cifar_fast.training.callbacks.augmented_batch import AugmentedBatch
 from cifar_fast.training.callbacks.batch_norm import YOUNG, RecomputedBatchNorm
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
@@ -27,9 +27,12 @@ from cifar_fast.training.callbacks.precision import autocast, precision_cbs
 from cifar_fast.training.callbacks.progress import Progress
 from cifar_fast.training.callbacks.scheduler import Scheduler
 from cifar_fast.training.callbacks.stopping import KeepBest, Patience, Target
+from cifar_fast.training.callbacks.tracking import Tracker
+from cifar_fast.training.distill import TeacherLoss, distillation_cbs
 from cifar_fast.training.metrics import BalancedAccuracy
 from cifar_fast.training.prepare import Run, settle_memory_format
 from cifar_fast.training.state import TrainState
+from cifar_fast.utils.ranks import here
 
 
 class Fitted(NamedTuple):
@@ -47,12 +50,16 @@ def fit(
     progress: Callable[[TrainState, str], Progress] | None = None,  # given the state and the name of what validates
     checkpoint: Checkpoint | None = None,
     draw: Callable[[list], None] | None = None,  # given rows of training images, see `AugmentedBatch`
+    tracker: Tracker | None = None,  # open
 ) -> Fitted:
     "Train by the recipe. Patches are undone even after an error."
     settle_memory_format(run)
     learn, state = run.learn, TrainState(memory_format=run.memory_format, format_speeds=run.format_speeds)
     average = run.recipe.ema() if run.recipe.ema else None
     cbs = callbacks(run, state, average, folder, progress, checkpoint, draw)
+    if tracker:
+        tracker.state = state
+        cbs.append(tracker)
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]  # ours replaces fastai's
     logger, metrics, learn.logger = learn.logger, list(learn.metrics), noop
     learn.metrics = [*metrics, *more_metrics(run, average)]
@@ -71,10 +78,11 @@ def fit(
 def more_metrics(run: Run, average: EMA | None) -> list[Metric]:
     "Of the averaged weights, measured beside the trained ones on the same batches; and where classes are unequal."
     ema = [EMAAccuracy(average, partial(autocast, run.precision, run.device))] if average else []
+    taught = [TeacherLoss()] if run.teacher else []
     if not unequal(np.bincount(run.valid_labels)):
-        return ema
+        return [*ema, *taught]
     watched = {"predicted": lambda _: ema[0].predicted, "name": "ema_balanced_accuracy"} if ema else {}
-    return [*ema, BalancedAccuracy(len(run.source.vocab), **watched)]
+    return [*ema, *taught, BalancedAccuracy(len(run.source.vocab), **watched)]
 
 
 def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | None,
@@ -83,13 +91,18 @@ def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | N
     "Those that belong to training only: given to the fit, so they are not exported."
     r, transforms = run.recipe, batch_transforms(run.recipe, len(run.source.vocab), run.memory_format)
     history = History(state, transforms, folder and folder / "history.csv")
-    cbs = [transforms, *precision_cbs(run.precision, run.device), history]
+    cbs = [transforms, *distillation_cbs(run, keeps=folder is not None), *precision_cbs(run.precision, run.device),
+           history]
+    parallel = with_others(run, transforms, history, checkpoint)
+    cbs += [parallel] if parallel else []
     if average:
         cbs.append(average)
     if r.clip:
         cbs.append(GradientClip(r.clip))
     if r.epochs * len(run.learn.dls.train) < YOUNG:
-        cbs.append(RecomputedBatchNorm(transforms, partial(autocast, run.precision, run.device), average))
+        cbs.append(recomputed := RecomputedBatchNorm(transforms, partial(autocast, run.precision, run.device), average))
+        if parallel:
+            recomputed.share = parallel.average
     if r.sched:
         cbs.append(Scheduler(r.sched(), state))
     if r.patience:
@@ -108,3 +121,16 @@ def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | N
     if progress:
         cbs.append(progress(state, "test" if r.validate_on == "test" else "held-out"))
     return cbs
+
+
+def with_others(run: Run, transforms: BatchTransforms, history: History, checkpoint: Checkpoint | None):
+    "The callback that trains together with other processes, connected to what needs it; None where there are none."
+    if not here().several:
+        return None
+    from cifar_fast.training.callbacks.parallel import Parallel
+
+    parallel = history.parallel = Parallel(transforms, run.recipe.sync_bn)
+    parallel.history, parallel.checkpoint = history, checkpoint
+    if checkpoint:
+        checkpoint.parallel = parallel
+    return parallel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import torch
 from timm.models import parse_model_name
 
 from cifar_fast.data.sources import Source
-from cifar_fast.export.card import NAME as CARD
-from cifar_fast.export.card import Card, ExportError, Normalization, Start, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import NAME as CARD
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Normalization, Start
 from cifar_fast.export.files import WEIGHTS, file_sha256, run_folder, short
 from cifar_fast.export.weights import read_weights
 from cifar_fast.models.parts import head_names
@@ -39,6 +43,9 @@ class Init:
     normalize: Normalization
     size: int  # pixels of a side of the images
     card: Card | None = None  # of an export
+    widths: Sequence[int] | None = None  # of a model that has others than its architecture's own
+    pruned: float = 0.0  # fraction of their channels that was removed
+    theirs: Sequence[int] = ()  # the widths before that
 
 
 def with_init(recipe: Recipe) -> Recipe:
@@ -62,10 +69,15 @@ def from_export(recipe: Recipe) -> Init:
         require_arch(recipe, card.arch)
         state = read_weights(folder, card)
     except ExportError as e:
-        inside = Path(recipe.exports) / folder.name
-        hint = f"; write init={inside}" if folder.parent == Path(".") and (inside / CARD).is_file() else ""
-        raise InitError(f"init={recipe.init}: {e}{hint}") from None
-    return Init(recipe.init, card.sha256 or file_sha256(folder / WEIGHTS), state, card.normalize, card.size, card)
+        raise InitError(f"init={recipe.init}: {e}{place_hint('init', recipe, folder)}") from None
+    return Init(recipe.init, card.sha256 or file_sha256(folder / WEIGHTS), state, card.normalize, card.size, card,
+                card.widths)
+
+
+def place_hint(key: str, recipe: Recipe, folder: Path) -> str:
+    "What to write where a run was named without the folder that it is in."
+    inside = Path(recipe.exports) / folder.name
+    return f"; write {key}={inside}" if folder.parent == Path(".") and (inside / CARD).is_file() else ""
 
 
 def from_timm(recipe: Recipe) -> Init:
@@ -99,17 +111,22 @@ def state_sha256(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def saw_held_out(init: Init, recipe: Recipe, source: Source) -> bool:
-    "Whether the weights were trained on images of the same dataset that this run holds out of train."
-    if source.valid or not (recipe.valid and init.card and init.card.data.fingerprint == source.fingerprint):
+def saw_held_out(card: Card | None, recipe: Recipe, source: Source) -> bool:
+    "Whether the weights of this card were trained on images of the same dataset that this run holds out of train."
+    if source.valid or not (recipe.valid and card and card.data.fingerprint == source.fingerprint):
         return False
     split = ("valid", "seed", "validate_on")
-    return [init.card.recipe.get(key) for key in split] != [getattr(recipe, key) for key in split]
+    return [card.recipe.get(key) for key in split] != [getattr(recipe, key) for key in split]
 
 
-def take_weights(model: torch.nn.Module, init: Init) -> Start:
+def take_weights(
+    model: torch.nn.Module,
+    init: Init,
+    vocab: Sequence[str] = (),  # of the model; pruned weights of the same classes keep their head
+) -> Start:
     "Load all tensors that fit, but for the head, which stays as it is. Raises InitError where none does."
-    own, heads = model.state_dict(), head_names(model)
+    keeps_head = init.pruned and init.card.vocab == list(vocab)
+    own, heads = model.state_dict(), set() if keeps_head else head_names(model)
     fitting = {name: t for name, t in init.state.items()
                if name not in heads and name in own and own[name].shape == t.shape}
     if not any(name in fitting for name, _ in model.named_parameters()):
@@ -123,5 +140,6 @@ def take_weights(model: torch.nn.Module, init: Init) -> Start:
         new=[name for name in own if name in heads],
         unfit=[name for name in own if name not in heads and name not in fitting],
         unused=[name for name in init.state if name not in own],
+        pruned=init.pruned, widths=list(init.theirs) if init.pruned else [],
         data=card.data.name if card else "", split=card.split if card else None,
         accuracy=metrics.accuracy if metrics else None)

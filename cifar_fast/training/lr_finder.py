@@ -17,8 +17,10 @@ from scipy.ndimage import gaussian_filter1d
 from cifar_fast.recipe import settings
 from cifar_fast.training.batch_transforms import batch_transforms
 from cifar_fast.training.callbacks.precision import precision_cbs
+from cifar_fast.training.distill import distillation_cbs
 from cifar_fast.training.prepare import Run, settle_memory_format
 from cifar_fast.utils.errors import SettingError
+from cifar_fast.utils.ranks import here
 from cifar_fast.utils.seeds import rng_restored
 
 FEWEST = 100
@@ -91,6 +93,9 @@ def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEW
         raise SettingError(f"num_it={num_it}: a search takes at least {FEWEST} steps")
     settle_memory_format(run)
     learn, lrs, passes = run.learn, np.geomspace(start_lr, end_lr, num_it), []
+    dl, ranks = learn.dls.train, here()
+    if ranks.several:
+        dl.shard(0, 1)  # the search is the first process's alone, on whole batches
     state, epoch, opt = deepcopy(learn.model.state_dict()), learn.dls.train.next_epoch, learn.opt
     try:
         with rng_restored():
@@ -102,6 +107,8 @@ def find(run: Run, start_lr: float = 1e-6, end_lr: float = 10, num_it: int = FEW
         learn.opt = opt
         learn.model.zero_grad()
         learn.dls.train.set_epoch(epoch)
+        if ranks.several:
+            dl.shard(ranks.rank, ranks.count)
     steps = min(map(len, passes))
     lr, loss = curve(lrs, np.mean([losses[:steps] for losses in passes], axis=0))
     return {"lr": lr.tolist(), "loss": loss.tolist(), "suggestions": suggestions(lr, loss),
@@ -112,7 +119,7 @@ def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
     "The loss of each step, until it diverges, on the batches of training from `first_epoch` on."
     learn, r = run.learn, run.recipe
     searching = Search(lrs, frozen=settings(r.fit).get("freeze_epochs", 0) > 0)
-    cbs = [batch_transforms(r, len(run.source.vocab), run.memory_format, fraction=0.0),
+    cbs = [batch_transforms(r, len(run.source.vocab), run.memory_format, fraction=0.0), *distillation_cbs(run),
            *precision_cbs(run.precision, run.device), *([GradientClip(r.clip)] if r.clip else []), searching]
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
     learn.opt, learn.start_at = None, (first_epoch, 0)

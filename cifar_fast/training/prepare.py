@@ -18,7 +18,7 @@ from cifar_fast.data.block import make_dls, split_rows
 from cifar_fast.data.loaders import choose_workers
 from cifar_fast.data.sources import Source, load_source
 from cifar_fast.data.transforms import AlbumentationsTransform
-from cifar_fast.export.card import Start
+from cifar_fast.export.card_parts import Start
 from cifar_fast.models import create_model, require_model, scaled_widths
 from cifar_fast.models.parts import stem_stages_head
 from cifar_fast.recipe import Recipe, RecipeError, at_size, check, recipes_dir, require_validation, settings
@@ -26,13 +26,17 @@ from cifar_fast.recipe.spec import SIDE
 from cifar_fast.training.callbacks.compiling import choose_compile
 from cifar_fast.training.callbacks.ema import fitting_decay
 from cifar_fast.training.callbacks.precision import choose_precision
+from cifar_fast.training.distill import TeacherModel, open_teacher, read_teacher
 from cifar_fast.training.init import Init, read_init, saw_held_out, take_weights
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
+from cifar_fast.training.parallel import require_device
+from cifar_fast.training.prune import narrowed
 from cifar_fast.utils.device import choose_device
 from cifar_fast.utils.environment import git_commit
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.log import log_progress
+from cifar_fast.utils.ranks import from_first, here
 from cifar_fast.utils.seeds import rng_restored, seed_everything
 
 LEAST_LEFT = 0.6
@@ -67,20 +71,27 @@ class Run:
     valid_labels: np.ndarray  # (N,) of the images that are validated on, in their order; N is 0 where there are none
     memory_format: str | None = None  # None until `settle_memory_format` has timed both
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
-    widths: Sequence[int] | None = None  # of the model, where it was scaled to a budget
+    widths: Sequence[int] | None = None  # of the model, where it was scaled to a budget, or pruned
+    teacher: TeacherModel | None = None  # whose answers are learned beside the labels
+    tuning: bool = False  # one of many that are compared: it has no test set, and needs no files for deployment
 
 
 def prepare(
     recipe: Recipe,
     source: Source | None = None,  # the images, where they are not those that the recipe names
     typed: Sequence[str] = (),  # the `key=value` changes that the user gave: they are not adjusted
+    tuning: bool = False,  # see `Run`
 ) -> Run:
     """Load the data, build and audit the model.
 
-    Raises RecipeError, DataError, BudgetError, ModelError, AuditError, InitError.
+    Raises RecipeError, DataError, BudgetError, ModelError, AuditError, InitError, TeacherError.
     """
     check(recipe)
     device = choose_device(recipe.device)
+    if (ranks := here()).several:
+        require_device(recipe.device)
+        recipe = replace(recipe, procs=ranks.count)
+        check(recipe)
     precision = choose_precision(recipe.precision, device)
     require_model(recipe.arch)
     if recipe.size:  # refused before images are decoded
@@ -88,10 +99,16 @@ def prepare(
             create_model(recipe.arch, 2, recipe.size)
     init = read_init(recipe) if recipe.init else None
     recipe = replace(recipe, init_sha256=init.sha256) if init else recipe
+    init = narrowed(init, recipe.prune) if recipe.prune else init
+    taught = read_teacher(recipe) if recipe.distill else None
+    recipe = replace(recipe, distill_sha256=taught.sha256) if taught else recipe
     size = recipe.size or (init.size if init else None)  # what the weights were trained for, unless another is given
     source = source or load_source(recipe.data, size=size, resize_mode=recipe.resize_mode, seed=recipe.seed,
                                    on_error=recipe.on_error, columns=recipe.columns)
+    if tuning:
+        source = replace(source, test=None)
     require_validation(recipe, bool(source.valid))
+    teacher = taught and open_teacher(taught, recipe, source, device, precision)
     if source.size != (recipe.size or SIDE):
         recipe = at_size(recipe, source.size)
     require_augment(recipe, source.size)
@@ -99,31 +116,39 @@ def prepare(
     nbytes = sum(part.images.nbytes for part in source.splits.values())
     recipe = replace(recipe, workers=choose_workers(recipe.workers, device, recipe.augment, nbytes))
     stats = input_stats(recipe, init, source)
+    if recipe.bs < ranks.count:
+        raise RecipeError(f"bs={recipe.bs}: the batch is shared out among {ranks.count} processes, and each needs an "
+                          f"image of it; bs={SMALLEST_BS * ranks.count}, or fewer processes")
     seed_everything(recipe.seed)
     dls = make_dls(source, augment=recipe.augment, stats=stats, valid=recipe.valid,
                    validate_on=recipe.validate_on, bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers,
                    seed=recipe.seed, device=device, balanced=recipe.balance == "sample")
+    if ranks.several:
+        for dl in dls:
+            dl.shard(ranks.rank, ranks.count)
     widths = fitting_widths(recipe, init, len(source.vocab), source.size)
     learn = cifar_learner(dls, recipe.arch, widths=widths,
                           loss_func=make_loss(recipe, train_labels(dls, source), len(source.vocab)),
                           opt_func=recipe.opt, metrics=accuracy, lr=recipe.lr, seed=recipe.seed, **splitter(recipe))
     start = None
     if init:
-        start = replace(take_weights(learn.model, init), saw_held_out=saw_held_out(init, recipe, source))
+        start = replace(take_weights(learn.model, init, source.vocab),
+                        saw_held_out=saw_held_out(init.card, recipe, source))
         if splitter(recipe):  # what the weights do not fit (a stem for another size) must not stay frozen
             learn.splitter = partial(stem_stages_head, new=frozenset(start.unfit))
     result = within_budget(learn.model, recipe, source.size)
     steps = recipe.epochs * len(dls.train)
     recipe = with_fitting_ema(recipe, steps, typed)
-    compiled = choose_compile(recipe.compile, device, steps, learn.model)
+    compiled = not (ranks.several and recipe.sync_bn) and choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats, start,
-               valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps), widths=widths)
+               valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps), widths=widths,
+               tuning=tuning, teacher=teacher and teacher.normalized_by(*stats))
 
 
 def fitting_widths(recipe: Recipe, init: Init | None, classes: int, size: int) -> Sequence[int] | None:
     "Those of the trained weights to start from, else those that fit the recipe's own budget; None for the model's own."
-    if init and init.card and init.card.widths:
-        return init.card.widths
+    if init and init.widths:
+        return init.widths
     return scaled_widths(recipe.arch, recipe.budget.max_params, classes, size) if recipe.budget else None
 
 
@@ -199,7 +224,7 @@ def settle_memory_format(run: Run, resumed: dict | None = None) -> None:
     if run.memory_format is None:
         run.format_speeds = time_formats(run.learn.model, run.learn.dls.train, run.learn.loss_func, run.precision,
                                          run.device, run.compiled)
-        run.memory_format = faster(run.format_speeds)
+        run.memory_format, run.format_speeds = from_first((faster(run.format_speeds), run.format_speeds))
 
 
 def require_augment(recipe: Recipe, size: int) -> None:

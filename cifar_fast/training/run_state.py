@@ -12,6 +12,9 @@ import torch
 from cifar_fast.training.callbacks.history import History, loss_ratio
 from cifar_fast.training.callbacks.stateful import StatefulCallback
 
+SUMS = ("total", "count", "correct")
+"Attributes of our metrics and fastai's that are sums over images."
+
 MAX_LOSS_RATIO = 10
 "A loss so many times its first value is not saved over a better one."
 

@@ -12,9 +12,16 @@ MEMORY_FORMATS = ("contiguous", "channels_last")
 "Of images and convolution weights: NCHW and NHWC."
 
 
-def watched(columns: Container[str]) -> str:
-    "The column to select by: the accuracy of the weights that will be exported, with EMA the averaged ones."
+def accuracy_column(columns: Container[str]) -> str:
+    "That of the weights that will be exported, with EMA the averaged ones."
     return "valid_ema_accuracy" if "valid_ema_accuracy" in columns else "valid_accuracy"
+
+
+def watched(columns: Container[str]) -> str:
+    "The column to select by: that accuracy, or the balanced one, which is measured where classes are unequal."
+    column = accuracy_column(columns)
+    balanced = column.replace("_accuracy", "_balanced_accuracy")
+    return balanced if balanced in columns else column
 
 
 @dataclass
@@ -55,6 +62,11 @@ class TrainState:
         measured = [row for row in self.rows if column in row]  # a changed recipe may have resumed with another column
         row = max(measured, key=lambda row: row[column], default=None)
         return row and {"epoch": row["epoch"], "accuracy": row[column]}
+
+    @property
+    def watches(self) -> str:
+        "What `best` is the highest of."
+        return "balanced accuracy" if self.rows and "balanced" in watched(self.rows[-1]) else "accuracy"
 
     @property
     def is_best(self) -> bool:

@@ -31,8 +31,9 @@ def is_formula(text: str) -> bool:
     return text.lstrip("'").startswith(FORMULA) and not NUMBER.fullmatch(text)
 
 
-def csv_text(frame: pd.DataFrame) -> str:
-    "The table with safe cells, in its heading too; lines end with a line feed."
+def csv_text(frame: pd.DataFrame, header: bool = True) -> str:
+    "The table with safe cells, in its heading too (left out without `header`); lines end with a line feed."
     safe = frame.map(lambda value: safe_cell(value) if isinstance(value, str) else value)
     # pandas quotes a cell with any character of the line terminator: LINE_END has \r, which alone would end a line too.
-    return safe.rename(columns=safe_cell).to_csv(index=False, lineterminator=LINE_END).replace(LINE_END, "\n")
+    text = safe.rename(columns=safe_cell).to_csv(index=False, header=header, lineterminator=LINE_END)
+    return text.replace(LINE_END, "\n")

@@ -128,12 +128,16 @@ def defer_signals(checkpoint):
 
     So does the first, once `checkpoint.done` says that no step is left.
     """
+    from cifar_fast.utils.ranks import here  # this module is imported first of all, and stays without imports
+
     def handle(signum, frame):
         if checkpoint.stop or checkpoint.done:
             if is_importing(frame):
                 exit_now(signum)
             raise StopRequested(signum)
         checkpoint.stop = StopRequested(signum)
+        if not here().first:
+            return
         print(f"\n{signal.Signals(signum).name}: finishing the step, or the validation, and saving; "
               f"once more stops at once", file=sys.stderr, flush=True)
 

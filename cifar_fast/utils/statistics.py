@@ -1,7 +1,9 @@
-"""How far an accuracy may be from the true one, by the number of images it was measured on."""
+"""How far an accuracy may be from the true one: by the number of images, and by the number of runs."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import cache
 
 ENOUGH = 10_000
@@ -24,3 +26,15 @@ def interval_text(accuracy: float | None, n: int | None) -> str:
     n = round(n)
     low, high = wilson(accuracy, n)
     return f"n = {n:,}, 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    "Student's 95 % interval of the mean of a few runs; None for fewer than two."
+    if len(values) < 2:
+        return None
+    import numpy as np
+    from scipy.stats import t
+
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    reach = float(t.ppf(0.975, len(values) - 1)) * error
+    return mean - reach, mean + reach

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -18,6 +19,11 @@ def printable(name) -> str:
     text = os.fsdecode(name) if isinstance(name, bytes | os.PathLike) else str(name)
     # Persian, Hindi and emoji need the joiners U+200C and U+200D, which do nothing to a terminal.
     return "".join(c if c.isprintable() or c in "\u200c\u200d" else ascii(c)[1:-1] for c in text)
+
+
+def is_windows_path(name: str) -> bool:
+    r"Whether this is a path with a drive or a server of Windows, C:\x or \\server\x, on another system."
+    return os.name != "nt" and bool(re.match(r"[A-Za-z]:[\\/]|\\\\", str(name)))
 
 
 def encodable(name) -> str:
@@ -48,9 +54,20 @@ def shorten(text: str, columns: int, head: float = 0.5) -> str:
 
 
 def short_names(names: Sequence[str], columns: int) -> list[str]:
-    "Distinguishable names in at most `columns`: their middle left out, else their end, else their beginning."
-    for head in (0.5, 1.0, 0.0):
-        short = [shorten(name, columns, head) for name in names]
-        if len(set(short)) == len(set(names)):
-            return short
-    return [shorten(f"{i} {name}", columns, 1.0) for i, name in enumerate(names)]
+    """Distinguishable names in at most `columns`, their middle left out.
+
+    Of those that would then be alike, and only of these, another part is, or they get a number.
+    """
+    short = {name: shorten(name, columns) for name in names}
+    groups: dict[str, list[str]] = {}
+    for name, text in short.items():
+        groups.setdefault(text, []).append(name)
+    taken = {text for text, alike in groups.items() if len(alike) == 1}
+    for alike in (alike for alike in groups.values() if len(alike) > 1):
+        numbers = {name: f"{names.index(name)} " for name in alike}
+        numbered = [number + shorten(name, columns - len(number)) for name, number in numbers.items()]
+        cuts = ([shorten(name, columns, head) for name in alike] for head in (0.75, 0.25, 1.0, 0.0))
+        best = next((cut for cut in cuts if len(set(cut) - taken) == len(alike)), numbered)
+        short.update(zip(alike, best, strict=True))
+        taken.update(best)
+    return [short[name] for name in names]

@@ -9,6 +9,7 @@ import pytest
 from cifar_fast.bench import (
     BENCHMARKS,
     DEFAULT,
+    bulk,
     data,
     predict,
     scale,
@@ -50,6 +51,9 @@ def sizes(monkeypatch, tmp_path):
     monkeypatch.setattr(predict, "TRIED", 20)
     monkeypatch.setattr(predict, "FILES", 6)
     monkeypatch.setattr(predict, "SIZES", (5, 20))
+    monkeypatch.setattr(bulk, "FILES", 6)
+    monkeypatch.setattr(bulk, "MANY", 8)
+    monkeypatch.setattr(bulk, "DISTINCT", 2)
     monkeypatch.setattr(scale, "IMAGES", (16, 32, 64))
     monkeypatch.setattr(scale, "SIDES", (32, 40, 48))
 
@@ -190,6 +194,14 @@ def test_predict(tmp_path):
     assert found["notes"][0].startswith("random weights") and "640×480" in found["notes"][1]
 
 
+def test_bulk():
+    found = bulk.measure(1)
+    assert [c["must"] for c in checked(found, 1).values()] == [0.7]
+    rows = [list(row.values()) for row in found["tables"]["peak memory"]]
+    assert [row[0] for row in rows] == [6, 8] and all(20 < mb < 500 for row in rows for mb in row[1:])
+    assert "a million in" in found["notes"][0] and "core hours" in found["notes"][1]
+
+
 @pytest.fixture
 def in_a_thread(monkeypatch):
     "The server in a thread: a process of its own takes seconds to start."
@@ -304,7 +316,7 @@ def test_the_five_run_by_default_and_others_when_named(monkeypatch):
     ran = []
     monkeypatch.setattr(suite, "benchmark", lambda names, rounds, show: ran.append(tuple(names)))
     assert main(["bench"]) == 0 and main(["bench", "scale"]) == 0
-    assert ran == [DEFAULT, ("scale",)] and set(BENCHMARKS) - set(DEFAULT) == {"scale", "serve"}
+    assert ran == [DEFAULT, ("scale",)] and set(BENCHMARKS) - set(DEFAULT) == {"bulk", "procs", "scale", "serve"}
 
 
 @pytest.mark.parametrize("args, named", [

@@ -16,7 +16,7 @@ from strangers import CARD
 
 from cifar_fast.cli.main import main
 from cifar_fast.cli.predict_commands import write_csv
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import list_recipes
 from cifar_fast.utils.errors import CifarFastError, file_error
 

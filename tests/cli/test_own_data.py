@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.recipe import RecipeError, load_recipe, override
 from cifar_fast.runs.data_lines import counts_line
@@ -77,10 +77,27 @@ def test_all_images_are_measured_whatever_the_layout(trained, tmp_path, capsys):
     assert "did you mean key?" in " ".join(more["notes"])
     assert main(["evaluate", str(run), f"data={tmp_path / 'two'}"]) == 0
     out = capsys.readouterr().out
+    assert "balanced" not in out  # as many images of both
+    fill(tmp_path / "two", 3, "key", first=5)
+    assert main(["evaluate", str(run), f"data={tmp_path / 'two'}"]) == 0
+    assert capsys.readouterr().out.count("balanced") == 1
     assert "of 10 images" in out and "n = 10, 95 % interval" in out and "no images of coin" in out
     fill(tmp_path / "none", 2, "lamp", "sofa")
     assert main(["evaluate", str(run), f"data={tmp_path / 'none'}"]) == 2
     assert "lamp and sofa" in capsys.readouterr().err
+
+
+def test_a_single_class_is_said_to_be_one(trained, tmp_path, capsys):
+    run, _ = trained
+    fill(tmp_path / "one", 4, "cup")
+    one = evaluated(capsys, run, f"data={tmp_path / 'one'}")
+    assert one["n"] == 4 and one["accuracy"] == one["per_class"]["cup"]
+    assert "one class, cup" in " ".join(one["notes"])
+    assert main(["evaluate", str(run), f"data={tmp_path / 'one' / 'cup'}"]) == 2  # the folder of a class
+    assert f"did you mean data={tmp_path / 'one'}?" in capsys.readouterr().err
+    fill(tmp_path / "archive" / "images", 2)
+    assert main(["evaluate", str(run), f"data={tmp_path / 'archive'}"]) == 2  # a folder around the classes
+    assert f"did you mean data={tmp_path / 'archive' / 'images'}?" in capsys.readouterr().err
 
 
 def test_its_own_images_are_told_apart(trained, capsys):

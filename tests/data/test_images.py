@@ -16,7 +16,8 @@ from PIL import Image
 from cifar_fast.data.errors import DataError, ImageError
 from cifar_fast.data.images import MAX_PIXELS, read_image
 from cifar_fast.data.sources import load_source
-from cifar_fast.export.card import Card, Data, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Data, Normalization
 from cifar_fast.export.predictor import Predictor
 from cifar_fast.utils.text import printable
 

@@ -56,6 +56,18 @@ def test_formats_and_names_of_columns(folder, name, text, encoding):
     assert {split: len(files) for split, files in tree.splits.items()} == {"train": 24, "test": 6}
 
 
+def test_paths_of_windows_are_called_that(folder):
+    at = r"C:\Users\me\images\cat0.png"
+    with pytest.raises(DataError, match=r"C:\\Users\\me.*path of Windows.*relative to the table"):
+        scan_table(write(folder, rows(f"{at},cat", r"\\nas\x\dog1.png,dog")))
+    tree = scan_table(write(folder, plain() + f"{at},cat\nimages/cat99.png,cat\n"))
+    windows, gone = tree.problems
+    assert "1 row with a path of Windows" in windows and at in windows
+    assert "1 file not found" in gone and "cat99" in gone and at not in gone
+    with pytest.raises(DataError, match=r"data=D:\\pets is a path of Windows"):
+        load_source(r"D:\pets")
+
+
 def test_parquet_with_numbers(folder):
     frame = pd.DataFrame({"path": FILES, "y": [10, 9, None] * 10, "fold": ["train"] * 15 + ["val"] * 15})
     frame.to_parquet(folder / "labels.parquet")

@@ -17,7 +17,8 @@ import torch
 from odd_images import BAD, EITHER, GOOD, encoded, make, noise
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import Card, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Normalization
 from cifar_fast.export.find_images import find_images
 from cifar_fast.export.save import save_export
 from cifar_fast.models import create_model

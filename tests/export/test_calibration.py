@@ -24,7 +24,10 @@ from cifar_fast.export.calibration import (
     tempered,
     threshold_rows,
 )
-from cifar_fast.export.card import Calibration, Card, ExportError, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Calibration
 from cifar_fast.export.load import load_model
 from cifar_fast.export.predictor import load_export
 

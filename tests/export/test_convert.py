@@ -12,7 +12,9 @@ import torch
 from cifar_fast.cli.main import main
 from cifar_fast.export import targets
 from cifar_fast.export.calibrate import save
-from cifar_fast.export.card import Calibration, ExportError, read_card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Calibration
 from cifar_fast.export.check import Measured, bound_of, differing, noise, require_alike
 from cifar_fast.export.convert import Conversion, chosen
 from cifar_fast.export.load import load_model
@@ -81,7 +83,7 @@ def test_other_temperatures_reach_the_files(run):
     images = noise(32, 20)
     before = load_export(run).predict(images)
     fitted = Calibration(temperature=2.5, images="held-out", n=9, error_before=0.2, error_after=0.1)
-    with pytest.warns(UserWarning, match="model.pt2"):
+    with pytest.warns(UserWarning, match="model.pt2 has the former temperature.*--to torch makes it again"):
         card = save(run, type(read_card(run))(**{**vars(read_card(run)), "calibration": fitted}))
     assert set(card.exported) == {"model.onnx", "model.int8.onnx", "learner.pkl"}
     expected = load_export(run).predict(images)
@@ -90,6 +92,9 @@ def test_other_temperatures_reach_the_files(run):
         session, info = open_onnx(run / name)
         assert info.temperature == 2.5
     assert np.abs(load_model(run / "model.onnx").predict(images) - expected).max() < 1e-4
+    assert (run / "model.stale.pt2").exists() and not (run / "model.pt2").exists()
+    assert main(["export", str(run), "--to", "torch"]) == 0
+    assert (run / "model.pt2").exists() and not (run / "model.stale.pt2").exists()
 
 
 def test_evaluate_and_compare_take_a_file(exported, capsys):
@@ -100,6 +105,8 @@ def test_evaluate_and_compare_take_a_file(exported, capsys):
     assert shown["pair"]["names"] == ["net", "net/model.int8.onnx"]
     assert shown["pair"]["n"] == read_card(exported).metrics.n
     assert shown["runs"][1]["accuracy"] == pytest.approx(shown["pair"]["accuracy"][1])
+    assert main(["compare", str(exported), str(exported / "model.int8.onnx")]) == 0
+    assert "model.int8.onnx: no row" not in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- what is not kept

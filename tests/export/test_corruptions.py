@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import Corruptions, ExportError, read_card
+from cifar_fast.export.card_checks import Corruptions
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.corruptions import CORRUPTIONS, QUALITIES, SEVERITIES, corrupt
 from cifar_fast.export.corruptions.blur import disk
 from cifar_fast.export.corruptions.digital import compressed

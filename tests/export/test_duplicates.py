@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.duplicates.detail import mirrored, similarity
 from cifar_fast.export.duplicates.find import Pair, find, is_copy, nearest
 from cifar_fast.export.duplicates.listing import ListingError, read, with_and_without

@@ -15,7 +15,8 @@ from PIL import Image
 from serving import CARD
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import Calibration, read_card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_parts import Calibration
 from cifar_fast.export.files import ONNX, WEIGHTS
 from cifar_fast.export.load import load_model
 from cifar_fast.export.onnx_predictor import OnnxPredictor

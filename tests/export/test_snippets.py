@@ -42,6 +42,20 @@ def test_onnxruntime_in_python(tmp_path, monkeypatch, capsys):
     assert float(probability) == pytest.approx(expected.max(), abs=1e-4)
 
 
+def test_litert_in_python(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("ai_edge_litert", reason="needs LiteRT's interpreter: pip install ai-edge-litert")
+    opened, images = load_export(ROOT / "exports" / "sprint"), pictures(50)
+    surest = opened.predict(images).max(1).argmax()  # eight bits change it least
+    Image.fromarray(images[surest]).save(tmp_path / "cat.png")
+    (tmp_path / "exports").symlink_to(ROOT / "exports")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet("python", "ai_edge_litert"), "README.md", "exec"), {})
+    name, probability = capsys.readouterr().out.split()[-2:]
+    expected = opened.predict(images[surest][None])[0]
+    assert name == opened.vocab[expected.argmax()]
+    assert float(probability) == pytest.approx(expected.max(), abs=0.05)
+
+
 PAGE = """<!doctype html><title>snippet</title><canvas width=32 height=32></canvas>
 <script src="ort.wasm.min.js"></script>
 <script>

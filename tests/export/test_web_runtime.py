@@ -7,7 +7,9 @@ import tarfile
 
 import pytest
 
-from cifar_fast.export.card import Card, ExportError, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Normalization
 from cifar_fast.export.web import runtime
 from cifar_fast.export.web.page import page
 

@@ -10,7 +10,7 @@ import timm
 from PIL import Image
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.summary import summary
 from cifar_fast.models import ModelError, create_model, register_from_file
 from cifar_fast.recipe import RecipeError

@@ -7,7 +7,9 @@ import timm
 import torch
 
 from cifar_fast.audit import Budget, audit, count_params
-from cifar_fast.export.card import Card, ExportError, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_parts import Normalization
 from cifar_fast.export.predictor import load_export
 from cifar_fast.export.save import save_export
 from cifar_fast.models import ModelError, create_model, scaled_widths

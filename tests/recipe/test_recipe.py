@@ -35,7 +35,8 @@ def sprint(*changes):
 
 
 def test_which_recipes_there_are():
-    assert NAMES == ["digits", "final", "micro", "mobile", "net", "netv2", "optimized200k", "sprint", "strided"]
+    assert NAMES == ["digits", "final", "micro", "mobile", "net", "netv2", "optimized200k", "sprint", "strided",
+                     "teacher"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,7 +83,7 @@ def test_the_listing_shows_those_lines(capsys, monkeypatch):
 def test_reproductions_alone_select_on_test(name):
     # What the five published and we do not: everything of ours is trained without a look at the test set.
     recipe = load_recipe(name)
-    assert (recipe.validate_on == "test") is (name not in ("digits", "final", "micro", "sprint"))
+    assert (recipe.validate_on == "test") is (name not in ("digits", "final", "micro", "sprint", "teacher"))
     assert recipe.valid == 0 and (recipe.validate_on == "test" or recipe.keep == "last")
 
 
@@ -101,6 +102,8 @@ def test_reproductions_alone_select_on_test(name):
     ("workers=2", "workers", 2), ("workers=auto", "workers", None), ("ema=None", "ema", None),
     ("resize=none", "resize", None), ("device=cuda:1", "device", "cuda:1"),
     ("init=exports/final", "init", "exports/final"), ("init=none", "init", None),
+    ("distill=exports/teacher", "distill", "exports/teacher"), ("distill.alpha=0.5", "distill_alpha", 0.5),
+    ("distill_temperature=2", "distill_temperature", 2), ("prune=0.5", "prune", 0.5),
 ])
 def test_scalars(change, key, value):
     recipe = sprint(change)
@@ -390,8 +393,9 @@ def test_descriptions_are_plain():
 
 def test_which_settings_affect_no_weight_and_which_the_machine_decides():
     assert settings_that(affects_weights=False) == {"name", "exports", "report", "workers", "checkpoint_epochs",
-                                                    "checkpoint_minutes", "init"}
-    assert settings_that(by_machine=True) == {"device", "precision", "compile"}
+                                                    "checkpoint_minutes", "init", "distill",
+                                                    "distill_cache", "track"}
+    assert settings_that(by_machine=True) == {"device", "precision", "compile", "procs"}
     assert settings_that(affects_weights=True, by_machine=False) >= {"arch", "lr", "seed", "mix", "augment"}
     with pytest.raises(KeyError):
         settings_that(affects_wieghts=True)

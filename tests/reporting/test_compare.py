@@ -11,7 +11,8 @@ from rows import made
 from scipy.stats import binomtest
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import Audited, BestEpoch, Card, Data, Machine, Metrics, Normalization, Seconds
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Audited, BestEpoch, Data, Machine, Metrics, Normalization, Seconds
 from cifar_fast.export.predictions import NAME, Predictions
 from cifar_fast.recipe import describe, flatten, load_recipe
 from cifar_fast.reporting import plots

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_fast.export.card import Card, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Normalization
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.reporting.report import page
 from cifar_fast.reporting.report.errors import ErrorsFolderError, error_rows, lay_out

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cifar_fast.cli.main import main
 from cifar_fast.data import sources
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.predictions import NAME, Predictions
 from cifar_fast.recipe import recipes_dir
 from cifar_fast.reporting import plots

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cifar_fast.cli.main import main
 from cifar_fast.cli.run_commands import unchanged
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.recipe import describe, load_recipe
 from cifar_fast.reporting.report import figures, model_card, page

@@ -14,7 +14,8 @@ import pytest
 from rows import made
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import Audited, BestEpoch, Card, Data, Machine, Metrics, Normalization, Seconds
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Audited, BestEpoch, Data, Machine, Metrics, Normalization, Seconds
 from cifar_fast.export.measure import seconds_to
 from cifar_fast.recipe import describe, load_recipe, override
 from cifar_fast.reporting import plots

@@ -10,7 +10,7 @@ from breaking import Broken
 from PIL import Image
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.runs.run_dir import RunFolder
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import ExportError, read_card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.predictor import load_export
 
 

@@ -9,7 +9,7 @@ from kills import NAME, RUN, bytes_that_differ, history, weights
 from starts import exported
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import read_card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.files import WEIGHTS, file_sha256
 from cifar_fast.reporting.results import read, recipe_id
 

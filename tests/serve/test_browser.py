@@ -32,7 +32,8 @@ PAGES = ("/", "/runs", "/runs/net", "/compare", "/review", "/nothing")
 def address(tmp_path_factory):
     "A server with a net that was never trained, its run with a figure and a report."
     import cifar_fast.all  # noqa: F401  (the first page of Compare would import it, longer than a browser waits)
-    from cifar_fast.export.card import Audited, Card, Metrics, Normalization
+    from cifar_fast.export.card import Card
+    from cifar_fast.export.card_parts import Audited, Metrics, Normalization
     from cifar_fast.export.predictor import load_export
     from cifar_fast.export.save import save_export
     from cifar_fast.models import create_model

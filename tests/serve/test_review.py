@@ -14,7 +14,8 @@ from serving import HOST
 from starlette.testclient import TestClient
 
 from cifar_fast.data.sources import load_source
-from cifar_fast.export.card import Card, Data, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Data, Normalization
 from cifar_fast.export.predictor import load_export
 from cifar_fast.export.save import save_export
 from cifar_fast.models import create_model

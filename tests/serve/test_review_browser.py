@@ -20,7 +20,8 @@ FEW, MANY = ["ant", "<b>bee", "cat"], [f"class {i:02}" for i in range(45)]
 def project(folder, vocab, each):
     "Photographs of `vocab`, larger than the model takes them, and a run on them that was never trained."
     from cifar_fast.data.sources import load_source
-    from cifar_fast.export.card import Card, Data, Normalization
+    from cifar_fast.export.card import Card
+    from cifar_fast.export.card_parts import Data, Normalization
     from cifar_fast.export.save import save_export
     from cifar_fast.models import create_model
 

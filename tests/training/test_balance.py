@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.callback.core import CancelFitException
 from tiny import MIXED, tiny
 
 from cifar_fast.data.arrays import Arrays
 from cifar_fast.data.balance import balanced_sample, class_weights, unequal
 from cifar_fast.data.block import make_dls
+from cifar_fast.export.measure import best_epoch
+from cifar_fast.runs.data_lines import data_lines
+from cifar_fast.training.callbacks.stopping import Patience, Target
 from cifar_fast.training.fit import fit
 from cifar_fast.training.losses import cross_entropy
 from cifar_fast.training.metrics import BalancedAccuracy
 from cifar_fast.training.prepare import prepare
+from cifar_fast.training.state import TrainState
 
 LABELS = np.repeat([0, 1], [60, 20])
 
@@ -88,6 +93,25 @@ def test_a_balanced_epoch_repeats_goes_on_and_has_as_many_batches(rare):
     assert [y.tolist() for _, y in other] == [y.tolist() for y in second[4:]]
 
 
+def test_the_best_epoch_is_that_of_balanced_accuracy_where_there_is_one(capsys):
+    rows = [{"epoch": 1, "valid_accuracy": 0.9, "valid_balanced_accuracy": 0.5},
+            {"epoch": 2, "valid_accuracy": 0.8, "valid_balanced_accuracy": 0.7},
+            {"epoch": 3, "valid_accuracy": 0.85, "valid_balanced_accuracy": 0.6}]
+    state = TrainState(rows=rows[:2])
+    assert state.is_best and state.best == {"epoch": 2, "accuracy": 0.7} and state.watches == "balanced accuracy"
+    with pytest.raises(CancelFitException):
+        Target(state, 0.7).after_epoch()
+    state.rows.append(rows[2])
+    assert not state.is_best
+    with pytest.raises(CancelFitException):
+        Patience(state, 1).after_epoch()
+    assert capsys.readouterr().out.count("validation balanced accuracy") == 2
+    best = best_epoch(state.frame())
+    assert (best.epoch, best.accuracy) == (2, 0.8)
+    plain = TrainState(rows=[{k: v for k, v in row.items() if "balanced" not in k} for row in rows])
+    assert plain.best == {"epoch": 1, "accuracy": 0.9} and plain.watches == "accuracy"
+
+
 def test_balanced_accuracy_by_hand():
     from types import SimpleNamespace
 
@@ -108,6 +132,8 @@ def test_a_balanced_run_shows_balanced_accuracy(rare, changes, column):
         assert run.learn.loss_func.weight.tolist() == pytest.approx(class_weights(labels, 10).tolist())
     else:
         assert run.learn.dls.train.labels.tolist() == labels.tolist()
+    said = " ".join(" ".join(data_lines(replace(run, recipe=replace(run.recipe, keep="best", patience=3)))).split())
+    assert "keep=best and patience=3 go by balanced accuracy" in said and "go by" not in " ".join(data_lines(run))
     row = fit(run).state.rows[-1]
     assert 0 <= row[column] <= 1 and {c for c in row if "balanced" in c} == {column}
     assert "balanced_accuracy" not in str(fit(prepare(tiny("epochs=1"), None)).state.rows)

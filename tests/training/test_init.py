@@ -11,7 +11,8 @@ from starts import STATS, exported
 from tiny import tiny
 from toys import state
 
-from cifar_fast.export.card import Data, read_card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_parts import Data
 from cifar_fast.export.files import CONFIG, WEIGHTS, file_sha256
 from cifar_fast.models import create_model
 from cifar_fast.recipe import PUBLISHED_STATS, RecipeError, check, describe

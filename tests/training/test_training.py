@@ -11,7 +11,7 @@ from toys import Watch, equal, toy
 from toys import state as weights_of
 
 from cifar_fast.audit import AuditError, Budget
-from cifar_fast.export.card import BestEpoch, Metrics, Seconds
+from cifar_fast.export.card_parts import BestEpoch, Metrics, Seconds
 from cifar_fast.export.measure import make_card
 from cifar_fast.export.summary import result_text
 from cifar_fast.models import ModelError

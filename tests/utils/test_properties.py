@@ -15,7 +15,8 @@ from strangers import CARD
 
 from cifar_fast.data.errors import ImageError
 from cifar_fast.data.images import read_image
-from cifar_fast.export.card import FORMAT, Card, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import FORMAT, ExportError
 from cifar_fast.export.weights import read_weights
 from cifar_fast.recipe import RecipeError, load_recipe, override
 from cifar_fast.reporting.results.rows import changes

@@ -35,7 +35,10 @@ def test_names_are_shortened_to_columns(text, columns, head, short):
     (["cat", "dog"], 8, ["cat", "dog"]),
     (["species_001_with_legs", "species_002_with_legs"], 12, ["species_001…", "species_002…"]),
     (["species_long_001", "species_long_002"], 8, ["spe…_001", "spe…_002"]),
-    (["a_long_name_1_of_some_kind", "a_long_name_2_of_some_kind"], 8, ["0 a_lon…", "1 a_lon…"]),
+    (["a_long_name_1_of_some_kind", "a_long_name_2_of_some_kind"], 8, ["0 a_…ind", "1 a_…ind"]),
+    (["Tomato_early_blight", "Tomato_late_blight", "species_001_with_legs", "species_002_with_legs"], 12,
+     ["Tomato_e…ght", "Tomato_l…ght", "species_001…", "species_002…"]),
+    (["cat", "cat", "a_long_name_of_a_cat"], 8, ["cat", "cat", "a_l…_cat"]),
 ])
 def test_short_names_can_be_told_apart(names, columns, short):
     assert short_names(names, columns) == short

@@ -18,7 +18,8 @@ from kills import NAME, RUN, bytes_that_differ, strays, weights, working
 from PIL import Image
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import Card, Normalization
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Normalization
 from cifar_fast.export.predictor import load_export
 from cifar_fast.export.save import save_export
 from cifar_fast.export.trust import trust

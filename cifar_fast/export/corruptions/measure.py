@@ -13,7 +13,7 @@ from cifar_fast.data.labelled import scan_labelled
 from cifar_fast.data.registry import Request
 from cifar_fast.data.sources import data_path
 from cifar_fast.export.base import BasePredictor
-from cifar_fast.export.card import Corruptions
+from cifar_fast.export.card_checks import Corruptions
 from cifar_fast.export.corruptions import CORRUPTIONS, QUALITIES, SEVERITIES, corrupt
 from cifar_fast.export.corruptions.digital import compressed
 from cifar_fast.export.evaluate import is_named, known_images, named_source

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from cifar_fast.export.card import ExportError
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.predictor import Predictor
 from cifar_fast.utils.log import progress
 

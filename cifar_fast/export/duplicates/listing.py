@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cifar_fast.export.card import Duplicates
+from cifar_fast.export.card_checks import Duplicates
 from cifar_fast.export.duplicates.find import Pair
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.utils.csv import csv_text

@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_fast.export.card import Card, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.utils.text import nearest
 
-MODULES = ("onnx", "onnx_int8", "torch_export", "pickle", "html")  # of this package: they register targets
+MODULES = ("onnx", "onnx_int8", "torch_export", "pickle", "html", "litert", "micro")
+"Of this package: they register targets."
 
 Answer = Callable[[np.ndarray], np.ndarray]
 "(N, size, size, 3) uint8 images → (N, C) float32 probabilities."
@@ -39,6 +41,7 @@ class Target:
     images: bool = False  # it is given images of train, (N, size, size, 3) uint8, to calibrate with
     most: int = 10_000  # images that its files are checked on
     note: Callable[[Path], str] = lambda path: ""  # what its row says besides
+    memory: Callable[[Path], dict[str, int]] = lambda path: {}  # flash and arena of a microcontroller, where known
     ready: Callable[[], object] = lambda: None  # fetches what else it needs; raises ExportError where it cannot
 
 

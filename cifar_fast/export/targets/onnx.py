@@ -12,7 +12,8 @@ import numpy as np
 from torch import nn
 
 from cifar_fast import __version__
-from cifar_fast.export.card import Card, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.deployed import deployed
 from cifar_fast.export.files import ONNX, short
 from cifar_fast.export.onnx_file import open_onnx, read_onnx

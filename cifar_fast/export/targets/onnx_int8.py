@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from cifar_fast.export.card import Card, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import INT8, short
 from cifar_fast.export.onnx_file import open_onnx
 from cifar_fast.export.targets import register_target

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cifar_fast.export.card import Card, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.deployed import deployed
 from cifar_fast.export.files import short
 from cifar_fast.export.targets import Answer, register_target

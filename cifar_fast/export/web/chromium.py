@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cifar_fast.export.card import ExportError
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.utils.text import printable
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -16,7 +16,8 @@ from PIL import Image
 
 from cifar_fast import __version__
 from cifar_fast.data.images import read_image
-from cifar_fast.export.card import Card, ExportError
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.web.runtime import PACKAGE, VERSION
 from cifar_fast.utils.text import printable
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from cifar_fast.data.cache import cache_folder
-from cifar_fast.export.card import ExportError
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.utils.files import expand_path, new_folder, read_regular
 from cifar_fast.utils.text import printable
 

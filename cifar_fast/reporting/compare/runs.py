@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from cifar_fast.export.card import NAME as CARD
-from cifar_fast.export.card import Card, Metrics, missing, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import missing, read_card
+from cifar_fast.export.card_format import NAME as CARD
+from cifar_fast.export.card_parts import Metrics
 from cifar_fast.export.files import run_folder
+from cifar_fast.export.load import OPEN
 from cifar_fast.export.metrics import scores_of_predicted
-from cifar_fast.export.onnx_predictor import open_file
 from cifar_fast.export.predictions import NAME, Predictions
 from cifar_fast.reporting.results import ResultsError, facts, read, read_all, recipe_id, row, summarize
 from cifar_fast.utils.errors import CifarFastError
@@ -29,7 +31,7 @@ class Run:
     name: str  # as tables call it: its folder's name, with the path where two runs share that
     folder: Path  # exports/final
     card: Card
-    answers: Predictions | None = None  # of one of its .onnx files; None: those that the run saved
+    answers: Predictions | None = None  # of one of its exported files; None: those that the run saved
 
     def predictions(self) -> Predictions:
         "Raises PredictionsError, which names the command that makes them."
@@ -37,14 +39,14 @@ class Run:
 
 
 def of_file(path: Path) -> Run:
-    "An .onnx file in the folder of its run, measured on the images that the run was. Raises CifarFastError."
+    "An .onnx or .tflite file in the folder of its run, measured on the images that the run was. Raises CifarFastError."
     from cifar_fast.reporting.report.build import images_of, same_source
 
-    folder, model = path.parent, open_file(path)
+    folder, model = path.parent, OPEN[path.suffix](path)
     saved, card = Predictions.load(folder / NAME), read_card(folder)
     if model.card.sha256 != card.sha256:
         raise CompareError(f"{path} was made from other weights than those of {folder}: python -m cifar_fast export "
-                           f"{folder} --to onnx,onnx-int8 makes it again")
+                           f"{folder} --to all makes its files again")
     probabilities = model.predict(images_of(saved, same_source(card)))
     answers = replace(saved, predicted=probabilities.argmax(1), probabilities=probabilities)
     metrics = Metrics(**scores_of_predicted(answers.predicted, answers.labels, answers.vocab))
@@ -53,12 +55,12 @@ def of_file(path: Path) -> Run:
 
 def find_runs(names: list[str], exports: Path) -> list[Run]:
     "The runs of these names or folders, in order. Raises CompareError, ExportError."
-    folders = [found if (found := expand_path(name)).suffix == ".onnx" else locate(name, exports) for name in names]
+    folders = [found if (found := expand_path(name)).suffix in OPEN else locate(name, exports) for name in names]
     for i, folder in enumerate(folders):
         if any(folder.resolve() == other.resolve() for other in folders[:i]):
             raise CompareError(f"{folder} is named twice; name different runs")
     short = [folder.name for folder in folders]
-    return [of_file(folder) if folder.suffix == ".onnx" else
+    return [of_file(folder) if folder.suffix in OPEN else
             Run(folder.name if short.count(folder.name) == 1 else str(folder), folder, read_card(folder))
             for folder in folders]
 

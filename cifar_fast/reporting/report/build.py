@@ -11,7 +11,9 @@ import pandas as pd
 from cifar_fast.audit import Audit, audit, layer_rows
 from cifar_fast.data.sources import Source, image_settings, load_source
 from cifar_fast.export.calibration import confidence_scores, tempered
-from cifar_fast.export.card import Card, ExportError, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.metrics import scores_of_predicted
 from cifar_fast.export.predictions import NAME, Predictions, PredictionsError
 from cifar_fast.export.predictor import load_export

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from cifar_fast.export.card import Corruptions
+from cifar_fast.export.card_checks import Corruptions
 from cifar_fast.export.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from cifar_fast.reporting.plots import BLUE, VERMILION, set_title
 from cifar_fast.utils.tables import aligned

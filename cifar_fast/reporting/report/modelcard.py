@@ -101,7 +101,14 @@ def where_it_runs(card: Card) -> list[str]:
             "| file | target | bytes | accuracy | torch's | other answers | batch 1 | batch 125 |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |", *rows, "",
             "Other answers: images that torch answers differently. Batch 1 and 125: images/s as a multiple of those of",
-            "torch, measured in turns with as many threads.", ""]
+            "torch, measured in turns with as many threads.", "", *on_microcontrollers(card)]
+
+
+def on_microcontrollers(card: Card) -> list[str]:
+    "What TFLite Micro needs, as measured."
+    return [line for name, row in card.exported.items() if row.flash and row.arena for line in
+            (f"`{plain(name)}` takes {row.flash:,} bytes of flash and {row.arena:,} bytes of memory (arena) in",
+             "TensorFlow Lite Micro, measured on x86; `model.h` is the same as a C array.", "")]
 
 
 def share(accuracy: float | None) -> str:
@@ -115,6 +122,7 @@ def ratio(row, batch: str) -> str:
 def training(card: Card) -> str:
     seconds = card.seconds.training if card.seconds else 0
     start = f"Started from {card.start.what}: {card.start.amount}. " if card.start else ""
+    start += f"Learned from the answers of {card.teacher}. " if card.teacher else ""
     return plain(f"{start}{card.epochs} epochs, seed {card.recipe.get('seed', '–')}, {card.machine.device or '–'} in "
                  f"{card.machine.precision or '–'}, {seconds:,.0f} s of training, {card.date or '–'}, commit "
                  f"{card.commit or 'unknown'}.")

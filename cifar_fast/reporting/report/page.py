@@ -48,7 +48,8 @@ from fastcore.xml import (
 
 from cifar_fast.audit import amount, bound
 from cifar_fast.export.calibration import confidence_line, threshold_rows
-from cifar_fast.export.card import Card, Rule
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Rule
 from cifar_fast.utils.fonts import numbered_in_figures
 
 FIGURES = {  # file → heading of its section, what it shows
@@ -128,7 +129,8 @@ def anchor(heading: str) -> str:
 
 def lead(card: Card) -> str:
     parts = [f"{card.arch} on {card.data.name or 'its data'}",
-             f"started from {card.start.what}" if card.start else "", card.measured_how, card.date,
+             f"started from {card.start.what}" if card.start else "",
+             f"learned from {card.teacher}" if card.teacher else "", card.measured_how, card.date,
              f"{card.seconds.training:,.0f} s of training" if card.seconds else "", card.machine.device,
              f"commit {card.commit}" if card.commit else ""]
     return " · ".join(p for p in parts if p)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cifar_fast.export.card import Card, list_runs, read_card
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import list_runs, read_card
 from cifar_fast.recipe import recipes_dir
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.results.store import ResultsError

@@ -13,8 +13,12 @@ from cifar_fast.recipe import MAPPINGS, UNTYPED, Recipe, at_size, describe, list
 from cifar_fast.recipe.overrides import on_other_data
 from cifar_fast.recipe.spec import SIDE
 
-NOT_IN_ID = settings_that(affects_weights=False) | {"seed", "device"}
+NOT_IN_ID = settings_that(affects_weights=False) | {"seed", "device", "procs"}
 "Settings that are not part of `recipe_id`; seed and device have columns of their own."
+
+
+PLACES, CHECKSUMS = {"init", "distill"}, {"init_sha256", "distill_sha256"}
+"Of weights that a run uses: what is typed, and what identifies them."
 
 
 def row(card: Card) -> dict[str, Any]:
@@ -107,7 +111,7 @@ def changes(recipe: Recipe, base: Recipe | None = None, finds_lr: bool = False) 
     if recipe.size != base.size:
         typed, base = [*typed, f"size={text(recipe.size)}"], at_size(base, recipe.size)
     before, after = plain(describe(base)), plain(describe(recipe))
-    typeable = [f for f in fields(Recipe) if f.name == "init" or f.name not in NOT_IN_ID | {"init_sha256"}]
+    typeable = [f for f in fields(Recipe) if f.name in PLACES or f.name not in NOT_IN_ID | CHECKSUMS]
     differ = [f for f in typeable if before[f.name] != after[f.name]]
     if any(f.name in UNTYPED for f in differ):
         return ""

@@ -9,6 +9,7 @@ import pandas as pd
 from cifar_fast.recipe import describe, list_recipes, load_recipe
 from cifar_fast.reporting.results.rows import recipe_id
 from cifar_fast.reporting.results.store import COLUMNS, FIGURES, SCATTERED
+from cifar_fast.utils.statistics import mean_interval
 
 LATEST = ("settings", "split", "selected_on_test", "data", "date", "commit")
 
@@ -44,8 +45,14 @@ def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
         current = rows[rows["recipe_id"] == id_]
         lines.append(line(name, latest(rows, name) if current.empty else current, current=not current.empty))
     others = rows[~rows["recipe"].isin(ids) & ~rows["recipe_id"].isin(ids.values())]
-    lines += [line(runs["recipe"].iloc[0], runs, current=None) for runs in experiments(others)]
+    lines += [line(common_name(runs), runs, current=None) for runs in experiments(others)]
     return pd.DataFrame(lines, columns=list(line("", rows.iloc[:0], None)))
+
+
+def common_name(runs: pd.DataFrame) -> str:
+    "Of the runs of an experiment: NAME of NAME-42 and NAME-43, which are named after their seeds."
+    names = {name.removesuffix(f"-{seed}") for name, seed in zip(runs["recipe"], runs["seed"], strict=True)}
+    return names.pop() if len(names) == 1 and len(runs) > 1 else runs["recipe"].iloc[0]
 
 
 def experiments(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -88,6 +95,8 @@ def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
         figures[figure] = runs[figure].mean(skipna=False)
         if figure in SCATTERED:
             figures[f"{figure}_std"] = runs[figure].std(ddof=1, skipna=False)
+    low, high = mean_interval(list(runs["accuracy"])) or (None, None)
+    figures |= {"accuracy_low": low, "accuracy_high": high}  # Student's 95 % interval of the mean
     # Seeds may have run on machines of different speed, of which a mean says little.
     seconds = runs["seconds"]
     figures |= {"seconds_min": seconds.min(skipna=False), "seconds_max": seconds.max(skipna=False)}

@@ -53,6 +53,9 @@ def remark(line) -> str:
         remarks.append(f"mean of {line['names']}")
     if interval := interval_text(shown_accuracy(line), line["images"]):
         remarks.append(interval if line["n"] == 1 else f"for one run alone: {interval}")
+    if pd.notna(line["accuracy_low"]) and not selected(line):
+        remarks.append(f"95 % interval of the mean {100 * line['accuracy_low']:.2f} to "
+                       f"{100 * line['accuracy_high']:.2f} %, n = {line['n']}")
     if averaging_matters(line):
         remarks.append(f"averaged weights (EMA); without averaging {percent(line, 'accuracy_without_ema')} %")
     return f"{line['recipe']}: {'; '.join(remarks)}" if remarks else ""

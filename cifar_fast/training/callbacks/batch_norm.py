@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 
 import torch
 from fastai.callback.core import Callback
+from fastai.imports import noop
 from torch.optim.swa_utils import update_bn
 
 from cifar_fast.training.batch_transforms import BatchTransforms
@@ -24,6 +25,7 @@ class RecomputedBatchNorm(Callback):
     """
 
     order = 58  # after History (55) has taken the time of the epoch's training
+    share = staticmethod(noop)  # called with each model: the mean over the processes that train together
 
     def __init__(self, transforms: BatchTransforms, context: Callable[[], AbstractContextManager],
                  ema: EMA | None = None):
@@ -35,6 +37,7 @@ class RecomputedBatchNorm(Callback):
                 self.dls.train.set_epoch(self.epoch)
                 with self.context():
                     update_bn(self.images(), module)
+                self.share(module)
         self.dls.train.set_epoch(self.epoch + 1)
 
     def images(self):

@@ -18,6 +18,7 @@ from fastai.callback.core import Callback
 
 from cifar_fast.training.callbacks.history import History
 from cifar_fast.training.run_state import (
+    SUMS,
     epoch_state,
     has_diverged,
     plain,
@@ -29,6 +30,7 @@ from cifar_fast.training.run_state import (
 from cifar_fast.training.state import TrainState
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import atomic_write
+from cifar_fast.utils.ranks import gathered, here, wait_for_all
 
 FORMAT = 3
 "Of the file; another number is refused."
@@ -52,7 +54,7 @@ class Checkpoint(Callback):
 
     def __init__(
         self,
-        path: Path,
+        path: Path,  # written by the first of several processes alone
         about: dict,  # saved in the file as it is
         epochs: int = 1,  # 0 for never
         minutes: float = 0,  # since the last one, 0 for never
@@ -60,6 +62,7 @@ class Checkpoint(Callback):
     ):
         self.path, self.about, self.epochs, self.minutes, self.start = path, about, epochs, minutes, start
         self.history: History | None = None  # set by `fit`: the state of the run and of its epoch
+        self.parallel = None  # set by `fit`: what several processes have agreed on
         self.stop = None  # set from outside: an exception to raise after the step is saved
         self.done = False  # set from outside: the fit has ended
         self.first_norm = math.inf  # of the initial weights
@@ -79,20 +82,28 @@ class Checkpoint(Callback):
     def before_train(self):
         if self.start and self.resumes_at[1] and self.epoch == self.resumes_at[0]:
             with checkpoint_error(self.path):
-                restore_epoch(self.learn, self.history, self.start["epoch"])
+                restore_epoch(self.learn, self.history, own_part(self.start["epoch"], self.start.get("others", [])))
 
     def changed(self) -> bool:
         "Whether the run resumes with another recipe than it was started with."
         return any(self.start["about"][k] != self.about[k] for k in ("recipe", "lr"))
 
+    def flags(self) -> tuple[bool, bool]:
+        "Whether this process has to stop, and whether a checkpoint is due."
+        return self.stop is not None, bool(self.minutes and time.monotonic() - self.last >= 60 * self.minutes)
+
+    @property
+    def stops(self) -> bool:
+        "Whether the run stops here: several processes do after the same step."
+        return self.parallel.stop if self.parallel else self.stop is not None
+
     def after_batch(self):
-        due = self.minutes and time.monotonic() - self.last >= 60 * self.minutes
-        if self.training and (due or self.stop):
+        if self.training and (self.stops or (self.parallel.due if self.parallel else self.flags()[1])):
             self.save(self.epoch, self.iter + 1)
 
     def after_epoch(self):
         # The last epoch is always saved: a run that dies in its export need not train again.
-        if self.stop or self.epoch + 1 == self.n_epoch or (self.epochs and (self.epoch + 1) % self.epochs == 0):
+        if self.stops or self.epoch + 1 == self.n_epoch or (self.epochs and (self.epoch + 1) % self.epochs == 0):
             self.save(self.epoch + 1, 0)
 
     def after_cancel_fit(self):
@@ -101,20 +112,42 @@ class Checkpoint(Callback):
     def save(self, epoch: int, batch: int) -> None:
         "Save after `batch` batches of `epoch`. A run that has diverged keeps its former checkpoint."
         if has_diverged(self.learn, MAX_WEIGHT_RATIO * self.first_norm):
-            if self.stop:
+            if self.stops:
                 print("the run has diverged, so the checkpoint from before is kept", file=sys.stderr, flush=True)
                 raise self.stop
             return
+        epoch_states = gathered(plain(epoch_state(self.learn, self.history)))
+        if here().first:
+            self.write(epoch, batch, epoch_states)
+        self.last = time.monotonic()
+        if self.stops:
+            wait_for_all()  # or the first one would be ended while it writes
+            raise self.stop
+
+    def write(self, epoch: int, batch: int, epoch_states: list[dict]) -> None:
         content = io.BytesIO()  # torch's own writer reports a full disk as "file write failed"
         torch.save(plain({
             "format": FORMAT, "about": self.about, "position": (epoch, batch), "batches": len(self.dls.train),
             "state": self.history.state.state_dict(), **run_state(self.learn),
-            "epoch": epoch_state(self.learn, self.history)}), content)
+            "epoch": epoch_states[0], "others": epoch_states[1:]}), content)
         with atomic_write(self.path) as tmp:
             tmp.write_bytes(content.getbuffer())
-        self.last = time.monotonic()
-        if self.stop:
-            raise self.stop
+
+
+def own_part(first: dict, others: list[dict]) -> dict:
+    """The part of a saved epoch that this process continues, one for each process.
+
+    Where there are more or fewer processes now, the first one continues the sums of all.
+    """
+    parts = [first, *others]
+    if len(parts) == here().count:
+        return parts[here().rank]
+    return {**first, "metrics": added_up([part["metrics"] for part in parts]) if here().first else {}}
+
+
+def added_up(parts: list[dict]) -> dict:
+    return {name: {k: sum(part[name][k] for part in parts) if k in SUMS else v for k, v in values.items()}
+            for name, values in parts[0].items()}
 
 
 @contextmanager

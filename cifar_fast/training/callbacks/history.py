@@ -41,6 +41,7 @@ class History(Callback):
     ):
         self.state, self.transforms, self.path = state, transforms, path
         self.start, self.images, self.before = time.perf_counter(), 0, 0.0
+        self.parallel = None  # set by `fit`: what several processes count together
 
     def before_train(self):
         self.start, self.images, self.before = time.perf_counter(), 0, 0.0
@@ -71,11 +72,11 @@ class History(Callback):
         # A number instead of its tensor: small tensors kept every step, between large ones that are freed, fragment the
         # CPU's heap, and a long run's memory grows by gigabytes.
         self.recorder.losses[-1] = float(self.recorder.losses[-1])
-        self.images += len(self.x)
+        self.images += self.parallel.images if self.parallel else len(self.x)
         self.state.hypers.append((hyper["lr"], hyper.get("mom")))
         if self.transforms is not None and self.transforms.kinds:
-            kind = self.transforms.kind
-            self.state.mix_counts[kind] = self.state.mix_counts.get(kind, 0) + 1
+            for kind, count in (self.parallel.kinds if self.parallel else {self.transforms.kind: 1}).items():
+                self.state.mix_counts[kind] = self.state.mix_counts.get(kind, 0) + count
 
     def after_train(self):
         self.seconds = self.before + time.perf_counter() - self.start

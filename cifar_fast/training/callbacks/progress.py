@@ -96,7 +96,7 @@ class Progress(Callback):
     def after_fit(self):
         if self.has_star:
             best = self.state.best
-            self.print(f"* best so far; the best of all is epoch {best['epoch']}: {self.split} accuracy "
+            self.print(f"* best so far; the best of all is epoch {best['epoch']}: {self.split} {self.state.watches} "
                        f"{best['accuracy']:.2%}")
 
     def print(self, text: str) -> None:

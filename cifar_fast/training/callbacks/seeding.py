@@ -24,9 +24,9 @@ class Seeding(Callback):
             self.dl.set_epoch(self.epoch)
 
     def before_batch(self):
-        torch.manual_seed(batch_seed(self.seed, self.epoch, self.iter))
+        torch.manual_seed(batch_seed(self.seed, self.epoch, self.iter, getattr(self.dl, "place", ())))
 
 
-def batch_seed(seed: int, epoch: int, batch: int) -> int:
-    "The seed for the randomness of one training batch after the DataLoader: mixing, dropout."
-    return derive(seed, epoch, batch, 1)
+def batch_seed(seed: int, epoch: int, batch: int, place: tuple[int, ...] = ()) -> int:
+    "The seed for the randomness of one training batch after the DataLoader: mixing, dropout; see `SeededDL.place`."
+    return derive(seed, epoch, batch, 1, *place)

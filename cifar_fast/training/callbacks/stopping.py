@@ -1,4 +1,4 @@
-"""Stop early, or keep the best weights, by the validation accuracy in the state."""
+"""Stop early, or keep the best weights, by the validation accuracy in the state, balanced where classes are unequal."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Patience(Callback):
     def after_epoch(self):
         best = self.state.best
         if self.state.epoch - best["epoch"] >= self.patience:
-            print(f"Epoch {self.state.epoch}: no better validation accuracy since epoch {best['epoch']}, so the run "
-                  f"ends (patience={self.patience}).")
+            print(f"Epoch {self.state.epoch}: no better validation {self.state.watches} since epoch {best['epoch']}, "
+                  f"so the run ends (patience={self.patience}).")
             raise CancelFitException
 
 
@@ -43,7 +43,8 @@ class Target(Callback):
         row = self.state.rows[-1]
         now = row[watched(row)]
         if now >= self.target:
-            print(f"Epoch {self.state.epoch}: validation accuracy {now:.4f} has reached the target {self.target:.4f}.")
+            print(f"Epoch {self.state.epoch}: validation {self.state.watches} {now:.4f} has reached the target "
+                  f"{self.target:.4f}.")
             raise CancelFitException
 
 

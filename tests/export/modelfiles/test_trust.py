@@ -8,7 +8,7 @@ import torch
 from strangers import CLASSES, Payload, weights
 
 from cifar_fast.cli.main import main
-from cifar_fast.export.card import ExportError
+from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import file_sha256
 from cifar_fast.export.load import load_model
 from cifar_fast.export.trust import trust, trust_list, trusted_sums

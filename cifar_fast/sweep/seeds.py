@@ -1,0 +1,155 @@
+"""One recipe with several seeds: `recipe final seeds=5`, or `seeds=0,1,2`; each is a run of its own, NAME-SEED."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
+from cifar_fast.recipe import Recipe, RecipeError, check, load_recipe, override
+from cifar_fast.runs.names import export_path, same_as_finished, set_by_data
+from cifar_fast.runs.run import train
+from cifar_fast.runs.run_dir import Busy, Interrupted, RunError, RunFolder
+from cifar_fast.sweep.pool import output_to, run_pool, threads_of
+from cifar_fast.training.init import with_init
+from cifar_fast.utils.log import log_progress
+from cifar_fast.utils.signals import StopRequested
+from cifar_fast.utils.statistics import mean_interval
+
+MOST = 1000
+LOGS = "logs"  # in exports/sweeps/NAME-seeds
+IDLE = 1.0
+
+
+def parse_seeds(text: str, first: int) -> list[int]:
+    "`5` → five from `first` on; `0,1,2` → these. Raises RecipeError."
+    parts = text.split(",")
+    if not all(p.strip().isdigit() for p in parts):
+        raise RecipeError(f"seeds={text}: expected how many (seeds=5), or which ones (seeds=0,1,2)")
+    numbers = [int(p) for p in parts]
+    seeds = list(range(first, first + numbers[0])) if len(numbers) == 1 and numbers[0] <= MOST else numbers
+    if len(seeds) < 2 or len(seeds) > MOST or len(set(seeds)) < len(seeds):
+        raise RecipeError(f"seeds={text}: expected 2 to {MOST:,} different ones; one is seed={numbers[0]}")
+    return seeds
+
+
+def run_seeds(name: str, changes: Sequence[str], text: str, jobs: int, resume: bool | None,
+              allow_changes: bool = False) -> list[Card]:
+    "Train all seeds, `jobs` at a time, and print their mean; those that have been trained are not trained again."
+    if any(c.startswith("seed=") for c in changes):
+        raise RecipeError(f"seed= and seeds={text} together: leave out seed=")
+    if "lr=find" in changes:
+        raise RecipeError("lr=find would find another rate for each seed: python -m cifar_fast lr_find suggests one")
+    recipe = with_init(override(load_recipe(name), list(changes)))
+    check(recipe)
+    seeds = parse_seeds(text, recipe.seed)
+    paths = [path_of(recipe, seed) for seed in seeds]
+    for seed, path in zip(seeds, paths, strict=True):
+        require_ours(recipe, seed, path, changes, resume)
+    logs = export_path(recipe).parent.absolute() / "sweeps" / f"{recipe.name}-seeds" / LOGS
+    left = [s for s in seeds if not is_done(recipe, s, changes)]
+    if left:
+        log_progress(f"{recipe.name}: seeds {' '.join(map(str, seeds))}, {len(seeds) - len(left)} trained already; "
+                     f"{jobs} at a time with {threads_of(jobs)} threads each; logs in {logs}")
+        watch = Watch(recipe, seeds, changes)
+        try:
+            run_pool(work, (name, tuple(changes), tuple(left), logs, allow_changes), min(jobs, len(left)), watch)
+        except StopRequested:
+            words = " ".join([name, *changes, f"seeds={text}"])
+            print(f"stopped at checkpoints, {watch.done} of {len(seeds)} seeds trained\nresume with: python -m "
+                  f"cifar_fast recipe {words} --jobs {jobs} --resume", file=sys.stderr)
+            raise
+    cards = [read_card(path) for path in paths]
+    print(row_text(recipe.name, cards))
+    return cards
+
+
+def path_of(recipe: Recipe, seed: int) -> Path:
+    return export_path(with_seed(recipe, seed))
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    return replace(recipe, seed=seed, name=f"{recipe.name}-{seed}")
+
+
+def is_done(recipe: Recipe, seed: int, changes: Sequence[str]) -> bool:
+    own = with_seed(recipe, seed)
+    return same_as_finished(export_path(own), own, set_by_data(changes)) and not RunFolder(
+        export_path(own)).working.exists()
+
+
+def require_ours(recipe: Recipe, seed: int, path: Path, changes: Sequence[str], resume: bool | None) -> None:
+    "Raises RunError where another run has the name of this seed, or a stopped one is neither resumed nor discarded."
+    if path.exists() and not is_done(recipe, seed, changes) and not RunFolder(path).working.exists():
+        raise RunError(f"{path} exists already and is another run: give these another name, name={recipe.name}-b")
+    folder = RunFolder(path)
+    if folder.working.exists():
+        if resume is None:
+            raise Interrupted(f"the run of seed {seed} has stopped and is kept in {folder.working}: --resume continues "
+                              f"it and the others, --restart discards it")
+        if resume is False:
+            with folder:
+                folder.discard()
+
+
+def work(name: str, changes: tuple[str, ...], seeds: tuple[int, ...], logs: Path, allow_changes: bool) -> int:
+    "A worker: trains whatever seed nobody else trains, until all are trained; a run's own lock says who does."
+    recipe = with_init(override(load_recipe(name), list(changes)))
+    while left := [s for s in seeds if not is_done(recipe, s, changes)]:
+        for seed in left:
+            own = with_seed(recipe, seed)
+            folder = RunFolder(export_path(own))
+            given = [name, *(c for c in changes if not c.startswith("name=")), f"seed={seed}", f"name={own.name}"]
+            try:
+                if is_done(recipe, seed, changes):
+                    continue
+                with output_to(logs / f"seed-{seed}.log"):
+                    # Another worker may have died of it: then it resumes.
+                    train(own, resume=True if folder.working.exists() else None, allow_changes=allow_changes,
+                          given=given, log="lines")
+            except Busy:
+                continue
+        time.sleep(IDLE if left else 0)
+    return 0
+
+
+class Watch:
+    "Prints seeds that have finished; called now and then."
+
+    def __init__(self, recipe: Recipe, seeds: Sequence[int], changes: Sequence[str]):
+        self.recipe, self.left, self.changes, self.all = recipe, list(seeds), changes, len(seeds)
+
+    @property
+    def done(self) -> int:
+        return self.all - len(self.left)
+
+    def __call__(self) -> int:
+        for seed in [s for s in self.left if is_done(self.recipe, s, self.changes)]:
+            self.left.remove(seed)
+            card = read_card(path_of(self.recipe, seed))
+            accuracy = f"{card.split} accuracy {card.metrics.accuracy:.2%}" if card.metrics else "not measured"
+            log_progress(f"seed {seed}: {accuracy}  [{self.done} of {self.all} done]")
+        return self.done
+
+
+def row_text(name: str, cards: Sequence[Card]) -> str:
+    "Mean, standard deviation (n−1), the 95 % interval of the mean, and n."
+    measured = [c.metrics.accuracy for c in cards if c.metrics]
+    if len(measured) < 2:
+        return f"{name}: nothing was measured: no test images, and nothing held out"
+    parts = [mean_text(f"{cards[0].split} accuracy", measured)]
+    tta = [c.metrics.accuracy_tta for c in cards if c.metrics and c.metrics.accuracy_tta is not None]
+    if len(tta) == len(measured):
+        parts.append(mean_text("TTA", tta))
+    return f"{name}: {'; '.join(parts)}; n = {len(measured)} seeds\nsee: python -m cifar_fast results"
+
+
+def mean_text(what: str, values: Sequence[float]) -> str:
+    low, high = mean_interval(values)
+    return (f"{what} {statistics.mean(values):.2%} ± {100 * statistics.stdev(values):.2f} (95 % interval of the mean "
+            f"{100 * low:.2f} to {100 * high:.2f} %)")

@@ -1,0 +1,178 @@
+"""A worker of a sweep: claims a trial, trains it in its folder, records the outcome, until all are finished."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cifar_fast.data.errors import DataError
+from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import NAME as CARD
+from cifar_fast.recipe import load_recipe, override
+from cifar_fast.runs.failures import UNWRITABLE
+from cifar_fast.runs.run import start
+from cifar_fast.runs.run_dir import Busy, RunFolder
+from cifar_fast.sweep.locks import worker_id
+from cifar_fast.sweep.pool import output_to
+from cifar_fast.sweep.space import parse_space
+from cifar_fast.sweep.study import WORKERS, Sweep, SweepError, make_pruner, make_sampler
+from cifar_fast.training.callbacks.history import DivergedError
+from cifar_fast.training.callbacks.progress import Progress
+from cifar_fast.training.state import watched
+from cifar_fast.utils.errors import CifarFastError
+from cifar_fast.utils.files import replace_folder
+from cifar_fast.utils.signals import StopRequested
+
+IDLE = 1.0  # seconds until a worker without a trial looks again
+LOGS, PRUNED = "logs", "pruned"
+"In a sweep's folder: what each trial printed, and the histories of those that were stopped early."
+
+
+class Pruned(CifarFastError):
+    "A trial that is stopped early: others were better after as many epochs."
+
+
+class Lost(CifarFastError):
+    "A trial that another worker has taken over, since this one was silent for too long."
+
+
+def trial_name(number: int) -> str:
+    return f"trial-{number:03}"
+
+
+def work(name: str, folder: Path, url: str | None, grace: float) -> int:
+    "The life of a worker; the exit code of its process."
+    sweep = Sweep(name, folder, url, grace)
+    sweep.create_or_join(None, None)
+    definition = sweep.definition
+    space = parse_space(definition.recipe, [*definition.fixed, *(f"{k}={v}" for k, v in definition.space.items())])
+    epochs = override(load_recipe(definition.recipe), list(space.fixed)).epochs
+    sampler, pruner = make_sampler(definition.sampler, definition.seed), make_pruner(definition.pruner, epochs)
+    with worker_id(folder / WORKERS) as worker:
+        while not sweep.finished():
+            trial = sweep.claim(worker, sampler, pruner)
+            if trial is None:
+                time.sleep(IDLE)  # those of others may come back
+                continue
+            with heartbeat(sweep, trial), output_to(folder / LOGS / f"{trial_name(trial.number)}.log"):
+                run_trial(sweep, trial, worker, definition.recipe, space)
+    return 0
+
+
+@contextmanager
+def heartbeat(sweep: Sweep, trial: Any):
+    "Records in the storage that the worker of the trial lives."
+    over = threading.Event()
+
+    def beat():
+        while not over.wait(sweep.grace / 5):
+            try:
+                sweep.storage.record_heartbeat(trial._trial_id)
+            except Exception:  # a server that restarts: the next beat may come through
+                traceback.print_exc()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def run_trial(sweep: Sweep, trial: Any, worker: str, recipe: str, space: Any) -> None:
+    "Train a claimed trial, or what is left of it, and record the outcome. A signal gives it back at a checkpoint."
+    began = time.monotonic()
+    try:
+        changes = space.suggest(trial)
+        state, value, facts = outcome(sweep, trial, worker, recipe, changes)
+    except (Busy, Lost) as e:  # a worker that was taken for dead still trains it, or another one trains this
+        print(e, flush=True)
+        sweep.give_back(trial, worker)
+        time.sleep(IDLE)
+        return
+    except StopRequested:
+        sweep.give_back(trial, worker)
+        raise
+    except Exception as e:
+        if concerns_all(e):
+            sweep.give_back(trial, worker)
+            raise SweepError(f"trial {trial.number}: {e}") from e
+        traceback.print_exc()
+        text = str(e) if isinstance(e, CifarFastError) else f"{type(e).__name__}: {e}"
+        state, value, facts = "FAIL", None, {"error": text[:500]}
+    seconds = trial.user_attrs.get("seconds", 0) + time.monotonic() - began
+    sweep.finish(trial, worker, state, value, seconds=round(seconds, 1), **facts)
+
+
+def concerns_all(e: Exception) -> bool:
+    "Whether every other trial would fail likewise: unreadable data, a full disk, a storage that is gone."
+    cause = e.__cause__ or e
+    return (isinstance(e, DataError) or isinstance(cause, OSError) and cause.errno in UNWRITABLE
+            or type(e).__name__ in ("StorageInternalError", "OperationalError"))
+
+
+def outcome(sweep: Sweep, trial: Any, worker: str, recipe: str,
+            changes: Sequence[str]) -> tuple[str, float | None, dict]:
+    "(state, held-out accuracy, facts) of the trial's run, which is trained unless it has been."
+    name = trial_name(trial.number)
+    path, stopped = sweep.folder / name, sweep.folder / PRUNED / name
+    report = [] if any(c.startswith("report=") for c in changes) else ["report=no"]
+    given = [recipe, *changes, *report, f"name={name}", f"exports={sweep.folder}"]
+    if not (path / CARD).is_file():
+        try:
+            if stopped.is_dir():  # its worker died before it could record that
+                raise Pruned
+            resolved = override(load_recipe(recipe), given[1:])
+            resume = True if RunFolder(path).working.exists() else None
+
+            def progress(state, split):
+                return TrialProgress(state, split, sweep=sweep, trial=trial, worker=worker, epochs=resolved.epochs)
+
+            start(resolved, False, resume, True, False, True, given, progress, tuning=True)
+        except (Pruned, DivergedError) as e:
+            keep_history(path, stopped)
+            return "PRUNED", None, {"diverged": str(e)} if isinstance(e, DivergedError) else {}
+    card = read_card(path)
+    return "COMPLETE", card.metrics.accuracy, {"epochs": card.epochs, "resumed": card.resumed or 0}
+
+
+def keep_history(path: Path, to: Path) -> None:
+    "Of a trial that was stopped early: its history and recipe. Its checkpoint is removed."
+    folder = RunFolder(path)
+    if not folder.working.exists():
+        return
+    with folder:
+        to.parent.mkdir(exist_ok=True)
+        for file in folder.staged.glob("*.safetensors"):
+            file.unlink()
+        replace_folder(folder.staged, to, to.with_name(f".{to.name}.former"))
+        shutil.rmtree(folder.working, ignore_errors=True)
+
+
+class TrialProgress(Progress):
+    "Reports the held-out accuracy of every epoch to Optuna, and stops the run where it says so."
+
+    order = 101  # after the checkpoint: what was reported is on disk
+
+    def __init__(self, state, split, *, sweep: Sweep, trial: Any, worker: str, epochs: int):
+        super().__init__(state, split, mode="lines")
+        self.sweep, self.trial, self.worker, self.epochs = sweep, trial, worker, epochs
+
+    def after_epoch(self):
+        super().after_epoch()
+        if not self.sweep.owns(self.trial, self.worker):
+            raise Lost(f"trial {self.trial.number} was given to another worker, as this one was silent for longer than "
+                       f"{self.sweep.grace:g} s")
+        frozen = self.sweep.storage.get_trial(self.trial._trial_id)
+        for row in self.state.rows:  # those before a resume too
+            if row["epoch"] not in frozen.intermediate_values:
+                self.trial.report(row[watched(row)], row["epoch"])
+        if self.state.epoch < self.epochs and self.trial.should_prune():
+            raise Pruned(f"pruned after epoch {self.state.epoch}")

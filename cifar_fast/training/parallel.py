@@ -1,0 +1,60 @@
+"""How many processes train together, and what each of them needs for it."""
+
+from __future__ import annotations
+
+import torch
+
+from cifar_fast.recipe import RecipeError
+from cifar_fast.utils.cores import CORES
+from cifar_fast.utils.device import choose_device
+from cifar_fast.utils.ranks import Ranks
+
+PAYS_FROM = 1.1
+"How much faster two processes of one thread must be than one of two, for `procs=auto` to take them on a CPU."
+
+CPU_GAIN = 1.0
+"That ratio: `python -m cifar_fast bench procs` measures it."
+
+BATCH_NORM = {
+    False: "of each process's own slice of the batch; running statistics are their mean, taken after each step",
+    True: "of the whole batch, synchronised over the processes",
+}
+
+
+def choose_procs(procs: int | None, device: str) -> int:
+    """The number of processes to start on this machine for `procs`, None for auto. Raises RecipeError.
+
+    auto: one for each GPU; on a CPU one a core where that pays, else one.
+    """
+    kind = choose_device(device).type
+    places = {"cuda": torch.cuda.device_count(), "cpu": CORES}.get(kind, 1)
+    if procs is None:
+        return places if kind == "cuda" or CPU_GAIN >= PAYS_FROM else 1
+    if procs > 1:
+        require_device(device)
+    if procs > places:
+        raise RecipeError(f"procs={procs}: there {'is' if places == 1 else 'are'} {places} "
+                          f"{'GPU' if kind == 'cuda' else 'core'}{'s' * (places != 1)} here for one process each; "
+                          f"procs={places}, or procs=auto")
+    return procs
+
+
+def require_device(device: str) -> None:
+    "Raise RecipeError for a device that several processes cannot train on together."
+    chosen = choose_device(device)
+    if chosen.type not in ("cpu", "cuda"):
+        raise RecipeError(f"several processes train on GPUs of CUDA or on CPUs, not on {chosen.type}: add device=cpu, "
+                          f"or procs=1")
+    if chosen.index is not None:
+        raise RecipeError(f"device={device} is one GPU, and every process needs one of its own: leave out device=, or "
+                          f"procs=1")
+
+
+def require_procs(procs: int | None, ranks: Ranks) -> None:
+    "Raise RecipeError where the recipe asks for another number of processes than there are."
+    if procs in (None, ranks.count) or (procs == 1 and ranks.several):
+        return
+    if ranks.several:
+        raise RecipeError(f"procs={procs}, and torchrun has started {ranks.count} processes: leave out procs=, which "
+                          f"starts processes itself")
+    raise RecipeError(f"procs={procs} needs {procs} processes: python -m cifar_fast recipe … procs={procs} starts them")

@@ -1,0 +1,189 @@
+"""Whole sweeps on digits: killed workers, Ctrl-C, the winner; and seeds."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pandas as pd
+import pytest
+from faults import NAME, SPACE, TINY, faulted, figures, living, postgres, postgres_programs, trainers
+
+from cifar_fast.cli.main import main
+from cifar_fast.export.card_file import read_card
+from cifar_fast.reporting.results import OWN, read, summarize
+from cifar_fast.sweep.study import Sweep
+
+
+def words(exports, *more):
+    return ["sweep", "sprint", *SPACE, *TINY, f"exports={exports}", *more]
+
+
+def when(condition, act, seconds=900):
+    "Calls `act` in a thread, once `condition` gives something true, with that."
+    def wait():
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if found := condition():
+                act(found)
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, digits):
+    "The exports of a sweep of 6 trials whose workers were killed twice while they trained, and its output."
+    exports = tmp_path_factory.mktemp("swept")
+    folder, killed = exports / "sweeps" / NAME, []
+
+    def kill(pids):
+        os.kill(pids[0], signal.SIGKILL)
+        killed.append(pids[0])
+        if len(killed) < 2:
+            when(lambda: [p for p in trainers(folder) if p not in killed], kill)
+
+    when(lambda: trainers(folder), kill)
+    assert main(words(exports, "--trials", "6", "--jobs", "2", "--pruner", "none")) == 0
+    assert len(killed) == 2
+    return exports
+
+
+def test_killed_workers_lose_nothing_and_their_trials_resume(swept):
+    found = figures(swept / "sweeps" / NAME)
+    assert (found["state"], found["complete"], found["lost"], found["stuck"], found["double"]) == (
+        "finished", 6, 0, 0, 0)
+    # A worker that was killed just after its trial was recorded had none any more.
+    assert found["workers died"] in (1, 2) and found["resumed"] >= 1 and found["epochs"] == {2}
+
+
+def test_a_trial_is_a_run_that_never_saw_the_test_set(swept):
+    folder = swept / "sweeps" / NAME
+    for path in folder.glob("trial-*"):
+        card = read_card(path)
+        assert (card.split, card.data.test, card.metrics.n) == ("held-out", 0, 1100)
+        assert not (path / "report.html").exists() and not (path / "model.onnx").exists()
+    study = Sweep(NAME, folder)
+    study.create_or_join(None, None)
+    values = {t.number: t.value for t in study.trials()}
+    assert values == {int(p.name[-3:]): read_card(p).metrics.accuracy for p in folder.glob("trial-*")}
+
+
+def test_the_report_has_every_trial_and_loads_nothing(swept):
+    text = (swept / "sweeps" / NAME / "report.html").read_text()
+    assert text.count("<tr>") > 6 and "Parallel" in text and "Importance" in text
+    assert "a worker died" in text or "2 workers died" in text  # perhaps both of one trial
+    assert "http" not in text.replace("http-equiv", "") and "<script" not in text
+
+
+def test_the_same_command_shows_what_is_there_and_final_tests_the_winner_once(swept, capsys):
+    assert main(words(swept, "--trials", "6", "--pruner", "none", "--final")) == 0
+    out = capsys.readouterr().out
+    best = max(json.loads((swept / "sweeps" / NAME / "sweep.json").read_text())["trials"], key=lambda t: t["accuracy"])
+    assert f"best: trial {best['number']}" in out
+    card = read_card(swept / f"{NAME}-best")
+    assert (card.split, card.metrics.n, card.recipe["lr"]) == ("test", 359, best["params"]["lr"])
+    before = (swept / f"{NAME}-best" / "card.json").stat().st_mtime_ns
+    assert main(["sweep", "sprint", "data=digits", f"exports={swept}", "--resume", "--final"]) == 0
+    assert "trained and tested already" in capsys.readouterr().out
+    assert (swept / f"{NAME}-best" / "card.json").stat().st_mtime_ns == before
+
+
+def test_ctrl_c_stops_at_a_checkpoint_and_resume_needs_no_settings(tmp_path, capsys, digits):
+    folder = tmp_path / "sweeps" / NAME
+    when(lambda: trainers(folder), lambda _: os.kill(os.getpid(), signal.SIGINT))
+    assert main(words(tmp_path, "--trials", "2", "--pruner", "none")) == 130
+    error = capsys.readouterr().err
+    assert "resume with: python -m cifar_fast sweep sprint" in error and "Traceback" not in error
+    states = [t["state"] for t in json.loads((folder / "sweep.json").read_text())["trials"]]
+    assert "waiting" in states and "running" not in states and not living(folder)
+    assert main(["sweep", "sprint", "data=digits", f"exports={tmp_path}", "--resume"]) == 0
+    found = figures(folder)
+    assert (found["complete"], found["lost"], found["stuck"], found["double"]) == (2, 0, 0, 0)
+    assert found["workers died"] == 0 and found["resumed"] == 1
+
+
+def test_a_bad_trial_says_why_and_the_others_go_on(tmp_path, capsys, digits):
+    # A rate at which the loss diverges, and one that trains.
+    assert main(["sweep", "sprint", *TINY, "opt=sgd", f"exports={tmp_path}", "lr=1e9,0.05"]) == 0
+    trials = json.loads((tmp_path / "sweeps" / NAME / "sweep.json").read_text())["trials"]
+    assert [t["state"] for t in trials] == ["diverged", "complete"] and "learning rate" in trials[0]["error"]
+    assert "of trial" in (tmp_path / "sweeps" / NAME / "report.html").read_text()
+
+
+@pytest.mark.parametrize("more, text", [
+    (["valid=0"], "valid=0.1"), (["validate_on=test", "valid=0"], "by the test set"),
+    (["--resume"], "leave out --resume"), (["--jobs", "0"], "--jobs 0"), (["--grace", "1"], "--grace 1"),
+    (["bs=32,64", "lr=0.1,0.2", "--trials", "9"], "4 combinations"), (["keep=best", "--final"], "leave out --final"),
+])
+def test_bad_input(tmp_path, capsys, more, text):
+    given = [] if any(m.startswith("lr=") for m in more) else SPACE[:1]
+    given += [t for t in TINY if not any(m.partition("=")[0] == t.partition("=")[0] for m in more)]
+    assert main(["sweep", "sprint", *given, f"exports={tmp_path}", *more]) == 2
+    assert text in capsys.readouterr().err and not (tmp_path / "sweeps").exists()
+
+
+def test_trials_of_another_storage_are_not_taken_for_this_sweeps(swept, capsys, postgres_url):
+    assert main(words(swept, "--trials", "6", "--pruner", "none", "--storage", postgres_url)) == 2
+    assert "holds the trials of another sweep" in capsys.readouterr().err
+
+
+def test_other_settings_under_the_same_name_are_refused(swept, capsys):
+    assert main(words(swept, "--trials", "6", "--sampler", "random")) == 2
+    assert "sampler: tpe then, random now" in capsys.readouterr().err
+
+
+def test_seeds_are_one_row(tmp_path, capsys, digits):
+    given = ["recipe", "sprint", *TINY, "valid=0", "report=no", f"exports={tmp_path}", "seeds=3"]
+    given.remove("valid=1100")
+    folder = tmp_path / f".{NAME}-42.running"
+    when(lambda: (folder / "checkpoint.pt").exists() and worker_of(tmp_path), lambda pid: os.kill(pid, signal.SIGKILL))
+    assert main([*given, "--jobs", "2"]) == 0
+    out = capsys.readouterr()
+    cards = [read_card(tmp_path / f"{NAME}-{seed}") for seed in (42, 43, 44)]
+    accuracies = pd.Series([c.metrics.accuracy for c in cards])
+    assert f"test accuracy {accuracies.mean():.2%} ± {100 * accuracies.std():.2f}" in out.out and "n = 3" in out.out
+    assert "a worker died (SIGKILL)" in out.err and cards[0].resumed == 1
+    line = summarize(read(tmp_path / OWN), {}).iloc[0]
+    assert (line["recipe"], line["n"], len(read(tmp_path / OWN))) == (NAME, 3, 3)
+    assert line["accuracy_low"] < accuracies.mean() < line["accuracy_high"]
+    assert line["accuracy_high"] - accuracies.mean() == pytest.approx(4.302653 * accuracies.std() / 3**0.5)
+    assert main([*given[:-1], "seeds=42,43"]) == 0 and "n = 2" in capsys.readouterr().out  # nothing is trained anew
+    assert main(["results", str(tmp_path)]) == 0 and "95 % interval of the mean" in capsys.readouterr().out
+
+
+def worker_of(exports):
+    "The process that trains seed 42: the one that holds its log open."
+    log = exports / "sweeps" / f"{NAME}-seeds" / "logs" / "seed-42.log"
+    for fd in os.listdir("/proc"):
+        if fd.isdigit() and int(fd) != os.getpid():
+            try:
+                if os.readlink(f"/proc/{fd}/fd/1") == str(log):
+                    return int(fd)
+            except OSError:
+                pass
+    return None
+
+
+@pytest.mark.parametrize("text", ["0", "1", "1,1", "x", "3,a", "-2", "99999"])
+def test_bad_seeds(capsys, text):
+    assert main(["recipe", "sprint", "data=digits", f"seeds={text}"]) == 2
+    assert f"seeds={text}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where, jobs", [("sqlite", [3]), ("postgresql", [2, 1])])
+def test_24_trials_10_kills(tmp_path, where, jobs):
+    if where == "sqlite":
+        found = faulted(tmp_path, 24, 10, jobs)
+    elif postgres_programs() is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    else:
+        with postgres() as url:
+            found = faulted(tmp_path, 24, 10, jobs, url)
+    assert (found["trials"], found["kills"], found["state"]) == (24, 10, "finished")
+    assert (found["complete"] + found["pruned"], found["lost"], found["stuck"], found["double"]) == (24, 0, 0, 0)
