@@ -143,7 +143,8 @@ class Evaluate(Command):
     name = "evaluate"
     help = "accuracy and confusion matrix on the test set, or on images of your own"
     examples = ("evaluate exports/final", "evaluate exports/final data=my/images",
-                "evaluate exports/final data=labels.csv --csv answers.csv")
+                "evaluate exports/final data=labels.csv --csv answers.csv",
+                "evaluate exports/final --corruptions --images 2000")
 
     @staticmethod
     def add_arguments(parser):
@@ -153,9 +154,17 @@ class Evaluate(Command):
         parser.add_argument("--csv", metavar="FILE", help="save file, label, prediction and every probability here")
         add_confidence(parser, threshold=False)
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        parser.add_argument("--corruptions", action="store_true",
+                            help="instead: accuracy on the images as noise, blur, weather and JPEG spoil them, fifteen "
+                                 "corruptions at five severities, and JPEG qualities 90 to 10")
+        parser.add_argument("--images", type=int, metavar="N", help="with --corruptions: only N of the images, of each "
+                                                                    "class the same fraction (default: all)")
+        parser.add_argument("--seed", type=int, default=0, metavar="N", help="with --corruptions: of the random draws "
+                                                                             "(default: %(default)s)")
 
     @staticmethod
     def run(args):
+        from cifar_fast.cli.corrupted import evaluate_corruptions
         from cifar_fast.data.balance import balanced_accuracy, unequal
         from cifar_fast.export.calibration import confidence_scores, confidence_text
         from cifar_fast.export.evaluate import evaluate
@@ -168,11 +177,16 @@ class Evaluate(Command):
         if not data and not (model.card and model.card.recipe.get("data")):
             raise UsageError(f"{args.export} does not say what it was trained on; name the images: data=cifar10, "
                              f"data=digits, data=FOLDER or data=TABLE")
+        if args.corruptions:
+            evaluate_corruptions(args, model, data, columns)
+            return
+        if args.images is not None:
+            raise UsageError("--images goes with --corruptions; all images are evaluated as they are")
         measured = evaluate(model, data, columns)
         probs, labels = measured.probabilities, measured.labels
         result = scores(probs, labels, model.vocab)
         result["balanced_accuracy"] = balanced_accuracy(result["per_class"])
-        result |= confidence_scores(probs, probs.argmax(1) == labels, model.temperature)
+        result |= confidence_scores(probs, probs.argmax(1) == labels, model.temperature, labels)
         result["accuracy_tta"] = float((measured.mirrored.argmax(1) == labels).mean())
         result["data"] = {"name": measured.name, "fingerprint": measured.fingerprint}
         result |= {"splits": by_split(measured), "unknown": dict(measured.unknown), "missing": list(measured.missing)}

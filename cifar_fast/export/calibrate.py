@@ -17,7 +17,14 @@ import numpy as np
 
 from cifar_fast.data.block import split_rows
 from cifar_fast.data.sources import Source
-from cifar_fast.export.calibration import CalibrationError, calibration_error, cross_fitted, fit_temperature, softmax
+from cifar_fast.export.calibration import (
+    CalibrationError,
+    calibration_error,
+    cross_fitted,
+    fit_temperature,
+    log_loss,
+    softmax,
+)
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_parts import Calibration
@@ -67,10 +74,11 @@ def save(folder: Path, card: Card) -> Card:
 
 
 def fitted(logits: np.ndarray, labels: np.ndarray, on: str) -> Calibration:
-    correct = logits.argmax(1) == labels
-    return Calibration(temperature=fit_temperature(logits, labels), images=on, n=len(labels),
-                       error_before=calibration_error(softmax(logits), correct),
-                       error_after=calibration_error(cross_fitted(logits, labels), correct),
+    correct, temperature = logits.argmax(1) == labels, fit_temperature(logits, labels)
+    before, after = softmax(logits), cross_fitted(logits, labels)
+    return Calibration(temperature=temperature, images=on, n=len(labels),
+                       error_before=calibration_error(before, correct), error_after=calibration_error(after, correct),
+                       log_loss_before=log_loss(before, labels), log_loss_after=log_loss(after, labels),
                        date=time.strftime("%Y-%m-%d", time.gmtime()))
 
 

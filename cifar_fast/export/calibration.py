@@ -11,6 +11,7 @@ from cifar_fast.utils.tables import aligned
 
 BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks" (2017)
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+LEAST = 2.0**-24  # of a probability in a file of predictions, in float16: what is smaller counts as this
 FOLDS = 5  # each fifth of the images is measured with the temperature of the others
 
 
@@ -35,6 +36,12 @@ def calibration_error(probabilities: np.ndarray, correct: np.ndarray) -> float:
     "Expected calibration error (Guo et al., 2017): the mean gap between confidence and accuracy, weighted by count."
     table = bins(probabilities, correct)
     return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["count"]))
+
+
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    "Mean negative log-likelihood of the true classes, for probabilities (N, C) and labels (N,)."
+    true = np.take_along_axis(probabilities, labels[:, None], 1)[:, 0].astype(np.float64)
+    return float(-np.log(np.maximum(true, LEAST)).mean())
 
 
 # ---------------------------------------------------------------- temperature
@@ -98,9 +105,11 @@ def cross_fitted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- what a threshold does
 
 
-def confidence_scores(probabilities: np.ndarray, correct: np.ndarray, temperature: float = 1.0) -> dict:
-    """Expected calibration error (with a temperature also without it), and for each threshold the fraction of images
-    that are answered and of those the fraction that is right, None where none is answered.
+def confidence_scores(probabilities: np.ndarray, correct: np.ndarray, temperature: float = 1.0,
+                      labels: np.ndarray | None = None) -> dict:
+    """Expected calibration error and with `labels` the negative log-likelihood (with a temperature both also without
+    it), and for each threshold the fraction of images that are answered and of those the fraction that is right, None
+    where none is answered.
     """
     confidence = probabilities.max(1)
     thresholds = []
@@ -109,17 +118,25 @@ def confidence_scores(probabilities: np.ndarray, correct: np.ndarray, temperatur
         right = float(correct[answered].mean()) if answered.any() else None
         thresholds.append({"threshold": threshold, "answered": float(answered.mean()), "right": right})
     scores = {"calibration_error": calibration_error(probabilities, correct), "thresholds": thresholds}
+    if labels is not None:
+        scores["log_loss"] = log_loss(probabilities, labels)
     if temperature != 1:
         raw = tempered(probabilities, 1 / temperature)
         scores |= {"temperature": temperature, "calibration_error_uncalibrated": calibration_error(raw, correct)}
+        if labels is not None:
+            scores["log_loss_uncalibrated"] = log_loss(raw, labels)
     return scores
 
 
 def confidence_line(scores: dict) -> str:
-    "`expected calibration error 1.2 % (4.5 % without the temperature 1.43)`."
-    before = (f" ({scores['calibration_error_uncalibrated']:.1%} without the temperature {scores['temperature']:.2f})"
+    "`expected calibration error 1.2 %, log loss 0.201 (4.5 %, 0.251 without the temperature 1.43)`."
+    def both(after: str) -> str:
+        loss = f", log loss {scores[f'log_loss{after}']:.3f}" if f"log_loss{after}" in scores else ""
+        return f"{scores[f'calibration_error{after}']:.1%}{loss}"
+
+    before = (f" ({both('_uncalibrated')} without the temperature {scores['temperature']:.2f})"
               if "temperature" in scores else "")
-    return f"expected calibration error {scores['calibration_error']:.1%}{before}"
+    return f"expected calibration error {both('')}{before}"
 
 
 def threshold_rows(scores: dict) -> list[list[str]]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from cifar_fast.export.card_checks import Corruptions, Duplicates
 from cifar_fast.export.card_format import FORMAT, NAME, validated
 from cifar_fast.export.card_parts import (
     MAX_CLASSES,
@@ -69,6 +70,8 @@ class Card:
     date: Text = ""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # of model.safetensors
     exported: dict[Text, Exported] = field(default_factory=dict)  # file → what was measured of it
+    duplicates: Duplicates | None = None  # None: not looked for
+    corruptions: Corruptions | None = None  # None: not measured
     tracked: dict[Text, Text] = field(default_factory=dict)  # tracker → its folder in the run's, or a web page
 
     # ------------------------------------------------------------ derived values
@@ -127,6 +130,11 @@ class Card:
         facts = [(label, f"{accuracy:.2%}") for label, accuracy in self.accuracies()]
         if self.metrics and self.metrics.interval:
             facts.append(("uncertainty", self.metrics.interval))
+        if self.duplicates and self.duplicates.n and self.duplicates.accuracy_without is not None:
+            facts.append((f"without {self.duplicates.n:,} images nearly in train",
+                          f"{self.duplicates.accuracy_without:.2%}"))
+        if self.corruptions:
+            facts.append(("corrupted images (mean accuracy)", f"{self.corruptions.mean:.2%}"))
         if self.calibration:
             facts.append(("temperature", f"{self.temperature:.2f}"))
         if self.audit:

@@ -101,11 +101,15 @@ class Calibration:
     n: Count
     error_before: Fraction  # expected calibration error on these images
     error_after: Fraction  # likewise, of each fifth with the temperature of the others
+    log_loss_before: Duration | None = None  # negative log-likelihood, likewise; None in older cards
+    log_loss_after: Duration | None = None
     date: Text = ""
 
     def __str__(self) -> str:
+        losses = "" if self.log_loss_after is None else \
+            f", log loss (NLL) {self.log_loss_before:.3f} before, {self.log_loss_after:.3f} after"
         return (f"temperature {self.temperature:.3f}, fitted on {self.n:,} images ({self.images}): expected "
-                f"calibration error {self.error_before:.1%} before, {self.error_after:.1%} after")
+                f"calibration error {self.error_before:.1%} before, {self.error_after:.1%} after{losses}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 
+from cifar_fast.data.arrays import Arrays
 from cifar_fast.data.cache import cache_folder
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.fill import decoded
@@ -42,11 +43,8 @@ def evaluate(model: BasePredictor, data: str | None = None, columns: Mapping[str
     "Measure `model` on `data`, None for what its run was measured on. Raises DataError, ExportError."
     trained = model.card.recipe if model.card else {}
     settings = {**image_settings(trained), "size": model.size, "resize_mode": model.resize_mode}
-    if data is None or data in named_datasets() or data.startswith(PREFIX):
-        own = data is None or data == trained.get("data")
-        source = load_source(data or trained["data"], seed=trained.get("seed", 42),
-                             **(settings if own else {**settings, "columns": columns}))
-        return of_source(model, source)
+    if is_named(data):
+        return of_source(model, named_source(model, data, columns))
     root = data_path(data)
     own = bool(trained.get("data")) and os.path.realpath(os.path.expanduser(trained["data"])) == str(root)
     listed = scan_labelled(root, model.vocab, columns or (settings["columns"] if own else None),
@@ -71,8 +69,21 @@ def evaluate(model: BasePredictor, data: str | None = None, columns: Mapping[str
                      unknown=listed.unknown, missing=tuple(listed.missing), notes=(*listed.notes, *unread))
 
 
-def of_source(model: BasePredictor, source: Source) -> Evaluated:
-    "On the test set of a decoded dataset, or where it has none on its validation split. Raises DataError."
+def is_named(data: str | None) -> bool:
+    "Whether this is decoded as a whole: a dataset by name, or (None) what the run was trained on."
+    return data is None or data in named_datasets() or data.startswith(PREFIX)
+
+
+def named_source(model: BasePredictor, data: str | None, columns: Mapping[str, str] | None = None) -> Source:
+    trained = model.card.recipe if model.card else {}
+    settings = {**image_settings(trained), "size": model.size, "resize_mode": model.resize_mode}
+    own = data is None or data == trained.get("data")
+    return load_source(data or trained["data"], seed=trained.get("seed", 42),
+                       **(settings if own else {**settings, "columns": columns}))
+
+
+def known_images(model: BasePredictor, source: Source) -> tuple[Arrays, np.ndarray, np.ndarray]:
+    "(the test set, or the validation split where there is none; the model's class of each image, -1: none; rows ≥ 0)."
     part = source.test or source.valid
     if part is None:
         raise DataError(f"{source.name} has no test set to evaluate on; name other images: data=FOLDER or data=TABLE")
@@ -82,6 +93,12 @@ def of_source(model: BasePredictor, source: Source) -> Evaluated:
     if not len(rows):
         raise DataError(f"{source.name} has no class that the model knows: it has {names(list(source.vocab), 20)}, the "
                         f"model knows {names(model.vocab, 20)}")
+    return part, index, rows
+
+
+def of_source(model: BasePredictor, source: Source) -> Evaluated:
+    "On the test set of a decoded dataset, or where it has none on its validation split. Raises DataError."
+    part, index, rows = known_images(model, source)
     images = part.images if len(rows) == len(part) else (part.images[i] for i in rows)
     plain, mirrored = answers(model, images)
     lost = np.bincount(part.labels[index < 0], minlength=len(source.vocab))

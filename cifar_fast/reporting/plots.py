@@ -163,11 +163,12 @@ def confusion(matrix: list[list[int]], vocab, title: str) -> Figure:
     return fig
 
 
-def image_grid(sections: list[tuple[str, list[np.ndarray], list[str]]], columns: int = 8, side: float = 1.0) -> Figure:
-    "Images (H, W, 3) under headings, `columns` in a row, each of `side` inches and with its caption."
+def image_grid(sections: list[tuple[str, list[np.ndarray], list[str]]], columns: int = 8, side: float = 1.0,
+               tall: float = 1.0) -> Figure:
+    "Images (H, W, 3) under headings, `columns` in a row, each `side` inches wide, `tall` times as high, and captioned."
     rows = [(heading if i == 0 else "", images[i:i + columns], captions[i:i + columns])
             for heading, images, captions in sections for i in range(0, len(images), columns)]
-    heights = [side * (1.6 if heading else 1.35) for heading, *_ in rows]
+    heights = [side * (tall + (0.6 if heading else 0.35)) for heading, *_ in rows]
     fig = Figure(figsize=(columns * side, sum(heights) + 0.1), layout="constrained")
     bands = fig.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
     for band, (heading, images, captions) in zip(bands, rows, strict=True):

@@ -15,9 +15,11 @@ from cifar_fast.export.calibration import (
     CalibrationError,
     bins,
     calibration_error,
+    confidence_line,
     confidence_scores,
     cross_fitted,
     fit_temperature,
+    log_loss,
     softmax,
     tempered,
     threshold_rows,
@@ -45,6 +47,17 @@ def test_calibration_by_hand():
     assert calibration_error(probs, right) == pytest.approx(0.15)
     assert list(bins(probs, right)["count"]) == [10, 10]
     assert calibration_error(np.eye(3), np.ones(3, bool)) == 0
+
+
+def test_log_loss_by_hand():
+    "ln 2, ln 4, and a probability too small for float16, which counts as the smallest there."
+    probs, labels = np.array([[0.5, 0.5], [0.75, 0.25], [1, 0]]), np.array([0, 1, 1])
+    assert log_loss(probs[:2], labels[:2]) == pytest.approx(1.5 * np.log(2))
+    assert log_loss(probs[2:], labels[2:]) == pytest.approx(24 * np.log(2))
+    scores = confidence_scores(probs[:2], np.array([True, False]), 2.0, labels[:2])
+    assert scores["log_loss"] == pytest.approx(1.5 * np.log(2))
+    raw = np.log(2) / 2 + np.log(10) / 2  # without the temperature 0.75 and 0.25 are 0.9 and 0.1
+    assert scores["log_loss_uncalibrated"] == pytest.approx(raw) and f"{raw:.3f}" in confidence_line(scores)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.5])
@@ -101,6 +114,7 @@ def test_a_calibrated_run_predicts_with_its_temperature_until_it_is_undone(run, 
     assert main(["calibrate", str(run)]) == 0
     calibration = read_card(run).calibration
     assert calibration.n == 300 and calibration.images == "held-out" and calibration.temperature != 1
+    assert calibration.log_loss_after < calibration.log_loss_before
     assert calibration.error_after < calibration.error_before and f"{calibration}" in capsys.readouterr().out
     expected = softmax(logits / calibration.temperature)
     assert load_export(run).predict(images) == pytest.approx(expected, abs=1e-5)
@@ -148,6 +162,7 @@ def test_evaluate_and_report_show_what_a_threshold_answers(run, capsys):
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert 0 < found["log_loss"] < 3 and found["log_loss_uncalibrated"] != found["log_loss"]
     assert found["temperature"] == read_card(run).temperature and found["thresholds"][0]["answered"] == 1
     assert found["thresholds"][0]["right"] == pytest.approx(found["accuracy"])
     assert found["balanced_accuracy"] == pytest.approx(np.mean(list(found["per_class"].values())))

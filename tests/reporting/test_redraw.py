@@ -18,7 +18,7 @@ from cifar_fast.reporting.report import redraw
 from cifar_fast.reporting.report.build import measured
 
 EXPORTS = recipes_dir().parent / "exports"
-DRAWN = ["history.png", "confusion.png", "layers.png", "classes.png", "calibration.png"]
+DRAWN = ["history.png", "confusion.png", "layers.png", "classes.png", "calibration.png", "corruptions.png"]
 
 
 @pytest.fixture

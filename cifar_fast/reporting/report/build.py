@@ -20,6 +20,7 @@ from cifar_fast.export.predictor import load_export
 from cifar_fast.models import create_model
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.report import figures
+from cifar_fast.reporting.report.corrupted import figure_of_corruptions
 from cifar_fast.reporting.report.errors import ErrorsFolder, error_rows, lay_out
 from cifar_fast.reporting.report.modelcard import model_card
 from cifar_fast.reporting.report.page import page
@@ -31,6 +32,8 @@ TEXTS = ("report.html", "README.md")
 
 OTHERS = {  # figures that `redraw` does not draw → why
     "mistakes.png": "shows images of the dataset: report draws it",
+    "corrupted.png": "shows images of the dataset: evaluate --corruptions draws it",
+    "duplicates.png": "shows images of the dataset: duplicates draws it",
     "augmented.png": "drawn during training",
     "learning_rate.png": "drawn during training, of every step",
 }
@@ -49,7 +52,7 @@ def report(
     audited = audited or audit_of(card)
     paths = draw(folder, card, predicted, images, audited)
     shown = predicted and calibrated(predicted, card)
-    confidence = shown and confidence_scores(shown.probabilities, shown.correct, card.temperature)
+    confidence = shown and confidence_scores(shown.probabilities, shown.correct, card.temperature, shown.labels)
     write_text(folder / "report.html", page(card, folder, history, layer_rows(audited), missing,
                                             error_rows(shown) if shown else None, confidence))
     write_text(folder / "README.md", model_card(card))
@@ -78,6 +81,8 @@ def draw(folder: Path, card: Card, predicted: Predictions | None, images: np.nda
         figs["calibration.png"] = figures.calibration(predicted, title)
         if images is not None:
             figs["mistakes.png"] = figures.most_confident_errors(predicted, images, title)
+    if card.corruptions:
+        figs["corruptions.png"] = figure_of_corruptions(card.corruptions, card.name or folder.name)
     for name, fig in figs.items():
         if fig is None:  # no errors to show
             (folder / name).unlink(missing_ok=True)

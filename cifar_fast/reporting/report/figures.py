@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from cifar_fast.export.calibration import BINS, bins, calibration_error
+from cifar_fast.export.calibration import BINS, bins, calibration_error, log_loss
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.reporting.plots import BLUE, GREEN, ORANGE, figure, image_grid, set_title
 from cifar_fast.utils.fonts import figure_names
@@ -46,7 +46,8 @@ def calibration(predictions: Predictions, title: str) -> Figure:
     ax.plot(table["confidence"] * 100, table["accuracy"] * 100, "o", color=ORANGE, ms=4, label="mean of the bin")
     error = calibration_error(predictions.probabilities, predictions.correct)
     ax.set(ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
-    set_title(fig, f"{title}: expected calibration error {error:.1%}")
+    loss = log_loss(predictions.probabilities, predictions.labels)
+    set_title(fig, f"{title}: expected calibration error {error:.1%}, log loss {loss:.3f}")
     ax.legend(loc="upper left", fontsize=8)
     below.bar(centres, table["count"] / table["count"].sum() * 100, width=100 / BINS, color=GREEN, edgecolor="white")
     below.set(xlabel="confidence: probability of the predicted class (%)", ylabel="images (%)")

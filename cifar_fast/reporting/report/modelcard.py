@@ -60,7 +60,7 @@ def body(card: Card, name: str, dataset: str) -> list[str]:
         "you trust its author.", "", *where_it_runs(card), "## Limits", "",
         f"Images are {RESIZED[card.resize_mode]} {card.size}×{card.size} pixels: small things are lost. Whatever the",
         f"image shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` answers",
-        "unknown where none of them has that probability.", *temperature(card), "",
+        "unknown where none of them has that probability.", *temperature(card), *robustness(card), "",
         "License: not chosen yet."]
 
 
@@ -82,6 +82,12 @@ def temperature(card: Card) -> list[str]:
         return []
     return ["", plain(f"Probabilities are the softmax of the logits divided by a {card.calibration}. predict, serve, "
                       f"load_export and learner.pkl divide by it; timm's model gives the logits as they are.")]
+
+
+def robustness(card: Card) -> list[str]:
+    "What corrupted images and copies of training images do to the accuracy, where that was measured."
+    lines = [plain(f"{value}.") for value in (card.corruptions, card.duplicates) if value]
+    return [text for line in lines for text in ("", line)]
 
 
 def where_it_runs(card: Card) -> list[str]:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 from fastcore.xml import (
@@ -61,6 +62,9 @@ FIGURES = {  # file → heading of its section, what it shows
     "confusion.png": ("Classes", "Which class is predicted for which."),
     "mistakes.png": ("Most confident errors", "The most confident errors (top losses)."),
     "calibration.png": ("Calibration", "Accuracy against confidence: on the diagonal both are the same."),
+    "corruptions.png": ("Corruptions", "Accuracy by corruption and severity, and by JPEG quality."),
+    "corrupted.png": ("Corruptions", "One image as each corruption shows it, at severities 1, 3 and 5."),
+    "duplicates.png": ("Near-duplicates", "Pairs of a test image and one of train, around the threshold."),
     "layers.png": (None, ""),  # in the page as a table
 }
 "Every figure of a run, in the order of the page."
@@ -105,7 +109,8 @@ def page(card: Card, folder: Path, history: pd.DataFrame | None, layers: list[li
     """
     name = card.name or folder.name
     sections = figures(folder, history, numbered_in_figures(card.vocab), errors_table(errors, name),
-                       calibration(card, confidence))
+                       {"Calibration": calibration(card, confidence), "Corruptions": corrupted(card),
+                        "Near-duplicates": copies(card)})
     sections += filter(None, [audited(card, layers), recipe(card), environment(card)])
     links = Nav(*(A(heading, href=f"#{anchor(heading)}") for heading, _ in sections), aria_label="Sections")
     body = [Section(H2(heading, id=anchor(heading)), *parts) for heading, parts in sections]
@@ -142,9 +147,21 @@ def calibration(card: Card, confidence: dict | None) -> list[FT]:
               "predict --threshold 0.8 says unknown for the others.", cls="dim"), table(threshold_rows(confidence))]
 
 
+def corrupted(card: Card) -> list[FT]:
+    "The means, and how the images were made."
+    if not card.corruptions:
+        return []
+    return [P(f"{card.corruptions}. The images are made here (seed {card.corruptions.seed}) by the descriptions of "
+              "Hendrycks and Dietterich (2019); they are not those of CIFAR-10-C.")]
+
+
+def copies(card: Card) -> list[FT]:
+    return [P(f"{card.duplicates}.")] if card.duplicates else []
+
+
 def figures(folder: Path, history: pd.DataFrame | None, numbered: Mapping[str, str], errors: list[FT] = (),
-            confidence: list[FT] = ()) -> list[tuple[str, list[FT]]]:
-    """The sections with images, for the figures that exist; `errors` and `confidence` below theirs.
+            below: Mapping[str, list[FT]] = MappingProxyType({})) -> list[tuple[str, list[FT]]]:
+    """The sections with images, for the figures that exist; `errors` and `below` (by section) under theirs.
 
     `numbered`: classes that figures call by number.
     """
@@ -164,8 +181,9 @@ def figures(folder: Path, history: pd.DataFrame | None, numbered: Mapping[str, s
         sections.setdefault("Curves", []).append(epochs_table(history))
     if errors:
         sections.setdefault(FIGURES["mistakes.png"][0], []).extend(errors)
-    if confidence:
-        sections.setdefault("Calibration", []).extend(confidence)
+    for heading, parts in below.items():
+        if parts:
+            sections.setdefault(heading, []).extend(parts)
     return list(sections.items())
 
 
