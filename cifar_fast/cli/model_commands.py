@@ -57,7 +57,7 @@ class Audit(Command):
 
 class Export(Command):
     name = "export"
-    help = "make files of a run for ONNX Runtime, browsers, phones, microcontrollers and others"
+    help = "make files of a run for other programs: browsers, phones, microcontrollers"
     examples = ("export final --to onnx,onnx-int8", "export final --to all",
                 "export final --to litert,micro", "export final --to html --runtime ort-web.tgz")
 
