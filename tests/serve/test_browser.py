@@ -178,7 +178,7 @@ def test_keyboard_alone(browser, images):
     browser.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
     browser.execute_cdp_cmd("Page.setInterceptFileChooserDialog", {"enabled": True})
     met = []
-    for _ in range(9):
+    for _ in range(10):
         press(browser, Keys.TAB)
         at = browser.switch_to.active_element
         met.append(at.get_attribute("id") or " ".join(at.text.split()))
@@ -191,7 +191,7 @@ def test_keyboard_alone(browser, images):
         if met[-1] == "cam":
             press(browser, Keys.SPACE)
             assert not browser.find_element(By.CLASS_NAME, "overlay").is_displayed()
-    assert met == ["Skip to the content", "cifar_fast net", "Predict", "Runs", "Compare", "Review", "images",
+    assert met == ["Skip to the content", "cifar_fast net", "Predict", "Runs", "Sweeps", "Compare", "Review", "images",
                    "cam", "clear"]
     press(browser, Keys.ENTER)
     cards(browser, 0)
