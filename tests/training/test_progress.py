@@ -46,8 +46,8 @@ def test_a_mode_that_is_none():
 
 
 def run(tmp_path, capsys, *args):
-    code = main(["recipe", "mobile", "data=digits", "epochs=2", "bs=512", "tta=0", "report=no", f"exports={tmp_path}",
-                 *args])
+    code = main(["recipe", "mobile", "arch=cifar_sprint", "data=digits", "epochs=2", "bs=512", "tta=0", "report=no",
+                 f"exports={tmp_path}", *args])
     return code, *capsys.readouterr()
 
 
@@ -112,7 +112,7 @@ def test_verbose_says_what_was_resolved_and_where_an_error_comes_from(tmp_path, 
 def test_a_bar_on_a_terminal(tmp_path):
     ours, theirs = pty.openpty()
     subprocess.run(["stty", "-F", os.ttyname(theirs), "cols", "80", "rows", "24"], check=True)
-    child = subprocess.Popen([sys.executable, "-m", "cifar_fast", "recipe", "mobile", "data=digits", "epochs=1",
+    child = subprocess.Popen([sys.executable, "-m", "cifar_fast", "recipe", "mobile", "arch=cifar_sprint", "data=digits", "epochs=1",
                               f"exports={tmp_path}", "tta=0", "report=no"], stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
