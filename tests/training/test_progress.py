@@ -113,7 +113,8 @@ def test_a_bar_on_a_terminal(tmp_path):
     ours, theirs = pty.openpty()
     subprocess.run(["stty", "-F", os.ttyname(theirs), "cols", "80", "rows", "24"], check=True)
     child = subprocess.Popen([sys.executable, "-m", "cifar_fast", "recipe", "mobile", "arch=cifar_sprint",
-                              "data=digits", "epochs=1", f"exports={tmp_path}", "tta=0", "report=no"], stdin=theirs, stdout=theirs, stderr=theirs)
+                              "data=digits", "epochs=1", f"exports={tmp_path}", "tta=0", "report=no"],
+                             stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
     while True:
