@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 
 from cifar_fast.cli.command import Command, UsageError, add_model_file, run_path
@@ -100,7 +101,7 @@ class Export(Command):
                 print(f"cifar_fast: {target.name}: {e}", file=sys.stderr)
         renew_model_card(folder)
         for reason in left_out:
-            print(f"left out: {reason}")
+            print(f"left out: {reason.replace(' NAME ', f' {shlex.quote(str(args.name))} ')}")
         return 1 if failed else 0
 
 

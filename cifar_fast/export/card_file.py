@@ -25,6 +25,8 @@ def read_card(path: str | Path) -> Card:
 
 
 def missing(folder: Path) -> str:
+    if folder.is_file():
+        return f"{folder} cannot be opened here: name the run's folder, or a .onnx, .tflite or .pkl file"
     there = [run.name for run in list_runs(folder.parent)]
     return (f"no run {folder}{nearest(folder.name, there)}: there is no {folder / NAME}; "
             + (f"there are {', '.join(str(folder.parent / name) for name in there)}" if there else

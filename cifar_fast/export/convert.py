@@ -68,7 +68,8 @@ def chosen(names: Sequence[str], source: Source | None) -> tuple[list[Target], l
         try:
             require(target)
         except ExportError as e:
-            left_out.append(str(e))
+            what, _, commands = str(e).partition("\n")
+            left_out.append(f"{what} as above" if commands and any(commands in said for said in left_out) else str(e))
             continue
         if target.images and source is None:
             left_out.append(f"--to {target.name} needs the images that the run was trained on")

@@ -151,8 +151,8 @@ def settings(value: Callable | None) -> dict[str, Any]:
 
 def _with_argument(name: str, now: Any, arg: str, text: str) -> partial:
     if not callable(now):
-        raise RecipeError(f"{name}.{arg}={text}: {name} is {now!r} here and takes no arguments; "
-                          f"choose one first, e.g. sched=step sched.gamma=0.1")
+        raise RecipeError(f"{name}.{arg}={text}: {name} is {now!r} in this recipe and takes no arguments; choose a "
+                          f"function first ({name}=…, as in sched=step sched.gamma=0.1)")
     known = settings(now)
     if arg not in known:
         raise RecipeError(f"{name} takes no {arg!r}{nearest(arg, known)}; it takes {', '.join(known) or 'none'}")

@@ -98,9 +98,10 @@ def require_held_out(recipe: Recipe, name: str, changes: Sequence[str]) -> None:
         raise SweepError("validate_on=test would choose the settings by the test set; give validate_on=held_out "
                          "valid=0.1, which holds out a tenth of train")
     if not recipe.valid:
+        others = [change for change in changes if not change.startswith("valid=")]
         raise SweepError(f"a sweep chooses by accuracy on held-out images and never looks at the test set, and this "
                          f"recipe holds nothing out: add valid=0.1 (a tenth of train) or a number of images, as in "
-                         f"python -m cifar_fast sweep {' '.join([name, *changes])} valid=0.1")
+                         f"python -m cifar_fast sweep {' '.join([name, *others])} valid=0.1")
 
 
 def own_folder(sweep: Sweep) -> None:

@@ -34,7 +34,7 @@ def parse_seeds(text: str, first: int) -> list[int]:
     numbers = [int(p) for p in parts]
     seeds = list(range(first, first + numbers[0])) if len(numbers) == 1 and numbers[0] <= MOST else numbers
     if len(seeds) < 2 or len(seeds) > MOST or len(set(seeds)) < len(seeds):
-        raise RecipeError(f"seeds={text}: expected 2 to {MOST:,} different ones; one is seed={numbers[0]}")
+        raise RecipeError(f"seeds={text}: expected 2 to {MOST:,} different seeds; for a single run use seed=42")
     return seeds
 
 
@@ -146,7 +146,7 @@ def row_text(name: str, cards: Sequence[Card]) -> str:
     tta = [c.metrics.accuracy_tta for c in cards if c.metrics and c.metrics.accuracy_tta is not None]
     if len(tta) == len(measured):
         parts.append(mean_text("TTA", tta))
-    return f"{name}: {'; '.join(parts)}; n = {len(measured)} seeds\nsee: python -m cifar_fast results"
+    return f"{name}: {'; '.join(parts)}; n = {len(measured)} seeds; see python -m cifar_fast results"
 
 
 def mean_text(what: str, values: Sequence[float]) -> str:
