@@ -27,7 +27,7 @@ def lead(snapshot: Snapshot) -> str:
 
 def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     best = snapshot.best
-    parts = [("best held-out accuracy", f"{best.accuracy:.2%}"), ("of trial", str(best.number))] if best else []
+    parts = [("best held-out accuracy", f"{best.accuracy:.2%}"), ("best trial", str(best.number))] if best else []
     parts.append(("trials", f"{snapshot.done} of {len(snapshot.trials)}"))
     for state in ("running", "pruned", "diverged", "failed"):
         if count := snapshot.count(state):

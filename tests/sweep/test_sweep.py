@@ -112,7 +112,7 @@ def test_a_bad_trial_says_why_and_the_others_go_on(tmp_path, capsys, digits):
     assert main(["sweep", "sprint", *TINY, "opt=sgd", f"exports={tmp_path}", "lr=1e9,0.05"]) == 0
     trials = json.loads((tmp_path / "sweeps" / NAME / "sweep.json").read_text())["trials"]
     assert [t["state"] for t in trials] == ["diverged", "complete"] and "learning rate" in trials[0]["error"]
-    assert "of trial" in (tmp_path / "sweeps" / NAME / "report.html").read_text()
+    assert "best trial" in (tmp_path / "sweeps" / NAME / "report.html").read_text()
 
 
 @pytest.mark.parametrize("more, text", [
