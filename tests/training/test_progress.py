@@ -80,7 +80,8 @@ def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):
     starred = int(best[-1].split("/")[0])
     assert re.search(rf"^\* best so far; the best of all is epoch {starred}: test accuracy \d+\.\d\d%$", out, re.M)
     assert "accuracy (%)" in out and "- target 99.9%" in out  # drawn at the end, with this run's own target
-    assert max(map(len, out.split("accuracy (%)")[0].splitlines()[1:])) <= 80
+    table = [text for text in out.split("accuracy (%)")[0].splitlines()[1:] if not text.startswith("epoch ")]
+    assert max(map(len, table)) <= 80  # lines of batches grow with the digits of what they count
 
 
 @pytest.mark.parametrize("recipe, line", [({}, None), ({"target": 0}, None), ({"target": 0.9}, 0.9),
