@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,44 +10,24 @@ from types import MappingProxyType
 import pandas as pd
 from fastcore.xml import (
     FT,
-    H1,
-    H2,
-    A,
-    Body,
     Code,
-    Dd,
     Div,
-    Dl,
-    Dt,
-    Figcaption,
-    Figure,
-    Footer,
-    Head,
-    Header,
-    Html,
-    Img,
-    Main,
-    Meta,
-    Nav,
     P,
     Pre,
-    Section,
     Span,
-    Style,
     Table,
     Tbody,
     Td,
     Th,
     Thead,
-    Title,
     Tr,
-    to_xml,
 )
 
 from cifar_fast.audit import amount, bound
 from cifar_fast.export.calibration import confidence_line, threshold_rows
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_parts import Rule
+from cifar_fast.reporting.report.document import document, figure
 from cifar_fast.utils.fonts import numbered_in_figures
 
 FIGURES = {  # file → heading of its section, what it shows
@@ -69,35 +47,6 @@ FIGURES = {  # file → heading of its section, what it shows
 }
 "Every figure of a run, in the order of the page."
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --dim: #586274; --paper: #fbfbf9; --card: #ffffff; --line: #dfe3e8;
-  --accent: #0060a0; --good: #00694b; --bad: #a63c00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --dim: #a7b0bd; --paper: #14181e; --card: #1c222a;
-  --line: #323b47; --accent: #7cc0f5; --good: #5fd0a8; --bad: #ff9f6b; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
-header, main, footer { max-width: 60rem; margin: 0 auto; padding: 0 1.25rem; }
-header { padding-top: 2.5rem; }
-h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.6rem 0 .8rem; }
-p { margin: .4rem 0 .8rem; } .dim, figcaption, footer { color: var(--dim); font-size: .9rem; }
-nav { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; margin: 1.2rem 0 0; padding: .7rem 0;
-  border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); }
-a { color: var(--accent); }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .8rem; margin: 1.4rem 0 0; }
-dl div { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .7rem .9rem; }
-dt { color: var(--dim); font-size: .8rem; } dd { margin: 0; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
-figure { margin: 0 0 1.2rem; } figure img { display: block; max-width: 100%; height: auto; background: #fff;
-  border: 1px solid var(--line); border-radius: .6rem; padding: .5rem; }
-figcaption { margin-top: .35rem; }
-@media (max-width: 44rem) { .across { overflow-x: auto; } .across img { max-width: none; width: 44rem; } }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { color: var(--dim); font-weight: 600; } th:first-child, td:first-child, .words td, .words th { text-align: left; }
-.words td:nth-child(2) code { white-space: normal; overflow-wrap: anywhere; }
-.ok { color: var(--good); } .broken { color: var(--bad); }
-pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .8rem; }
-code { font: .88em ui-monospace, monospace; } footer { margin: 3rem auto 2.5rem; }
-"""
 
 
 def page(card: Card, folder: Path, history: pd.DataFrame | None, layers: list[list[str]] | None,
@@ -112,19 +61,9 @@ def page(card: Card, folder: Path, history: pd.DataFrame | None, layers: list[li
                        {"Calibration": calibration(card, confidence), "Corruptions": corrupted(card),
                         "Near-duplicates": copies(card)})
     sections += filter(None, [audited(card, layers), recipe(card), environment(card)])
-    links = Nav(*(A(heading, href=f"#{anchor(heading)}") for heading, _ in sections), aria_label="Sections")
-    body = [Section(H2(heading, id=anchor(heading)), *parts) for heading, parts in sections]
     left_out = [P(Span("Not in this report: ", cls="dim"), "; ".join(missing))] if missing else []
-    head = Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width, initial-scale=1"),
-                Title(f"{name}: report of a run"), Style(STYLE))
-    facts = Dl(*(Div(Dt(label), Dd(value)) for label, value in card.facts()))
-    top = Header(H1(name), P(lead(card), cls="dim"), facts, links)
-    end = Footer(P("Made by cifar_fast. ", Code(f"python -m cifar_fast report {name}"), " makes it again."))
-    return "<!doctype html>\n" + to_xml(Html(head, Body(top, Main(*left_out, *body), end), lang="en"), indent=False)
-
-
-def anchor(heading: str) -> str:
-    return heading.lower().replace(" ", "-")
+    end = P("Made by cifar_fast. ", Code(f"python -m cifar_fast report {name}"), " makes it again.")
+    return document(f"{name}: report of a run", name, lead(card), card.facts(), sections, end, left_out)
 
 
 def lead(card: Card) -> str:
@@ -168,11 +107,7 @@ def figures(folder: Path, history: pd.DataFrame | None, numbered: Mapping[str, s
     sections: dict[str, list[FT]] = {}
     for name, (heading, says) in FIGURES.items():
         if heading and (folder / name).is_file():
-            code = base64.b64encode((folder / name).read_bytes()).decode()
-            image = Img(src=f"data:image/png;base64,{code}", alt=says)
-            if is_wide(folder / name):
-                image = Div(image, cls="across", tabindex="0", role="group", aria_label=says)
-            sections.setdefault(heading, []).append(Figure(image, Figcaption(says)))
+            sections.setdefault(heading, []).append(figure(folder / name, says))
     if numbered and "Classes" in sections:
         names = [["in the figures", "class"], *map(list, numbered.items())]
         sections["Classes"].append(Div(P("No font of the machine that drew the figures has these names.", cls="dim"),
@@ -185,15 +120,6 @@ def figures(folder: Path, history: pd.DataFrame | None, numbered: Mapping[str, s
         if parts:
             sections.setdefault(heading, []).extend(parts)
     return list(sections.items())
-
-
-def is_wide(path: Path) -> bool:
-    "Whether a PNG is so wide that its text would be too small on a phone."
-    head = path.read_bytes()[:24]
-    if len(head) < 24 or head[:8] != b"\x89PNG\r\n\x1a\n":
-        return False  # not a PNG: the report is written anyway
-    width, height = struct.unpack(">II", head[16:])
-    return width > 1.5 * height
 
 
 def epochs_table(history: pd.DataFrame) -> FT:
