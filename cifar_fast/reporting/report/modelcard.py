@@ -101,7 +101,8 @@ def where_it_runs(card: Card) -> list[str]:
             "| file | target | bytes | accuracy | torch's | other answers | batch 1 | batch 125 |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |", *rows, "",
             "Other answers: images that torch answers differently. Batch 1 and 125: images/s as a multiple of those of",
-            "torch, measured in turns with as many threads.", "", *on_microcontrollers(card)]
+            "torch, measured in turns with as many threads. A file that is not in this folder is made again by",
+            f"`python -m cifar_fast export {plain(card.name)} --to TARGET`.", "", *on_microcontrollers(card)]
 
 
 def on_microcontrollers(card: Card) -> list[str]:
