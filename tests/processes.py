@@ -7,6 +7,8 @@ import time
 import traceback
 
 import torch.distributed as dist
+from tiny import tiny, trained
+from toys import state
 
 from cifar_fast.utils.ranks import joined
 
@@ -73,3 +75,12 @@ def together(count, function, folder):
     codes = wait(pids)
     assert codes == [0] * count, "\n".join((folder / f"log{rank}").read_text()[-2000:] for rank in range(count))
     return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(count)]
+
+
+def fitted(*changes):
+    "What a training of the tiny recipe leaves, as plain data that goes through a pipe."
+    result = trained(tiny(*changes))
+    rows = [{k: v for k, v in row.items()} for row in result.state.rows]
+    return {"weights": result.weights, "ema": state(result.ema), "rows": rows, "best": result.state.best,
+            "mixed": result.state.mix_counts, "hypers": result.state.hypers,
+            "losses": list(result.run.learn.recorder.losses), "model": type(result.run.learn.model).__name__}

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from fastai.torch_core import rank_distrib
-
 from cifar_fast.export.card import Card
 from cifar_fast.export.summary import where_tracked
 from cifar_fast.recipe import Recipe, describe
 from cifar_fast.reporting.results import row
 from cifar_fast.training.callbacks.tracking import Tracker
+from cifar_fast.utils.ranks import here
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def tracking(
     saved: dict | None,  # the checkpoint that the run resumes from
 ) -> Iterator[Tracker | None]:
     "The tracker of a run, open in the block; None where the recipe has none, or this process is not the one to write."
-    if recipe.track == "none" or rank_distrib():
+    if recipe.track == "none" or not here().first:
         yield None
         return
     about["track_id"] = (saved and saved["about"].get("track_id")) or secrets.token_hex(4)

@@ -1,6 +1,5 @@
 """The commands, end to end on digits: train, export, load in a fresh process, predict, evaluate."""
 
-import errno
 import json
 import os
 import shutil
@@ -18,7 +17,6 @@ from cifar_fast.cli.main import main
 from cifar_fast.cli.predict_commands import write_csv
 from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import list_recipes
-from cifar_fast.utils.errors import CifarFastError, file_error
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "exports" / "results.csv"
@@ -292,77 +290,6 @@ def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, di
     assert "exists already" in capsys.readouterr().err
     assert main(["recipe", str(mine), "data=digits", "epochs=1", f"exports={tmp_path}"]) == 0
     assert (tmp_path / "mine-digits" / "learner.pkl").is_file()
-
-
-@pytest.mark.parametrize("args, named", [
-    (["recipe", "finale"], "did you mean final"),
-    (["recipe", "nowhere.py"], "copy final nowhere.py"),
-    (["recipe", "final", "epoch=3"], "did you mean epochs"),
-    (["recipe", "final", "epochs=three"], "whole number"),
-    (["recipe", "final", "data=/no/such/folder"], "/no/such/folder"),
-    (["recipe", "final", "data=digits", "arch=cifar_finale"], "cifar_final"),
-    (["recipe", "final", "data=digits", "arch=resnet18"], "breaks the budget"),
-    (["recipe", "final", "sched=plateau"], "fit=constant"),
-    (["recipe", "final", "loss=focal"], "mix=none"),
-    (["recipe", "final", "precision=fp16", "device=cpu"], "bf16 or fp32"),
-    (["recipe", "final", "data=digits", "device=cuda:9"], "device=auto"),
-    (["recipe", "final", "name=../x"], "plain name"),
-    (["predict", "exports/nothing", "x.png"], "exports/nothing"),
-    (["export", "nothing"], "recipe NAME"),
-    (["evaluate", "exports/nothing"], "exports/nothing"),
-    (["copy", "final", "mine.txt"], "ending in .py"),
-    (["audit", "cifar_finale"], "did you mean cifar_final"),
-    (["recipe", "final", "data=digits", "arch=resnet81"], "did you mean resnet18"),
-    (["copy", "final", "nowhere/mine.py"], "nowhere/mine.py: No such file or directory; check the name"),
-    (["results", str(RESULTS), "--readme", "nowhere.md"], "nowhere.md: No such file or directory; check the name"),
-    (["results", "nowhere.csv", "--readme", "nowhere.md"], "no nowhere.csv yet"),
-    (["copy", "final", "no\x1b[2J\nwhere/mine.py"], "no\\x1b[2J\\nwhere/mine.py: No such file"),
-    (["trust", str(Path(__file__))], "is no .pkl"),
-    (["lr_find", "final", "--steps", "99"], "--steps 99: a search takes at least 100"),
-    (["lr_find", "final", "--start", "5", "--end", "1"], "--start 5 --end 1"),
-    (["lr_find", "final", "--start", "nan"], "--start nan"),
-    (["lr_find", "final", "--end", "inf"], "finite"),
-    (["results"], "python -m cifar_fast recipe final"),
-    (["results", "elsewhere", "--curves"], "recipe netv2"),
-    (["recipe", "digits", "name="], "plain name"),
-    (["recipe", "digits", "name=.."], "plain name"),
-    (["recipe", "digits", "name=results.csv"], "name=results.csv"),
-])
-def test_bad_input_is_refused_with_the_next_step(args, named, capsys, digits, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(args) == 2
-    err = capsys.readouterr().err
-    assert named in err.splitlines()[-1] and err.count("cifar_fast: ") == 1 and "Traceback" not in err, err
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("error, said", [
-    (FileNotFoundError(errno.ENOENT, "No such file", "a\nb"), "a\\nb: No such file; check the name"),
-    (IsADirectoryError(errno.EISDIR, "Is a directory", "x/.out.1.part", None, "x/out"), "x/out: Is a directory; name"),
-    (OSError(errno.EIO, "Input/output error", b"disk"), "disk: Input/output error")])
-def test_an_error_of_the_system_names_the_file_and_the_next_step(error, said):
-    message = str(file_error(error))
-    assert message.startswith(said) and "\n" not in message
-
-
-class Odd(CifarFastError):
-    exit_code = 7
-
-
-@pytest.mark.parametrize("more", [[], ["-v"]])
-def test_exit_code_and_message_of_an_error_are_its_own(monkeypatch, capsys, more):
-    monkeypatch.setattr("cifar_fast.recipe.list_recipes", lambda: (_ for _ in ()).throw(Odd("odd x.py; do this")))
-    assert main(["recipes", *more]) == 7
-    err = capsys.readouterr().err
-    assert err.endswith("cifar_fast: odd x.py; do this\n") and ("Traceback" in err) is bool(more)
-
-
-@pytest.mark.parametrize("bug", [ValueError("of ours"), OSError("names no file"), KeyError("x"), RuntimeError("y")])
-def test_any_other_exception_is_a_bug_and_shows_itself(monkeypatch, bug):
-    monkeypatch.setattr("cifar_fast.recipe.list_recipes", lambda: (_ for _ in ()).throw(bug))
-    with pytest.raises(type(bug)) as raised:
-        main(["recipes"])
-    assert raised.value is bug
 
 
 def test_a_run_that_is_nearly_named(trained, capsys):
