@@ -1,9 +1,12 @@
 """A made-up row of results.csv, and a made-up card, for tests that need no run."""
 
+import pandas as pd
+
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_parts import Audited, BestEpoch, Data, Machine, Metrics, Normalization, Seconds
 from cifar_fast.recipe import describe, load_recipe
-from cifar_fast.reporting.results import COLUMNS
+from cifar_fast.reporting.compare.table import table
+from cifar_fast.reporting.results import COLUMNS, summarize
 
 CARD = Card(arch="cifar_net", vocab=["a", "b"], normalize=Normalization(mean=[0.5] * 3, std=[0.2] * 3), name="net",
             recipe=describe(load_recipe("net")), settings="epochs=2", epochs=2, split="test",
@@ -23,3 +26,8 @@ def made(**values):
              "data": "cifar10", "device": "cpu (x86_64)", "precision": "fp32", "date": "2026-11-21",
              "commit": "0123456789ab"}
     return {**dict.fromkeys(COLUMNS, ""), **usual, **{k: str(v) for k, v in values.items()}}
+
+
+def rows_of(*rows):
+    "The table of rows that are an experiment each."
+    return table(summarize(pd.DataFrame([{**r, "recipe_id": r["recipe"]} for r in rows], dtype=str), {}))

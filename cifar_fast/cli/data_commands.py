@@ -35,8 +35,9 @@ class Duplicates(Command):
         from cifar_fast.export.duplicates import listing
         from cifar_fast.export.files import run_folder
 
-        data, columns = named_data([word for word in args.runs if word.startswith("data") and "=" in word])
-        folders = [run_folder(run_path(word)) for word in args.runs if not (word.startswith("data") and "=" in word)]
+        settings = [word for word in args.runs if word.startswith(("data=", "data."))]
+        data, columns = named_data(settings)
+        folders = [run_folder(run_path(word)) for word in args.runs if word not in settings]
         if bool(data) == bool(folders):
             raise UsageError("name runs, or images with data=NAME, data=FOLDER or data=TABLE")
         if args.list and (data or args.csv):
