@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-import warnings
 
 from cifar_fast.cli import COMMANDS
 from cifar_fast.cli.command import UsageError
 from cifar_fast.cli.parser import parse
 from cifar_fast.utils.errors import CifarFastError, file_error
-from cifar_fast.utils.log import NORMAL, QUIET, VERBOSE, set_level
+from cifar_fast.utils.log import NORMAL, QUIET, VERBOSE, quiet_warnings, set_level
 from cifar_fast.utils.ranks import hide_from_fastai, started_by_torchrun
 from cifar_fast.utils.signals import raise_on_signals
 
@@ -34,7 +33,8 @@ def run(argv: list[str] | None) -> int:
     if args is None:
         return 2
     set_level(QUIET if args.quiet else VERBOSE if args.verbose else NORMAL)
-    quiet_warnings(args.verbose)
+    if not args.verbose:
+        quiet_warnings()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not end the command
             stream.reconfigure(errors="backslashreplace")
@@ -99,12 +99,3 @@ def flush() -> None:
 def discard_output() -> None:
     "Send what is still buffered to nowhere, or Python would fail with it once more at its exit."
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def quiet_warnings(verbose: bool) -> None:
-    "Show our own warnings as one plain line; hide those of libraries, which a user cannot act on (-v shows them)."
-    if verbose:
-        return
-    warnings.showwarning = lambda message, *_, **__: print(f"cifar_fast: {message}", file=sys.stderr)
-    for package in ("fastai", "albumentations", "torch", "timm", "fasttransform", "plum", "sklearn", "PIL"):
-        warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 
 from cifar_fast.cli.command import Command, UsageError, add_model_file, run_path
@@ -77,31 +76,40 @@ class Export(Command):
     @staticmethod
     def run(args):
         from cifar_fast.export.card_file import read_card
-        from cifar_fast.export.convert import Conversion, chosen
         from cifar_fast.export.files import run_folder
+        from cifar_fast.export.summary import exported_table
+        from cifar_fast.export.targets import require_known
+
+        folder, names = run_folder(run_path(args.name)), [name.strip() for name in args.to.split(",")]
+        read_card(folder)  # this and a wrong target are refused before seconds of imports
+        if names != ["all"]:
+            require_known(names)
+        from cifar_fast.export.convert import Conversion, chosen
         from cifar_fast.export.predictor import load_export
         from cifar_fast.reporting.report import renew_model_card
         from cifar_fast.utils.errors import CifarFastError
 
-        folder = run_folder(run_path(args.name))
         if args.runtime:
             os.environ["CIFAR_FAST_ORT_WEB"] = args.runtime
         load_export(folder)  # refused before anything else is said
         source = images_at_hand(read_card(folder))
-        targets, left_out = chosen([name.strip() for name in args.to.split(",")], source)
-        job, failed = Conversion.of(folder, source, targets), 0
+        targets, left_out = chosen(names, folder, source)
+        job, made, failed = Conversion.of(folder, source, targets), {}, 0
         for target in targets:
             try:
-                for name, row in job.make(target).items():
-                    print(f"{folder / name}: {row}", flush=True)
+                made |= (rows := job.make(target))
+                for name, row in rows.items():
+                    print(f"made {folder / name}{row.note and f' ({row.note})'}", flush=True)
             except CifarFastError as e:
                 if len(targets) == 1:
                     raise
                 failed += 1
                 print(f"cifar_fast: {target.name}: {e}", file=sys.stderr)
         renew_model_card(folder)
+        if made:
+            print("\n".join(["", *exported_table(made)]))
         for reason in left_out:
-            print(f"left out: {reason.replace(' NAME ', f' {shlex.quote(str(args.name))} ')}")
+            print(f"left out: {reason}")
         return 1 if failed else 0
 
 

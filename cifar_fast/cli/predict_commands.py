@@ -187,7 +187,8 @@ class Evaluate(Command):
         result = scores(probs, labels, model.vocab)
         result["balanced_accuracy"] = balanced_accuracy(result["per_class"])
         result |= confidence_scores(probs, probs.argmax(1) == labels, model.temperature, labels)
-        result["accuracy_tta"] = float((measured.mirrored.argmax(1) == labels).mean())
+        if not model.card or model.card.recipe.get("tta", True):  # else left and right differ: a mirror image is wrong
+            result["accuracy_tta"] = float((measured.mirrored.argmax(1) == labels).mean())
         result["data"] = {"name": measured.name, "fingerprint": measured.fingerprint}
         result |= {"splits": by_split(measured), "unknown": dict(measured.unknown), "missing": list(measured.missing)}
         if args.csv:
@@ -202,8 +203,8 @@ class Evaluate(Command):
         interval = interval_text(result["accuracy"], result["n"])
         balanced = f", balanced accuracy {result['balanced_accuracy']:.2%}" if unequal(map(sum, result["confusion"])) \
             else ""  # it is the accuracy
-        print(f"accuracy {result['accuracy']:.2%}{balanced}, TTA (image and mirror image) {result['accuracy_tta']:.2%}"
-              + (f"  ({interval})" if interval else ""))
+        tta = f", TTA (image and mirror image) {result['accuracy_tta']:.2%}" if "accuracy_tta" in result else ""
+        print(f"accuracy {result['accuracy']:.2%}{balanced}{tta}" + (f"  ({interval})" if interval else ""))
 
 
 def named_data(changes: list[str]) -> tuple[str | None, dict[str, str]]:

@@ -84,7 +84,11 @@ class Recipe(Command):
         from cifar_fast.utils.ranks import joined
 
         with joined() as ranks:  # this process alone, unless torchrun has started several
-            recipe_path(args.name)  # an unknown name is refused before seconds of imports
+            # What no recipe takes is refused before seconds of imports.
+            recipe_path(args.name)
+            check_changes(args.changes)
+            if args.allow_changes and not args.resume:
+                raise UsageError("--allow-changes is for --resume only")
             require_values(args)
             if any(c.startswith("seeds=") for c in args.changes) and not args.dry_run:
                 if ranks.several:
@@ -105,8 +109,6 @@ def train_or_show(args, ranks) -> int:
 
     given = from_first(with_earlier(args) if ranks.first else None)
     resolved, finds = resolve(given[0], given[1:])
-    if args.allow_changes and not args.resume:
-        raise UsageError("--allow-changes is for --resume only")
     if args.dry_run and (finds or args.resume or args.restart):
         raise UsageError("--dry-run trains nothing: it takes no lr=find (python -m cifar_fast lr_find does), "
                          "--resume or --restart")
@@ -160,6 +162,17 @@ def resume_command(given: list[str]) -> str:
     return command({"given": given})
 
 
+def check_changes(changes: list[str]) -> None:
+    "Raises RecipeError for those that no recipe takes; those that are searched are left to `sweep`."
+    from cifar_fast.recipe import check_typed
+    from cifar_fast.sweep.space import is_searched, parse_seeds
+
+    seeds = [change for change in changes if change.startswith("seeds=")]
+    for change in seeds:
+        parse_seeds(change.partition("=")[2], 0)
+    check_typed(change for change in changes if change not in seeds and not is_searched(change))
+
+
 def require_values(args) -> None:
     "Raises UsageError for a range or list of values, with the command that takes it."
     from cifar_fast.sweep.space import is_searched
@@ -185,8 +198,6 @@ def train_seeds(args) -> None:
     if args.overwrite or args.log not in ("auto", "quiet"):
         raise UsageError("seeds= takes no --overwrite (runs that have finished are kept and counted) and no --log "
                          "(each has a log file)")
-    if args.allow_changes and not args.resume:
-        raise UsageError("--allow-changes is for --resume only")
     if not 1 <= args.jobs <= 1024:
         raise UsageError(f"--jobs {args.jobs}: expected a number of processes from 1 up")
     from cifar_fast.sweep.seeds import run_seeds
@@ -257,6 +268,7 @@ class LrFind(Command):
         from cifar_fast.recipe import recipe_path
 
         recipe_path(args.name)
+        check_changes(args.changes)
         from cifar_fast.reporting import plots
         from cifar_fast.training.lr_finder import FEWEST, find
         from cifar_fast.training.prepare import prepare

@@ -146,6 +146,10 @@ class Figures(Command):
             compare.draw(compare.ordered(rows, "accuracy"), exports / "compare.png", compare.FLOOR)
             print(f"{exports}: drew compare.png")
             count += 1
+            sizes = results.by_budget(results.read(exports / results.PUBLISHED), "final")
+            if len(sizes) > 1:
+                compare.draw_sizes(compare.table(sizes), "final", exports / "sizes.png")
+                print(f"{exports}: drew sizes.png")
         if not count:
             raise UsageError(f"{exports} holds no run to draw; train one first: python -m cifar_fast recipe final")
         return 1 if failed else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cifar_fast.cli.command import Command, UsageError, add_changes
+from cifar_fast.cli.recipe_commands import check_changes
 
 
 class Sweep(Command):
@@ -48,6 +49,7 @@ class Sweep(Command):
         from cifar_fast.recipe import recipe_path
 
         recipe_path(args.name)
+        check_changes(args.changes)
         from cifar_fast.sweep.storage import require_optuna
 
         require_optuna()  # before seconds of other imports

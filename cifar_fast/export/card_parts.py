@@ -251,17 +251,6 @@ class Exported:
     arena: Count | None = None  # bytes of its memory, as measured
     note: Text = ""
 
-    def __str__(self) -> str:
-        "`93.80 % (torch 93.80 %), 0 of 10,000 answers differ, 1,593,122 bytes, 4.8× torch at batch 1, 1.4× at 125`."
-        parts = [] if self.accuracy is None else [f"{self.accuracy:.2%} (torch {self.accuracy_torch:.2%})"]
-        if self.n:
-            of = f"{self.n:,} images of noise" if self.images == "noise" else f"{self.n:,}"
-            parts.append(f"{self.differ:,} of {of} answered differently (largest difference {self.difference:.1g})")
-        parts.append(f"{self.bytes:,} bytes")
-        parts += [f"{name} {size:,} bytes" for name, size in (("flash", self.flash), ("arena", self.arena)) if size]
-        parts += [f"{ratio:.1f} times torch's images/s at batch {batch}" for batch, ratio in self.speed.items()]
-        return ", ".join(parts + ([self.note] if self.note else []))
-
 
 def few(names: list[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -41,7 +41,7 @@ class Conversion:
     def of(cls, folder: Path, source: Source | None, targets: Sequence[Target]) -> Conversion:
         "Raises ExportError where a library or the images that a target needs are missing."
         for target in targets:
-            require(target)
+            require(target, str(folder))
             if target.images and source is None:
                 raise ExportError(f"--to {target.name} is calibrated on the images that the run was trained on, which "
                                   f"are not at hand")
@@ -59,14 +59,14 @@ class Conversion:
         return rows
 
 
-def chosen(names: Sequence[str], source: Source | None) -> tuple[list[Target], list[str]]:
+def chosen(names: Sequence[str], folder: Path, source: Source | None) -> tuple[list[Target], list[str]]:
     "The targets of these names, and for `all` what is left out and why. Raises ExportError."
     if list(names) != ["all"]:
         return find_targets(names), []
     targets, left_out = [], []
     for target in all_targets().values():
         try:
-            require(target)
+            require(target, str(folder))
         except ExportError as e:
             what, _, commands = str(e).partition("\n")
             left_out.append(f"{what} as above" if commands and any(commands in said for said in left_out) else str(e))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from cifar_fast.export.card import Card
+from cifar_fast.export.card_parts import Exported
 from cifar_fast.export.files import SOURCE
+from cifar_fast.utils.tables import aligned
 
 
 def result_text(card: Card) -> str:
@@ -61,3 +64,29 @@ def last_record(card: Card, folder: Path) -> dict:
     return {"done": True, "export": str(folder), "split": card.split, "selected_on_test": card.selected_on_test,
             **figures, "best_epoch": card.best_epoch and asdict(card.best_epoch),
             "seconds": card.seconds and asdict(card.seconds)}
+
+
+def exported_cells(files: Mapping[str, Exported]) -> list[list[str]]:
+    "A heading, and a row for each file that a run was exported to."
+    head = ["file", "target", "bytes", "accuracy", "torch's", "other answers", "batch 1", "batch 125"]
+    return [head, *([name, row.target, f"{row.bytes:,}", share(row.accuracy), share(row.accuracy_torch),
+                     f"{row.differ:,} of {row.n:,}" if row.n else "–", *(ratio(row, batch) for batch in ("1", "125"))]
+                    for name, row in files.items())]
+
+
+def exported_table(files: Mapping[str, Exported]) -> list[str]:
+    "Lines for a terminal."
+    noise = any(row.images == "noise" for row in files.values())
+    return [*aligned(exported_cells(files), left=2),
+            "other answers: images that torch answers differently; batch 1 and 125: images/s as a multiple of torch's",
+            *(["compared on images of noise, as those of the run are not at hand"] if noise else []),
+            *(f"{name}: {row.flash:,} bytes of flash, {row.arena:,} bytes of RAM (arena) in tflite-micro"
+              for name, row in files.items() if row.flash and row.arena)]
+
+
+def share(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{accuracy:.2%}"
+
+
+def ratio(row: Exported, batch: str) -> str:
+    return f"{row.speed[batch]:.1f}" if batch in row.speed else "–"

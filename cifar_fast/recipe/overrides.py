@@ -8,14 +8,14 @@ import importlib.util
 import inspect
 import os
 import re
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable
+from dataclasses import Field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cifar_fast.recipe.sizes import at_size
-from cifar_fast.recipe.spec import COLUMNS, UNTYPED, Recipe, RecipeError
+from cifar_fast.recipe.spec import COLUMNS, UNTYPED, Recipe, RecipeError, require_value
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import nearest
 
@@ -41,17 +41,8 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
     # sched=step before sched.gamma=0.1.
     for change in sorted(changes, key=lambda c: (not c.startswith("data="), "." in c.split("=")[0],
                                                  c.startswith("size="))):
-        key, sep, text = change.partition("=")
-        if not sep:
-            raise RecipeError(f"{change!r} is not key=value; for example epochs=30 or fit.pct_start=0.2")
-        name, _, arg = key.partition(".")
-        known = {f.name: f for f in fields(Recipe)}
-        if name not in known:
-            raise RecipeError(f"no setting is called {name!r}{nearest(name, known)}; the settings are "
-                              f"{', '.join(known)}")
-        if (own := known.get(f"{name}_{arg}")) and own.metadata.get("argument_of") == name:  # distill.alpha
-            name, arg = own.name, ""
-        f, now = known[name], getattr(recipe, name)
+        f, arg, text = split(change)
+        name, now = f.name, getattr(recipe, f.name)
         if name == "data" and arg:
             name, new = "columns", _with_column(recipe, arg, text)
         elif name == "budget" and arg:
@@ -64,7 +55,7 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
             raise RecipeError(f"{name} cannot be set here, it is more than one value; copy the recipe and edit it: "
                               f"python -m cifar_fast copy {recipe.name or 'final'} mine.py")
         else:
-            new = _scalar(name, f.type, text, f.metadata.get("choices"))
+            new = _value(f, text)
         if name == "data" and new != recipe.data:
             recipe = on_other_data(recipe, new)
         elif name == "size":
@@ -100,9 +91,39 @@ def _with_limit(budget: Any, limit: str, text: str) -> Any:
     return replace(budget or Budget(), **{limit: value})
 
 
-def _scalar(name: str, kind: str, text: str, choices=None) -> Any:
-    if choices and text not in choices:
-        raise RecipeError(f"{name}={text}: choose one of {', '.join(choices)}{nearest(text, choices)}")
+def split(change: str) -> tuple[Field, str, str]:
+    "`fit.pct_start=0.2` → the setting fit, its argument pct_start, 0.2. Raises RecipeError."
+    key, sep, text = change.partition("=")
+    if not sep:
+        raise RecipeError(f"{change!r} is not key=value; for example epochs=30 or fit.pct_start=0.2")
+    name, _, arg = key.partition(".")
+    known = {f.name: f for f in fields(Recipe)}
+    if name not in known:
+        raise RecipeError(f"no setting is called {name!r}{nearest(name, known)}; the settings are {', '.join(known)}")
+    if (own := known.get(f"{name}_{arg}")) and own.metadata.get("argument_of") == name:  # distill.alpha
+        return own, "", text
+    return known[name], arg, text
+
+
+def check_typed(changes: Iterable[str]) -> None:
+    """Raise RecipeError for settings that do not exist, and for values that a setting never takes.
+
+    It needs no recipe: to load one takes seconds, as that imports torch. `override` looks at the rest.
+    """
+    for change in changes:
+        f, arg, text = split(change)
+        if not arg and "from" not in f.metadata and f.name not in UNTYPED and change != "lr=find":
+            _value(f, text)
+
+
+def _value(f: Field, text: str) -> Any:
+    "What was typed for a setting, as its type. Raises RecipeError."
+    value = text if "choices" in f.metadata else _scalar(f.name, f.type, text)
+    require_value(f, value)
+    return value
+
+
+def _scalar(name: str, kind: str, text: str) -> Any:
     if kind.startswith("str"):
         return None if "None" in kind and text.lower() in ("", "none") else text
     if kind == "bool | str" and text.lower() == "auto":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from cifar_fast.recipe.describe import describe
 from cifar_fast.utils.errors import CifarFastError
+from cifar_fast.utils.text import nearest
 
 PUBLISHED_STATS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 "Mean and std that all five published systems normalise with (their std is not the pixels' 0.247, 0.243, 0.262)."
@@ -50,9 +51,18 @@ def _neutral(default: Any) -> Any:
     return field(default=default, metadata={"affects_weights": False})
 
 
-def _argument_of(name: str, default: Any, **metadata: bool) -> Any:
-    "A field NAME_ARG that the command line also knows as NAME.ARG."
-    return field(default=default, metadata={"argument_of": name, **metadata})
+def _number(fits: Callable[[float], bool], expected: str, default: Any = MISSING, **metadata: Any) -> Any:
+    "A field that takes the numbers for which `fits`; `expected` says which these are."
+    return field(default=default, metadata={"fits": fits, "expected": expected, **metadata})
+
+
+def _least(least: int, default: Any = MISSING, what: str = "a number", **metadata: Any) -> Any:
+    return _number(lambda x: least <= x < float("inf"), f"{what} of at least {least}", default, **metadata)
+
+
+def _argument_of(name: str) -> dict[str, Any]:
+    "Metadata of a field NAME_ARG that the command line also knows as NAME.ARG."
+    return {"argument_of": name}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,36 +70,45 @@ class Recipe:
     "Everything that decides a run. Values, importable callables and partials only: it prints, compares, pickles."
 
     arch: str  # a name in timm's registry, e.g. "cifar_final"
-    epochs: int
+    epochs: int = _least(1, what="a whole number")
     name: str = _neutral("")  # folder of the run in `exports`; "" is the recipe's own name (NAME-DATA on other data)
     data: str = "cifar10"  # a dataset's name, hf:owner/name, a folder of images or a label table
     columns: Mapping[str, str] = field(default_factory=dict)  # of a label table: data.file=, data.label=, data.split=
     # Side of every image, pixels; None (auto): the dataset's own, chosen for a folder.
-    size: int | None = field(default=None, metadata={"by_data": True})
+    size: int | None = _number(lambda x: 8 <= x <= 1024, "8 to 1024 pixels, or auto", None, by_data=True)
     resize_mode: str = _choice("crop", "pad", "squash", default="crop")  # how an image is brought to that square
     init: str | None = _neutral(None)  # trained weights to start from: an export, or timm's hf-hub: or local-dir: name
     init_sha256: str = ""  # of these weights; a run fills it in, and refuses others where it is given
-    prune: float = 0  # fraction of the channels of `init` that are removed before training, the least important ones
+    # Fraction of the channels of `init` that are removed before training, the least important ones.
+    prune: float = _number(lambda x: 0 <= x < 1, "a fraction of the channels, 0 or more and less than 1", 0)
     distill: str | None = _neutral(None)  # a teacher: an export whose answers are learned beside the labels
     distill_sha256: str = ""  # of its weights; a run fills it in, and refuses others where it is given
     # `distill.alpha`: the loss is (1 - alpha) times that of the labels plus alpha times that of the teacher's answers.
-    distill_alpha: float = _argument_of("distill", 0.9)
-    distill_temperature: float = _argument_of("distill", 4.0)  # of both softmaxes that are compared
+    distill_alpha: float = _number(lambda x: 0 < x <= 1, "a number above 0 and at most 1", 0.9,
+                                   **_argument_of("distill"))
+    # Of both softmaxes that are compared.
+    distill_temperature: float = _number(lambda x: 0 < x < float("inf"), "a number above 0", 4.0,
+                                         **_argument_of("distill"))
     # Keep the teacher's answers on disk, for other students that see the same images.
-    distill_cache: bool = _argument_of("distill", False, affects_weights=False)
+    distill_cache: bool = field(default=False, metadata={**_argument_of("distill"), "affects_weights": False})
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
     # Albumentations for training, in this order, on uint8 HWC images; their numbers of pixels are for `size`.
     augment: tuple = field(default=(), metadata={"by_data": True})
     validate_on: str = _choice("held_out", "test", default="held_out")  # "test": what the published systems did
-    valid: float = 0  # held out of train: a fraction below 1, or a number of images from 1 up; 0: train on all
+    # Held out of train: a fraction below 1, or a number of images from 1 up; 0: train on all.
+    valid: float = _number(lambda x: 0 <= x < 1 or x < float("inf") and x == int(x) >= 1,
+                           "a fraction of the training images below 1 (valid=0.1), or a whole number of them "
+                           "(valid=500)", 0)
     # Which epoch's weights are exported. The best one, patience and target go by validation accuracy, by the balanced
     # one where classes are unequal.
     keep: str = _choice("last", "best", default="last")
-    bs: int = field(default=128, metadata={"by_data": True})  # batch size; less on few images
+    bs: int = _least(1, 128, "a whole number", by_data=True)  # batch size; less on few images
     drop_last: bool = True  # drop the last, smaller batch of an epoch (fastai's default)
-    workers: int | None = _neutral(None)  # processes that augment; None (auto): chosen here; the images are the same
-    lr: float = 1e-3  # peak learning rate; `lr=find` on the command line takes lr_find's valley
+    # Processes that augment; None (auto): chosen here; the images are the same.
+    workers: int | None = _least(0, None, "a whole number", affects_weights=False)
+    # Peak learning rate; `lr=find` on the command line takes lr_find's valley.
+    lr: float = _number(lambda x: 0 < x < float("inf"), "a number above 0", 1e-3)
     opt: Callable = _from("cifar_fast.training.optimizers")
     fit: Callable = _from("cifar_fast.training.fits")
     sched: Callable | None = _from("cifar_fast.training.schedules", default=None)
@@ -98,16 +117,19 @@ class Recipe:
     mix: Callable | None = _from("cifar_fast.training.mix", default=None)
     resize: Callable | None = _from("cifar_fast.training.resize", default=None, by_data=True)  # smaller images early on
     ema: Callable | None = _from("cifar_fast.training.callbacks.ema", default=None, by_data=True)
-    clip: float = 0  # maximum norm of the gradient, 0 for no clipping
-    patience: int = 0  # stop after this many epochs without a better validation accuracy, 0: never
-    target: float = 0  # stop once validation accuracy reaches this fraction (0.85), 0: never
-    seed: int = 42
+    clip: float = _least(0, 0)  # maximum norm of the gradient, 0 for no clipping
+    # Stop after this many epochs without a better validation accuracy, 0: never.
+    patience: int = _least(0, 0, "a whole number")
+    # Stop once validation accuracy reaches this fraction (0.85), 0: never.
+    target: float = _number(lambda x: 0 <= x < 1, "a fraction below 1, e.g. target=0.85", 0)
+    seed: int = _number(lambda x: 0 <= x < 2**32, f"0 to {2**32 - 1}", 42)
     device: str = field(default="auto", metadata={"by_machine": True})  # "auto" (cuda, mps, cpu) or torch's name
     precision: str = _choice("auto", "fp32", "bf16", "fp16", default="fp32", by_machine=True)
     channels_last: bool | str = False  # memory format of images and weights; "auto": the faster one here, timed
     compile: str = _choice("off", "on", "auto", default="off", by_machine=True)  # torch.compile; "auto": if faster
     # Processes that train together, each on its slice of every batch; None (auto): one a GPU, or as many as pay.
-    procs: int | None = field(default=1, metadata={"by_machine": True})
+    procs: int | None = _number(lambda x: 1 <= x, "the number of processes that train together, 1 or more, or auto", 1,
+                                by_machine=True)
     sync_bn: bool = False  # of several processes: batch norm over the whole batch, not over each slice
     tta: bool = True  # also report TTA accuracy: mean probability of the image and its mirror image
     budget: Any = None  # an audit.Budget; None: the default one
@@ -115,8 +137,9 @@ class Recipe:
     exports: str = _neutral("exports")  # folder of all runs
     report: bool = _neutral(True)  # save report.html, its figures and a model card
     track: str = _choice("none", "tensorboard", "wandb", default="none", affects_weights=False)  # gets the curves too
-    checkpoint_epochs: int = _neutral(1)  # save a checkpoint every so many epochs, 0: never
-    checkpoint_minutes: float = _neutral(5)  # and within an epoch every so many minutes, 0: never
+    # Save a checkpoint every so many epochs, 0: never; and within an epoch every so many minutes, 0: never.
+    checkpoint_epochs: int = _least(0, 1, "a whole number", affects_weights=False)
+    checkpoint_minutes: float = _least(0, 5, affects_weights=False)
 
     def __post_init__(self):
         for name in MAPPINGS:
@@ -131,6 +154,21 @@ class Recipe:
 
     def __hash__(self):
         return hash(repr(describe(self)))
+
+
+def require_value(f: Field, value: Any) -> None:
+    "Raise RecipeError where a setting does not take this value: none of its choices, or a number outside its limits."
+    name = f.name
+    if before := f.metadata.get("argument_of"):
+        name = f"{before}.{name.removeprefix(before + '_')}"
+    if (choices := f.metadata.get("choices")) and value not in choices:
+        raise RecipeError(f"{name}={value}: choose one of {', '.join(choices)}{nearest(str(value), choices)}")
+    if (fits := f.metadata.get("fits")) is None or value is None and "None" in f.type:
+        return
+    whole = f.type.startswith("int")
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not number or not fits(value):
+        raise RecipeError(f"{name}={value}: expected {f.metadata['expected']}")
 
 
 def settings_that(**metadata: bool) -> frozenset[str]:

@@ -28,14 +28,15 @@ def tradeoffs(
     title: str = "",
     stated: tuple[str, float] | None = None,  # systems of which only the accuracy (percent) is known
     target: float | None = None,  # accuracy, a fraction
+    joined: bool = False,  # our points by a line, where they are one thing at several sizes
 ) -> Figure:
     "A panel for each cost. What was run here is filled, what others state is hollow."
     ours = points[points["kind"] == "ours"]
-    costs = [cost for cost in COSTS if cost[0] != "flash" or ours["flash"].notna().any()]
+    costs = [cost for cost in COSTS if cost[0] in ("parameters", "multiply_adds") or ours[cost[0]].notna().any()]
     fig, axes = figure(len(costs), width=5, height=5.4)
     for ax, (cost, unit, label, scale) in zip(axes, costs, strict=True):
         for kind in KINDS:
-            draw_kind(ax, points[points["kind"] == kind], cost, unit, kind)
+            draw_kind(ax, points[points["kind"] == kind], cost, unit, kind, joined and kind == "ours")
         target_line(ax, target)
         if stated:
             ax.axhline(stated[1], color="black", ls=":", lw=1, label=f"{stated[1]} %: {stated[0]}, its size not stated")
@@ -59,14 +60,16 @@ def tradeoffs(
     return fig
 
 
-def draw_kind(ax: Axes, points: pd.DataFrame, cost: str, unit: float, kind: str) -> None:
+def draw_kind(ax: Axes, points: pd.DataFrame, cost: str, unit: float, kind: str, joined: bool = False) -> None:
     "The points of one kind with their error bars; in the legend although none has this cost."
     if points.empty:
         return
     legend, colour, marker, filled = KINDS[kind]
     if (points["std"] > 0).any():
         legend += " (mean ± standard deviation over seeds)"
-    known = points[points[cost].notna()]
+    known = points[points[cost].notna()].sort_values(cost)
+    if joined:
+        ax.plot(known[cost] / unit, known["accuracy"], "-", color=colour, lw=1)
     ax.plot(known[cost] / unit, known["accuracy"], marker, color=colour, ms=7, label=legend, zorder=3,
             mfc=colour if filled else "white")
     ax.errorbar(known[cost] / unit, known["accuracy"], known["std"], fmt="none", color=colour, capsize=3, lw=1)

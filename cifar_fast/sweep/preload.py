@@ -1,6 +1,10 @@
 """What a worker imports, for the process that workers are forked from."""
 
-import cifar_fast.data.block  # noqa: F401
-import cifar_fast.export.measure  # noqa: F401
-import cifar_fast.runs.run  # noqa: F401
-import cifar_fast.training.fit  # noqa: F401
+from cifar_fast.utils.log import quiet_warnings
+
+quiet_warnings()  # before the imports that raise them
+
+import cifar_fast.data.block  # noqa: E402, F401
+import cifar_fast.export.measure  # noqa: E402, F401
+import cifar_fast.runs.run  # noqa: E402, F401
+import cifar_fast.training.fit  # noqa: E402, F401

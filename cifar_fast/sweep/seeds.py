@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import sys
 import time
@@ -16,26 +17,14 @@ from cifar_fast.runs.names import export_path, same_as_finished, set_by_data
 from cifar_fast.runs.run import train
 from cifar_fast.runs.run_dir import Busy, Interrupted, RunError, RunFolder
 from cifar_fast.sweep.pool import output_to, run_pool, threads_of
+from cifar_fast.sweep.space import parse_seeds
 from cifar_fast.training.init import with_init
 from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.signals import StopRequested
 from cifar_fast.utils.statistics import mean_interval
 
-MOST = 1000
 LOGS = "logs"  # in exports/sweeps/NAME-seeds
 IDLE = 1.0
-
-
-def parse_seeds(text: str, first: int) -> list[int]:
-    "`5` → five from `first` on; `0,1,2` → these. Raises RecipeError."
-    parts = text.split(",")
-    if not all(p.strip().isdigit() for p in parts):
-        raise RecipeError(f"seeds={text}: expected how many (seeds=5), or which ones (seeds=0,1,2)")
-    numbers = [int(p) for p in parts]
-    seeds = list(range(first, first + numbers[0])) if len(numbers) == 1 and numbers[0] <= MOST else numbers
-    if len(seeds) < 2 or len(seeds) > MOST or len(set(seeds)) < len(seeds):
-        raise RecipeError(f"seeds={text}: expected 2 to {MOST:,} different seeds; for a single run use seed=42")
-    return seeds
 
 
 def run_seeds(name: str, changes: Sequence[str], text: str, jobs: int, resume: bool | None,
@@ -65,7 +54,7 @@ def run_seeds(name: str, changes: Sequence[str], text: str, jobs: int, resume: b
                   f"cifar_fast recipe {words} --jobs {jobs} --resume", file=sys.stderr)
             raise
     cards = [read_card(path) for path in paths]
-    print(row_text(recipe.name, cards))
+    print(row_text(recipe.name, cards, export_path(recipe).parent))
     return cards
 
 
@@ -137,7 +126,7 @@ class Watch:
         return self.done
 
 
-def row_text(name: str, cards: Sequence[Card]) -> str:
+def row_text(name: str, cards: Sequence[Card], exports: Path) -> str:
     "Mean, standard deviation (n−1), the 95 % interval of the mean, and n."
     measured = [c.metrics.accuracy for c in cards if c.metrics]
     if len(measured) < 2:
@@ -146,7 +135,8 @@ def row_text(name: str, cards: Sequence[Card]) -> str:
     tta = [c.metrics.accuracy_tta for c in cards if c.metrics and c.metrics.accuracy_tta is not None]
     if len(tta) == len(measured):
         parts.append(mean_text("TTA", tta))
-    return f"{name}: {'; '.join(parts)}; n = {len(measured)} seeds; see python -m cifar_fast results"
+    return (f"{name}: {'; '.join(parts)}; n = {len(measured)} seeds; see python -m "
+            f"cifar_fast results{'' if str(exports) == 'exports' else f' {shlex.quote(str(exports))}'}")
 
 
 def mean_text(what: str, values: Sequence[float]) -> str:

@@ -18,6 +18,7 @@ RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})((?::[^:]*)*)")
 FIXED = (settings_that(affects_weights=False) - {"init"}) | {"data", "columns", "valid", "validate_on", "init_sha256"}
 "Settings that are no part of a search: they do not change the weights, or make trials incomparable."
 
+MOST_SEEDS = 1000
 
 PATHS = ("data", "init=", "name=", "exports=")
 "Changes whose value is a name or path, which may hold commas and dots."
@@ -163,7 +164,6 @@ def listed(base: Recipe, rest: list[str], key: str, text: str) -> Dimension:
 
 def ranged(base: Recipe, rest: list[str], key: str, text: str) -> Dimension:
     first, last, modifiers = RANGE.fullmatch(text).groups()
-    require_number(base, rest, key, text, first)
     low, high = float(first), float(last)
     log, step = modified(key, text, modifiers)
     if low > high:
@@ -174,8 +174,8 @@ def ranged(base: Recipe, rest: list[str], key: str, text: str) -> Dimension:
         raise SpaceError(f"{key}={text}: a logarithmic range begins above 0: {key}={high / 100:g}..{last}:log")
     if step is not None and not 0 < step <= high - low:
         raise SpaceError(f"{key}={text}: the step must be above 0 and at most {high - low:g}, the width of the range")
-    for end in (first, last):
-        require_works(base, rest, key, text, end)
+    require_number(base, rest, key, text, first)
+    require_works(base, rest, key, text, last)
     whole = takes_whole_numbers(base, rest, key, low)
     if whole and step is not None and step != int(step):
         raise SpaceError(f"{key}={text}: {key} takes whole numbers, so the step is one too")
@@ -197,12 +197,13 @@ def modified(key: str, text: str, modifiers: str) -> tuple[bool, float | None]:
     return log, step
 
 
-def require_works(base: Recipe, rest: list[str], key: str, text: str, value: str) -> None:
-    "Raises RecipeError that names the searched setting, where the recipe cannot have this value."
+def require_works(base: Recipe, rest: list[str], key: str, text: str, value: str) -> Recipe:
+    "The recipe with this value. Raises RecipeError that names the searched setting, where it cannot have it."
     try:
-        check(override(base, [*rest, f"{key}={value}"]))
+        check(recipe := override(base, [*rest, f"{key}={value}"]))
     except RecipeError as e:
         raise RecipeError(f"{key}={text} cannot be searched, since {key}={value} does not work: {e}") from None
+    return recipe
 
 
 def require_number(base: Recipe, rest: list[str], key: str, text: str, first: str) -> None:
@@ -214,7 +215,7 @@ def require_number(base: Recipe, rest: list[str], key: str, text: str, first: st
         f = known[name]
         if "from" in f.metadata or "choices" in f.metadata or f.type.startswith(("str", "bool")):
             raise wrong
-    recipe = override(base, [*rest, f"{key}={first}"])  # an unknown setting is refused here
+    recipe = require_works(base, rest, key, text, first)  # an unknown setting is refused here
     value = getattr(recipe, name)
     value = (getattr(value, arg) if name == "budget" else settings(value)[arg]) if arg else value
     if type(value) not in (int, float):
@@ -228,3 +229,15 @@ def takes_whole_numbers(base: Recipe, rest: list[str], key: str, low: float) -> 
     except RecipeError:
         return True
     return False
+
+
+def parse_seeds(text: str, first: int) -> list[int]:
+    "`5` → five from `first` on; `0,1,2` → these. Raises RecipeError."
+    parts = text.split(",")
+    if not all(p.strip().isdigit() for p in parts):
+        raise RecipeError(f"seeds={text}: expected how many (seeds=5), or which ones (seeds=0,1,2)")
+    numbers = [int(p) for p in parts]
+    seeds = list(range(first, first + numbers[0])) if len(numbers) == 1 and numbers[0] <= MOST_SEEDS else numbers
+    if len(seeds) < 2 or len(seeds) > MOST_SEEDS or len(set(seeds)) < len(seeds):
+        raise RecipeError(f"seeds={text}: expected 2 to {MOST_SEEDS:,} different seeds; for a single run use seed=42")
+    return seeds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -46,3 +47,10 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
             log_progress(f"{what}: {count:,}{of} {unit}")
     if printed > start:
         log_progress(f"{what}: {count:,} {unit} in {time.monotonic() - start:.0f} s")
+
+
+def quiet_warnings() -> None:
+    "Show our own warnings as one plain line; hide those of libraries, which a user cannot act on."
+    warnings.showwarning = lambda message, *_, **__: print(f"cifar_fast: {message}", file=sys.stderr)
+    for package in ("fastai", "albumentations", "torch", "timm", "fasttransform", "plum", "sklearn", "PIL"):
+        warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")

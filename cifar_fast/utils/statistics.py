@@ -29,7 +29,7 @@ def interval_text(accuracy: float | None, n: int | None) -> str:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    "Student's 95 % interval of the mean of a few runs; None for fewer than two."
+    "Student's 95 % interval of the mean accuracy, a fraction, of a few runs; None for fewer than two."
     if len(values) < 2:
         return None
     import numpy as np
@@ -37,4 +37,4 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
     reach = float(t.ppf(0.975, len(values) - 1)) * error
-    return mean - reach, mean + reach
+    return max(mean - reach, 0.0), min(mean + reach, 1.0)

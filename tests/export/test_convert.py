@@ -142,7 +142,7 @@ def test_a_target_that_cannot_be_made_here_says_how_it_can(run, wrong, capsys):
     register_target("elsewhere", about="", needs=("no_such_package",))(lambda *_: [])
     assert main(["export", str(run), "--to", "elsewhere"]) == 2
     assert "pip install no_such_package" in capsys.readouterr().err
-    taken, left_out = chosen(["all"], None)
+    taken, left_out = chosen(["all"], run, None)
     assert "elsewhere" not in [t.name for t in taken] and any("no_such_package" in reason for reason in left_out)
     assert "onnx-int8" not in [t.name for t in taken]  # it is calibrated on images, and there are none
     assert main(["export", str(run), "--to", "onxx"]) == 2 and "onnx" in capsys.readouterr().err

@@ -205,17 +205,17 @@ def test_an_environment_is_refused_with_the_commands_that_make_one(plain, monkey
         monkeypatch.setitem(all_targets(), name, replace(target, needs=("no_such_package",)))
         assert main(["export", str(folder), "--to", name]) == 2
         said = capsys.readouterr().err
-        assert "no_such_package" in said and "export NAME --to litert,micro" in said
+        assert "no_such_package" in said and f"export {folder} --to litert,micro" in said
         assert "\npython -m uv venv litert-env\npython -m uv pip install --python litert-env -e \".[litert]\"\n" in said
         monkeypatch.setitem(all_targets(), name, replace(target, needs=()))
         monkeypatch.setattr(torch, "__version__", "2.15.0+cpu")
         with pytest.raises(ExportError, match=r"torch 2\.15\.0\+cpu:\n# .*\npython -m"):
-            all_targets()[name].ready()
+            all_targets()[name].ready("final")
     assert read_card(folder) == card
 
 
 def test_the_commands_are_a_script(tmp_path):
-    commands = litert.install_commands().splitlines()
-    assert commands[0].startswith("# ") and commands[-1].endswith(" -m cifar_fast export NAME --to litert,micro")
+    commands = litert.install_commands("my net").splitlines()
+    assert commands[0].startswith("# ") and commands[-1].endswith(" -m cifar_fast export 'my net' --to litert,micro")
     (tmp_path / "it.sh").write_text("\n".join(commands))
     assert subprocess.run(["bash", "-n", str(tmp_path / "it.sh")]).returncode == 0

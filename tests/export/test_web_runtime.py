@@ -68,10 +68,10 @@ def test_without_npm_or_network_the_command_is_named(tmp_path, script):
     assert not list(tmp_path.glob("cache/*"))
 
 
-def test_all_targets_leave_out_the_page_where_its_runtime_is_missing():
+def test_all_targets_leave_out_the_page_where_its_runtime_is_missing(tmp_path):
     from cifar_fast.export.convert import chosen
 
-    targets, left_out = chosen(["all"], None)
+    targets, left_out = chosen(["all"], tmp_path, None)
     assert "html" not in [target.name for target in targets] and "onnx" in [target.name for target in targets]
     assert [text for text in left_out if "npm pack" in text]
 

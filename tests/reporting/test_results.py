@@ -9,13 +9,15 @@ import pytest
 from rows import CARD, made
 
 from cifar_fast.cli.main import main
-from cifar_fast.recipe import describe, load_recipe
+from cifar_fast.recipe import describe, load_recipe, override
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.results import (
     END,
     START,
     ResultsError,
     block,
+    budget_markdown,
+    by_budget,
     by_epochs,
     draw_published,
     epochs_markdown,
@@ -120,6 +122,25 @@ def test_what_epochs_give():
         "| 60 | 92.00 | 93.00 | 1 | 100 s, cpu (x86_64), fp32, 2026-11-21 |"]
     assert epochs_markdown("final", found[:1]) == ""
     assert by_epochs(pd.DataFrame([{"recipe": "final", "accuracy": "0.9"}]), "final").empty  # a table made by hand
+
+
+def test_what_a_smaller_budget_gives():
+    def run(*words, **changes):
+        return made(recipe="final-small", settings=" ".join(words), multiply_adds="5942698", flash="52224",
+                    recipe_id=recipe_id(describe(override(load_recipe("final"), list(words)))), epochs="60") | changes
+
+    rows = pd.DataFrame([run("epochs=60", accuracy="0.93", parameters="198170"), run("epochs=30"),
+                         run("epochs=60", "budget.max_params=50000", accuracy="0.9", parameters="49000"),
+                         run("epochs=60", "budget.max_params=25000", accuracy="0.87", parameters="24302"),
+                         run("epochs=60", "budget.max_params=25000", seed="1", accuracy="0.88", parameters="24302"),
+                         run("epochs=60", "lr=0.1", "budget.max_params=25000")])
+    found = by_budget(rows, "final")
+    assert list(found["recipe"]) == ["25,000", "50,000", "199,999"] and list(found["n"]) == [2, 1, 1]
+    assert budget_markdown("final", found).splitlines()[2:] == [
+        "| 25_000 | 60 | 24,302 | 5.9 M | 51 KB | 87.50 ± 0.71 | 2 |",
+        "| 50_000 | 60 | 49,000 | 5.9 M | 51 KB | 90.00 | 1 |",
+        "| 199_999 | 60 | 198,170 | 5.9 M | 51 KB | 93.00 | 1 |"]
+    assert by_budget(rows[:2], "final").empty and budget_markdown("final", found[:1]) == ""
 
 
 def test_a_block_is_replaced_between_its_markers_alone():

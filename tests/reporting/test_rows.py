@@ -42,6 +42,8 @@ def test_an_id_is_that_of_an_experiment():
     ("netv2", "sched=none"),
     ("final", "data=digits epochs=8"),
     ("netv2", "data='/some where/mushrooms' epochs=8"),
+    ("final", "epochs=60 budget.max_params=25000 budget.max_flash_kb=96.5"),
+    ("micro", "budget.dilated=2 budget.max_ram_kb=none"),
 ])
 def test_changes_are_the_words_that_were_typed(name, words):
     typed = changes(changed := override(load_recipe(name), shlex.split(words)))

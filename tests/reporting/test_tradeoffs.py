@@ -49,6 +49,20 @@ def test_flash_has_a_panel_where_a_run_of_ours_knows_it():
     assert len(fig.axes) == 4
 
 
+def test_a_recipe_at_several_sizes_is_a_curve_of_whatever_cost_is_known():
+    rows = [made(recipe=size, parameters=n, flash=2 * n, accuracy=a) for size, n, a in
+            (("big", 198_170, 0.937), ("small", 24_302, 0.869), ("middle", 49_000, 0.9))]
+    points, *_ = figure_points(rows_of(*rows).assign(seconds=None))
+    fig = tradeoffs(points, joined=True)
+    assert [ax.get_xlabel().split()[0] for ax in fig.axes] == ["parameters", "multiply-adds", "flash"]
+    flash = [48_604 / 1024, 98_000 / 1024, 396_340 / 1024]
+    for ax, sizes in ((fig.axes[0], [24.302, 49.0, 198.17]), (fig.axes[2], flash)):
+        (curve,) = [line for line in ax.lines if line.get_linestyle() == "-" and line.get_marker() in ("None", "")]
+        assert list(curve.get_xdata()) == sizes and list(curve.get_ydata()) == pytest.approx([86.9, 90.0, 93.7])
+    alone = tradeoffs(points)
+    assert not [line for line in alone.axes[0].lines if line.get_linestyle() == "-"]
+
+
 def test_rows_far_below_or_without_accuracy_are_left_out_and_named():
     rows = rows_of(made(), made(recipe="one-epoch", accuracy=0.4), made(recipe="none", accuracy=""))
     points, _, left_out = figure_points(rows, floor=80)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -44,7 +45,7 @@ def on_ray(address: str | None) -> Make:
                             f"it (and leave out --device)")
         with connected(address, procs):
             check_nodes()
-            yield from rounds(job, list(tasks), procs)
+            yield from rounds(for_nodes(job), list(tasks), procs, by_client(address))
 
     return make
 
@@ -105,11 +106,16 @@ def check_nodes() -> None:
                             f"node needs the same packages, {INSTALL.replace('[ray]', f'[ray]=={__version__}')}")
 
 
-def rounds(job: Job, tasks: list[Task], procs: int) -> Iterator[int]:
+def by_client(address: str | None) -> bool:
+    "Whether this machine is no node of the cluster, but speaks to one through Ray Client."
+    return bool(address) and address.startswith("ray://")
+
+
+def rounds(model: tuple[Job, bytes], tasks: list[Task], procs: int, client: bool = False) -> Iterator[int]:
     "Yields the index of each shard that is written."
     left = {task.index: task for task in tasks}
     for _ in range(TRIES):
-        for index, content, error in one_round(job, list(left.values()), procs):
+        for index, content, error in (round_there if client else one_round)(model, list(left.values()), procs):
             if error:
                 raise BulkError(error)
             task = left.pop(index, None)
@@ -122,8 +128,12 @@ def rounds(job: Job, tasks: list[Task], procs: int) -> Iterator[int]:
         log_progress(f"predict: {len(left):,} shards were lost with their nodes; once more")
 
 
-def one_round(job: Job, tasks: list[Task], procs: int) -> Iterator[tuple[int, bytes, str]]:
-    "(index, content of the shard's file, error or '') of what comes back."
+Made = tuple[int, bytes, str]
+"Index of a shard, content of its file, error or ''."
+
+
+def one_round(model: tuple[Job, bytes], tasks: list[Task], procs: int) -> Iterator[Made]:
+    "What comes back."
     import ray
 
     context = ray.data.DataContext.get_current()
@@ -134,14 +144,39 @@ def one_round(job: Job, tasks: list[Task], procs: int) -> Iterator[tuple[int, by
     blocks = [pa.table({"index": [task.index], "sources": pa.array([[os.fsencode(s) for s in task.sources]],
                                                                    pa.list_(pa.binary()))}) for task in tasks]
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    done = ray.data.from_arrow(blocks).map_batches(
-        ShardMaker, batch_size=None, batch_format="pyarrow", num_cpus=1,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(procs, cpus, len(tasks))),
-        fn_constructor_args=for_nodes(job),
-        max_restarts=-1, max_task_retries=TRIES)  # Ray's own default of the second is for ever
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.60 deprecates the last two and has nothing for them
+        done = ray.data.from_arrow(blocks).map_batches(
+            ShardMaker, batch_size=None, batch_format="pyarrow", num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(procs, cpus, len(tasks))),
+            fn_constructor_args=model,
+            max_restarts=-1, max_task_retries=TRIES)  # Ray's own default of the second is for ever
     for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
         for row in batch.to_pylist():
             yield row["index"], row["content"], row["error"]
+
+
+class Round:
+    "An actor that makes a round: Ray Data works on nodes only, not through Ray Client."
+
+    def __init__(self, model: tuple[Job, bytes], tasks: list[Task], procs: int):
+        self.made = one_round(model, tasks, procs)
+
+    def next(self) -> Made | None:
+        return next(self.made, None)
+
+
+def round_there(model: tuple[Job, bytes], tasks: list[Task], procs: int) -> Iterator[Made]:
+    import ray
+
+    actor = ray.remote(num_cpus=0)(Round).remote(model, tasks, procs)
+    try:
+        while made := ray.get(actor.next.remote()):
+            yield made
+    except ray.exceptions.RayActorError:
+        return  # its node is gone: what is left comes again in the next round
+    finally:
+        ray.kill(actor)
 
 
 def for_nodes(job: Job) -> tuple[Job, bytes]:

@@ -21,8 +21,9 @@ from cifar_fast.export.card import Card
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.utils.text import nearest
 
-MODULES = ("onnx", "onnx_int8", "torch_export", "pickle", "html", "litert", "micro")
-"Of this package: they register targets."
+MODULES = {"onnx": "onnx", "onnx-int8": "onnx_int8", "torch": "torch_export", "pickle": "pickle", "html": "html",
+           "litert": "litert", "micro": "micro"}
+"Target → the module of this package that registers it; importing one may import torch."
 
 Answer = Callable[[np.ndarray], np.ndarray]
 "(N, size, size, 3) uint8 images → (N, C) float32 probabilities."
@@ -36,13 +37,13 @@ class Target:
     about: str  # where it runs
     make: Callable[..., list[Path]]  # (folder, card, model), with `images` also images=
     needs: tuple[str, ...] = ()  # packages that it imports
-    install: str = ""  # the commands that install them; default pip install of `needs`
+    install: Callable[[str], str] | None = None  # (run): the commands that install them; default pip install of `needs`
     open: Callable[[Path, Card], Answer | None] | None = None  # runs a file that was made; None where nothing here can
     images: bool = False  # it is given images of train, (N, size, size, 3) uint8, to calibrate with
     most: int = 10_000  # images that its files are checked on
     note: Callable[[Path], str] = lambda path: ""  # what its row says besides
     memory: Callable[[Path], dict[str, int]] = lambda path: {}  # flash and arena of a microcontroller, where known
-    ready: Callable[[], object] = lambda: None  # fetches what else it needs; raises ExportError where it cannot
+    ready: Callable[[str], object] = lambda run: None  # fetches what else it needs; raises ExportError where it cannot
 
 
 TARGETS: dict[str, Target] = {}
@@ -58,18 +59,24 @@ def register_target(name: str, *, about: str, **more) -> Callable:
 
 def all_targets() -> dict[str, Target]:
     "By name."
-    for module in MODULES:
+    for module in MODULES.values():
         import_module(f"cifar_fast.export.targets.{module}")
     return TARGETS
 
 
-def find_targets(names: Sequence[str]) -> list[Target]:
-    "By their names. Raises ExportError."
-    known = all_targets()
+def require_known(names: Sequence[str]) -> None:
+    "Raises ExportError where no target has such a name."
+    known = list(dict.fromkeys([*MODULES, *TARGETS]))
     for name in names:
         if name not in known:
-            raise ExportError(f"no target is called {name!r}{nearest(name, list(known))}; there are "
-                              f"{', '.join(known)}, and all")
+            raise ExportError(f"no target is called {name!r}{nearest(name, known)}; there are {', '.join(known)}, and "
+                              f"all")
+
+
+def find_targets(names: Sequence[str]) -> list[Target]:
+    "By their names. Raises ExportError."
+    require_known(names)
+    known = all_targets()
     return [known[name] for name in dict.fromkeys(names)]
 
 
@@ -78,9 +85,9 @@ def lacking(target: Target) -> list[str]:
     return [package for package in target.needs if find_spec(package) is None]
 
 
-def require(target: Target) -> None:
-    "Raises ExportError, with the commands that bring it, where what the target needs is missing."
+def require(target: Target, run: str) -> None:
+    "Raises ExportError, with the commands that bring it and export the run, where what the target needs is missing."
     if missing := lacking(target):
-        install = target.install or f"python -m pip install {' '.join(target.needs)}"
+        install = target.install(run) if target.install else f"python -m pip install {' '.join(target.needs)}"
         raise ExportError(f"--to {target.name} needs {', '.join(missing)}, not installed here:\n{install}")
-    target.ready()
+    target.ready(run)

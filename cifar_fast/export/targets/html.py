@@ -24,7 +24,7 @@ def note(path: Path) -> str:
 
 
 @register_target("html", about="any browser: one page, without a network or a server", needs=NEEDS, open=answers,
-                 most=100, note=note, ready=runtime_files)
+                 most=100, note=note, ready=lambda run: runtime_files())
 def make(folder: Path, card: Card, model: nn.Module) -> list[Path]:
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", card.name).lstrip(".")
     path = folder / f"{stem if stem not in ('', 'report') else 'model'}.html"  # report.html is another page

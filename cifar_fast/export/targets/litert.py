@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import warnings
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,8 +39,8 @@ INPUT = "serving_default_images"  # as the converter calls it
 TORCH_BELOW = (2, 15)  # what the converter takes
 
 
-def install_commands() -> str:
-    "What makes an environment for this target and `micro`, and uses it."
+def install_commands(run: str) -> str:
+    "What makes an environment for this target and `micro`, and exports a run there."
     root = Path(__file__).resolve().parents[3]
     here = "." if root == Path.cwd() else str(root)
     package = f'-e "{here}[litert]"' if (root / "pyproject.toml").is_file() else '"cifar_fast[litert]"'
@@ -47,14 +49,14 @@ def install_commands() -> str:
     return (f"# litert-torch takes torch below {'.'.join(map(str, TORCH_BELOW))}: in an environment of its own\n"
             f"{uv}python -m uv venv litert-env\n"
             f"python -m uv pip install --python litert-env {package}\n"
-            f"{python} -m cifar_fast export NAME --to litert,micro")
+            f"{python} -m cifar_fast export {shlex.quote(run)} --to litert,micro")
 
 
-def ready(name: str) -> None:
+def ready(name: str, run: str) -> None:
     "Raises ExportError where torch is too new, which converters meet with errors of any kind."
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version >= TORCH_BELOW:
-        raise ExportError(f"--to {name} cannot be made with torch {torch.__version__}:\n{install_commands()}")
+        raise ExportError(f"--to {name} cannot be made with torch {torch.__version__}:\n{install_commands(run)}")
 
 
 def answers(path: Path, card: Card) -> Answer:
@@ -63,7 +65,7 @@ def answers(path: Path, card: Card) -> Answer:
 
 
 @register_target("litert", about="LiteRT (TensorFlow Lite): phones, Raspberry Pi; as it is and in 8 bits", needs=NEEDS,
-                 install=install_commands(), open=answers, images=True, ready=lambda: ready("litert"))
+                 install=install_commands, open=answers, images=True, ready=partial(ready, "litert"))
 def make(folder: Path, card: Card, model: nn.Module, images: np.ndarray) -> list[Path]:
     graphs = {TFLITE: converted(card, model, torch.uint8), TFLITE_INT8: quantized(card, model, images)}
     for name, graph in graphs.items():

@@ -7,6 +7,7 @@ LiteRT: as many answers must be the same, and the memory (arena) that it takes i
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def note(path: Path) -> str:
 
 
 @register_target("micro", about="TensorFlow Lite Micro: microcontrollers, as a file and as a C array",
-                 needs=(*litert.NEEDS, "tflite_micro"), install=litert.install_commands(), open=answers,
-                 images=True, note=note, memory=measured, ready=lambda: litert.ready("micro"))
+                 needs=(*litert.NEEDS, "tflite_micro"), install=litert.install_commands, open=answers,
+                 images=True, note=note, memory=measured, ready=partial(litert.ready, "micro"))
 def make(folder: Path, card: Card, model: nn.Module, images: np.ndarray) -> list[Path]:
     graph = repacked(litert.quantized(card, model, images), bare=True)
     found, arena = run(graph, shown := images[-IMAGES:])

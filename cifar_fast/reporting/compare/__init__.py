@@ -2,7 +2,15 @@
 
 from cifar_fast.reporting.compare.diff import recipe_differences, run_differences
 from cifar_fast.reporting.compare.paired import Pair, newcombe, pair
-from cifar_fast.reporting.compare.points import FLOOR, PUBLIC, UNPLACED, draw, figure_points, published_points
+from cifar_fast.reporting.compare.points import (
+    FLOOR,
+    PUBLIC,
+    UNPLACED,
+    draw,
+    draw_sizes,
+    figure_points,
+    published_points,
+)
 from cifar_fast.reporting.compare.runs import CompareError, Run, find_runs, lines_of_recipes, lines_of_runs
 from cifar_fast.reporting.compare.table import HEAD, notes, ordered, records, table, table_cells, table_csv, table_text
 from cifar_fast.reporting.compare.words import differences_text, pair_text
@@ -12,6 +20,6 @@ __all__ = [
     "table", "ordered", "table_text", "table_csv", "records",  # a line each
     "HEAD", "table_cells", "notes",  # for another table than the terminal's
     "Pair", "pair", "newcombe", "pair_text",  # two runs, image by image
-    "PUBLIC", "UNPLACED", "FLOOR", "published_points", "figure_points", "draw",  # what the figure shows
+    "PUBLIC", "UNPLACED", "FLOOR", "published_points", "figure_points", "draw", "draw_sizes",  # what the figure shows
     "recipe_differences", "run_differences", "differences_text",  # two recipes, value by value
 ]

@@ -92,6 +92,12 @@ def stated_target(rows: pd.DataFrame) -> float | None:
     return targets.pop() if len(targets) == 1 else None
 
 
+def draw_sizes(rows: pd.DataFrame, name: str, path: Path) -> None:
+    "Write the figure of a recipe at several sizes (`results.by_budget` as a table), of whatever cost but seconds."
+    points, data, _ = figure_points(rows.assign(seconds=None, run=[f"{name}, at most {r}" for r in rows["run"]]))
+    save(tradeoffs(points, f"{name} by parameters, accuracy on {data}", joined=True), path)
+
+
 def draw(rows: pd.DataFrame, path: Path, floor: float | None = None) -> str:
     "Write the figure of a table's rows to `path`; returns what it shows and what it leaves out, in lines."
     points, data, left_out = figure_points(rows, floor)

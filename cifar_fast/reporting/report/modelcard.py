@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 from cifar_fast.export.card import Card
+from cifar_fast.export.summary import exported_cells
 from cifar_fast.reporting.report.page import value_text
+from cifar_fast.utils.tables import markdown_table
 
 SHOWN = ("epochs", "bs", "lr", "opt", "fit", "sched", "loss", "augment", "mix", "ema", "resize", "clip")
 RESIZED = {"crop": "cropped to their centre square and resized to", "pad": "resized and padded with black to",
@@ -94,12 +96,8 @@ def where_it_runs(card: Card) -> list[str]:
     "A row for each file that the run was exported to."
     if not card.exported:
         return []
-    rows = [f"| `{plain(name)}` | {row.target} | {row.bytes:,} | {share(row.accuracy)} | {share(row.accuracy_torch)} | "
-            f"{f'{row.differ:,} of {row.n:,}' if row.n else '–'} | {ratio(row, '1')} | {ratio(row, '125')} |"
-            for name, row in card.exported.items()]
-    return ["## Where it runs", "",
-            "| file | target | bytes | accuracy | torch's | other answers | batch 1 | batch 125 |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |", *rows, "",
+    table = exported_cells({f"`{plain(name)}`": row for name, row in card.exported.items()})
+    return ["## Where it runs", "", *markdown_table(table).split("\n"), "",
             "Other answers: images that torch answers differently. Batch 1 and 125: images/s as a multiple of those of",
             "torch, measured in turns with as many threads. A file that is not in this folder is made again by",
             f"`python -m cifar_fast export {plain(card.name)} --to TARGET`.", "", *on_microcontrollers(card)]
@@ -110,14 +108,6 @@ def on_microcontrollers(card: Card) -> list[str]:
     return [line for name, row in card.exported.items() if row.flash and row.arena for line in
             (f"`{plain(name)}` takes {row.flash:,} bytes of flash and {row.arena:,} bytes of memory (arena) in",
              "TensorFlow Lite Micro, measured on x86; `model.h` is the same as a C array.", "")]
-
-
-def share(accuracy: float | None) -> str:
-    return "–" if accuracy is None else f"{accuracy:.2%}"
-
-
-def ratio(row, batch: str) -> str:
-    return f"{row.speed[batch]:.1f}" if batch in row.speed else "–"
 
 
 def training(card: Card) -> str:

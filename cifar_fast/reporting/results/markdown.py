@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from cifar_fast.reporting.results.store import ResultsError
-from cifar_fast.reporting.results.summary import by_epochs, selected, summarize
+from cifar_fast.reporting.results.summary import by_budget, by_epochs, selected, summarize
 from cifar_fast.reporting.results.terminal import averaging_matters, percent, spent, whole
 from cifar_fast.utils.tables import markdown_table
 
@@ -14,10 +14,11 @@ HEAD = ("recipe", "description", "parameters", "RF", "published accuracy", "our 
 
 
 def block(rows: pd.DataFrame, facts: dict[str, dict]) -> str:
-    "The text between the markers: a line for each recipe on CIFAR-10, and `final` at other numbers of epochs."
+    "The text between the markers: recipes on CIFAR-10, then `final` at other numbers of epochs and with less to spend."
     facts = {name: fact for name, fact in facts.items() if fact["data"] == "cifar10"}
     lines = summarize(rows, {name: fact["recipe_id"] for name, fact in facts.items()})
-    return "\n\n".join(filter(None, [markdown(lines, facts), epochs_markdown("final", by_epochs(rows, "final"))]))
+    return "\n\n".join(filter(None, [markdown(lines, facts), epochs_markdown("final", by_epochs(rows, "final")),
+                                     budget_markdown("final", by_budget(rows, "final"))]))
 
 
 def markdown(lines: pd.DataFrame, facts: dict[str, dict]) -> str:
@@ -39,6 +40,18 @@ def epochs_markdown(name: str, lines: pd.DataFrame) -> str:
     rows = [(f"`recipe {name} epochs=`", "accuracy %", "TTA %", "n", "training")]
     rows += [(line["recipe"], percent(line, "accuracy", " ± "), percent(line, "accuracy_tta", " ± "), str(line["n"]),
               training(line)) for _, line in lines.iterrows()]
+    return markdown_table(rows)
+
+
+def budget_markdown(name: str, lines: pd.DataFrame) -> str:
+    "A recipe's results by limit of parameters, a line each; empty if there is only one."
+    if len(lines) < 2:
+        return ""
+    rows = [(f"`recipe {name} budget.max_params=`", "epochs", "parameters", "multiply-adds", "flash in int8",
+             "accuracy %", "n")]
+    rows += [(line["recipe"].replace(",", "_"), whole(line["epochs"]), f"{line['parameters']:,.0f}",
+              f"{line['multiply_adds'] / 1e6:.1f} M", f"{line['flash'] / 1024:.0f} KB",
+              percent(line, "accuracy", " ± "), str(line["n"])) for _, line in lines.iterrows()]
     return markdown_table(rows)
 
 

@@ -8,6 +8,7 @@ import shlex
 from dataclasses import MISSING, fields
 from typing import Any
 
+from cifar_fast.audit import Budget
 from cifar_fast.export.card import Card
 from cifar_fast.recipe import MAPPINGS, UNTYPED, Recipe, at_size, describe, list_recipes, load_recipe, settings_that
 from cifar_fast.recipe.overrides import on_other_data
@@ -114,12 +115,20 @@ def changes(recipe: Recipe, base: Recipe | None = None, finds_lr: bool = False) 
     before, after = plain(describe(base)), plain(describe(recipe))
     typeable = [f for f in fields(Recipe) if f.name in PLACES or f.name not in NOT_IN_ID | CHECKSUMS]
     differ = [f for f in typeable if before[f.name] != after[f.name]]
-    if any(f.name in UNTYPED for f in differ):
+    if any(f.name in UNTYPED and f.name != "budget" for f in differ):
         return ""
     for f in differ:
+        if f.name == "budget":
+            typed += [f"budget.{k}={text(v)}" for k, v in limits(recipe).items() if v != limits(base)[k]]
+            continue
         compare = changed_call if "from" in f.metadata else changed_value
         typed += compare(f.name, before[f.name], after[f.name])
     return " ".join(shlex.quote(word) for word in [*typed, *(["lr=find"] if finds_lr else [])])
+
+
+def limits(recipe: Recipe) -> dict[str, Any]:
+    "Of its budget, by name."
+    return plain(describe(recipe.budget or Budget()))
 
 
 def base_recipe(recipe: Recipe) -> Recipe | None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pandas as pd
 
-from cifar_fast.recipe import describe, list_recipes, load_recipe
+from cifar_fast.audit import Budget
+from cifar_fast.recipe import Recipe, describe, list_recipes, load_recipe, override
 from cifar_fast.reporting.results.rows import recipe_id
 from cifar_fast.reporting.results.store import COLUMNS, FIGURES, SCATTERED
 from cifar_fast.utils.statistics import mean_interval
+
+SMALLER = re.compile(r"epochs=\d+ budget\.max_params=\d+")
+"Settings of a run that only has another number of epochs and a smaller budget."
 
 LATEST = ("settings", "split", "selected_on_test", "data", "date", "commit")
 
@@ -71,7 +76,27 @@ def by_epochs(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     "A line of `summarize` for each number of epochs with which a recipe of the project was run, else unchanged."
     recipe, rows = load_recipe(name), completed(rows)
     counts = sorted({int(n) for n in rows["epochs"] if str(n).isdigit()})
-    ids = {str(n): recipe_id(describe(replace(recipe, epochs=n))) for n in counts}
+    return variants(rows, {str(n): replace(recipe, epochs=n) for n in counts})
+
+
+def by_budget(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A line of `summarize` for each limit of parameters with which a recipe of the project was run, else unchanged.
+
+    Its own limit is among them, with as many epochs.
+    """
+    recipe, rows = load_recipe(name), completed(rows)
+    small = [override(recipe, words.split()) for words in sorted(set(rows["settings"])) if SMALLER.fullmatch(words)]
+    whole = [replace(recipe, epochs=n) for n in sorted({r.epochs for r in small})]
+    return variants(rows, {f"{limit(r):,}": r for r in sorted([*small, *whole], key=limit)})
+
+
+def limit(recipe: Recipe) -> int:
+    return (recipe.budget or Budget()).max_params
+
+
+def variants(rows: pd.DataFrame, recipes: dict[str, Recipe]) -> pd.DataFrame:
+    "A line of `summarize` for each of these recipes that was run."
+    ids = {name: recipe_id(describe(recipe)) for name, recipe in recipes.items()}
     lines = summarize(rows[rows["recipe_id"].isin(ids.values())], ids)
     return lines[lines["current"].eq(True)]
 
