@@ -2,7 +2,8 @@
 
 Decoded images: against the bare torch model on normalised tensors, at its best batch size and memory format, which are
 determined in the same run. Files: against decoding alone in as many threads. The model is exports/final if it exists,
-by its model.onnx where it has one; else one with random weights, which is as fast.
+by its model.onnx where it has one, and files by its model.int8.onnx too; else one with random weights, which is as
+fast.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from cifar_fast.bench.synthetic import random_images, untrained
 from cifar_fast.bench.timing import Bar, alternate, compare, note, rate
 from cifar_fast.export.base import BasePredictor
 from cifar_fast.export.card_format import NAME as CARD
+from cifar_fast.export.files import INT8
 from cifar_fast.export.load import load_model
 from cifar_fast.export.predict_files import predict_files
 from cifar_fast.utils.cores import DECODERS
@@ -52,10 +54,10 @@ def measure(rounds: int) -> dict:
     values = alternate({"bare": rate(IMAGES, partial(forward, exported.model, inputs[form], bs)),
                         "predict": rate(IMAGES, partial(exported.predict, images))}, rounds)
     against = f"the bare model, {form}, batches of {bs}"
-    files, note_of_files = of_files(exported, rounds)
+    files, note_of_files = of_files({"": exported, **in_eight_bits()}, rounds)
     rows = [{"batch size": b, **{f: round(median(trials[f, b])) for f in inputs}} for b in SIZES]
     return {"comparisons": {f"{IMAGES:,} images": compare(values["predict"], values["bare"], "images/s", BAR, against),
-                            f"{FILES:,} files": files},
+                            **files},
             "tables": {"images/s of the bare model": rows},
             "notes": [f"{which}, on {exported.device}, by {type(exported).__name__}", note_of_files]}
 
@@ -68,15 +70,23 @@ def subject() -> tuple[BasePredictor, str]:
     return untrained(device), "random weights"
 
 
-def of_files(exported: BasePredictor, rounds: int) -> tuple[dict, str]:
-    "The comparison with decoding alone, and what the files are."
+def in_eight_bits() -> dict[str, BasePredictor]:
+    path = Path(EXPORT) / INT8
+    return {" in eight bits": load_model(path)} if path.is_file() else {}
+
+
+def of_files(models: dict[str, BasePredictor], rounds: int) -> tuple[dict, str]:
+    "The comparisons with decoding alone, and what the files are."
     with tempfile.TemporaryDirectory() as tmp:
         paths = photographs(Path(tmp))
         note(f"predict: {FILES:,} files")
         sizes = sorted({path.stat().st_size for path in paths})
-        values = alternate({"decoding": rate(FILES, partial(decode, exported, paths)),
-                            "predict": rate(FILES, lambda: deque(predict_files(exported, paths), maxlen=0))}, rounds)
-    return (compare(values["predict"], values["decoding"], "images/s", FILES_BAR, f"decoding in {DECODERS} threads"),
+        values = alternate({"decoding": rate(FILES, partial(decode, models[""], paths)),
+                            **{name: rate(FILES, partial(predict, model, paths)) for name, model in models.items()}},
+                           rounds)
+    against = f"decoding in {DECODERS} threads"
+    return ({f"{FILES:,} files{name}": compare(values[name], values["decoding"], "images/s", FILES_BAR, against)
+             for name in models},
             f"files: photographs of {SIDE[0]}×{SIDE[1]} as JPEG, {' and '.join(f'{size:,}' for size in sizes)} bytes")
 
 
@@ -91,6 +101,10 @@ def photographs(folder: Path) -> list[Path]:
     for i, path in enumerate(paths):
         os.link(originals[i % 2], path)
     return paths
+
+
+def predict(model: BasePredictor, paths: list[Path]) -> None:
+    deque(predict_files(model, paths), maxlen=0)
 
 
 def decode(exported: BasePredictor, paths: list[Path]) -> None:
