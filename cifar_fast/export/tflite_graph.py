@@ -20,7 +20,6 @@ def repacked(
     bare: bool = False,  # without names, signatures and notes, which a microcontroller has no use for
 ) -> bytes:
     "Raises ValueError where it would not be what it must."
-    import flatbuffers
     from ai_edge_litert.schema_py_generated import ModelT
 
     model = ModelT.InitFromPackedBuf(content)
@@ -31,11 +30,30 @@ def repacked(
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
         buffer.offset = buffer.size = 0
         buffer.Pack = packer(buffer)
-    builder = flatbuffers.Builder(len(content))
+    builder = sharing_builder(len(content))
     builder.Finish(model.Pack(builder), IDENTIFIER)
     result = bytes(builder.Output())
     require_aligned(result)
     return result
+
+
+def sharing_builder(size: int):
+    """A flatbuffers.Builder that writes equal vectors once.
+
+    Each weight has a zero point of 8 bytes for every channel, all 0: a seventh of the file of a network for
+    microcontrollers.
+    """
+    import flatbuffers
+
+    class Builder(flatbuffers.Builder):
+        def CreateNumpyVector(self, x):
+            key = x.dtype.str, x.tobytes()
+            if key not in written:
+                written[key] = super().CreateNumpyVector(x)
+            return written[key]
+
+    written: dict[tuple[str, bytes], int] = {}
+    return Builder(size)
 
 
 def packer(buffer):
