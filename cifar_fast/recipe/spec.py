@@ -127,7 +127,7 @@ class Recipe:
     precision: str = _choice("auto", "fp32", "bf16", "fp16", default="fp32", by_machine=True)
     channels_last: bool | str = False  # memory format of images and weights; "auto": the faster one here, timed
     compile: str = _choice("off", "on", "auto", default="off", by_machine=True)  # torch.compile; "auto": if faster
-    # Processes that train together, each on its slice of every batch; None (auto): one a GPU, or as many as pay.
+    # Processes that train together, each on its slice of every batch; None (auto): one a GPU, two on a CPU.
     procs: int | None = _number(lambda x: 1 <= x, "the number of processes that train together, 1 or more, or auto", 1,
                                 by_machine=True)
     sync_bn: bool = False  # of several processes: batch norm over the whole batch, not over each slice

@@ -35,9 +35,10 @@ def test_number_of_processes(monkeypatch):
     assert choose_procs(1, "cpu") == 1 and choose_procs(2, "cpu") == 2
     with pytest.raises(RecipeError, match="procs=3.*2 cores"):
         choose_procs(3, "cpu")
-    for gain, chosen in ((1.0, 1), (1.2, 2)):
-        monkeypatch.setattr("cifar_fast.training.parallel.CPU_GAIN", gain)
+    for cores, chosen in ((1, 1), (2, 2), (64, 2)):
+        monkeypatch.setattr("cifar_fast.training.parallel.CORES", cores)
         assert choose_procs(None, "cpu") == chosen
+    monkeypatch.setattr("cifar_fast.training.parallel.CORES", 2)
     require_procs(1, Ranks(0, 2))  # torchrun says how many
     with pytest.raises(RecipeError, match="procs=3.*2"):
         require_procs(3, Ranks(0, 2))
