@@ -41,7 +41,7 @@ def run_path(name: str) -> str:
 
 def add_model_arguments(parser: ArgumentParser) -> None:
     "The model that a command opens."
-    parser.add_argument("export", help="exports/NAME, or a trusted .pkl")
+    parser.add_argument("export", help="exports/NAME, a .onnx or .tflite file in it, or a trusted .pkl")
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1 … or mps, in torch; default: the CPU by "
                                                       "model.onnx, without torch, and auto where a run has none")
     parser.add_argument("--trust-pickle", action="store_true", help="open a .pkl, which runs its code, this once")

@@ -65,9 +65,8 @@ class Export(Command):
     def add_arguments(parser):
         parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
         parser.add_argument("--to", default="pickle", metavar="TARGET[,TARGET…]",
-                            help="onnx, onnx-int8, html, litert, micro, torch, pickle or another target, which an "
-                                 "unknown name lists; all: those that can be made here (default: %(default)s, "
-                                 "learner.pkl)")
+                            help="onnx, onnx-int8, html, litert, micro, torch, pickle; all: those that can be made "
+                                 "here (default: %(default)s, learner.pkl)")
         parser.add_argument("--runtime", metavar="PATH",
                             help="for html: the npm package onnxruntime-web, its .tgz or folder (default: "
                                  "CIFAR_FAST_ORT_WEB, else npm brings it once into the cache)")

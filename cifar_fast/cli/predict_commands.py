@@ -30,14 +30,14 @@ class Predict(Command):
     @staticmethod
     def add_arguments(parser):
         add_model_arguments(parser)
-        parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, globs, .txt: a path a line")
+        parser.add_argument("paths", nargs="+", metavar="PATH",
+                            help="images, folders, globs, or a .txt with one path per line")
         add_confidence(parser)
         parser.add_argument("--topk", type=int, default=3, help="classes to give for each image (default 3)")
         parser.add_argument("--tta", action="store_true", help="mean probability of the image and its mirror image")
         parser.add_argument("--csv", metavar="FILE", help="save file, prediction and every probability here")
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        many = parser.add_argument_group("any number of images", "Stopped or killed, the same command goes on where it "
-                                                                 "was.")
+        many = parser.add_argument_group("any number of images", "If interrupted, repeat the command to resume.")
         many.add_argument("--out", metavar="FILE", help="a .parquet or .csv with file, label, probability, further "
                                                         "classes, error; prints nothing of each image")
         many.add_argument("--all", action="store_true", help="with --out: the probability of every class, not --topk")

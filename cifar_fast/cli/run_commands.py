@@ -63,8 +63,9 @@ class Report(Command):
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("name", metavar="RUN", help="exports/NAME, or NAME alone")
-        parser.add_argument("--errors", metavar="DIR", help="instead: copy all images that were predicted wrongly into "
-                                                            "a folder, with a page and a table (errors.csv)")
+        parser.add_argument("--errors", metavar="DIR",
+                            help="instead: copy up to 500 images that were predicted wrongly, the most confident "
+                                 "first, into a folder, with a page of them and a table of all (errors.csv)")
         add_model_file(parser)
 
     @staticmethod

@@ -38,7 +38,7 @@ class Sweep(Command):
                             help="then train the best one on all of train, as exports/NAME-best, and test it once")
         parser.add_argument("--grace", type=float, default=300, metavar="S",
                             help="seconds without a heartbeat after which a worker of another machine counts as dead; "
-                                 "too few, and trials of workers that live are given away (default %(default)g)")
+                                 "too small a value gives the trials of live workers to others (default %(default)g)")
 
     @staticmethod
     def run(args):
