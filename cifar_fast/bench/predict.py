@@ -26,7 +26,7 @@ from cifar_fast.export.card_format import NAME as CARD
 from cifar_fast.export.files import INT8
 from cifar_fast.export.load import load_model
 from cifar_fast.export.predict_files import predict_files
-from cifar_fast.utils.cores import DECODERS
+from cifar_fast.utils.cores import CORES, DECODERS
 from cifar_fast.utils.device import choose_device
 
 EXPORT = "exports/final"
@@ -54,7 +54,7 @@ def measure(rounds: int) -> dict:
     values = alternate({"bare": rate(IMAGES, partial(forward, exported.model, inputs[form], bs)),
                         "predict": rate(IMAGES, partial(exported.predict, images))}, rounds)
     against = f"the bare model, {form}, batches of {bs}"
-    files, note_of_files = of_files({"": exported, **in_eight_bits()}, rounds)
+    files, note_of_files = of_files(beside_decoding(exported), rounds)
     rows = [{"batch size": b, **{f: round(median(trials[f, b])) for f in inputs}} for b in SIZES]
     return {"comparisons": {f"{IMAGES:,} images": compare(values["predict"], values["bare"], "images/s", BAR, against),
                             **files},
@@ -66,13 +66,17 @@ def subject() -> tuple[BasePredictor, str]:
     "The model to predict with, and its name."
     device = choose_device()
     if (Path(EXPORT) / CARD).is_file():
-        return load_model(EXPORT, device), EXPORT
+        return load_model(EXPORT, device, threads=CORES), EXPORT
     return untrained(device), "random weights"
 
 
-def in_eight_bits() -> dict[str, BasePredictor]:
-    path = Path(EXPORT) / INT8
-    return {" in eight bits": load_model(path)} if path.is_file() else {}
+def beside_decoding(exported: BasePredictor) -> dict[str, BasePredictor]:
+    "The model as `predict` opens it for files, and in eight bits where there is such a file."
+    if not (Path(EXPORT) / CARD).is_file():
+        return {"": exported}
+    small = Path(EXPORT) / INT8
+    eight = {" in eight bits": load_model(small)} if small.is_file() else {}
+    return {"": load_model(EXPORT, exported.device), **eight}
 
 
 def of_files(models: dict[str, BasePredictor], rounds: int) -> tuple[dict, str]:

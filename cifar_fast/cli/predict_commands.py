@@ -167,13 +167,15 @@ class Evaluate(Command):
         from cifar_fast.cli.corrupted import evaluate_corruptions
         from cifar_fast.data.balance import balanced_accuracy, unequal
         from cifar_fast.export.calibration import confidence_scores, confidence_text
-        from cifar_fast.export.evaluate import evaluate
+        from cifar_fast.export.evaluate import evaluate, is_named
         from cifar_fast.export.load import load_model
         from cifar_fast.export.metrics import scores, scores_text
+        from cifar_fast.utils.cores import BESIDE, CORES
         from cifar_fast.utils.statistics import interval_text
 
-        model = with_confidence(load_model(args.export, args.device, args.trust_pickle), args)
         data, columns = named_data(args.changes)
+        threads = CORES if is_named(data) else BESIDE  # a dataset by name is decoded already
+        model = with_confidence(load_model(args.export, args.device, args.trust_pickle, threads), args)
         if not data and not (model.card and model.card.recipe.get("data")):
             raise UsageError(f"{args.export} does not say what it was trained on; name the images: data=cifar10, "
                              f"data=digits, data=FOLDER or data=TABLE")
