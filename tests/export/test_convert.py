@@ -15,7 +15,7 @@ from cifar_fast.export.calibrate import save
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.card_parts import Calibration
-from cifar_fast.export.check import Measured, bound_of, differing, noise, require_alike
+from cifar_fast.export.check import Measured, allowed, bound_of, differing, noise, require_alike
 from cifar_fast.export.convert import Conversion, chosen
 from cifar_fast.export.load import load_model
 from cifar_fast.export.onnx_file import open_onnx
@@ -167,14 +167,22 @@ def test_bounds():
     require_alike(Path("model.onnx"), found, on)
     found[:2] = [0.4, 0.6]
     assert differing(found, expected).sum() == 2
-    with pytest.raises(ExportError, match="2.00%"):
+    with pytest.raises(ExportError, match=r"2 of 100 images .*at most 0 may"):
         require_alike(Path("model.onnx"), found, on)
-    with pytest.raises(ExportError, match="accuracy lower by 3.00%"):  # 2 and the tie
-        require_alike(Path("model.int8.onnx"), found, on)
+    require_alike(Path("model.int8.onnx"), found, on)  # 3 fewer rightly, with the tie, of only 100
+    many = Measured(np.repeat(on.images, 10, 0), np.repeat(on.labels, 10), "test", np.repeat(expected, 10, 0))
+    with pytest.raises(ExportError, match=r"30 fewer of them rightly \(at most 5\)"):
+        require_alike(Path("model.int8.onnx"), np.repeat(found, 10, 0), many)
     require_alike(Path("model.int8.onnx"), found, Measured(on.images, None, "noise", expected))
     assert bound_of(Path("a/model.micro.tflite")).loss == 0.005
     with pytest.raises(ExportError, match="finite"):
         require_alike(Path("model.int8.onnx"), found * np.nan, on)
+
+
+def test_what_chance_allows_of_few_images():
+    assert [allowed(n, 0.02) for n in (60, 200, 1000, 10_000)] == [4, 9, 20, 200]
+    assert [allowed(n, 0.005) for n in (60, 200, 1000, 10_000)] == [2, 4, 5, 50]
+    assert allowed(60, 0.0) == allowed(10_000, 0.0) == 0
 
 
 def test_a_run_that_cannot_be_converted_is_a_run_all_the_same(digits, tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from torch import nn
 
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.check import allowed
 from cifar_fast.export.files import short
 from cifar_fast.export.targets import Answer, litert, register_target
 from cifar_fast.export.targets.c_header import header
@@ -58,9 +59,9 @@ def make(folder: Path, card: Card, model: nn.Module, images: np.ndarray) -> list
     found, arena = run(graph, shown := images[-IMAGES:])
     expected = Session(graph).run(None, {"images": shown})[0]
     differ = int((found.argmax(1) != expected.argmax(1)).sum())
-    if differ > DIFFER * len(shown):
-        raise ExportError(f"tflite-micro answers {differ} of {len(shown)} images otherwise than LiteRT (at most "
-                          f"{DIFFER:.0%} may); {MICRO} was not kept")
+    if differ > (most := allowed(len(shown), DIFFER)):
+        raise ExportError(f"tflite-micro answers {differ} of {len(shown)} images otherwise than LiteRT (at most {most} "
+                          f"may); {MICRO} was not kept")
     (folder / MICRO).write_bytes(with_facts(graph, {**metadata(card), "arena": str(arena), "micro_n": str(len(shown)),
                                                     "micro_differ": str(differ)}))
     (folder / HEADER).write_text(header(graph, card, judged(graph).operators, rounded(arena)), "utf-8")

@@ -22,7 +22,8 @@ from cifar_fast.export.targets.onnx import NEEDS, answers, converted
 
 WAYS = {"smallest and largest value": ("MinMax", {}),
         "percentile 99.99": ("Percentile", {"CalibPercentile": 99.99}),
-        "percentile 99.9": ("Percentile", {"CalibPercentile": 99.9})}
+        "percentile 99.9": ("Percentile", {"CalibPercentile": 99.9}),
+        "least entropy": ("Entropy", {})}
 CALIBRATE = 500  # images; the others decide
 AT_A_TIME = 50
 
