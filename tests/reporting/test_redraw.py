@@ -46,7 +46,7 @@ def test_one_command_redraws_everything_and_twice_gives_the_same_bytes(exports, 
     out, err = capsys.readouterr()
     assert ", ".join(DRAWN) in out and "mistakes.png (shows images" in out and "drew compare.png" in out and not err
     first = contents(exports)
-    assert set(first) == {"compare.png", "final/mistakes.png", *(f"final/{name}" for name in DRAWN)}
+    assert set(first) == {"compare.png", "sizes.png", "final/mistakes.png", *(f"final/{name}" for name in DRAWN)}
     for name in DRAWN:
         assert Image.open(exports / "final" / name).size[0] > 300
     assert first.pop("final/mistakes.png") == b"drawn where the images were"
