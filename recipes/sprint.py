@@ -1,7 +1,7 @@
 """85 % in one to four minutes on two CPU cores: a small network, Muon and eight epochs.
 
 Source   ours; ablations: recipes/README.md
-Expect   85.2 ± 0.2 % on CIFAR-10's test set (n = 6), 65 to 216 s on two CPU cores
+Expect   85.2 ± 0.2 % on CIFAR-10's test set (n = 6), 64 to 216 s on two CPU cores
 Run      python -m cifar_fast recipe sprint
 """
 
