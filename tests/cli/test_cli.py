@@ -1,31 +1,23 @@
 """The commands, end to end on digits: train, export, load in a fresh process, predict, evaluate."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from fresh import fresh
 from PIL import Image
 from strangers import CARD
 
 from cifar_fast.cli.main import main
 from cifar_fast.cli.predict_commands import write_csv
 from cifar_fast.export.card_file import read_card
-from cifar_fast.recipe import list_recipes
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "exports" / "results.csv"
-
-
-def fresh(*args, **kw):
-    "Run Python in a process of its own."
-    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, timeout=300, **kw)
 
 
 @pytest.fixture(scope="session")
@@ -218,124 +210,10 @@ def test_a_damaged_export_is_refused_by_name(trained, tmp_path, capsys, damage):
     assert str(tmp_path / "x") in capsys.readouterr().err
 
 
-def test_lr_find_leaves_plot_json_and_suggestions(tmp_path, capsys, digits):
-    assert main(["lr_find", "sprint", "data=digits", f"exports={tmp_path}", "--steps", "100"]) == 0
-    out = capsys.readouterr().out
-    assert all(name in out for name in ("valley", "slide", "minimum", "steep", "recipe   0.05"))
-    assert {p.name for p in tmp_path.iterdir()} == {"lr_find"}  # nothing beside the runs
-    found = json.loads((tmp_path / "lr_find" / "sprint-digits" / "lr_find.json").read_text())
-    assert set(found["suggestions"]) == {"valley", "slide", "minimum", "steep"}
-    assert all(1e-6 <= s["lr"] <= 10 for s in found["suggestions"].values())
-    assert Image.open(tmp_path / "lr_find" / "sprint-digits" / "lr_find.png").size[0] > 300
-
-
-def test_a_recipe_trains_with_lr_find_first(tmp_path, capsys, digits):
-    args = ["recipe", "sprint", "lr=find", "data=digits", "epochs=1", "bs=256", f"exports={tmp_path}", "name=found"]
-    assert main(args) == 0
-    assert "lr_find: valley" in capsys.readouterr().out
-    assert json.loads((tmp_path / "found" / "card.json").read_text())["recipe"]["lr"] != 0.4
-
-
-def test_dry_run_shows_and_writes_nothing(tmp_path, capsys, digits, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["recipe", "sprint", "--dry-run", "data=digits", "epochs=3"]) == 0
-    out = capsys.readouterr().out
-    for shown in ('"arch": "cifar_sprint"', '"epochs": 3', "RF", "images (128, 3, 32, 32)", "timed steps"):
-        assert shown in out, shown
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("recipe", sorted(list_recipes()))
-def test_every_recipe_passes_a_dry_run(recipe, capsys, digits):
-    assert main(["recipe", recipe, "--dry-run", "data=digits", "epochs=2", "bs=32"]) == 0
-    assert "timed steps" in capsys.readouterr().out
-
-
-def test_recipes_lists_all_without_importing_torch():
-    done = fresh("-X", "importtime", "-m", "cifar_fast", "recipes")
-    assert done.returncode == 0
-    assert all(f"{name} " in done.stdout for name in ("final", "sprint", "netv2", "net", "strided", "mobile"))
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "argparse" in imported and not imported & {"torch", "fastai", "numpy", "pandas"}
-
-
-def test_recipes_lists_the_datasets_and_what_the_cache_holds(digits, cache, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "1000")  # a line a dataset, whatever the terminal of the tests
-    archive = cache / "data" / "torchvision" / "SVHN"
-    archive.mkdir(parents=True)
-    try:
-        assert main(["recipes"]) == 0
-    finally:
-        archive.rmdir()
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.split("data=DATASET")[1].splitlines() if line}
-    assert "decoded at 32 pixels" in lines["digits"] and "(downloaded)" in lines["svhn"]
-    assert "101 classes" in lines["food101"] and "(" not in lines["food101"]
-
-
-@pytest.mark.parametrize("words, said", [
-    ("recipe finale", "did you mean final"), ("lr_find finale", "did you mean final"),
-    ("copy finale x.py", "did you mean final"), ("sweep finale lr=0.01,0.1", "did you mean final"),
-    ("recipe final epoch=3", "did you mean epochs"), ("recipe final epochs=0", "epochs=0: expected a whole number"),
-    ("recipe final procs=-1", "procs=-1: expected the number of processes"), ("recipe final seeds=0", "2 to 1,000"),
-    ("recipe final distill.alpha=2", "distill.alpha=2.0: expected a number above 0 and at most 1"),
-    ("lr_find final valid=1.5", "valid=1.5: expected a fraction"), ("sweep final lr=0.01,0.1 bs=0", "bs=0: expected"),
-    ("export nothing --to onnx", "no run exports/nothing"), ("export exports/final --to onxx", "did you mean onnx"),
-])
-def test_a_slip_is_answered_without_importing_torch(words, said):
-    done = fresh("-X", "importtime", "-m", "cifar_fast", *words.split())
-    assert done.returncode == 2 and said in done.stderr
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "argparse" in imported and not imported & {"torch", "fastai"}
-
-
-def test_audit_says_what_is_broken_and_strict_fails(capsys):
-    assert main(["audit"]) == 0
-    out = capsys.readouterr().out
-    assert "cifar_strided breaks receptive_field: 33" in out and "cifar_optimized200k breaks dilation: 0" in out
-    assert "49 stated,  81 measured" in out
-    assert main(["audit", "cifar_mirror", "--strict"]) == 0
-    out = capsys.readouterr().out
-    assert "features.stem" in out and "ok      parameters: 198,170, at most 199,999" in out  # layers, verdict per rule
-    assert main(["audit", "cifar_strided", "--strict"]) == 1
-    capsys.readouterr()
-    assert main(["audit", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["cifar_netv2"]["receptive_field"] == 81
-
-
-def test_copy_makes_a_recipe_that_runs_and_never_overwrites(tmp_path, capsys, digits):
-    mine = tmp_path / "mine.py"
-    assert main(["copy", "sprint", str(mine)]) == 0
-    assert main(["copy", "sprint", str(mine)]) == 2
-    assert "exists already" in capsys.readouterr().err
-    assert main(["recipe", str(mine), "data=digits", "epochs=1", f"exports={tmp_path}"]) == 0
-    assert (tmp_path / "mine-digits" / "learner.pkl").is_file()
-
-
 def test_a_run_that_is_nearly_named(trained, capsys):
     for command in (["report", str(trained)[:-1]], ["predict", str(trained)[:-1], "x.png"]):
         assert main(command) == 2
         assert f"no run {str(trained)[:-1]} (did you mean final-digits?)" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a disk that is full")
-def test_output_that_cannot_be_written_is_told():
-    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
-    with open("/dev/full", "w") as full:
-        found = subprocess.run([sys.executable, "-m", "cifar_fast", "recipes"], stdout=full, stderr=subprocess.PIPE,
-                               text=True, env=buffered)
-    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
-    assert "the output cannot be written (No space left on device)" in found.stderr
-    read, write = os.pipe()
-    os.close(read)
-    found = subprocess.run([sys.executable, "-m", "cifar_fast", "recipes"], stdout=write, stderr=subprocess.PIPE,
-                           text=True, env=buffered)
-    os.close(write)
-    assert (found.returncode, found.stderr) == (141, "")
-
-
-def test_no_command_shows_the_help(capsys):
-    assert main([]) == 2
-    assert "examples:" in capsys.readouterr().out
 
 
 def test_a_dataset_of_ones_own(tmp_path, capsys, digits):

@@ -1,4 +1,4 @@
-"""One self-contained HTML file of headings, figures and tables, in the style of all reports."""
+"""Self-contained HTML files: headings, figures and tables in the style of all reports, or in a style of their own."""
 
 from __future__ import annotations
 
@@ -68,13 +68,17 @@ code { font: .88em ui-monospace, monospace; } footer { margin: 3rem auto 2.5rem;
 def document(title: str, heading: str, lead: str, facts: Sequence[tuple[str, str]],
              sections: Sequence[tuple[str, list[FT]]], end: FT, before: Sequence[FT] = ()) -> str:
     "The file's text: what it is about, its facts as tiles, links to the sections and the sections; `before` is first."
-    head = Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width, initial-scale=1"),
-                Title(title), Style(STYLE))
     links = Nav(*(A(name, href=f"#{anchor(name)}") for name, _ in sections), aria_label="Sections")
     top = Header(H1(heading), P(lead, cls="dim"), Dl(*(Div(Dt(label), Dd(value)) for label, value in facts)), links)
     body = [Section(H2(name, id=anchor(name)), *parts) for name, parts in sections]
-    page = Html(head, Body(top, Main(*before, *body), Footer(end)), lang="en")
-    return "<!doctype html>\n" + to_xml(page, indent=False)
+    return html(title, STYLE, top, Main(*before, *body), Footer(end))
+
+
+def html(title: str, style: str, *body: FT) -> str:
+    "The text of a file that is read on screens of any width."
+    head = Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width, initial-scale=1"),
+                Title(title), Style(style))
+    return "<!doctype html>\n" + to_xml(Html(head, Body(*body), lang="en"), indent=False)
 
 
 def anchor(heading: str) -> str:

@@ -11,32 +11,14 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
-from fastcore.xml import (
-    FT,
-    H1,
-    A,
-    Body,
-    Figcaption,
-    Figure,
-    Head,
-    Header,
-    Html,
-    Img,
-    Main,
-    Meta,
-    P,
-    Span,
-    Strong,
-    Style,
-    Title,
-    to_xml,
-)
+from fastcore.xml import FT, H1, A, Figcaption, Figure, Header, Img, Main, P, Span, Strong
 from PIL import Image
 
 from cifar_fast.data.errors import ImageError
 from cifar_fast.data.originals import as_png, media_type, png
 from cifar_fast.export.card import Card
 from cifar_fast.export.predictions import Predictions
+from cifar_fast.reporting.report.document import html
 from cifar_fast.reporting.report.figures import MOST_ERRORS
 from cifar_fast.utils.csv import csv_text
 from cifar_fast.utils.errors import CifarFastError
@@ -173,12 +155,9 @@ def page(card: Card, predicted: Predictions, figures: list[FT]) -> str:
     errors, n = len(predicted.errors), len(predicted.labels)
     title = f"{card.name}: {errors:,} errors in {n:,} {predicted.on} images"
     first = f" The first {len(figures):,} are shown." if len(figures) < errors else ""
-    return "<!doctype html>\n" + to_xml(Html(
-        Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width, initial-scale=1"),
-             Title(title), Style(STYLE)),
-        Body(Header(H1(title), P("Label → predicted class with its confidence, the most confident "
-                                       f"first.{first} All of them: ", A(TABLE, href=TABLE), cls="dim")),
-             Main(*figures)), lang="en"), indent=False)
+    says = P(f"Label → predicted class with its confidence, the most confident first.{first} All of them: ",
+             A(TABLE, href=TABLE), cls="dim")
+    return html(title, STYLE, Header(H1(title), says), Main(*figures))
 
 
 def figure(row: tuple, shown: str, small: bool) -> FT:

@@ -50,7 +50,8 @@ def budget_markdown(name: str, lines: pd.DataFrame) -> str:
     rows = [(f"`recipe {name} budget.max_params=`", "epochs", "parameters", "multiply-adds", "flash in int8",
              "accuracy %", "n")]
     rows += [(line["recipe"].replace(",", "_"), whole(line["epochs"]), f"{line['parameters']:,.0f}",
-              f"{line['multiply_adds'] / 1e6:.1f} M", f"{line['flash'] / 1024:.0f} KB",
+              f"{line['multiply_adds'] / 1e6:.1f} M",
+              "–" if pd.isna(line["flash"]) else f"{line['flash'] / 1024:.0f} KB",
               percent(line, "accuracy", " ± "), str(line["n"])) for _, line in lines.iterrows()]
     return markdown_table(rows)
 
