@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from faults import CARD, WRITERS, contents, no_flush, no_room
 from kills import NAME, RUN, bytes_that_differ, strays, weights, working
 from PIL import Image
+from write_faults import CARD, WRITERS, contents, no_flush, no_room
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.predictor import load_export

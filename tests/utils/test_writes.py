@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
-from faults import FAULTS, WRITERS, contents, export, no_rename
+from write_faults import FAULTS, WRITERS, contents, export, no_rename
 
 from cifar_fast.export.predictor import load_export
 from cifar_fast.export.trust import trust
