@@ -63,6 +63,7 @@ def test_a_folder_has_the_originals_and_a_table(tmp_path, photos):
     with Image.open(target / "images/0001 =owl → a_b_ _i_dog__i_.tif.preview.png") as shown:
         assert shown.size == (90, 60)
     text = (target / "index.html").read_text("utf-8")
+    assert text.startswith("<!doctype html>") and text.count("<!doctype") == 1
     assert "<i>" not in text and text.count("<img") == 3 and "3 errors in 5 test images" in text
 
 

@@ -70,6 +70,7 @@ def test_the_report_is_one_whole_file_that_loads_nothing(left):
     loaded = [v for _, attrs in read.tags for k, v in attrs.items() if k in ("src", "srcset", "data", "poster")]
     assert len(loaded) == len(FIGURES) - 1 and all(v.startswith("data:image/png;base64,") for v in loaded)
     assert "url(" not in text and "@import" not in text
+    assert text.startswith("<!doctype html>") and text.count("<!doctype") == 1
     links = [attrs["href"] for tag, attrs in read.tags if tag == "a"]
     ids = {attrs["id"] for _, attrs in read.tags if "id" in attrs}
     assert links and {link.removeprefix("#") for link in links} <= ids

@@ -78,7 +78,7 @@ def html(title: str, style: str, *body: FT) -> str:
     "The text of a file that is read on screens of any width."
     head = Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width, initial-scale=1"),
                 Title(title), Style(style))
-    return "<!doctype html>\n" + to_xml(Html(head, Body(*body), lang="en"), indent=False)
+    return to_xml(Html(head, Body(*body), lang="en"), indent=False)  # Html brings its doctype
 
 
 def anchor(heading: str) -> str:
