@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 SPACE = ["lr=0.01..0.1:log", "fit.pct_start=0.1..0.4"]
 TINY = ["data=digits", "epochs=2", "bs=64", "valid=1100", "resize=none", "channels_last=false", "tta=no", "device=cpu",
         "checkpoint_minutes=0.00001"]  # five steps an epoch, a checkpoint after each
+LONG = [t.replace("epochs=2", "epochs=6") for t in TINY]  # time to act on a run while it trains
 NAME = "sprint-digits"
 
 
