@@ -22,5 +22,6 @@ recipe = Recipe(
     fit=partial(one_cycle, pct_start=0.2, div=10.0, div_final=1e4, moms=(0.9, 0.9, 0.9)),
     loss=partial(cross_entropy, label_smoothing=0.1),
     resize=partial(progressive, size=24, until=0.6),
+    precision="auto",
     channels_last="auto",
 )
