@@ -58,7 +58,7 @@ def run(predictor, name: str, folder: Path, sock: socket.socket, host: str, verb
     "Serve until SIGINT or SIGTERM, which is raised as StopRequested once the requests under way have ended."
     from cifar_fast.serve.app import create_app
     from cifar_fast.serve.connections import Server
-    from cifar_fast.serve.memory import return_large_blocks
+    from cifar_fast.utils.memory import return_large_blocks
 
     return_large_blocks()
     server = Server(create_app(predictor, name, folder, host), verbose)

@@ -36,6 +36,7 @@ from cifar_fast.utils.device import choose_device
 from cifar_fast.utils.environment import git_commit
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.log import log_progress
+from cifar_fast.utils.memory import keep_large_blocks
 from cifar_fast.utils.ranks import from_first, here
 from cifar_fast.utils.seeds import rng_restored, seed_everything
 
@@ -119,6 +120,8 @@ def prepare(
     if recipe.bs < ranks.count:
         raise RecipeError(f"bs={recipe.bs}: the batch is shared out among {ranks.count} processes, and each needs an "
                           f"image of it; bs={SMALLEST_BS * ranks.count}, or fewer processes")
+    if device.type == "cpu":
+        keep_large_blocks()
     seed_everything(recipe.seed)
     dls = make_dls(source, augment=recipe.augment, stats=stats, valid=recipe.valid,
                    validate_on=recipe.validate_on, bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers,

@@ -43,7 +43,7 @@ def test_addresses():
 def test_it_prints_its_address_and_ctrl_c_stops_it(folder, capsys, monkeypatch):
     "The command as it is typed: it answers, warns if others can reach it, and writes no file."
     calls = []
-    monkeypatch.setattr("cifar_fast.serve.memory.return_large_blocks", lambda: calls.append("memory"))
+    monkeypatch.setattr("cifar_fast.utils.memory.return_large_blocks", lambda: calls.append("memory"))
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     before, answers = sorted(folder.rglob("*")), []

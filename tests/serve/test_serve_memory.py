@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 
 BLOCKS = """
 from pathlib import Path
-from cifar_fast.serve.memory import return_large_blocks
+from cifar_fast.utils.memory import return_large_blocks
 
 def rss():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4 // 1024  # MB
