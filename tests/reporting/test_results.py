@@ -16,9 +16,9 @@ from cifar_fast.reporting.results import (
     START,
     ResultsError,
     block,
-    budget_markdown,
     by_budget,
     by_epochs,
+    by_pruning,
     draw_published,
     epochs_markdown,
     facts,
@@ -28,6 +28,7 @@ from cifar_fast.reporting.results import (
     recipe_id,
     redraw,
     replace_block,
+    size_markdown,
     summarize,
     terminal,
 )
@@ -136,11 +137,31 @@ def test_what_a_smaller_budget_gives():
                          run("epochs=60", "lr=0.1", "budget.max_params=25000")])
     found = by_budget(rows, "final")
     assert list(found["recipe"]) == ["25,000", "50,000", "199,999"] and list(found["n"]) == [2, 1, 1]
-    assert budget_markdown("final", found).splitlines()[2:] == [
+    assert size_markdown("recipe final budget.max_params=", found).splitlines()[2:] == [
         "| 25_000 | 60 | 24,302 | 5.9 M | 51 KB | 87.50 ± 0.71 | 2 |",
         "| 50_000 | 60 | 49,000 | 5.9 M | 51 KB | 90.00 | 1 |",
         "| 199_999 | 60 | 198,170 | 5.9 M | 51 KB | 93.00 | 1 |"]
-    assert by_budget(rows[:2], "final").empty and budget_markdown("final", found[:1]) == ""
+    assert by_budget(rows[:2], "final").empty and size_markdown("recipe final", found[:1]) == ""
+
+
+def test_what_pruning_costs():
+    def run(settings, accuracy, recipe_id, **changes):
+        return made(recipe=f"final-{recipe_id}", settings=settings, accuracy=accuracy, recipe_id=recipe_id, epochs="20",
+                    parameters="50162", multiply_adds="11115268", flash="102868") | changes
+
+    rows = pd.DataFrame([run("epochs=20 init=exports/final prune=0.5", "0.89", "a"),
+                         run("epochs=20 init=exports/final prune=0.5", "0.90", "a", seed="1"),
+                         run("epochs=20 init=exports/final prune=0.25", "0.92", "b"),
+                         run("epochs=20 init=exports/sprint prune=0.25", "0.8", "c"),
+                         run("epochs=20 init=exports/final lr=0.1 prune=0.25", "0.8", "d"), run("", "0.94", "e")])
+    found = by_pruning(rows, "final")
+    assert list(found["recipe"]) == ["0.25", "0.5"] and list(found["n"]) == [1, 2]
+    assert size_markdown("recipe final init=exports/final prune=", found).splitlines() == [
+        "| `recipe final init=exports/final prune=` | epochs | parameters | multiply-adds | flash in int8 | accuracy % "
+        "| n |", "| --- | --- | --- | --- | --- | --- | --- |",
+        "| 0.25 | 20 | 50,162 | 11.1 M | 100 KB | 92.00 | 1 |",
+        "| 0.5 | 20 | 50,162 | 11.1 M | 100 KB | 89.50 ± 0.71 | 2 |"]
+    assert by_pruning(rows[-1:], "final").empty
 
 
 def test_a_block_is_replaced_between_its_markers_alone():

@@ -9,10 +9,10 @@ from cifar_fast.reporting.results.markdown import (
     END,
     START,
     block,
-    budget_markdown,
     epochs_markdown,
     markdown,
     replace_block,
+    size_markdown,
 )
 from cifar_fast.reporting.results.rows import changes, recipe_id, row
 from cifar_fast.reporting.results.store import (
@@ -27,15 +27,16 @@ from cifar_fast.reporting.results.store import (
     read,
     read_all,
 )
-from cifar_fast.reporting.results.summary import by_budget, by_epochs, facts, summarize
+from cifar_fast.reporting.results.summary import by_budget, by_epochs, by_pruning, facts, summarize
 from cifar_fast.reporting.results.terminal import terminal
 
 __all__ = [
     "row", "recipe_id", "changes",  # of a run's card and recipe
     "COLUMNS", "PUBLISHED", "OWN", "ResultsError", "read", "read_all",  # the tables
     "leave_row", "leave_replaced", "add_row", "add_missing_rows",
-    "summarize", "by_epochs", "by_budget", "facts",  # one line a recipe; what is known of the recipes without a run
-    "terminal", "markdown", "epochs_markdown", "budget_markdown",  # tables for people
+    "summarize", "by_epochs", "by_budget", "by_pruning",  # one line a recipe, or a setting
+    "facts",  # what is known of the recipes without a run
+    "terminal", "markdown", "epochs_markdown", "size_markdown",  # tables for people
     "block", "replace_block", "START", "END",
     "published_curve", "draw_published", "redraw",  # figures against the published records
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from cifar_fast.reporting.results.store import ResultsError
-from cifar_fast.reporting.results.summary import by_budget, by_epochs, selected, summarize
+from cifar_fast.reporting.results.summary import by_budget, by_epochs, by_pruning, selected, summarize
 from cifar_fast.reporting.results.terminal import averaging_matters, percent, spent, whole
 from cifar_fast.utils.tables import markdown_table
 
@@ -14,11 +14,13 @@ HEAD = ("recipe", "description", "parameters", "RF", "published accuracy", "our 
 
 
 def block(rows: pd.DataFrame, facts: dict[str, dict]) -> str:
-    "The text between the markers: recipes on CIFAR-10, then `final` at other numbers of epochs and with less to spend."
+    "The text between the markers: recipes on CIFAR-10, then `final` at other numbers of epochs, smaller, and pruned."
     facts = {name: fact for name, fact in facts.items() if fact["data"] == "cifar10"}
     lines = summarize(rows, {name: fact["recipe_id"] for name, fact in facts.items()})
     return "\n\n".join(filter(None, [markdown(lines, facts), epochs_markdown("final", by_epochs(rows, "final")),
-                                     budget_markdown("final", by_budget(rows, "final"))]))
+                                     size_markdown("recipe final budget.max_params=", by_budget(rows, "final")),
+                                     size_markdown("recipe final init=exports/final prune=", by_pruning(rows, "final"))
+                                     ]))
 
 
 def markdown(lines: pd.DataFrame, facts: dict[str, dict]) -> str:
@@ -43,11 +45,11 @@ def epochs_markdown(name: str, lines: pd.DataFrame) -> str:
     return markdown_table(rows)
 
 
-def budget_markdown(name: str, lines: pd.DataFrame) -> str:
-    "A recipe's results by limit of parameters, a line each; empty if there is only one."
+def size_markdown(command: str, lines: pd.DataFrame) -> str:
+    "A recipe's results by the last setting of a command, which makes it smaller, a line each; empty if there is one."
     if len(lines) < 2:
         return ""
-    rows = [(f"`recipe {name} budget.max_params=`", "epochs", "parameters", "multiply-adds", "flash in int8",
+    rows = [(f"`{command}`", "epochs", "parameters", "multiply-adds", "flash in int8",
              "accuracy %", "n")]
     rows += [(line["recipe"].replace(",", "_"), whole(line["epochs"]), f"{line['parameters']:,.0f}",
               f"{line['multiply_adds'] / 1e6:.1f} M",

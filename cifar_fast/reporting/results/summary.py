@@ -16,6 +16,9 @@ from cifar_fast.utils.statistics import mean_interval
 SMALLER = re.compile(r"epochs=\d+ budget\.max_params=\d+")
 "Settings of a run that only has another number of epochs and a smaller budget."
 
+PRUNED = re.compile(r"epochs=\d+ init=exports/(\w+) prune=([\d.]+)")
+"Settings of a run that only starts from a trained run, prunes it, and has another number of epochs."
+
 LATEST = ("settings", "split", "selected_on_test", "data", "date", "commit")
 
 
@@ -88,6 +91,16 @@ def by_budget(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     small = [override(recipe, words.split()) for words in sorted(set(rows["settings"])) if SMALLER.fullmatch(words)]
     whole = [replace(recipe, epochs=n) for n in sorted({r.epochs for r in small})]
     return variants(rows, {f"{limit(r):,}": r for r in sorted([*small, *whole], key=limit)})
+
+
+def by_pruning(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    "A line for each fraction of channels that was pruned from a trained run of a recipe, else unchanged."
+    rows = completed(rows)
+    fractions = {words: found[2] for words in set(rows["settings"])
+                 if (found := PRUNED.fullmatch(words)) and found[1] == name}
+    lines = summarize(rows[rows["settings"].isin(fractions)], {})
+    lines["recipe"] = lines["settings"].map(fractions)
+    return lines.sort_values("recipe", key=lambda fraction: fraction.astype(float), ignore_index=True)
 
 
 def limit(recipe: Recipe) -> int:
