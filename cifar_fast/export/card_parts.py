@@ -195,7 +195,7 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher(Trained):
-    "The export whose answers a run learned, and how."
+    "The export that a run was distilled from, and how."
 
     arch: Text
     params: Count
