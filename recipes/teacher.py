@@ -5,7 +5,7 @@ Expect   not measured yet; 95 % is the goal, in about half an hour on two CPU co
 Run      python -m cifar_fast recipe teacher      then: python -m cifar_fast recipe final distill=exports/teacher
 
 It breaks four rules of the budget, on purpose: it never leaves the machine that trains. No label smoothing and no
-mixing, so that its answers still say how alike two classes are. valid=5000 holds out the same images as a student's
+mixing, so that its probabilities show how alike two classes are. valid=5000 holds out the same images as a student's
 valid=5000 of the same seed; a teacher of all 50,000 has seen what such a student is measured on, and the card says so.
 """
 

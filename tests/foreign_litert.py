@@ -51,9 +51,9 @@ for name in images:
     found = {file: litert(folder / file, pixels) for file in FILES}
     found["model.h"] = micro(graph, arena, pixels)
     labels = zipfile.ZipFile(folder / "model.int8.tflite").read("labels.txt").decode().splitlines()
-    answers = {file: labels[p.argmax()] for file, p in found.items()}
-    print(f"{name}: {', '.join(f'{file} {answer} {found[file].max():.1%}' for file, answer in answers.items())}")
-    same += len(set(answers.values())) == 1
+    predicted = {file: labels[p.argmax()] for file, p in found.items()}
+    print(f"{name}: {', '.join(f'{file} {label} {found[file].max():.1%}' for file, label in predicted.items())}")
+    same += len(set(predicted.values())) == 1
     if np.abs(found["model.h"] - found["model.micro.tflite"]).max() > 0.1:
         sys.exit("TFLite Micro and LiteRT differ by more than 0.1")
 assert not any(module.startswith("cifar_fast") for module in sys.modules)

@@ -25,7 +25,7 @@ def parts(
     graph = schema.SubGraphT()
     graph.tensors = [image, tensor("x", image.shape, float32), tensor("axes", (2,), schema.TensorType.INT32, 1),
                      tensor("means", (1, 3), float32), tensor("weights", WEIGHTS.shape, float32, 2),
-                     tensor("logits", (1, 2), float32), tensor("answer", (1, 2), float32)]
+                     tensor("logits", (1, 2), float32), tensor("probabilities", (1, 2), float32)]
     graph.inputs, graph.outputs = [0], [6]
     model = schema.ModelT()
     model.version, model.subgraphs = 3, [graph]

@@ -112,7 +112,7 @@ def predict(export: str, folder: Path) -> dict[str, float]:
     peaks = {"parent": 0.0, "worker": 0.0}
     with tempfile.TemporaryDirectory() as out:
         process = subprocess.Popen([sys.executable, "-m", "cifar_fast", "predict", export, str(folder), "--out",
-                                    f"{out}/answers.parquet", "-q"], stdout=subprocess.DEVNULL)
+                                    f"{out}/predictions.parquet", "-q"], stdout=subprocess.DEVNULL)
         while process.poll() is None:
             peaks["parent"] = max(peaks["parent"], peak(process.pid))
             peaks["worker"] = max(peaks["worker"], *map(peak, children(process.pid)), 0.0)

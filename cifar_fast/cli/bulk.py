@@ -1,4 +1,4 @@
-"""predict --out: arguments checked, the engine chosen, what came out said."""
+"""predict --out: checks the arguments, chooses the engine, prints a summary."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check(args: Namespace):
         raise UsageError(f"--out {args.out}: a name that ends in {' or '.join(SUFFIXES)}")
     for name in ("csv", "json"):
         if getattr(args, name):
-            raise UsageError(f"--{name} prints or keeps every answer; --out {out.name} replaces it")
+            raise UsageError(f"--{name} prints or saves every prediction; --out {out.name} replaces it")
     for name in ("topk", "procs", "shard"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UsageError(f"--{name} {value}: at least 1")

@@ -57,7 +57,7 @@ def add_confidence(parser: ArgumentParser, threshold: bool = True) -> None:
     "Adds --temperature and --threshold; `with_confidence` applies them."
     if threshold:
         parser.add_argument("--threshold", type=float, default=0.0, metavar="P",
-                            help="answer \"unknown\" where no class has at least this probability, e.g. 0.8")
+                            help="predict \"unknown\" where no class has at least this probability, e.g. 0.8")
     parser.add_argument("--temperature", type=float, metavar="T",
                         help="divide the logits by T; default that of `calibrate`, 1 takes it back")
 

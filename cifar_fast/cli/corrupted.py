@@ -17,7 +17,7 @@ def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str])
     from cifar_fast.reporting.report.corrupted import corruptions_text
 
     if args.csv:
-        raise UsageError("--csv lists answers to images as they are; --corruptions prints with --json")
+        raise UsageError("--csv saves predictions for the uncorrupted images; with --corruptions, use --json")
     if args.images is not None and args.images < 1:
         raise UsageError(f"--images {args.images}: at least 1")
     images, labels, rows = labelled_images(model, data, columns, args.images, args.seed)

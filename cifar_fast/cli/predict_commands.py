@@ -24,7 +24,7 @@ class Predict(Command):
     help = "classify images"
     examples = ("predict exports/final cat.png", "predict exports/final images/ --topk 3 --csv out.csv",
                 "predict exports/final '*.jpg' --tta --json", "predict exports/final images/ --threshold 0.8",
-                "predict exports/final images/ --out answers.parquet",
+                "predict exports/final images/ --out predictions.parquet",
                 "predict exports/final s3://b/x --out a.csv --engine ray")
 
     @staticmethod
@@ -81,11 +81,11 @@ class Predict(Command):
                 print(f"cifar_fast: {error}", file=sys.stderr)
                 continue
             best = probs.argsort()[::-1][:top]
-            answer = model.answer(probs)
-            rows.append({"file": encodable(path), "prediction": answer, "probs": [float(p) for p in probs]})
+            label = model.label(probs)
+            rows.append({"file": encodable(path), "prediction": label, "probs": [float(p) for p in probs]})
             if not args.json:
                 likely = "  ".join(f"{vocab[i]} {probs[i]:.1%}" for i in best)
-                print(f"{printable(path)}  " + (likely if probs.max() >= model.threshold else f"{answer}  ({likely})"))
+                print(f"{printable(path)}  " + (likely if probs.max() >= model.threshold else f"{label}  ({likely})"))
         if args.json:
             print(as_json(rows, vocab, top))
         if args.csv:
@@ -143,7 +143,7 @@ class Evaluate(Command):
     name = "evaluate"
     help = "accuracy and confusion matrix on the test set, or on images of your own"
     examples = ("evaluate exports/final", "evaluate exports/final data=my/images",
-                "evaluate exports/final data=labels.csv --csv answers.csv",
+                "evaluate exports/final data=labels.csv --csv predictions.csv",
                 "evaluate exports/final --corruptions --images 2000")
 
     @staticmethod
@@ -194,7 +194,7 @@ class Evaluate(Command):
         result["data"] = {"name": measured.name, "fingerprint": measured.fingerprint}
         result |= {"splits": by_split(measured), "unknown": dict(measured.unknown), "missing": list(measured.missing)}
         if args.csv:
-            save_answers(args.csv, measured, model.vocab)
+            save_predictions(args.csv, measured, model.vocab)
         if args.json:
             print(json.dumps({**result, "notes": list(measured.notes)}, indent=1, ensure_ascii=False))
             return
@@ -245,7 +245,7 @@ def evaluated_lines(result: dict, notes) -> list[str]:
     return [*lines, *notes]
 
 
-def save_answers(path: str, measured, vocab: list[str]) -> None:
+def save_predictions(path: str, measured, vocab: list[str]) -> None:
     "A row an image: file, label, prediction, its split where there are several, and every probability."
     import pandas as pd
 

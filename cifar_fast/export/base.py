@@ -1,4 +1,4 @@
-"""What every opened model does, whatever runs it: reads images, and says which class they are of."""
+"""What every opened model does, whatever runs it: reads images, and predicts their classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cifar_fast.export.card import Card
 from cifar_fast.export.card_format import ExportError
 
 UNKNOWN = "unknown"
-"What is answered below a threshold."
+"The label of an image whose confidence is below the threshold."
 
 
 class BasePredictor:
@@ -21,7 +21,7 @@ class BasePredictor:
     size: int  # of the images, pixels
     resize_mode: str  # how images are brought to that square
     temperature: float  # by which logits are divided before the softmax
-    threshold: float  # least confidence of an answer; below it `answer` says UNKNOWN
+    threshold: float  # least confidence; below it `label` gives UNKNOWN
 
     def probabilities(self, images: np.ndarray, tta: bool = False,
                       bs: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -40,7 +40,7 @@ class BasePredictor:
         "An image (see `read_image`) as the model sees it, (size, size, 3) uint8. Raises ImageError."
         return read_image(source, self.size, self.resize_mode, self.card and self.card.data.ranges)
 
-    def answer(self, probs: np.ndarray) -> str:
+    def label(self, probs: np.ndarray) -> str:
         "The class of highest probability (C,), or UNKNOWN below the threshold."
         return self.vocab[probs.argmax()] if probs.max() >= self.threshold else UNKNOWN
 

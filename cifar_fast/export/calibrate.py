@@ -64,7 +64,7 @@ def save(folder: Path, card: Card) -> Card:
     targets = {name: row.target for name, row in read_card(folder).exported.items()}
     card.write(folder)
     for name in stale:
-        if (folder / name).exists():  # nobody should take it for what the run answers now
+        if (folder / name).exists():  # nobody should take it for the run as it is now
             os.replace(folder / name, folder / stale_name(name))
             warnings.warn(f"{folder / name} has the former temperature inside, so it is {stale_name(name)} now; "
                           f"python -m cifar_fast export {folder} --to {targets[name]} makes it again", stacklevel=2)

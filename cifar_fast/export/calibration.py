@@ -102,21 +102,21 @@ def cross_fitted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return probabilities
 
 
-# ---------------------------------------------------------------- what a threshold does
+# ---------------------------------------------------------------- coverage and accuracy at thresholds
 
 
 def confidence_scores(probabilities: np.ndarray, correct: np.ndarray, temperature: float = 1.0,
                       labels: np.ndarray | None = None) -> dict:
     """Expected calibration error and with `labels` the negative log-likelihood (with a temperature both also without
-    it), and for each threshold the fraction of images that are answered and of those the fraction that is right, None
-    where none is answered.
+    it), and for each threshold the coverage, which is the fraction of images at or above it, and the accuracy on these,
+    None where there are none.
     """
     confidence = probabilities.max(1)
     thresholds = []
     for threshold in THRESHOLDS:
-        answered = confidence >= threshold
-        right = float(correct[answered].mean()) if answered.any() else None
-        thresholds.append({"threshold": threshold, "answered": float(answered.mean()), "right": right})
+        covered = confidence >= threshold
+        right = float(correct[covered].mean()) if covered.any() else None
+        thresholds.append({"threshold": threshold, "answered": float(covered.mean()), "right": right})
     scores = {"calibration_error": calibration_error(probabilities, correct), "thresholds": thresholds}
     if labels is not None:
         scores["log_loss"] = log_loss(probabilities, labels)
@@ -141,7 +141,7 @@ def confidence_line(scores: dict) -> str:
 
 def threshold_rows(scores: dict) -> list[list[str]]:
     "The table over thresholds, with its heading."
-    return [["threshold", "answered", "of these right"],
+    return [["threshold", "coverage", "accuracy on these"],
             *([f"{row['threshold']:.2f}" if row["threshold"] else "none", f"{row['answered']:.1%}",
                "–" if row["right"] is None else f"{row['right']:.2%}"] for row in scores["thresholds"])]
 

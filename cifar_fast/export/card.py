@@ -58,7 +58,7 @@ class Card:
     waived: dict[str, Text] = field(default_factory=dict)  # broken rule → why that is allowed
     mixed: dict[str, Count] | None = None  # kind of mixing → batches
     start: Start | None = None  # None where it started from random weights
-    teacher: Teacher | None = None  # whose answers it learned beside the labels
+    teacher: Teacher | None = None  # whose predictions it learned beside the labels
     recipe: Annotated[dict[str, Any], AfterValidator(described_recipe)] = field(default_factory=dict)
     recipe_name: Text = ""  # of the recipe file that it was started from
     settings: Text = ""  # what was changed of that recipe, as key=value

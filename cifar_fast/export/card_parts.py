@@ -195,7 +195,7 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher(Trained):
-    "The export whose answers a run learned, and how."
+    "The export that a run was distilled from, and how."
 
     arch: Text
     params: Count
@@ -239,11 +239,11 @@ class Exported:
 
     target: Text
     bytes: Count
-    n: Count = 0  # images that both answered; 0 where nothing here runs the file
-    images: Text = ""  # what they were: "test", "held-out" or "noise"
+    n: Count = 0  # images that both predicted; 0 where nothing here runs the file
+    images: Text = ""  # which: "test", "held-out" or "noise"
     accuracy: Fraction | None = None  # on them, None for noise
     accuracy_torch: Fraction | None = None
-    differ: Count = 0  # answers that are not those of torch
+    differ: Count = 0  # images whose predicted class is not torch's
     difference: Duration = 0.0  # the largest of a probability
     speed: dict[str, Duration] = field(default_factory=dict)  # batch size → images/s as a multiple of those of torch
     threads: Count | None = None  # of both

@@ -1,4 +1,4 @@
-"""What an exported file must hold, on images that the model was not trained on, before it may be kept."""
+"""What an exported file must meet, on images that the model was not trained on, before it is kept."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cifar_fast.export.card import Card
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.card_parts import Exported
 from cifar_fast.export.predictor import Predictor
-from cifar_fast.export.targets import Answer, Target
+from cifar_fast.export.targets import Predict, Target
 
 BATCHES = (1, 125)  # whose speeds are measured
 FEW = 1_000  # images below which chance is allowed for
 NOISE = 500  # images where the run's own are not at hand
-TIE = 1e-5  # two classes whose probabilities are this close are answered by chance
+TIE = 1e-5  # of two classes whose probabilities are this close, either may be predicted
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Bound:
     "How far a file may be from the model in torch."
 
     difference: float  # of a probability
-    differ: float  # fraction of the answers
+    differ: float  # fraction of the predicted classes
     loss: float  # of accuracy
 
 
@@ -41,7 +41,7 @@ def bound_of(path: Path) -> Bound:
 
 @dataclass(frozen=True)
 class Measured:
-    "Images with the answers of the model in torch."
+    "Images with the predictions of the model in torch."
 
     images: np.ndarray  # (N, size, size, 3) uint8
     labels: np.ndarray | None  # None for noise
@@ -94,46 +94,48 @@ def training_images(card: Card, source: Source, most: int) -> np.ndarray:
 
 
 def check(target: Target, path: Path, model: Predictor, on: Measured, speed: bool = True) -> Exported:
-    "What is measured of a file. Raises ExportError where it does not hold what it must."
+    "What is measured of a file. Raises ExportError where it is too far from the model in torch."
     row = Exported(target=target.name, bytes=path.stat().st_size, note=target.note(path),
                    **target.memory(path))
-    answer = target.open(path, model.card) if target.open else None
-    if answer is None:
+    predict = target.open(path, model.card) if target.open else None
+    if predict is None:
         return row
-    found = answered(answer, on.images)
+    found = predict_in_batches(predict, on.images)
     require_alike(path, found, on)
     score = {} if on.labels is None else {"accuracy": accuracy(found, on.labels),
                                           "accuracy_torch": accuracy(on.expected, on.labels)}
     return replace(row, n=len(on), images=on.what, **score, differ=int(differing(found, on.expected).sum()),
                    difference=float(np.abs(found - on.expected).max()),
-                   speed=ratios(answer, model, on.images) if speed else {}, threads=torch.get_num_threads())
+                   speed=ratios(predict, model, on.images) if speed else {}, threads=torch.get_num_threads())
 
 
-def answered(answer: Answer, images: np.ndarray) -> np.ndarray:
-    "Of one image, then seven, then batches of 125: no number of images may be built into a file."
-    edges = [0, 1, 8, *range(133, len(images), 125), len(images)]
-    return np.concatenate([answer(images[a:b]) for a, b in zip(edges, edges[1:], strict=False) if a < b <= len(images)])
+def predict_in_batches(predict: Predict, images: np.ndarray) -> np.ndarray:
+    "Probabilities (N, C), in batches of 1, 7, then 125: a file must take any batch size."
+    n = len(images)
+    edges = [0, 1, 8, *range(133, n, 125), n]
+    return np.concatenate([predict(images[a:b]) for a, b in zip(edges, edges[1:], strict=False) if a < b <= n])
 
 
 def require_alike(path: Path, found: np.ndarray, on: Measured) -> None:
-    if found.shape != on.expected.shape or not np.isfinite(found).all():
-        raise ExportError(f"{path.name} gives {found.shape} values, some not finite, where {on.expected.shape} are "
-                          f"expected; it was not kept")
+    if found.shape != on.expected.shape:
+        raise ExportError(f"{path.name} gives {found.shape} values instead of {on.expected.shape}; it was not kept")
+    if not np.isfinite(found).all():
+        raise ExportError(f"{path.name} gives non-finite values (NaN or inf); it was not kept")
     bound, difference, n = bound_of(path), np.abs(found - on.expected).max(), len(on)
     differ = int(differing(found, on.expected).sum())
     lost = 0 if on.labels is None else right(on.expected, on.labels) - right(found, on.labels)
     if difference > bound.difference or differ > allowed(n, bound.differ) or (
             bound is not EXACT and lost > allowed(n, bound.loss)):
-        raise ExportError(f"{path.name} answers {differ:,} of {n:,} images ({on.what}) differently (at most "
-                          f"{allowed(n, bound.differ):,} may), {lost:,} fewer of them rightly (at most "
+        raise ExportError(f"{path.name} predicts another class than torch for {differ:,} of {n:,} images ({on.what}; "
+                          f"at most {allowed(n, bound.differ):,} may differ), {lost:,} fewer are right (at most "
                           f"{allowed(n, bound.loss):,}), largest difference of a probability {difference:.2g} (at most "
                           f"{bound.difference:g}); it was not kept")
 
 
 def allowed(n: int, fraction: float) -> int:
-    """How many of `n` images may be lost, so that not more than `fraction` of all images are.
+    """How many of `n` images may differ, where `fraction` of all images may.
 
-    Of few images as many as one file in a hundred loses that keeps to it: of 60 images 2 % are one.
+    Of few images, the 99th percentile of the binomial distribution, which allows for chance.
     """
     if not fraction or n >= FEW:
         return int(fraction * n)
@@ -143,7 +145,7 @@ def allowed(n: int, fraction: float) -> int:
 
 
 def differing(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    "(N,) whether the answer is another one, but for ties."
+    "(N,) whether the predicted classes differ, ties aside."
     best = np.sort(expected, 1)[:, -2:]
     tie = best[:, -1] - best[:, 0] < TIE if expected.shape[1] > 1 else np.zeros(len(expected), bool)
     return (found.argmax(1) != expected.argmax(1)) & ~tie
@@ -157,15 +159,15 @@ def right(probabilities: np.ndarray, labels: np.ndarray) -> int:
     return int((probabilities.argmax(1) == labels).sum())
 
 
-def ratios(answer: Answer, model: Predictor, images: np.ndarray) -> dict[str, float]:
-    "Batch size → images/s as a multiple of those of torch, in turns."
+def ratios(predict: Predict, model: Predictor, images: np.ndarray) -> dict[str, float]:
+    "Batch size → images/s as a multiple of those of torch, measured in turns."
     found = {}
     for batch in BATCHES:
         x = np.ascontiguousarray(np.resize(images, (batch, *images.shape[1:])))
         times, end = [], time.perf_counter() + 1.0
         while len(times) < 3 or (time.perf_counter() < end and len(times) < 50):
-            times.append((seconds(lambda: model.predict(x)), seconds(lambda: answer(x))))  # noqa: B023 - called at once
-        # The least time of each: on a busy machine the others say what else was running.
+            times.append((seconds(lambda: model.predict(x)), seconds(lambda: predict(x))))  # noqa: B023 - called at once
+        # The least time of each: the others are longer by what else was running.
         found[str(batch)] = min(torch_s for torch_s, _ in times) / min(s for _, s in times)
     return found
 

@@ -25,7 +25,7 @@ BATCH = 250  # images decoded and predicted at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    "What a model answered for N images, its classes those of the model."
+    "A model's predictions for N labelled images; classes are those of the model."
 
     labels: np.ndarray  # (N,) int64
     probabilities: np.ndarray  # (N, C) float32
@@ -52,7 +52,7 @@ def evaluate(model: BasePredictor, data: str | None = None, columns: Mapping[str
     request = Request(model.size, model.resize_mode, cache_folder() / "data", model.card and model.card.data.ranges)
     errors, read = [], []
     files = [file for part in listed.splits.values() for file in part]
-    plain, mirrored = answers(model, (image for image, _ in decoded(files, errors, read, request)))
+    plain, mirrored = predict_with_tta(model, (image for image, _ in decoded(files, errors, read, request)))
     if not read:
         raise DataError(f"none of the {count(len(files), 'image')} of {data} can be read: {errors[0][1]}")
     kept, splits = set(map(id, read)), [split for split, part in listed.splits.items() for _ in part]
@@ -100,7 +100,7 @@ def of_source(model: BasePredictor, source: Source) -> Evaluated:
     "On the test set of a decoded dataset, or where it has none on its validation split. Raises DataError."
     part, index, rows = known_images(model, source)
     images = part.images if len(rows) == len(part) else (part.images[i] for i in rows)
-    plain, mirrored = answers(model, images)
+    plain, mirrored = predict_with_tta(model, images)
     lost = np.bincount(part.labels[index < 0], minlength=len(source.vocab))
     found = set(index.tolist())
     notes = [] if source.test else ["measured on the validation split: there is no test set"]
@@ -112,8 +112,8 @@ def of_source(model: BasePredictor, source: Source) -> Evaluated:
                      missing=tuple(name for i, name in enumerate(model.vocab) if i not in found))
 
 
-def answers(model: BasePredictor, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    "Probabilities (N, C) of uint8 images, without and with TTA; read as they are needed. Raises ExportError."
+def predict_with_tta(model: BasePredictor, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    "Probabilities (N, C) of uint8 images, without and with TTA; images are read as needed. Raises ExportError."
     parts = [model.probabilities(np.stack(batch), tta=True) for batch in batched(images)]
     if not parts:
         return np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32)

@@ -24,7 +24,7 @@ def run_folder(path: str | Path) -> Path:
 
 
 def stale_name(name: str) -> str:
-    "`final.stale.html`: what a file is renamed to that answers otherwise than its run does now."
+    "`final.stale.html`: what a file is renamed to whose predictions are no longer those of its run."
     path = Path(name)
     return f"{path.stem}.stale{path.suffix}"
 

@@ -37,8 +37,8 @@ class Predictor(BasePredictor):
     size: int = 32  # of the images, pixels
     resize_mode: str = "crop"  # how images are brought to that square
     temperature: float = 1.0  # by which logits are divided before the softmax
-    threshold: float = 0.0  # least confidence of an answer; below it `answer` says UNKNOWN
-    folded: torch.nn.Module | None = None  # the same function in fewer operations, which then answers
+    threshold: float = 0.0  # least confidence; below it `label` gives UNKNOWN
+    folded: torch.nn.Module | None = None  # the same function in fewer operations, used instead of `model`
 
     def normalize(self, images: np.ndarray) -> torch.Tensor:
         "(N, size, size, 3) uint8 → (N, 3, size, size) float32 as the model was trained on."

@@ -68,7 +68,7 @@ def last_record(card: Card, folder: Path) -> dict:
 
 def exported_cells(files: Mapping[str, Exported]) -> list[list[str]]:
     "A heading, and a row for each file that a run was exported to."
-    head = ["file", "target", "bytes", "accuracy", "torch's", "other answers", "batch 1", "batch 125"]
+    head = ["file", "target", "bytes", "accuracy", "torch's", "differ", "batch 1", "batch 125"]
     return [head, *([name, row.target, f"{row.bytes:,}", share(row.accuracy), share(row.accuracy_torch),
                      f"{row.differ:,} of {row.n:,}" if row.n else "–", *(ratio(row, batch) for batch in ("1", "125"))]
                     for name, row in files.items())]
@@ -78,7 +78,7 @@ def exported_table(files: Mapping[str, Exported]) -> list[str]:
     "Lines for a terminal."
     noise = any(row.images == "noise" for row in files.values())
     return [*aligned(exported_cells(files), left=2),
-            "other answers: images that torch answers differently; batch 1 and 125: images/s as a multiple of torch's",
+            "differ: images whose predicted class is not torch's; batch 1 and 125: images/s as a multiple of torch's",
             *(["compared on images of noise, as those of the run are not at hand"] if noise else []),
             *(f"{name}: {row.flash:,} bytes of flash, {row.arena:,} bytes of RAM (arena) in tflite-micro"
               for name, row in files.items() if row.flash and row.arena)]

@@ -217,4 +217,4 @@ def judge_graph(graph: Table, operators: list[str], buffers: int) -> None:
             raise ValueError("an operation reads what is not there")
         used += node.numbers(2)
     if (len(inputs), len(outputs)) != (1, 1) or not all(0 <= i < len(tensors) for i in used):
-        raise ValueError("it does not go from one image to one answer")
+        raise ValueError("it does not have one input and one output")

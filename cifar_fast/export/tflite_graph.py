@@ -1,8 +1,7 @@
 """A TFLite graph rewritten: its weights in the flatbuffer itself, each at a multiple of 16 bytes.
 
-Converters may put weights behind the flatbuffer, where TFLite Micro does not look: it answers wrongly, without an
-error. Processors that cannot read numbers at odd places need the multiples, which flatbuffers' own Python code does
-not keep.
+Converters may put weights behind the flatbuffer, where TFLite Micro does not look: its outputs are then wrong, without
+an error. Processors without unaligned reads need the multiples, which flatbuffers' own Python code does not keep.
 """
 
 from __future__ import annotations

@@ -40,26 +40,26 @@ class Session:
         with silenced():  # it writes of its delegate
             self.interpreter = Interpreter(model_content=content, num_threads=threads)
             self.interpreter.allocate_tensors()
-        (self.image,), (self.answer,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        (self.image,), (self.output,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
 
     def run(self, names: list[str] | None, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         "Of (N, size, size, 3) uint8 images, (N, C) float32."
         images, n = feeds["images"], len(feeds["images"])
         if self.image["dtype"] == np.int8:
             images = (images ^ 128).view(np.int8)
-        found = np.empty((n, *self.answer["shape"][1:]), np.float32)
+        found = np.empty((n, *self.output["shape"][1:]), np.float32)
         for i in range(n):
             self.interpreter.set_tensor(self.image["index"], images[i:i + 1])
             self.interpreter.invoke()
-            found[i] = self.interpreter.get_tensor(self.answer["index"])[0]
+            found[i] = self.interpreter.get_tensor(self.output["index"])[0]
         return [found]
 
     def misfit(self, info: OnnxInfo) -> str | None:
         "What is not as files of this project are; None if nothing."
-        image, answer = self.image, self.answer
-        shapes = image["shape"].tolist(), answer["shape"].tolist()
-        if shapes != ([1, info.size, info.size, 3], [1, len(info.vocab)]) or answer["dtype"] != np.float32:
-            return f"it goes from {shapes[0]} to {shapes[1]} ({answer['dtype'].__name__})"
+        image, output = self.image, self.output
+        shapes = image["shape"].tolist(), output["shape"].tolist()
+        if shapes != ([1, info.size, info.size, 3], [1, len(info.vocab)]) or output["dtype"] != np.float32:
+            return f"its input is {shapes[0]}, its output {shapes[1]} ({output['dtype'].__name__})"
         if image["dtype"] == np.int8:
             return None if image["quantization"] == ZERO else (
                 f"its input has scale and zero point {image['quantization']} instead of {ZERO}")

@@ -17,8 +17,8 @@ except (ImportError, ValueError, OSError):  # Windows, or a lower limit of the u
 
 interpreter = Interpreter(model_content=sys.stdin.buffer.read(), num_threads=1)
 interpreter.allocate_tensors()
-(image,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+(image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
 for value in (0, 100):
     interpreter.set_tensor(image["index"], np.full(image["shape"], value, image["dtype"]))
     interpreter.invoke()
-    interpreter.get_tensor(answer["index"])
+    interpreter.get_tensor(output["index"])

@@ -1,4 +1,4 @@
-"""A large model of plain convolutions, outside of the budget: for `distill=`, which trains a small one on its answers.
+"""A large model of plain convolutions, outside of the budget: the teacher of a small one, with `distill=`.
 
 In the manner of the larger airbench models (Jordan, 2024, arXiv:2404.00498), in the blocks of this project.
 """

@@ -81,15 +81,15 @@ class Recipe:
     init_sha256: str = ""  # of these weights; a run fills it in, and refuses others where it is given
     # Fraction of the channels of `init` that are removed before training, the least important ones.
     prune: float = _number(lambda x: 0 <= x < 1, "a fraction of the channels, 0 or more and less than 1", 0)
-    distill: str | None = _neutral(None)  # a teacher: an export whose answers are learned beside the labels
+    distill: str | None = _neutral(None)  # a teacher: an export whose predictions are learned beside the labels
     distill_sha256: str = ""  # of its weights; a run fills it in, and refuses others where it is given
-    # `distill.alpha`: the loss is (1 - alpha) times that of the labels plus alpha times that of the teacher's answers.
+    # `distill.alpha`: the loss is (1 - alpha) times that of the labels plus alpha times the distillation loss.
     distill_alpha: float = _number(lambda x: 0 < x <= 1, "a number above 0 and at most 1", 0.9,
                                    **_argument_of("distill"))
     # Of both softmaxes that are compared.
     distill_temperature: float = _number(lambda x: 0 < x < float("inf"), "a number above 0", 4.0,
                                          **_argument_of("distill"))
-    # Keep the teacher's answers on disk, for other students that see the same images.
+    # Cache the teacher's logits on disk, for other students that see the same images.
     distill_cache: bool = field(default=False, metadata={**_argument_of("distill"), "affects_weights": False})
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images

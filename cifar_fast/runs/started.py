@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cifar_fast.recipe import settings
-from cifar_fast.training.answers import answers_of
+from cifar_fast.training.logits_cache import logits_cache_of
 from cifar_fast.training.prepare import Run
+from cifar_fast.utils.ranks import here
 
 
 def starts(run: Run) -> list[str]:
@@ -13,15 +14,16 @@ def starts(run: Run) -> list[str]:
 
 
 def taught(run: Run) -> str:
-    "One line: the teacher, how it is weighed, and what it gets to see."
+    "One line: the teacher, how its loss is weighted, and which images it is given."
     teacher, size = run.teacher.entry(), run.source.size
     mixed = " and mixed" if run.recipe.mix else ""
-    parts = [f"learns from {teacher}", f"in the images that it sees itself, augmented{mixed}"]
+    parts = [f"learns from {teacher}", f"on the student's own images, augmented{mixed}"]
     if size != teacher.size or run.recipe.resize:
         parts.append(f"brought to the teacher's {teacher.size}×{teacher.size}")
     if run.recipe.distill_cache:
-        answers = answers_of(run)
-        parts.append(f"its answers are kept in {answers.path} ({answers.size(run.recipe.epochs) / 2**20:,.1f} MB)")
+        cache = logits_cache_of(run)
+        each = ", and as much for each other process" if here().several else ""
+        parts.append(f"its logits are cached in {cache.path} ({cache.size(run.recipe.epochs) / 2**20:,.1f} MB{each})")
     return ", ".join(parts)
 
 

@@ -2,5 +2,5 @@
 
 server.py listens; connections.py is uvicorn with time limits; guard.py refuses other sites; app.py has the routes,
 upload.py reads images within limits, classify.py predicts, gradcam.py explains, browse.py finds the runs; review.py,
-review_routes.py, ranking.py and answers.py are the review; page*.py and static/ are the pages.
+review_routes.py, ranking.py and decisions.py are the review; page*.py and static/ are the pages.
 """

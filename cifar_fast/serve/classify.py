@@ -36,7 +36,7 @@ class ImageResult:
     probs: np.ndarray | None = None  # (C,) probabilities
     tta: np.ndarray | None = None  # (C,) mean probabilities of the image and its mirror image
     cam: np.ndarray | None = None  # (h, w) in [0, 1], for the class that `probs` ranks first; None if not asked for
-    answer: str = ""  # the class that `probs` ranks first, or "unknown" where it is below the threshold
+    label: str = ""  # the class that `probs` ranks first, or "unknown" where it is below the threshold
 
 
 class Classifier:
@@ -63,8 +63,8 @@ class Classifier:
                 plain, tta = self.predictor.probabilities(images, tta=True)
             cams = self.grad_cams(images, plain) if explain else [None] * len(good)
             for i, probs, mirrored, cam in zip(good, plain, tta, cams, strict=True):
-                answer = printable(self.predictor.answer(probs))
-                results[i] = ImageResult(results[i].name, None, results[i].image, probs, mirrored, cam, answer) \
+                label = printable(self.predictor.label(probs))
+                results[i] = ImageResult(results[i].name, None, results[i].image, probs, mirrored, cam, label) \
                     if np.isfinite(probs).all() else ImageResult(results[i].name, NON_FINITE)
         return results
 

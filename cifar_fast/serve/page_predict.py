@@ -57,7 +57,7 @@ def results(results: list[ImageResult], vocab: list[str]):
 
 def summary(results: list[ImageResult]) -> str:
     good = [r for r in results if r.error is None]
-    parts = [f"{r.name}: {r.answer}, {percent(r.probs.max())}" for r in good[:3]]
+    parts = [f"{r.name}: {r.label}, {percent(r.probs.max())}" for r in good[:3]]
     parts += [f"and {len(good) - 3} more"] if len(good) > 3 else []
     bad = len(results) - len(good)
     parts += [f"no prediction for {bad} {'image' if bad == 1 else 'images'}"] if bad else []
@@ -79,7 +79,7 @@ def card(result: ImageResult, vocab: list[str]):
     return h.Li(
         h.Div(*view, cls="view"),
         h.Div(h.H2(result.name, cls="file", title=result.name),
-              h.P(h.Strong(result.answer), h.Span(percent(result.probs[best]), cls="probability")), cls="answer"),
+              h.P(h.Strong(result.label), h.Span(percent(result.probs[best]), cls="probability")), cls="prediction"),
         h.Table(
             h.Caption(f"Probabilities for {result.name}", cls="visually-hidden"),
             h.Thead(h.Tr(*heads)),

@@ -7,7 +7,7 @@ import shlex
 
 from fasthtml import components as h
 
-from cifar_fast.serve.answers import LEFT_OUT
+from cifar_fast.serve.decisions import LEFT_OUT
 from cifar_fast.serve.review import Review
 from cifar_fast.utils.text import printable
 
@@ -29,7 +29,7 @@ def page(review: Review, token: str):
     )
     return (
         h.Div(h.H1("Review"), h.P("The images whose labels the model finds least probable come first. Stop whenever "
-                                  "you like; the review goes on from there.", cls="lead"), cls="opening"),
+                                  "you like; the review resumes where you left it.", cls="lead"), cls="opening"),
         h.Noscript(h.P("The review needs JavaScript, which is switched off in this browser.", cls="card bad")),
         h.P(id="review-status", role="status", aria_live="polite", cls="status"),
         h.Progress(id="review-progress", max="1", value="0", aria_label="Progress", hidden=True),
@@ -46,7 +46,7 @@ def page(review: Review, token: str):
                          h.Div(h.Dt("The model's view"), h.Dd(h.Img(id="seen", alt="", cls="pixels"))), cls="facts"),
                     h.Div(
                         button("keep", "Keep", "Space", "primary"), button("leave-out", "Leave out", "Del"),
-                        button("undo", "Undo", "⌫"), cls="answers",
+                        button("undo", "Undo", "⌫"), cls="decisions",
                     ),
                     h.H2("Relabel as"), *find,
                     h.Ul(id="classes"),
@@ -55,7 +55,7 @@ def page(review: Review, token: str):
                 cls="question", id="question",
             ),
             h.P(id="end", hidden=True),
-            h.P("Saved after every answer in ", h.Code(id="table"), ". Images are never changed. Train on it: ",
+            h.P("Saved after every decision in ", h.Code(id="table"), ". Images are never changed. Train on it: ",
                 h.Code(f"python -m cifar_fast recipe {train} data=", h.Span(id="data")), cls="quiet", id="saved",
                 hidden=True),
             id="review", aria_label="Review", hidden=True, data_token=token, data_left_out=str(LEFT_OUT),

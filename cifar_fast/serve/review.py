@@ -1,4 +1,4 @@
-"""The review of a run's images: which comes next, and the answers. The page and its addresses: review_routes.py."""
+"""The review of a run's images: which comes next, and the decisions. The page and its routes: review_routes.py."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cifar_fast.export.card import Card
-from cifar_fast.serve.answers import LEFT_OUT, Answers, Reviewed, ReviewError, table_of
 from cifar_fast.serve.classify import Classifier
+from cifar_fast.serve.decisions import LEFT_OUT, Decisions, Reviewed, ReviewError, table_of
 from cifar_fast.serve.ranking import Ranking, rank
 from cifar_fast.utils.errors import CifarFastError, file_error
 
 if TYPE_CHECKING:
     from cifar_fast.data.sources import Source
 
-NO_FILES = ("The images of this run are no files, so that no table could name them. The review takes runs that were "
-            "trained on a folder or a label table of your own.")
+NO_FILES = ("The images of this run are no files of their own, which a label table could name. The review takes runs "
+            "that were trained on a folder or a label table of yours.")
 NO_CARD = "A .pkl does not say which images it was trained on. Serve the run instead: serve exports/NAME."
 
 
 class Review:
-    """The images of a run in the order of doubt, opened in a thread by the first `open`.
+    """The images of a run, those with the least probable label first; opened in a thread by the first `open`.
 
-    Every method may be called by several threads at once.
+    Thread-safe.
     """
 
     def __init__(self, classifier: Classifier, card: Card | None, run: Path):
@@ -39,7 +39,7 @@ class Review:
         self.done, self.total = 0, 0  # images predicted
         self.source: Source | None = None
         self.ranking: Ranking | None = None  # once all are predicted
-        self.answers: Answers | None = None
+        self.decisions: Decisions | None = None
         self.splits: np.ndarray | None = None  # (N,) the split of each row
 
     # ------------------------------------------------------------ opening
@@ -53,10 +53,10 @@ class Review:
 
     def prepare(self) -> None:
         try:
-            self.source, answers = self.opened()
+            self.source, decisions = self.opened()
             ranking = rank(self.classifier, self.source, self.progress)
             with self.lock:
-                self.answers, self.ranking = answers, ranking
+                self.decisions, self.ranking = decisions, ranking
         except CifarFastError as e:
             self.problem = str(e)
         except OSError as e:
@@ -65,7 +65,7 @@ class Review:
             logging.getLogger(__name__).exception("the review cannot be opened")
             self.problem = f"unexpected {type(e).__name__}; see the server's terminal."
 
-    def opened(self) -> tuple[Source, Answers]:
+    def opened(self) -> tuple[Source, Decisions]:
         "Raises CifarFastError."
         from cifar_fast.reporting.report.build import same_source  # here: it imports torch and matplotlib
 
@@ -79,7 +79,7 @@ class Review:
         self.splits = np.repeat(list(source.splits), list(map(len, parts)))
         data = Reviewed(source.fingerprint, tuple(self.classifier.predictor.vocab), tuple(chain.from_iterable(files)),
                         tuple(int(label) for a in parts for label in a.labels), tuple(map(str, self.splits)))
-        return source, Answers(data, table_of(self.run, source.fingerprint, self.card.recipe["data"]))
+        return source, Decisions(data, table_of(self.run, source.fingerprint, self.card.recipe["data"]))
 
     def progress(self, done: int, total: int) -> None:
         self.done, self.total = done, total
@@ -93,53 +93,53 @@ class Review:
         if self.ranking is None:
             return {"state": "working", "done": self.done, "total": self.total}
         with self.lock:
-            given = self.answers.given
+            given = self.decisions.given
             waiting = (int(r) for r in self.ranking.order
                        if r not in given and r != first and split in ("all", self.splits[r]))
             shown = [*([] if first is None else [first]), *islice(waiting, 2)]
-            answered = Counter(str(self.splits[row]) for row in given)
+            done = Counter(str(self.splits[row]) for row in given)
             return {
-                "state": "ready", "table": str(self.answers.table) if given else None,
-                "done": answered.total() if split == "all" else answered[split],
+                "state": "ready", "table": str(self.decisions.table) if given else None,
+                "done": done.total() if split == "all" else done[split],
                 "total": len(self.splits) if split == "all" else int((self.splits == split).sum()),
-                "relabelled": self.answers.relabelled(), "left_out": self.answers.left_out(),
+                "relabelled": self.decisions.relabelled(), "left_out": self.decisions.left_out(),
                 "splits": list(self.source.splits), "can_undo": bool(given),
                 "image": self.about(shown[0]) if shown else None,
                 "next": shown[1] if len(shown) > 1 else None,
             }
 
     def about(self, row: int) -> dict:
-        ranking, vocab = self.ranking, self.answers.data.vocab
+        ranking, vocab = self.ranking, self.decisions.data.vocab
         return {
             "row": row, "file": self.name(row), "split": str(self.splits[row]), "label": int(ranking.labels[row]),
             "probability": float(1 - ranking.doubt[row]),
             "predictions": [[int(c), float(p)] for c, p in
                             zip(ranking.classes[row], ranking.probabilities[row], strict=True)],
-            "answer": self.answers.given.get(row), "classes": len(vocab),
+            "answer": self.decisions.given.get(row), "classes": len(vocab),
         }
 
     def name(self, row: int) -> str:
         "The file as it is shown: the last parts of its path."
-        return "/".join(Path(self.answers.data.files[row]).parts[-3:])
+        return "/".join(Path(self.decisions.data.files[row]).parts[-3:])
 
-    def answer(self, row: int, answer: int) -> None:
-        "Save an answer: a class or LEFT_OUT. Raises ReviewError for one that cannot be, OSError."
+    def decide(self, row: int, label: int) -> None:
+        "Save a decision: a class or LEFT_OUT. Raises ReviewError where there is no such image or class, OSError."
         with self.lock:
             self.require(row)
-            if not LEFT_OUT <= answer < len(self.answers.data.vocab):
-                raise ReviewError(f"there is no class {answer}")
-            self.answers.give(row, answer)
+            if not LEFT_OUT <= label < len(self.decisions.data.vocab):
+                raise ReviewError(f"there is no class {label}")
+            self.decisions.add(row, label)
 
     def undo(self) -> int | None:
-        "Take the last answer back; returns its image. Raises ReviewError, OSError."
+        "Undo the latest decision; returns its row, None where there is none. Raises ReviewError, OSError."
         with self.lock:
             self.require(0)
-            return self.answers.undo()
+            return self.decisions.undo()
 
     def original(self, row: int) -> str:
         "The file of an image. Raises ReviewError."
         self.require(row)
-        return self.answers.data.files[row]
+        return self.decisions.data.files[row]
 
     def pixels(self, row: int) -> np.ndarray:
         "An image as the model sees it, (H, W, 3) uint8. Raises ReviewError."

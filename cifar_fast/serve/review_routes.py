@@ -1,4 +1,4 @@
-"""The addresses of the review: its page, and what review.js asks for (JSON, and the images of the dataset)."""
+"""The routes of the review: its page, and what review.js requests (JSON, and the images of the dataset)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from starlette.routing import Route
 from cifar_fast.data.errors import ImageError
 from cifar_fast.data.originals import as_png, media_type, png
 from cifar_fast.serve import page_review
-from cifar_fast.serve.answers import ReviewError
+from cifar_fast.serve.decisions import ReviewError
 from cifar_fast.serve.review import Review
 from cifar_fast.utils.errors import file_error
 
-MOST_BODY = 4096  # bytes of an answer
+MOST_BODY = 4096  # bytes of a request
 TIMEOUT = 20  # seconds that it may take to arrive
 TOKEN = "x-review-token"
 
@@ -49,12 +49,12 @@ def routes(
         review.open()
         return JSONResponse(review.state(request.query_params.get("split", "all")))
 
-    async def answer(request: Request) -> Response:
+    async def decide(request: Request) -> Response:
         body = await authorized(request)
-        row, given = body.get("row"), body.get("answer")
-        if type(row) is not int or type(given) is not int:
-            raise HTTPException(400, "An answer has a row and a class, both whole numbers.")
-        return await changed(lambda: review.answer(row, given), body)
+        row, label = body.get("row"), body.get("answer")
+        if type(row) is not int or type(label) is not int:
+            raise HTTPException(400, "Send a row and an answer (a class), both integers.")
+        return await changed(lambda: review.decide(row, label), body)
 
     async def undo(request: Request) -> Response:
         return await changed(review.undo, await authorized(request))
@@ -104,7 +104,7 @@ def routes(
     return [
         Route("/review", page),
         Route("/review/state", state),
-        Route("/review/answer", answer, methods=["POST"]),
+        Route("/review/answer", decide, methods=["POST"]),
         Route("/review/undo", undo, methods=["POST"]),
         Route("/review/original/{row:int}", original),
         Route("/review/seen/{row:int}", pixels),
@@ -119,12 +119,12 @@ async def read_json(request: Request) -> dict[str, Any]:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MOST_BODY:
-                    raise HTTPException(413, f"An answer has {MOST_BODY:,} bytes at most.")
+                    raise HTTPException(413, f"A request may have {MOST_BODY:,} bytes at most.")
         values = json.loads(body)
     except (TimeoutError, ClientDisconnect):
-        raise HTTPException(408, "The answer did not arrive in time. Give it again.") from None
+        raise HTTPException(408, "The request did not arrive in time. Try again.") from None
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
-        raise HTTPException(400, "An answer is a JSON object.")
+        raise HTTPException(400, "Send a JSON object.")
     return values

@@ -1,4 +1,4 @@
-"""Distillation as function matching: a teacher's answers to the very images that the student sees.
+"""Distillation as function matching: a teacher's predictions for the very images that the student sees.
 
 Hinton et al., 2015, arXiv:1503.02531, with the same view for both, mixed and augmented, over a long training (Beyer et
 al., 2021, arXiv:2106.05237). The loss of a batch is
@@ -7,9 +7,9 @@ al., 2021, arXiv:2106.05237). The loss of a batch is
 
 of both softmaxes at temperature T.
 
-T² keeps the gradient's size from depending on T. Label smoothing belongs to the first term alone: the teacher's answers
-are soft by themselves. With `balance=loss` both terms of an image are multiplied by the same weight, the mean of the
-class weights under its label or mixed target.
+T² keeps the gradient's size from depending on T. Label smoothing is in the first term alone: the teacher's
+probabilities are soft by themselves. With `balance=loss` both terms of an image are multiplied by the same weight, the
+mean of the class weights under its label or mixed target.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from cifar_fast.export.weights import read_weights
 from cifar_fast.models import create_model
 from cifar_fast.models.fold import fold
 from cifar_fast.recipe import Recipe
-from cifar_fast.training.answers import Answers, answers_of
 from cifar_fast.training.batch_transforms import TORCH_FORMATS
 from cifar_fast.training.callbacks.precision import DTYPES
 from cifar_fast.training.init import Init, place_hint, saw_held_out
+from cifar_fast.training.logits_cache import LogitsCache, logits_cache_of
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.seeds import rng_restored
@@ -86,7 +86,7 @@ def require_classes(name: str, theirs: list[str], ours: list[str]) -> None:
 
 @dataclass
 class TeacherModel:
-    """A teacher that answers a student's batches: folded, in eval mode, in the precision that the student trains in.
+    """A teacher for a student's batches: folded, in eval mode, in the precision that the student trains in.
 
     It takes batches that are normalised for the student, of any size, and brings them to its own normalisation and, by
     linear interpolation, to its own size. It uses no RNG.
@@ -110,7 +110,7 @@ class TeacherModel:
             x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
         if self.scale is not None:
             x = x * self.scale + self.shift
-        # Rounded as `answers` keeps them.
+        # Rounded as in the cache.
         return self.model(x.to(self.dtype, memory_format=self.format)).half().float()
 
     def normalized_by(self, mean, std) -> TeacherModel:
@@ -153,24 +153,24 @@ class Distillation(Callback):
     order = 8.5  # after BatchTransforms (8) has made the view that the student sees; Autocast (9) begins after it
     run_valid = False
 
-    def __init__(self, teacher: TeacherModel, alpha: float, temperature: float, answers: Answers | None = None):
-        self.teacher, self.alpha, self.temperature, self.answers = teacher, alpha, temperature, answers
+    def __init__(self, teacher: TeacherModel, alpha: float, temperature: float, cache: LogitsCache | None = None):
+        self.teacher, self.alpha, self.temperature, self.cache = teacher, alpha, temperature, cache
         self.part = None  # the teacher's term of the batch at hand
 
     def before_fit(self):
-        if self.answers:
-            self.answers.open()
+        if self.cache:
+            self.cache.open()
 
     def undo(self):
         "Also called after an error."
-        if self.answers:
-            self.answers.close()
+        if self.cache:
+            self.cache.close()
 
     after_fit = undo
 
     def before_batch(self):
         self.targets = self.y
-        self.logits = (self.answers.get(self.epoch, self.iter, self.x, self.teacher) if self.answers else
+        self.logits = (self.cache.get(self.epoch, self.iter, self.x, self.teacher) if self.cache else
                        self.teacher(self.x))
 
     def after_loss(self):
@@ -216,9 +216,9 @@ class TeacherLoss(Metric):
 
 
 def distillation_cbs(run, keeps: bool = False) -> list[Callback]:
-    "The callback that makes a prepared run learn from its teacher; none without one. `keeps`: it may fill the cache."
+    "The callback that makes a prepared run learn from its teacher; none without one. `keeps`: it may use the cache."
     if not run.teacher:
         return []
     r = run.recipe
-    answers = answers_of(run) if keeps and r.distill_cache else None
-    return [Distillation(run.teacher, r.distill_alpha, r.distill_temperature, answers)]
+    cache = logits_cache_of(run) if keeps and r.distill_cache else None
+    return [Distillation(run.teacher, r.distill_alpha, r.distill_temperature, cache)]

@@ -91,8 +91,8 @@ def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | N
     "Those that belong to training only: given to the fit, so they are not exported."
     r, transforms = run.recipe, batch_transforms(run.recipe, len(run.source.vocab), run.memory_format)
     history = History(state, transforms, folder and folder / "history.csv")
-    cbs = [transforms, *distillation_cbs(run, keeps=folder is not None), *precision_cbs(run.precision, run.device),
-           history]
+    kept = bool(folder or checkpoint)  # a run, in whichever of its processes; a benchmark has neither
+    cbs = [transforms, *distillation_cbs(run, keeps=kept), *precision_cbs(run.precision, run.device), history]
     parallel = with_others(run, transforms, history, checkpoint)
     cbs += [parallel] if parallel else []
     if average:

@@ -73,7 +73,7 @@ class Run:
     memory_format: str | None = None  # None until `settle_memory_format` has timed both
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
     widths: Sequence[int] | None = None  # of the model, where it was scaled to a budget, or pruned
-    teacher: TeacherModel | None = None  # whose answers are learned beside the labels
+    teacher: TeacherModel | None = None  # whose predictions are learned beside the labels
     tuning: bool = False  # one of many that are compared: it has no test set, and needs no files for deployment
 
 

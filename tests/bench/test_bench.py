@@ -259,8 +259,8 @@ def test_startup_compares_fresh_processes(monkeypatch):
 
 
 def test_predict_needs_no_torch_and_the_check_is_real(tmp_path):
-    answer = list(startup.untrained_export(tmp_path))
-    code = f"from cifar_fast.cli.main import main; assert main({['predict', *answer]!r}) == 0"
+    args = list(startup.untrained_export(tmp_path))
+    code = f"from cifar_fast.cli.main import main; assert main({['predict', *args]!r}) == 0"
     assert startup.needless(code) == []
     assert "torch" in startup.needless("import torch")
 

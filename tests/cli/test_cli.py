@@ -143,7 +143,7 @@ def probabilities(capsys, *command) -> dict:
 
 
 def test_predict_as_json_and_with_tta(trained, images, tmp_path, capsys):
-    "The flagship's net answers the same for the mirror image, so TTA adds nothing to it; to another's answer it does."
+    "The flagship's net predicts the same for the mirror image, so TTA changes nothing; for another's it does."
     from cifar_fast.export.save import save_export
     from cifar_fast.models import create_model
 
@@ -192,7 +192,7 @@ def test_evaluate_gives_no_tta_where_left_and_right_differ(trained, tmp_path, ca
 @pytest.mark.parametrize("damage", ["no json", "bad json", "other format", "no weights", "cut weights", "other arch"])
 def test_a_damaged_export_is_refused_by_name(trained, tmp_path, capsys, damage):
     shutil.copytree(trained, tmp_path / "x")
-    (tmp_path / "x" / "model.onnx").unlink(missing_ok=True)  # which answers without the weights
+    (tmp_path / "x" / "model.onnx").unlink(missing_ok=True)  # which predicts without the weights
     json_file, weights = tmp_path / "x" / "card.json", tmp_path / "x" / "model.safetensors"
     if damage == "no json":
         json_file.unlink()

@@ -111,7 +111,7 @@ def test_its_own_images_are_told_apart(trained, capsys):
     assert alone["accuracy"] == own["splits"]["test"]["accuracy"] == read_card(run).metrics.accuracy
 
 
-def test_a_table_and_the_answers_as_csv(trained, tmp_path, capsys):
+def test_a_table_and_the_predictions_as_csv(trained, tmp_path, capsys):
     run, _ = trained
     fill(tmp_path / "images", 3, "cup", "key", "lamp")
     (tmp_path / "images" / "cup" / "0.png").write_bytes(b"damaged")

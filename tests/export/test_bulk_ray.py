@@ -54,9 +54,9 @@ def job_for_nodes(job):
 
 
 def test_what_ray_gives_twice_or_loses_is_written_once(tmp_path, monkeypatch):
-    asked, answers = [], iter([[(0, b"a", ""), (0, b"a", "")], [(2, b"c", "")], []])
+    asked, replies = [], iter([[(0, b"a", ""), (0, b"a", "")], [(2, b"c", "")], []])
     monkeypatch.setattr(ray_engine, "one_round", lambda job, tasks, procs: asked.append([t.index for t in tasks])
-                        or next(answers))
+                        or next(replies))
     tasks = [Task(i, [], tmp_path / str(i)) for i in range(3)]
     assert list(ray_engine.rounds(None, tasks, 2)) == [0, 2]  # the third is missing, and `predict_bulk` says so
     assert asked == [[0, 1, 2], [1, 2], [1]] and sorted(os.listdir(tmp_path)) == ["0", "2"]

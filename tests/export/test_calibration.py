@@ -148,16 +148,16 @@ def test_predict_says_unknown_below_a_threshold(run, digits, tmp_path, capsys):
     most = {row["file"]: max(row["probabilities"].values()) for row in found}
     threshold = float(np.mean(sorted(most.values())[5:7]))  # six images are below it
     assert main(["predict", *shown, "--json", "--threshold", str(threshold)]) == 0
-    answers = {row["file"]: row["prediction"] for row in json.loads(capsys.readouterr().out)}
-    assert {file for file, answer in answers.items() if answer == "unknown"} == {
-        file for file, p in most.items() if p < threshold} and list(answers.values()).count("unknown") == 6
-    assert pd.read_csv(tmp_path / "out.csv", dtype=str)["prediction"].tolist() == list(answers.values())
+    predicted = {row["file"]: row["prediction"] for row in json.loads(capsys.readouterr().out)}
+    assert {file for file, label in predicted.items() if label == "unknown"} == {
+        file for file, p in most.items() if p < threshold} and list(predicted.values()).count("unknown") == 6
+    assert pd.read_csv(tmp_path / "out.csv", dtype=str)["prediction"].tolist() == list(predicted.values())
     assert main(["predict", *shown, "--threshold", str(threshold)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum("  unknown  (" in line for line in lines) == 6 and len(lines) == 12
 
 
-def test_evaluate_and_report_show_what_a_threshold_answers(run, capsys):
+def test_evaluate_and_report_show_coverage_and_accuracy_at_thresholds(run, capsys):
     assert main(["calibrate", str(run)]) == 0 and main(["report", str(run)]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json"]) == 0
@@ -170,7 +170,7 @@ def test_evaluate_and_report_show_what_a_threshold_answers(run, capsys):
     raw = json.loads(capsys.readouterr().out)
     assert raw["calibration_error"] == pytest.approx(found["calibration_error_uncalibrated"], abs=1e-4)
     report = (run / "report.html").read_text("utf-8")
-    assert "of these right" in report and f"{read_card(run).calibration}" in report
+    assert "accuracy on these" in report and f"{read_card(run).calibration}" in report
     assert f"{read_card(run).calibration}" in (run / "README.md").read_text("utf-8")
 
 

@@ -1,4 +1,4 @@
-"""`export --to`: every target's file answers as the model does, or is not kept."""
+"""`export --to`: every target's file predicts what the model does, or is not kept."""
 
 import json
 import shutil
@@ -114,22 +114,22 @@ def test_evaluate_and_compare_take_a_file(exported, capsys):
 
 @pytest.fixture
 def wrong(monkeypatch):
-    "A target whose file answers the next class."
+    "A target whose file predicts the next class."
     all_targets()
     monkeypatch.setattr(targets, "TARGETS", dict(targets.TARGETS))
 
-    def answers(path, card):
+    def open_model(path, card):
         predict = load_export(path.read_text()).predict
         return lambda images: np.roll(predict(images), 1, 1)
 
     def make(folder, card, model):
-        (folder / "wrong.txt").write_text(str(answers.run))
+        (folder / "wrong.txt").write_text(str(open_model.run))
         return [folder / "wrong.txt"]
-    register_target("wrong", about="nowhere", open=answers)(make)
-    return answers
+    register_target("wrong", about="nowhere", open=open_model)(make)
+    return open_model
 
 
-def test_a_file_that_answers_otherwise_is_not_kept(run, wrong, digits, capsys):
+def test_a_file_whose_predictions_differ_is_not_kept(run, wrong, digits, capsys):
     wrong.run, card = run, read_card(run)
     with pytest.raises(ExportError, match="wrong.txt"):
         Conversion.of(run, digits, find_targets(["wrong"])).make(targets.TARGETS["wrong"])
@@ -167,11 +167,11 @@ def test_bounds():
     require_alike(Path("model.onnx"), found, on)
     found[:2] = [0.4, 0.6]
     assert differing(found, expected).sum() == 2
-    with pytest.raises(ExportError, match=r"2 of 100 images .*at most 0 may"):
+    with pytest.raises(ExportError, match=r"2 of 100 images \(test; at most 0 may differ\)"):
         require_alike(Path("model.onnx"), found, on)
-    require_alike(Path("model.int8.onnx"), found, on)  # 3 fewer rightly, with the tie, of only 100
+    require_alike(Path("model.int8.onnx"), found, on)  # 3 fewer are right, with the tie, of only 100
     many = Measured(np.repeat(on.images, 10, 0), np.repeat(on.labels, 10), "test", np.repeat(expected, 10, 0))
-    with pytest.raises(ExportError, match=r"30 fewer of them rightly \(at most 5\)"):
+    with pytest.raises(ExportError, match=r"30 fewer are right \(at most 5\)"):
         require_alike(Path("model.int8.onnx"), np.repeat(found, 10, 0), many)
     require_alike(Path("model.int8.onnx"), found, Measured(on.images, None, "noise", expected))
     assert bound_of(Path("a/model.micro.tflite")).loss == 0.005

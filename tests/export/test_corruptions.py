@@ -110,7 +110,7 @@ def test_a_choice_is_stratified_seeded_and_in_order():
 
 
 class Brightest:
-    "Answers class 1 where an image is brighter than 140 on average."
+    "Predicts class 1 where an image is brighter than 140 on average."
 
     def predict(self, images):
         bright = images.reshape(len(images), -1).mean(1) > 140

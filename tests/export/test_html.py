@@ -1,4 +1,4 @@
-"""The exported page in a real browser, from its file and with the network off: what it answers, what a person does."""
+"""The exported page in a real browser, from its file and with the network off: what it predicts, what a person does."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -94,11 +94,11 @@ def cards(driver, count: int) -> list:
     return driver.find_elements(By.CSS_SELECTOR, "#results .card")
 
 
-# ---------------------------------------------------------------- the same answers as in Python
+# ---------------------------------------------------------------- the same predictions as in Python
 
 
 def photograph(rng, size) -> Image.Image:
-    "Smooth shapes with some noise: every step of reading them shows, and answers are not all the same."
+    "Smooth shapes with some noise: every step of reading them shows, and predictions are not all the same."
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
     return Image.fromarray((np.asarray(coarse) + rng.integers(-12, 13, (*size[::-1], 3))).clip(0, 255).astype(np.uint8))
 
@@ -144,7 +144,7 @@ def photographs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("mode", RESIZE_MODES)
-def test_the_same_pixels_and_answers_as_in_python(browser, model, photographs, mode):
+def test_the_same_pixels_and_predictions_as_in_python(browser, model, photographs, mode):
     assert len(photographs) == 100
     files = photographs if mode == "crop" else photographs[::3] + photographs[1::9] + photographs[-4:]
     browser.execute_script(f"model.mode = '{mode}'")
@@ -160,9 +160,9 @@ def test_the_same_pixels_and_answers_as_in_python(browser, model, photographs, m
     assert not {name: levels for name, levels in off.items() if levels > name.endswith(".jpg")}  # decoders of JPEG may
     exact = [i for i, name in enumerate(off) if not off[name]]
     assert len(exact) >= 0.7 * len(files)
-    probabilities, answers = np.array([p for _, _, p in found]), model.predict(expected)
-    assert (probabilities.argmax(1) == answers.argmax(1)).all() and len(set(answers.argmax(1))) > 2
-    assert abs(probabilities - answers)[exact].max() < 1e-4
+    probabilities, in_python = np.array([p for _, _, p in found]), model.predict(expected)
+    assert (probabilities.argmax(1) == in_python.argmax(1)).all() and len(set(in_python.argmax(1))) > 2
+    assert abs(probabilities - in_python)[exact].max() < 1e-4
 
 
 def test_it_was_checked_in_the_browser_before_it_was_kept(made):
@@ -234,7 +234,7 @@ def test_a_camera_that_is_refused(browser):
 
 
 def test_keyboard_alone(browser, files):
-    "Tab meets everything in order, each with a visible frame; the threshold and the buttons answer to keys."
+    "Tab meets everything in order, each with a visible frame; the threshold and the buttons react to keys."
     give(browser, files / "one.png")
     (card,) = cards(browser, 1)
     browser.execute_script("const top = document.querySelector('h1'); top.tabIndex = -1; top.focus()")

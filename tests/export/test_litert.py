@@ -69,9 +69,9 @@ def test_evaluate_takes_a_file(digits, tmp_path, capsys):
     path.write_bytes(file(packed(model), size="32", classes='["0", "1"]'))
     assert main(["evaluate", str(path), "data=digits", "--json"]) == 0
     shown, known = json.loads(capsys.readouterr().out), digits.test.labels < 2
-    answers = expected(digits.test.images[known].astype(np.float64)).argmax(1)
+    predicted = expected(digits.test.images[known].astype(np.float64)).argmax(1)
     assert shown["n"] == known.sum()
-    assert shown["accuracy"] == pytest.approx((answers == digits.test.labels[known]).mean(), abs=0.02)
+    assert shown["accuracy"] == pytest.approx((predicted == digits.test.labels[known]).mean(), abs=0.02)
 
 
 # ---------------------------------------------------------------- refused
@@ -82,8 +82,8 @@ def test_other_files_are_refused(refused, tmp_path):
     refused(b"\x10\0\0\0TFL3", "points out of the file")
     refused(b"PK" * 50, "no TFLite file")
     refused(packed(parts()), "cifar_fast.json is not in it")
-    refused(file(size="9"), r"goes from \[1, 8, 8, 3\]")
-    refused(file(classes='["ant"]'), r"to \[1, 2\]")
+    refused(file(size="9"), r"input is \[1, 8, 8, 3\]")
+    refused(file(classes='["ant"]'), r"output \[1, 2\]")
     refused(file(temperature="-1"), "temperature")
     refused(file(packed(parts(int8=True, scale=0.95))), "scale and zero point")
     refused(file(more="x" * tflite_file.FACTS_BYTES), "cifar_fast.json")
@@ -109,8 +109,8 @@ def changed(change):
     (lambda model, graph: setattr(graph.tensors[4], "buffer", 99), "out of the file"),
     (lambda model, graph: setattr(graph.operators[0], "opcodeIndex", 9), "does not name"),
     (lambda model, graph: setattr(graph.operators[0], "inputs", [99]), "not there"),
-    (lambda model, graph: setattr(graph.operators[0], "outputs", [99]), "one image to one answer"),
-    (lambda model, graph: setattr(graph, "inputs", [0, 1]), "one image to one answer"),
+    (lambda model, graph: setattr(graph.operators[0], "outputs", [99]), "one input and one output"),
+    (lambda model, graph: setattr(graph, "inputs", [0, 1]), "one input and one output"),
 ])
 def test_graphs_that_are_not_run(refused, change, words):
     refused(changed(change), words)

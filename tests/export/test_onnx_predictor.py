@@ -1,4 +1,4 @@
-"""A run by its model.onnx: the same answers as in torch, without torch; and when torch is used after all."""
+"""A run by its model.onnx: the same predictions as in torch, without torch; and when torch is used after all."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def made(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("made") / "net"
     model = create_model("cifar_sprint", 10).eval()
-    with torch.no_grad():  # answers that differ from image to image
+    with torch.no_grad():  # predictions that differ from image to image
         for parameter in list(model.parameters())[-2:]:
             parameter.mul_(40)
     card = save_export(folder, model, replace(CARD, calibration=TEMPERED), pickle=False)
@@ -64,7 +64,7 @@ def files(tmp_path, images):
     return folder
 
 
-def test_in_torch_on_a_cpu_the_folded_model_answers(run, images, monkeypatch):
+def test_in_torch_on_a_cpu_the_folded_model_predicts(run, images, monkeypatch):
     opened = load_export(run)
     expected = replace(opened, folded=None).predict(images)
     assert np.abs(opened.predict(images) - expected).max() < 1e-5
@@ -86,7 +86,7 @@ def test_probabilities_are_those_of_torch(made, images, temperature, tta):
     assert np.abs(ours.predict(images, tta) - expected).max() < 1e-4
     assert temperature or expected.std(0).max() > 0.01  # the images do differ
     assert np.abs(ours.predict(images, tta, bs=2) - expected).max() < 1e-4
-    assert [ours.answer(p) for p in ours.predict(images)] == [torchs.answer(p) for p in torchs.predict(images)]
+    assert [ours.label(p) for p in ours.predict(images)] == [torchs.label(p) for p in torchs.predict(images)]
     assert ours.predict(images[:0]).shape == torchs.predict(images[:0]).shape
 
 
@@ -120,16 +120,16 @@ def test_predict_and_serve_import_no_torch(made, files):
         client = TestClient(create_app(load_model(run), "net", Path(run).parent), base_url="http://127.0.0.1:8000")
         page = client.get("/")
         given = {"images": ("a.jpg", open(image, "rb").read(), "image/jpeg")}
-        answer = client.post("/predict", files=given, headers={"X-Part": "1"})
+        response = client.post("/predict", files=given, headers={"X-Part": "1"})
         after_serve = [n for n in sys.argv[3:] if n in sys.modules]
         maps = client.post("/gradcam", files=given)
-        print(json.dumps([after_predict, after_serve, page.status_code, answer.status_code, answer.text.count("<img"),
-                          maps.text.count("overlay"), "torch" in sys.modules]))
+        print(json.dumps([after_predict, after_serve, page.status_code, response.status_code,
+                          response.text.count("<img"), maps.text.count("overlay"), "torch" in sys.modules]))
     """, made, files / "1.jpg", *HEAVY)
     assert found == [[], [], 200, 200, 1, 1, True]
 
 
-def test_a_run_without_its_weights_answers_but_has_no_grad_cam(run, images):
+def test_a_run_without_its_weights_predicts_but_has_no_grad_cam(run, images):
     from cifar_fast.serve.classify import Classifier
 
     expected = load_export(run).predict(images)
@@ -171,7 +171,7 @@ def test_a_file_that_does_not_fit_its_run_is_named_and_torch_used(run, images, c
     assert np.array_equal(model.predict(images), load_export(run).predict(images))
 
 
-def test_files_are_answered_in_order_and_bad_ones_named(made, files):
+def test_files_are_predicted_in_order_and_bad_ones_named(made, files):
     model, paths = load_model(made), sorted(files.iterdir())
     found = list(predict_files(model, paths, bs=2))
     assert [path for path, *_ in found] == paths
@@ -185,9 +185,9 @@ def test_files_are_answered_in_order_and_bad_ones_named(made, files):
 def test_no_more_files_are_decoded_ahead_than_two_batches(made, files, monkeypatch):
     asked = []
     monkeypatch.setattr(OnnxPredictor, "read", lambda self, path: asked.append(path) or np.zeros((32, 32, 3), np.uint8))
-    answers = predict_files(load_model(made), [files / "1.jpg"] * 100, bs=5)
-    next(answers)
-    answers.close()
+    results = predict_files(load_model(made), [files / "1.jpg"] * 100, bs=5)
+    next(results)
+    results.close()
     assert 5 <= len(asked) <= 15
 
 

@@ -1,4 +1,4 @@
-"""README's snippets for using an export without this package, as they stand there: the same answers as in torch."""
+"""README's snippets for using an export without this package, as they stand there: the same predictions as in torch."""
 
 import base64
 import io
@@ -106,7 +106,7 @@ def test_onnxruntime_web_in_a_page(site, tmp_path_factory):
             for image in images]
     finally:
         driver.quit()
-    assert not [answer for answer in found if isinstance(answer, str)]
+    assert not [error for error in found if isinstance(error, str)]
     assert np.abs(np.array(found) - load_export(RUN).predict(images)).max() < 1e-4
 
 

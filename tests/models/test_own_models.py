@@ -84,7 +84,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory, digits):
-    "What another process answers about a run of mine.py."
+    "What another process gives for a run of mine.py."
     folder = tmp_path_factory.mktemp("own")
     mine, exports, image = folder / "mine.py", folder / "exports", folder / "image.png"
     mine.write_text(MINE)
@@ -104,7 +104,7 @@ def test_the_next_step_that_a_run_prints_names_its_recipe_file(elsewhere):
     assert elsewhere["printed"][:2] == elsewhere["named"][:2]
 
 
-def test_model_onnx_answers_without_the_file_of_the_model(elsewhere):
+def test_model_onnx_predicts_without_the_file_of_the_model(elsewhere):
     assert elsewhere["unnamed"][0] == 0 and json.loads(elsewhere["unnamed"][1])
 
 

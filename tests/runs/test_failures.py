@@ -262,7 +262,7 @@ def test_a_loss_that_explodes_spoils_no_checkpoint(tmp_path, monkeypatch, capsys
     assert (tmp_path / NAME).exists()
 
 
-def test_a_net_that_answers_no_numbers_is_no_result(tmp_path, capsys, digits):
+def test_a_net_whose_outputs_are_not_finite_is_no_result(tmp_path, capsys, digits):
     assert main([*WILD, "bs=1024", "epochs=1", "lr=1e38", f"exports={tmp_path}"]) == 2
     assert "nothing was exported" in capsys.readouterr().err
     assert not (tmp_path / NAME).exists() and not (tmp_path / "runs.csv").exists()

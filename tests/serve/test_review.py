@@ -19,8 +19,8 @@ from cifar_fast.export.card_parts import Data, Normalization
 from cifar_fast.export.predictor import load_export
 from cifar_fast.export.save import save_export
 from cifar_fast.models import create_model
-from cifar_fast.serve.answers import LEFT_OUT, table_of
 from cifar_fast.serve.app import create_app
+from cifar_fast.serve.decisions import LEFT_OUT, table_of
 
 SPLITS = {"train": ("cat", "dog, small"), "test": ("cat", "dog, small")}
 
@@ -74,8 +74,8 @@ class Client:
     def post(self, path="answer", headers=None, **body):
         return self.http.post(f"/review/{path}", json=body, headers={"X-Review-Token": self.token} | (headers or {}))
 
-    def answer(self, row, answer):
-        return self.post(row=row, answer=answer).json()
+    def decide(self, row, label):
+        return self.post(row=row, answer=label).json()
 
 
 def table(project, name="net"):
@@ -83,21 +83,21 @@ def table(project, name="net"):
         return list(csv.reader(file))
 
 
-def test_the_least_probable_label_comes_first_and_answers_become_a_table(project):
+def test_the_least_probable_label_comes_first_and_decisions_become_a_table(project):
     client, source, seen = Client(project), load_source(project / "photos"), []
     probs = np.concatenate([load_export(project / "exports" / "net").predict(a.images) for a in source.splits.values()])
     labels = np.concatenate([a.labels for a in source.splits.values()])
     names = [p for a in source.splits.values() for p in a.paths()]
     state = client.state()
-    assert not list((project / "exports").glob("net.labels*"))  # nothing is written before an answer
-    for answer in ("keep", 1, LEFT_OUT, 0):
+    assert not list((project / "exports").glob("net.labels*"))  # nothing is written before a decision
+    for decision in ("keep", 1, LEFT_OUT, 0):
         image = state["image"]
-        seen.append((image["row"], answer))
-        state = client.answer(image["row"], image["label"] if answer == "keep" else answer)
+        seen.append((image["row"], decision))
+        state = client.decide(image["row"], image["label"] if decision == "keep" else decision)
     order = np.argsort(-(1 - probs[np.arange(len(labels)), labels]), kind="stable")
     assert [row for row, _ in seen] == order[:4].tolist() and state["done"] == 4 and state["total"] == 13
     expected = [["file", "label", "split"]]
-    given = {row: labels[row] if answer == "keep" else answer for row, answer in seen}
+    given = {row: labels[row] if decision == "keep" else decision for row, decision in seen}
     for row, path in enumerate(names):
         if (label := given.get(row, labels[row])) != LEFT_OUT:
             relative = path.replace(f"{project}/", "../")
@@ -110,11 +110,24 @@ def test_the_least_probable_label_comes_first_and_answers_become_a_table(project
                 zip(arrays.paths(), arrays.labels, strict=True)] == [row for row in expected[1:] if row[2] == split]
 
 
-def test_it_goes_on_where_it_was_and_takes_answers_back(project):
+def test_the_file_of_decisions_keeps_its_format(project):
+    "So that reviews of older versions resume."
+    client, vocab = Client(project), load_source(project / "photos").vocab
+    first = client.state()["image"]
+    second = client.decide(first["row"], LEFT_OUT)["image"]
+    client.decide(second["row"], second["label"])
+    saved = json.loads((project / "exports" / "net.labels.json").read_text("utf-8"))
+    assert set(saved) == {"fingerprint", "tables", "answers"} and len(saved["tables"]) == 2
+    assert [(a["row"], a["label"]) for a in saved["answers"]] == [(first["row"], None),
+                                                                  (second["row"], vocab[second["label"]])]
+    assert all(set(a) == {"row", "file", "label"} for a in saved["answers"])
+
+
+def test_it_resumes_where_it_was_and_undoes_decisions(project):
     client = Client(project)
     first, again = client.state()["image"], []
-    second = client.answer(first["row"], LEFT_OUT)["image"]
-    client.answer(second["row"], 1 - second["label"])
+    second = client.decide(first["row"], LEFT_OUT)["image"]
+    client.decide(second["row"], 1 - second["label"])
     reopened = Client(project)
     state = reopened.state()
     assert (state["done"], state["relabelled"], state["left_out"]) == (2, 1, 1)
@@ -134,7 +147,7 @@ def test_a_split_alone(project):
 
 def test_a_table_that_somebody_changed_is_left_alone(project):
     client = Client(project)
-    client.answer(client.state()["image"]["row"], LEFT_OUT)
+    client.decide(client.state()["image"]["row"], LEFT_OUT)
     path = project / "exports" / "net.labels.csv"
     path.write_text(text := path.read_text("utf-8") + "mine.png,cat,train\n")
     state = Client(project).state()
@@ -146,14 +159,14 @@ def test_another_dataset_s_table_is_left_alone(project):
     path = project / "exports" / "net.labels.csv"
     path.write_text("file,label\n")
     client = Client(project)
-    state = client.answer(client.state()["image"]["row"], LEFT_OUT)
+    state = client.decide(client.state()["image"]["row"], LEFT_OUT)
     assert state["table"].endswith("net.labels-2.csv") and path.read_text() == "file,label\n"
 
 
 def test_a_run_on_a_review_s_table_has_a_table_of_its_own(project):
     client = Client(project)
     image = client.state()["image"]
-    client.answer(image["row"], image["label"])  # kept: a table of the same images and labels
+    client.decide(image["row"], image["label"])  # kept: a table of the same images and labels
     path = project / "exports" / "net.labels.csv"
     fingerprint, run = load_source(path).fingerprint, project / "exports" / "net"
     assert fingerprint == load_source(project / "photos").fingerprint
@@ -164,16 +177,16 @@ def test_a_run_on_a_review_s_table_has_a_table_of_its_own(project):
 def test_a_full_disk_keeps_what_was_there(project, monkeypatch):
     client = Client(project)
     row = client.state()["image"]["row"]
-    client.answer(row, LEFT_OUT)
+    client.decide(row, LEFT_OUT)
     files = sorted((project / "exports").glob("net.labels*"))
     before = [path.read_bytes() for path in files]
 
     def full(path):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("cifar_fast.serve.answers.atomic_write", full)
-    answer = client.post(row=client.state()["image"]["row"], answer=LEFT_OUT)
-    assert answer.status_code == 500 and "make room" in answer.json()["problem"]
+    monkeypatch.setattr("cifar_fast.serve.decisions.atomic_write", full)
+    response = client.post(row=client.state()["image"]["row"], answer=LEFT_OUT)
+    assert response.status_code == 500 and "make room" in response.json()["problem"]
     assert [path.read_bytes() for path in files] == before and client.state()["done"] == 1
 
 
@@ -193,7 +206,7 @@ def test_originals_come_whole_and_only_those_of_the_dataset(project):
 
 @pytest.mark.parametrize("headers", [{"X-Review-Token": ""}, {"X-Review-Token": "é".encode()},
                                      {"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
-def test_only_the_own_page_answers(project, headers):
+def test_only_the_page_of_this_server_may_decide(project, headers):
     client = Client(project)
     row = client.state()["image"]["row"]
     assert client.post(row=row, answer=0, headers=headers).status_code == 403
@@ -203,7 +216,7 @@ def test_only_the_own_page_answers(project, headers):
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"row": "0", "answer": 0}', b'{"row": 0, "answer": 2}',
                                   b'{"row": 99, "answer": 0}', b'{"row": true, "answer": 0}', b"[" * 4000,
                                   b'{"row": 0, "answer": -2}', b" " * 5000])
-def test_a_bad_answer_changes_nothing(project, body):
+def test_a_bad_request_changes_nothing(project, body):
     client = Client(project)
     client.state()
     response = client.http.post("/review/answer", content=body, headers={"X-Review-Token": client.token})

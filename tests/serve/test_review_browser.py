@@ -60,7 +60,7 @@ def opened(chromium, tmp_path, request):  # noqa: F811
 
 
 def shown(driver) -> str:
-    "The file whose original is shown, once it can be seen and answered."
+    "The file whose original is shown, once it can be seen and decided on."
     waiting(driver, 20).until(lambda d: d.execute_script(
         "const i = document.querySelector('#stage img'); return i && i.complete && i.naturalWidth === 200"))
     return driver.find_element(By.ID, "file").text
@@ -77,7 +77,7 @@ def labels(driver) -> dict[str, str]:
 
 
 def key(driver, pressed: str, done: int) -> str:
-    "Answers with a key; the file that was answered."
+    "Decides with a key; the file that this was about."
     file = shown(driver).rpartition(" (")[0]
     press(driver, pressed)
     after(driver, done)
@@ -103,7 +103,7 @@ def test_a_walk_with_the_keyboard_alone(opened):
     for done in (5, 6):
         assert key(opened, Keys.SPACE, done) not in (kept, out, relabelled, undone)
     assert opened.find_element(By.ID, "end").is_displayed()
-    press(opened, Keys.SPACE)  # nothing is left to answer
+    press(opened, Keys.SPACE)  # no image is left
     press(opened, Keys.BACKSPACE)
     after(opened, 5)
 

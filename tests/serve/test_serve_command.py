@@ -46,12 +46,12 @@ def test_it_prints_its_address_and_ctrl_c_stops_it(folder, capsys, monkeypatch):
     monkeypatch.setattr("cifar_fast.utils.memory.return_large_blocks", lambda: calls.append("memory"))
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    before, answers = sorted(folder.rglob("*")), []
+    before, pages = sorted(folder.rglob("*")), []
 
     def ask():
         for _ in range(100):
             try:
-                answers.append(httpx2.get(f"http://127.0.0.1:{port}/", timeout=5).text)
+                pages.append(httpx2.get(f"http://127.0.0.1:{port}/", timeout=5).text)
                 break
             except httpx2.HTTPError:
                 time.sleep(0.1)
@@ -60,6 +60,6 @@ def test_it_prints_its_address_and_ctrl_c_stops_it(folder, capsys, monkeypatch):
     threading.Thread(target=ask, daemon=True).start()
     assert main(["serve", str(folder / "net"), "--port", str(port), "--host", "0.0.0.0"]) == 130
     out, err = capsys.readouterr()
-    assert "Classify images" in answers[0]
+    assert "Classify images" in pages[0]
     assert f"net at http://127.0.0.1:{port}/" in out and "over the network" in err and "Traceback" not in err
     assert sorted(folder.rglob("*")) == before and calls == ["memory"]

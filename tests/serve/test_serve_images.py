@@ -33,14 +33,14 @@ def test_predictions_are_those_of_predict(client, folder):
     net = load_export(folder / "net")
     square = read_image(image())
     plain, mirrored = net.predict(square[None])[0], net.predict(square[None], tta=True)[0]
-    answer = post(client, ("one.png", image()))
-    assert answer.status_code == 200
-    found = re.findall(r"<th scope=\"row\">(.*?)</th>.*?<td>([\d.]+).%</td><td>([\d.]+).%</td>", answer.text)
+    response = post(client, ("one.png", image()))
+    assert response.status_code == 200
+    found = re.findall(r"<th scope=\"row\">(.*?)</th>.*?<td>([\d.]+).%</td><td>([\d.]+).%</td>", response.text)
     order = plain.argsort()[::-1]
     assert [name for name, *_ in found] == [VOCAB[i].replace("<", "&lt;").replace(">", "&gt;") for i in order]
     assert [float(p) for _, p, _ in found] == pytest.approx(100 * plain[order], abs=0.06)
     assert [float(p) for *_, p in found] == pytest.approx(100 * mirrored[order], abs=0.06)
-    assert classify.data_uri(square) in answer.text and "<b>last" not in answer.text
+    assert classify.data_uri(square) in response.text and "<b>last" not in response.text
 
 
 def test_below_the_threshold_a_page_says_unknown_and_probabilities_have_their_temperature(folder):
@@ -54,20 +54,20 @@ def test_below_the_threshold_a_page_says_unknown_and_probabilities_have_their_te
 
 
 def test_several_images_and_bad_ones_have_a_card_each(client):
-    answer = post(client, ("a.png", image()), ("b.jpg", image("jpeg")), ("no.png", b"no image"),
+    response = post(client, ("a.png", image()), ("b.jpg", image("jpeg")), ("no.png", b"no image"),
                   ("empty.png", b""))
-    assert answer.status_code == 200 and answer.text.count('class="view"') == 2
+    assert response.status_code == 200 and response.text.count('class="view"') == 2
     for name, reason in (("no.png", "not an image in a format known here"), ("empty.png", "is empty (0 bytes)")):
-        assert re.search(rf'card bad"><h2[^>]*>{name}</h2><p>It [^<]*{re.escape(reason)}', answer.text), name
-    assert "no prediction for 2 images" in answer.text
+        assert re.search(rf'card bad"><h2[^>]*>{name}</h2><p>It [^<]*{re.escape(reason)}', response.text), name
+    assert "no prediction for 2 images" in response.text
 
 
 def test_a_non_finite_prediction_is_an_error(folder):
     net = replace(load_export(folder / "net"), folded=None)
     with torch.no_grad():
         net.model.head.fc.weight.fill_(3e38)
-    answer = post(TestClient(create_app(net, "net", folder), base_url=HOST), ("one.png", image()))
-    assert answer.status_code == 422 and "prediction is not finite" in answer.text and "nan" not in answer.text
+    response = post(TestClient(create_app(net, "net", folder), base_url=HOST), ("one.png", image()))
+    assert response.status_code == 422 and "prediction is not finite" in response.text and "nan" not in response.text
 
 
 def test_a_bad_one_alone_is_422_and_none_400(client):
@@ -81,16 +81,16 @@ def test_a_bad_one_alone_is_422_and_none_400(client):
 
 
 def test_pixels_are_counted_before_decoding(client):
-    answer = post(client, ("large.png", bomb(9_000)), ("larger.png", bomb(30_000)))
-    assert answer.status_code == 422 and "9000 x 9000 pixels" in answer.text and "too many pixels" in answer.text
-    assert ".." not in answer.text
+    response = post(client, ("large.png", bomb(9_000)), ("larger.png", bomb(30_000)))
+    assert response.status_code == 422 and "9000 x 9000 pixels" in response.text and "too many pixels" in response.text
+    assert ".." not in response.text
 
 
 def test_an_image_over_the_limit_is_named_and_the_others_classified(client, monkeypatch):
     monkeypatch.setattr(upload, "MAX_IMAGE", 50_000)
-    answer = post(client, ("large.png", b"x" * 200_000), ("small.png", image()))
-    assert answer.status_code == 200 and "large.png" in answer.text and "larger than" in answer.text
-    assert answer.text.count('class="view"') == 1
+    response = post(client, ("large.png", b"x" * 200_000), ("small.png", image()))
+    assert response.status_code == 200 and "large.png" in response.text and "larger than" in response.text
+    assert response.text.count('class="view"') == 1
 
 
 @pytest.mark.parametrize("limit, value, status, words", [
@@ -100,8 +100,8 @@ def test_an_image_over_the_limit_is_named_and_the_others_classified(client, monk
 def test_limits_of_a_request(client, monkeypatch, limit, value, status, words):
     monkeypatch.setattr(upload, limit, value)
     for _ in range(3):  # nothing is held for long
-        answer = post(client, *[(f"{i}.png", image()) for i in range(3)])
-        assert answer.status_code == status and words in answer.text and "<html" not in answer.text
+        response = post(client, *[(f"{i}.png", image()) for i in range(3)])
+        assert response.status_code == status and words in response.text and "<html" not in response.text
     assert "<html" in post(client, *[(f"{i}.png", image()) for i in range(3)], part=False).text
     monkeypatch.undo()
     assert post(client, ("a.png", image())).status_code == 200
@@ -143,14 +143,15 @@ def test_nothing_is_written_to_the_disk(client, monkeypatch):
 @pytest.mark.parametrize("name", [XSS, '"><script>alert(1)</script>', "ünï ☃.png", "../../etc/passwd", "x" * 3000,
                                   "a\tb"])
 def test_names_are_shown_as_text(client, name):
-    answer = post(client, (name, image()), (name, b"bad"), part=False)
-    assert answer.status_code == 200
-    assert "<img src=x" not in answer.text and "<script>alert" not in answer.text
+    response = post(client, (name, image()), (name, b"bad"), part=False)
+    assert response.status_code == 200
+    assert "<img src=x" not in response.text and "<script>alert" not in response.text
 
 
-def test_the_page_without_scripts_holds_the_answer(client):
-    answer = post(client, ("one.png", image()), part=False)
-    assert answer.text.startswith("<!doctype html>") and 'class="view"' in answer.text and 'id="form"' in answer.text
+def test_the_page_without_scripts_holds_the_prediction(client):
+    response = post(client, ("one.png", image()), part=False)
+    assert response.text.startswith("<!doctype html>")
+    assert 'class="view"' in response.text and 'id="form"' in response.text
     assert client.get("/predict").text == client.get("/").text  # opened anew
     assert "There is no such page." in client.get("/nothing").text and client.put("/predict").status_code == 405
 
@@ -161,13 +162,13 @@ def test_a_model_with_many_classes_and_a_short_card(folder):
     net = Predictor(create_model("cifar_sprint", 120).eval(), vocab, CARD.normalize, torch.device("cpu"))
     client = TestClient(create_app(net, "own", folder), base_url=HOST)
     assert "120 classes" in client.get("/").text
-    answer = post(client, ("one.png", image()))
-    assert answer.text.count('scope="row"') == 50 and "70 more classes" in answer.text
+    response = post(client, ("one.png", image()))
+    assert response.text.count('scope="row"') == 50 and "70 more classes" in response.text
 
 
 def test_many_at_once(folder):
     "32 side by side: all answered, and alike."
     with served(create_app(load_export(folder / "net"), "net", folder)) as address, ThreadPoolExecutor(32) as pool:
         given = {"images": ("one.png", image(), "image/png")}
-        answers = list(pool.map(lambda _: httpx2.post(f"{address}/predict", files=given, timeout=60), range(64)))
-    assert {a.status_code for a in answers} == {200} and len({a.text for a in answers}) == 1
+        responses = list(pool.map(lambda _: httpx2.post(f"{address}/predict", files=given, timeout=60), range(64)))
+    assert {r.status_code for r in responses} == {200} and len({r.text for r in responses}) == 1

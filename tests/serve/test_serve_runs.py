@@ -56,15 +56,15 @@ def test_a_damaged_table_has_an_error_without_the_folder(folder, monkeypatch, te
     (folder / "results.csv").write_bytes(text or b"")
     if text is None:
         monkeypatch.setattr("cifar_fast.serve.browse._compared", lambda *a: open(here / "results.csv" / "gone"))
-    answer = client.get("/compare")
-    assert answer.status_code == 200 and "cannot be shown" in answer.text and words in html.unescape(answer.text)
-    assert str(folder.parent) not in answer.text
+    response = client.get("/compare")
+    assert response.status_code == 200 and "cannot be shown" in response.text and words in html.unescape(response.text)
+    assert str(folder.parent) not in response.text
 
 
 def test_a_report_may_run_nothing_and_fetch_nothing(client):
-    answer = client.get("/runs/net/report")
-    policy = answer.headers["content-security-policy"]
-    assert "A report" in answer.text and "sandbox" in policy and "default-src 'none'" in policy
+    response = client.get("/runs/net/report")
+    policy = response.headers["content-security-policy"]
+    assert "A report" in response.text and "sandbox" in policy and "default-src 'none'" in policy
     assert "script-src" not in policy and "http" not in policy
 
 
@@ -78,8 +78,8 @@ def test_a_report_may_run_nothing_and_fetch_nothing(client):
     "/runs/" + "a" * 5000 + "/report", "/runs/%ff%fe/report", "/compare.png/x",
 ])
 def test_no_other_file_is_reachable(client, path):
-    answer = client.get(path, follow_redirects=False)
-    assert answer.status_code in (404, 400, 307) and "SECRET" not in answer.text and "root:" not in answer.text
+    response = client.get(path, follow_redirects=False)
+    assert response.status_code in (404, 400, 307) and "SECRET" not in response.text and "root:" not in response.text
 
 
 def test_links_that_lead_out_are_not_followed(client, folder, tmp_path):
@@ -109,5 +109,5 @@ def test_cards_of_strangers_are_shown_as_text(client, folder):
         (folder / f"odd{i}" / "card.json").write_text(json.dumps(CARD.to_dict() | odd))
     listed = client.get("/runs").text
     assert "<script>alert" not in listed and "<i>" not in listed and listed.count("restore the file") == 5
-    answer = client.get("/runs/%3Cb%3E")
-    assert answer.status_code == 200 and "<b>" not in answer.text
+    response = client.get("/runs/%3Cb%3E")
+    assert response.status_code == 200 and "<b>" not in response.text

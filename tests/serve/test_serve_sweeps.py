@@ -31,9 +31,9 @@ def sweeps(folder):
 
 
 def test_sweeps_are_listed_the_newest_first_and_those_that_run_refresh(client, sweeps):
-    answer = client.get("/sweeps")
-    assert answer.text.index("/sweeps/one") < answer.text.index("/sweeps/dead") < answer.text.index("/sweeps/old")
-    assert answer.headers["refresh"] == "10" and "70.00%" in answer.text and "broken/sweep.json" in answer.text
+    response = client.get("/sweeps")
+    assert response.text.index("/sweeps/one") < response.text.index("/sweeps/dead") < response.text.index("/sweeps/old")
+    assert response.headers["refresh"] == "10" and "70.00%" in response.text and "broken/sweep.json" in response.text
     assert client.get("/sweeps/one").headers["refresh"] == "10"
     for done in ("old", "dead"):  # one was killed while it said that it runs
         assert "refresh" not in client.get(f"/sweeps/{done}").headers
@@ -52,8 +52,8 @@ def test_a_sweep_shows_its_trials_the_best_first_and_its_figures(client, sweeps)
 @pytest.mark.parametrize("path", ["one/study.db", "one/sweep.json", "one/..%2fone%2fstudy.db", "..%2fnet/report",
                                   "old/report", "one/parallel.png"])
 def test_no_other_file_is_served(client, sweeps, path):
-    answer = client.get(f"/sweeps/{path}")
-    assert answer.status_code == 404 and "SECRET" not in answer.text
+    response = client.get(f"/sweeps/{path}")
+    assert response.status_code == 404 and "SECRET" not in response.text
 
 
 @pytest.mark.parametrize("odd", [{"trials": [{"number": 0}]}, {"trials": 5}, {"nope": 1}, {"updated": "x"},
@@ -61,8 +61,8 @@ def test_no_other_file_is_served(client, sweeps, path):
 def test_a_strangers_snapshot_is_named_and_ends_nothing(client, sweeps, odd):
     path = sweeps / "old" / NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | odd))
-    answer = client.get("/sweeps")
-    assert answer.status_code == 200 and "old/sweep.json" in answer.text
+    response = client.get("/sweeps")
+    assert response.status_code == 200 and "old/sweep.json" in response.text
 
 
 def test_without_sweeps_the_page_says_how_to_start_one(client):

@@ -1,4 +1,4 @@
-"""A teacher: what it sees, how its answers enter the loss, which are refused, and a run that says and repeats it."""
+"""A teacher: what it sees, how its logits enter the loss, which are refused, and a run that says and repeats it."""
 
 import json
 import shutil
@@ -21,10 +21,12 @@ from cifar_fast.export.files import WEIGHTS, file_sha256
 from cifar_fast.models import create_model
 from cifar_fast.recipe import RecipeError, check, describe
 from cifar_fast.reporting.results import read, recipe_id
-from cifar_fast.training.answers import answers_of
+from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.distill import TeacherError, read_teacher, teacher_loss
 from cifar_fast.training.fit import fit
+from cifar_fast.training.logits_cache import logits_cache_of
 from cifar_fast.training.prepare import prepare
+from cifar_fast.utils.ranks import Ranks
 
 DIGITS = [str(i) for i in range(10)]
 
@@ -40,7 +42,7 @@ def teacher(tmp_path_factory):
 # ---------------------------------------------------------------- the loss
 
 
-def test_the_loss_is_zero_for_the_teachers_answers_and_its_gradient_keeps_its_size():
+def test_the_loss_is_zero_for_the_teachers_logits_and_its_gradient_keeps_its_size():
     torch.manual_seed(0)
     theirs = torch.randn(64, 10)
     assert float(teacher_loss(theirs + 3, theirs, 4.0)) == pytest.approx(0, abs=1e-5)  # the softmax is the same
@@ -124,10 +126,10 @@ def test_a_view_of_another_size_is_brought_to_the_teachers(digits, tmp_path):
     assert sizes == [48, 48]
 
 
-def test_a_second_student_takes_the_answers_that_the_first_one_kept(digits, teacher, tmp_path, cache):
-    "The weights are those without a cache, bit for bit; damaged answers and those to other images are not taken."
+def test_a_second_student_takes_the_logits_that_the_first_one_cached(digits, teacher, tmp_path, cache):
+    "The weights are those without a cache, bit for bit; damaged logits and those of other images are not taken."
     recipe = tiny(*recipe_changes(teacher))
-    kept = answers_of(prepare(recipe))
+    kept = logits_cache_of(prepare(recipe))
     without = trained(tiny(*recipe_changes(teacher), "distill.cache=no"), folder=tmp_path).weights
     asked = []
     for _ in range(2):
@@ -141,9 +143,21 @@ def test_a_second_student_takes_the_answers_that_the_first_one_kept(digits, teac
         file.seek(20)
         file.write(b"damage")
     assert bytes_that_differ(trained(recipe, folder=tmp_path).weights, without) == 0
-    assert answers_of(prepare(tiny(*recipe_changes(teacher), "lr=0.01"))).path == kept.path
+    assert logits_cache_of(prepare(tiny(*recipe_changes(teacher), "lr=0.01"))).path == kept.path
     for other in ("seed=1", "mix.cutmix=0.1", "drop_last=no", "epochs=3"):
-        assert answers_of(prepare(tiny(*recipe_changes(teacher), other))).path != kept.path
+        assert logits_cache_of(prepare(tiny(*recipe_changes(teacher), other))).path != kept.path
+
+
+def test_each_process_caches_what_it_sees(digits, teacher, cache, tmp_path, monkeypatch):
+    "Those without a folder of their own, too."
+    run = prepare(tiny(*recipe_changes(teacher), "seed=3"))
+    fit(run, checkpoint=Checkpoint(tmp_path / "checkpoint.pt", {}))
+    alone = logits_cache_of(run)
+    assert alone.path.stat().st_size > 0
+    monkeypatch.setattr("cifar_fast.training.logits_cache.here", lambda: Ranks(rank=1, count=2))
+    other = logits_cache_of(run)
+    assert other.path.name.endswith("-1") and not other.path.name.startswith(alone.path.name)
+    assert other.size(1) < 0.6 * alone.size(1)
 
 
 def recipe_changes(teacher):

@@ -35,7 +35,7 @@ def table_of(rows: Iterable[tuple], model, topk: int) -> pa.Table:
         return pa.array(values, kind, mask=~good)
 
     columns = {"file": pa.array([encodable(path) for path, *_ in rows], pa.string()),
-               "label": column([model.answer(p) for p in probs], pa.string()),
+               "label": column([model.label(p) for p in probs], pa.string()),
                "probability": column(ranked[:, 0], pa.float32())}
     for k in range(1, min(topk, len(vocab))):
         columns |= {f"label_{k + 1}": column(vocab[order[:, k]], pa.string()),

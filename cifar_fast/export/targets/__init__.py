@@ -1,10 +1,11 @@
 """What a run can be exported to. A target is registered where it is made, a file each, with `@register_target`.
 
-    @register_target("onnx", about="…", needs=("onnx", "onnxscript"), open=session)
+    @register_target("onnx", about="…", needs=("onnx", "onnxscript"), open=open_model)
     def make(folder: Path, card: Card, model: nn.Module) -> list[Path]: …
 
-`make` writes its files into `folder`, which the caller moves to the run once `check` found them right. The modules
-import the libraries of their targets inside of functions: all targets are listed where none of them can be made.
+`make` writes its files into `folder`; the caller moves them to the run once they passed `check`, which runs them by
+`open_model`. The modules import the libraries of their targets inside of functions: all targets can be listed where
+none of them can be made.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MODULES = {"onnx": "onnx", "onnx-int8": "onnx_int8", "torch": "torch_export", "p
            "litert": "litert", "micro": "micro"}
 "Target → the module of this package that registers it; importing one may import torch."
 
-Answer = Callable[[np.ndarray], np.ndarray]
+Predict = Callable[[np.ndarray], np.ndarray]
 "(N, size, size, 3) uint8 images → (N, C) float32 probabilities."
 
 
@@ -38,7 +39,7 @@ class Target:
     make: Callable[..., list[Path]]  # (folder, card, model), with `images` also images=
     needs: tuple[str, ...] = ()  # packages that it imports
     install: Callable[[str], str] | None = None  # (run): the commands that install them; default pip install of `needs`
-    open: Callable[[Path, Card], Answer | None] | None = None  # runs a file that was made; None where nothing here can
+    open: Callable[[Path, Card], Predict | None] | None = None  # opens a file; None where nothing here can run it
     images: bool = False  # it is given images of train, (N, size, size, 3) uint8, to calibrate with
     most: int = 10_000  # images that its files are checked on
     note: Callable[[Path], str] = lambda path: ""  # what its row says besides

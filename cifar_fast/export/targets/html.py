@@ -8,14 +8,14 @@ from pathlib import Path
 from torch import nn
 
 from cifar_fast.export.card import Card
-from cifar_fast.export.targets import Answer, register_target
+from cifar_fast.export.targets import Predict, register_target
 from cifar_fast.export.targets.onnx import NEEDS, converted
 from cifar_fast.export.web.chromium import NEEDED, can_open, open_page
 from cifar_fast.export.web.page import page
 from cifar_fast.export.web.runtime import runtime_files
 
 
-def answers(path: Path, card: Card) -> Answer | None:
+def open_model(path: Path, card: Card) -> Predict | None:
     return open_page(path)
 
 
@@ -23,7 +23,7 @@ def note(path: Path) -> str:
     return "in Chromium, reading a PNG included" if can_open() else f"not run here, which takes {NEEDED}"
 
 
-@register_target("html", about="any browser: one page, without a network or a server", needs=NEEDS, open=answers,
+@register_target("html", about="any browser: one page, without a network or a server", needs=NEEDS, open=open_model,
                  most=100, note=note, ready=lambda run: runtime_files())
 def make(folder: Path, card: Card, model: nn.Module) -> list[Path]:
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", card.name).lstrip(".")

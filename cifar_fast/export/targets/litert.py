@@ -25,7 +25,7 @@ from cifar_fast.export.card import Card
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.deployed import Deployed
 from cifar_fast.export.files import short
-from cifar_fast.export.targets import Answer, register_target
+from cifar_fast.export.targets import Predict, register_target
 from cifar_fast.export.targets.onnx import metadata
 from cifar_fast.export.tflite_file import read_tflite, with_facts
 from cifar_fast.export.tflite_graph import repacked
@@ -59,13 +59,13 @@ def ready(name: str, run: str) -> None:
         raise ExportError(f"--to {name} cannot be made with torch {torch.__version__}:\n{install_commands(run)}")
 
 
-def answers(path: Path, card: Card) -> Answer:
+def open_model(path: Path, card: Card) -> Predict:
     session = Session(read_tflite(path)[0], torch.get_num_threads())
     return lambda images: session.run(None, {"images": images})[0]
 
 
 @register_target("litert", about="LiteRT (TensorFlow Lite): phones, Raspberry Pi; as it is and in 8 bits", needs=NEEDS,
-                 install=install_commands, open=answers, images=True, ready=partial(ready, "litert"))
+                 install=install_commands, open=open_model, images=True, ready=partial(ready, "litert"))
 def make(folder: Path, card: Card, model: nn.Module, images: np.ndarray) -> list[Path]:
     graphs = {TFLITE: converted(card, model, torch.uint8), TFLITE_INT8: quantized(card, model, images)}
     for name, graph in graphs.items():

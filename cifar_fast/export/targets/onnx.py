@@ -1,4 +1,4 @@
-"""model.onnx: one file for ONNX Runtime on any system, and what `predict` and `serve` answer with."""
+"""model.onnx: one file for ONNX Runtime on any system, which `predict` and `serve` run too."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.deployed import deployed
 from cifar_fast.export.files import ONNX, short
 from cifar_fast.export.onnx_file import open_onnx, read_onnx
-from cifar_fast.export.targets import Answer, register_target
+from cifar_fast.export.targets import Predict, register_target
 from cifar_fast.utils.files import atomic_write
 
 OPSET = 18
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
 
-def answers(path: Path, card: Card) -> Answer:
+def open_model(path: Path, card: Card) -> Predict:
     import torch
 
     session = open_onnx(path, threads=torch.get_num_threads())[0]
     return lambda images: session.run(None, {"images": images})[0]
 
 
-@register_target("onnx", about="ONNX Runtime: Python, C, C#, Java, JavaScript, phones", needs=NEEDS, open=answers)
+@register_target("onnx", about="ONNX Runtime: Python, C, C#, Java, JavaScript, phones", needs=NEEDS, open=open_model)
 def make(folder: Path, card: Card, model: nn.Module) -> list[Path]:
     import onnx
 
@@ -64,7 +64,7 @@ def converted(card: Card, model: nn.Module):
 
 
 def metadata(card: Card) -> dict[str, str]:
-    "What goes with the graph, as text: enough to prepare images for it and to name its answers."
+    "What goes with the graph, as text: enough to prepare images for it and to name its classes."
     return {"name": card.name, "classes": json.dumps(card.vocab, ensure_ascii=False), "size": str(card.size),
             "resize_mode": card.resize_mode, "ranges": json.dumps(card.data.ranges) if card.data.ranges else "",
             "temperature": repr(card.temperature), "weights_sha256": card.sha256 or "", "cifar_fast": __version__}

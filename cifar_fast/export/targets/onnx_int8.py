@@ -1,7 +1,7 @@
 """model.int8.onnx: the same graph with 8-bit weights and activations, about a quarter of the bytes.
 
-Weights are quantised by channel. The ranges of activations are taken from images of train, in the way whose answers
-are nearest to the model's own on further images of train.
+Weights are quantised by channel. The ranges of activations are taken from images of train, by the method whose
+probabilities are nearest to the model's own (KL divergence) on further images of train.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import INT8, short
 from cifar_fast.export.onnx_file import open_onnx
 from cifar_fast.export.targets import register_target
-from cifar_fast.export.targets.onnx import NEEDS, answers, converted
+from cifar_fast.export.targets.onnx import NEEDS, converted, open_model
 
 WAYS = {"smallest and largest value": ("MinMax", {}),
         "percentile 99.99": ("Percentile", {"CalibPercentile": 99.99}),
@@ -29,7 +29,7 @@ AT_A_TIME = 50
 
 
 @register_target("onnx-int8", about="the same in 8 bits: a quarter of the bytes, faster on most processors",
-                 needs=NEEDS, open=answers, images=True, note=lambda path: f"ranges by {way_of(path)}")
+                 needs=NEEDS, open=open_model, images=True, note=lambda path: f"ranges by {way_of(path)}")
 def make(folder: Path, card: Card, model: nn.Module, images: np.ndarray) -> list[Path]:
     import onnx
 

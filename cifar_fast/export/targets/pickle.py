@@ -10,14 +10,14 @@ from cifar_fast.export.card import Card
 from cifar_fast.export.files import LEARNER
 from cifar_fast.export.predictor import load_pickle
 from cifar_fast.export.save import save_learner
-from cifar_fast.export.targets import Answer, register_target
+from cifar_fast.export.targets import Predict, register_target
 
 
-def answers(path: Path, card: Card) -> Answer:
+def open_model(path: Path, card: Card) -> Predict:
     return load_pickle(path, trusted=True).predict  # made in this process
 
 
-@register_target("pickle", about="fastai", needs=("fastai",), open=answers)
+@register_target("pickle", about="fastai", needs=("fastai",), open=open_model)
 def make(folder: Path, card: Card, model: nn.Module) -> list[Path]:
     save_learner(folder / LEARNER, card, model.state_dict())
     return [folder / LEARNER]

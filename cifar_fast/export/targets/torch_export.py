@@ -12,21 +12,21 @@ from cifar_fast.export.card import Card
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.deployed import deployed
 from cifar_fast.export.files import short
-from cifar_fast.export.targets import Answer, register_target
+from cifar_fast.export.targets import Predict, register_target
 
 PT2 = "model.pt2"
 
 
-def answers(path: Path, card: Card) -> Answer:
+def open_model(path: Path, card: Card) -> Predict:
     run = torch.export.load(path).module()
 
     @torch.no_grad()
-    def answer(images):
+    def predict(images):
         return run(torch.from_numpy(images)).numpy()
-    return answer
+    return predict
 
 
-@register_target("torch", about="torch alone: torch.export.load, and what is built on it", open=answers)
+@register_target("torch", about="torch alone: torch.export.load, and what is built on it", open=open_model)
 def make(folder: Path, card: Card, model: nn.Module) -> list[Path]:
     module, example, shapes = deployed(model, card)
     try:

@@ -1,4 +1,4 @@
-// Runs the model on images that are chosen, dropped, pasted or photographed, and shows what it says.
+// Runs the model on images that are chosen, dropped, pasted or photographed, and shows its predictions.
 "use strict";
 
 const find = (id) => document.getElementById(id);
@@ -11,7 +11,7 @@ const say = (text, busy = false) => {
   find("status").textContent = text;
   find("status").classList.toggle("busy", busy);
 };
-const pause = () => new Promise((done) => setTimeout(done)); // so that the page is drawn and answers
+const pause = () => new Promise((done) => setTimeout(done)); // so that the page is drawn and responds
 
 // ---------------------------------------------------------------- the model
 
@@ -36,16 +36,16 @@ let queue = session; // a session takes one image after the other
 
 // (size, size, 3) RGB bytes → probabilities, one a class
 const predict = (pixels) => {
-  const answer = queue.then(async () => {
+  const result = queue.then(async () => {
     const images = new ort.Tensor("uint8", pixels, [1, model.size, model.size, 3]);
     const { probabilities } = await (await session).run({ images });
     return probabilities.data;
   });
-  queue = answer.catch(() => {});
-  return answer;
+  queue = result.catch(() => {});
+  return result;
 };
 
-// ---------------------------------------------------------------- does this browser give the right answer?
+// ---------------------------------------------------------------- does this browser predict what Python does?
 
 // Some browsers change the pixels that a page reads, against fingerprinting.
 const check = async () => {
@@ -56,9 +56,9 @@ const check = async () => {
   document.body.dataset.difference = difference;
   say("");
   if (difference <= CHECK) return;
-  find("status").after(make("p", { className: "card bad", textContent: "A test image gave another answer than it should: "
+  find("status").after(make("p", { className: "card bad", textContent: "The prediction for a test image is wrong: "
     + "this browser changes the pixels that pages read (protection against fingerprinting?). Allow this page to read "
-    + "canvases, or try another browser; what it answers now may be wrong." }));
+    + "canvases, or try another browser; until then predictions may be wrong." }));
 };
 
 const ready = session.then(check);
@@ -78,7 +78,7 @@ const make = (tag, properties = {}, ...children) => {
   return element;
 };
 
-const answerOf = (probabilities) => {
+const predictionOf = (probabilities) => {
   const best = probabilities.indexOf(Math.max(...probabilities));
   const known = probabilities[best] >= find("threshold").value / 100;
   return { name: known ? model.classes[best] : "unknown", probability: probabilities[best] };
@@ -125,9 +125,9 @@ const table = (name, probabilities, ranked) => make("table", {},
   make("caption", { className: "visually-hidden", textContent: `Probabilities for ${name}` }),
   make("tbody", {}, ...ranked.slice(0, SHOWN).map((i, at) => row(model.classes[i], probabilities[i], at === 0))));
 
-const showAnswer = (card) => {
-  const { name, probability } = answerOf(card.probabilities);
-  card.querySelector(".answer p").replaceChildren(make("strong", { textContent: name }),
+const showPrediction = (card) => {
+  const { name, probability } = predictionOf(card.probabilities);
+  card.querySelector(".prediction p").replaceChildren(make("strong", { textContent: name }),
     make("span", { className: "probability", textContent: percent(probability) }));
 };
 
@@ -138,13 +138,13 @@ const resultCard = (name, image, pixels, probabilities) => {
     make("div", { className: "seen" },
       figure(thumbnail(image), "Image", name),
       figure(seenCanvas(pixels), `What the model sees, ${model.size} × ${model.size}`, `${name} as the model sees it`)),
-    make("div", { className: "answer" }, make("h2", { className: "file", textContent: name, title: name }), make("p")),
+    make("div", { className: "prediction" }, make("h2", { className: "file", textContent: name, title: name }), make("p")),
     table(name, probabilities, ranked));
   if (more.length) {
     const text = `${more.length} more classes, each at most ${percent(probabilities[more[0]])}`;
     card.append(make("p", { className: "quiet more", textContent: text }));
   }
-  showAnswer(card);
+  showPrediction(card);
   return card;
 };
 
@@ -176,7 +176,7 @@ const classifyAll = async (files) => {
   }
   const good = [...list.children].filter((card) => card.probabilities);
   const parts = good.slice(0, 3).map((card) => {
-    const { name, probability } = answerOf(card.probabilities);
+    const { name, probability } = predictionOf(card.probabilities);
     return `${card.querySelector(".file").textContent}: ${name}, ${percent(probability)}`;
   });
   if (good.length > 3) parts.push(`and ${good.length - 3} more`);
@@ -224,7 +224,7 @@ document.addEventListener("drop", (event) => {
 
 find("threshold").addEventListener("input", () => {
   find("least").textContent = `${find("threshold").value}\u00a0%`;
-  for (const card of document.querySelectorAll(".card")) if (card.probabilities) showAnswer(card);
+  for (const card of document.querySelectorAll(".card")) if (card.probabilities) showPrediction(card);
 });
 
 find("clear").addEventListener("click", () => {
@@ -243,7 +243,7 @@ const live = async () => {
   while (find("dialog").open) {
     if (video.videoWidth) {
       const image = await createImageBitmap(video);
-      const { name, probability } = answerOf(await predict(square(image, model.size, model.mode)));
+      const { name, probability } = predictionOf(await predict(square(image, model.size, model.mode)));
       image.close();
       find("live").textContent = `${name} ${percent(probability)}`;
     }

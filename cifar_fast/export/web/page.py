@@ -40,7 +40,7 @@ def page(
     scripts = [re.sub(r"\n//# sourceMappingURL=.*", "", script.decode()),  # a page without a network asks for nothing
                *((HERE / file).read_text("utf-8") for file in ("pixels.js", "page.js"))]
     style = "".join(path.read_text("utf-8") for path in STYLES)
-    model = {"classes": card.vocab, "size": card.size, "mode": card.resize_mode, "check": known_answer(card, onnx)}
+    model = {"classes": card.vocab, "size": card.size, "mode": card.resize_mode, "check": known_prediction(card, onnx)}
     packed = {"wasm": wasm, "glue": glue, "onnx": onnx}
     data = [f'<script type="application/json" id="model">{json_text(model)}</script>',
             *(f'<script type="text/plain" id="{key}">{pack(value)}</script>' for key, value in packed.items())]
@@ -54,8 +54,8 @@ def page(
     return re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], (HERE / "page.html").read_text("utf-8"))
 
 
-def known_answer(card: Card, onnx: bytes) -> dict:
-    "An image and what the model answers, so that the page can check the browser that it runs in."
+def known_prediction(card: Card, onnx: bytes) -> dict:
+    "An image and the model's probabilities for it, with which the page checks the browser that it runs in."
     import onnxruntime
 
     rows, columns = np.mgrid[:48, :64]

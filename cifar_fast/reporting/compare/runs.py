@@ -31,11 +31,11 @@ class Run:
     name: str  # as tables call it: its folder's name, with the path where two runs share that
     folder: Path  # exports/final
     card: Card
-    answers: Predictions | None = None  # of one of its exported files; None: those that the run saved
+    exported: Predictions | None = None  # by one of its exported files; None: those that the run saved
 
     def predictions(self) -> Predictions:
         "Raises PredictionsError, which names the command that makes them."
-        return self.answers or Predictions.load(self.folder / NAME)
+        return self.exported or Predictions.load(self.folder / NAME)
 
 
 def of_file(path: Path) -> Run:
@@ -48,9 +48,9 @@ def of_file(path: Path) -> Run:
         raise CompareError(f"{path} was made from other weights than those of {folder}: python -m cifar_fast export "
                            f"{folder} --to all makes its files again")
     probabilities = model.predict(images_of(saved, same_source(card)))
-    answers = replace(saved, predicted=probabilities.argmax(1), probabilities=probabilities)
-    metrics = Metrics(**scores_of_predicted(answers.predicted, answers.labels, answers.vocab))
-    return Run(f"{folder.name}/{path.name}", path, replace(card, metrics=metrics), answers)
+    exported = replace(saved, predicted=probabilities.argmax(1), probabilities=probabilities)
+    metrics = Metrics(**scores_of_predicted(exported.predicted, exported.labels, exported.vocab))
+    return Run(f"{folder.name}/{path.name}", path, replace(card, metrics=metrics), exported)
 
 
 def find_runs(names: list[str], exports: Path) -> list[Run]:

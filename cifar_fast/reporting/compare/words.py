@@ -54,7 +54,7 @@ def cautions(first: Run, second: Run) -> list[str]:
     lines += [f"{run.name}: started from {run.card.start.what}" for run in (first, second) if run.card.start]
     lines += [f"{run.name}: learned from {run.card.teacher}" for run in (first, second) if run.card.teacher]
     for run, experiment in zip((first, second), experiments, strict=True):
-        if run.answers:  # a file of a run, of which no table has a row
+        if run.exported:  # a file of a run, of which no table has a row
             continue
         if experiment is None:
             lines.append(f"  {run.name}: no row in {run.folder.parent / OWN}")

@@ -61,7 +61,7 @@ def body(card: Card, name: str, dataset: str) -> list[str]:
         "learner.pkl is a fastai Learner for `load_learner`: a pickle, which runs the code inside it. Open it only if",
         "you trust its author.", "", *where_it_runs(card), "## Limits", "",
         f"Images are {RESIZED[card.resize_mode]} {card.size}×{card.size} pixels: small things are lost. Whatever the",
-        f"image shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` answers",
+        f"image shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` predicts",
         "unknown where none of them has that probability.", *temperature(card), *robustness(card), "",
         "License: yours to choose; the runs published with cifar_fast are under Apache-2.0."]
 
@@ -98,7 +98,7 @@ def where_it_runs(card: Card) -> list[str]:
         return []
     table = exported_cells({f"`{plain(name)}`": row for name, row in card.exported.items()})
     return ["## Where it runs", "", *markdown_table(table).split("\n"), "",
-            "Other answers: images that torch answers differently. Batch 1 and 125: images/s as a multiple of those of",
+            "Differ: images whose predicted class is not torch's. Batch 1 and 125: images/s as a multiple of those of",
             "torch, measured in turns with as many threads. A file that is not in this folder is made again by",
             f"`python -m cifar_fast export {plain(card.name)} --to TARGET`.", "", *on_microcontrollers(card)]
 
@@ -113,7 +113,7 @@ def on_microcontrollers(card: Card) -> list[str]:
 def training(card: Card) -> str:
     seconds = card.seconds.training if card.seconds else 0
     start = f"Started from {card.start.what}: {card.start.amount}. " if card.start else ""
-    start += f"Learned from the answers of {card.teacher}. " if card.teacher else ""
+    start += f"Distilled from {card.teacher}. " if card.teacher else ""
     return plain(f"{start}{card.epochs} epochs, seed {card.recipe.get('seed', '–')}, {card.machine.device or '–'} in "
                  f"{card.machine.precision or '–'}, {seconds:,.0f} s of training, {card.date or '–'}, commit "
                  f"{card.commit or 'unknown'}.")

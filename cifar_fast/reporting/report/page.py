@@ -76,14 +76,14 @@ def lead(card: Card) -> str:
 
 
 def calibration(card: Card, confidence: dict | None) -> list[FT]:
-    "What a threshold does, and the calibration error with and without the run's temperature."
+    "Coverage and accuracy at thresholds, and the calibration error with and without the run's temperature."
     if not confidence:
         return []
     line = confidence_line(confidence)
     about = f"The {card.calibration}." if card.calibration else ""
     return [P(f"{line[0].upper()}{line[1:]}. {about}"),
-            P("With a threshold, an image is answered where the predicted class has at least that probability: "
-              "predict --threshold 0.8 says unknown for the others.", cls="dim"), table(threshold_rows(confidence))]
+            P("Coverage is the fraction of images whose predicted class has at least the probability of the threshold; "
+              "predict --threshold 0.8 predicts unknown for the others.", cls="dim"), table(threshold_rows(confidence))]
 
 
 def corrupted(card: Card) -> list[FT]:

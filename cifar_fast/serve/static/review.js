@@ -1,5 +1,5 @@
-// Shows one image after the other and sends the answers. Keys: Space keeps, Delete leaves out, Backspace takes the last
-// answer back; digits choose a class, or where there are more classes than digits letters filter their names.
+// Shows one image after the other and sends the decisions. Keys: Space keeps, Delete leaves out, Backspace undoes;
+// digits choose a class, or where there are more classes than digits letters filter their names.
 "use strict";
 
 const review = document.getElementById("review");
@@ -12,7 +12,7 @@ if (review) {
   const shownClasses = 30; // of many; the filter finds the others
   const [status, progress, filter, list] = [at("review-status"), at("review-progress"), at("filter"), at("classes")];
   let image = null; // the one that is shown
-  let ready = false; // whether it can be seen and no answer is under way: nothing unseen is answered
+  let ready = false; // the image can be seen and nothing is being sent: no decision on what was not seen
   const percent = (fraction) => `${(100 * fraction).toFixed(1)}\u00a0%`;
   const named = (text) => (text || "").normalize("NFC").toLocaleLowerCase();
 
@@ -144,7 +144,7 @@ if (review) {
     at("more").textContent = !found.length ? "No class is called so." : more > 0 ? `${more} more: type a part of the name.` : "";
   };
 
-  // ---------------------------------------------------------------- answers
+  // ---------------------------------------------------------------- decisions
 
   const send = async (path, body) => {
     if (!ready) return;
@@ -160,7 +160,7 @@ if (review) {
     status.classList.remove("failed");
     if (document.activeElement === filter || !document.activeElement?.isConnected) document.activeElement?.blur();
   };
-  const answer = (given) => image && send("/review/answer", { row: image.row, answer: given });
+  const decide = (label) => image && send("/review/answer", { row: image.row, answer: label });
   const undo = () => {
     if (at("undo").hidden) return;
     ready ||= !image; // at the end there is none to wait for
@@ -173,12 +173,12 @@ if (review) {
       if (event.detail) document.activeElement?.blur();
       action(event);
     });
-  clicked(at("keep"), () => answer(image.label));
-  clicked(at("leave-out"), () => answer(leftOut));
+  clicked(at("keep"), () => decide(image.label));
+  clicked(at("leave-out"), () => decide(leftOut));
   clicked(at("undo"), undo);
   clicked(list, (event) => {
     const chosen = event.target.closest("button");
-    if (chosen) answer(Number(chosen.dataset.class));
+    if (chosen) decide(Number(chosen.dataset.class));
   });
 
   const load = async () => {
@@ -227,12 +227,12 @@ if (review) {
     const onControl = focused?.matches("button, a"); // which has Space and Enter for itself
     if (event.key === "Backspace") undo();
     else if (!image) return;
-    else if (event.key === "Delete") answer(leftOut);
-    else if (event.key === " " && !onControl) answer(image.label);
+    else if (event.key === "Delete") decide(leftOut);
+    else if (event.key === " " && !onControl) decide(image.label);
     else if (keyed && /^\d$/.test(event.key)) {
       const chosen = (Number(event.key) + 9) % 10;
       if (chosen >= vocab.length) return;
-      answer(chosen);
+      decide(chosen);
     } else if (!keyed && (event.key === "Enter" ? !onControl : event.key.length === 1 && event.key !== " ")) {
       filter.focus(); // the letter is then typed into it
       return event.key === "Enter" && event.preventDefault();

@@ -275,7 +275,7 @@ def test_the_good_one_is_opened(export):
     assert read_card(export).arch == "cifar_sprint"
 
 
-def test_no_answer_is_shown_that_is_no_number(export, tmp_path, capsys):
+def test_no_prediction_is_shown_that_is_not_finite(export, tmp_path, capsys):
     "A net that counts well with black and white, and not with what lies between."
     net = replace(load_export(export), folded=None)
     with torch.no_grad():

@@ -15,7 +15,7 @@ FACTS = {"classes": '["ant", "bee"]', "size": "8", "temperature": "1.0", "name":
 
 
 def proto(*nodes, facts=None, size=8, **model):
-    "A model that answers 0.5 for two classes, after `nodes`."
+    "A model that gives 0.5 for two classes, after `nodes`."
     nodes = nodes or (helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
                       helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
                       helper.make_node("MatMul", ["mean", "weights"], ["logits"]),

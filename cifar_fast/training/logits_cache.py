@@ -1,9 +1,9 @@
-"""A teacher's answers on disk, for several students that see the same images: `distill.cache=yes`.
+"""A teacher's logits cached on disk, for several students that see the same images: `distill.cache=yes`.
 
 The images of a batch follow from (seed, epoch, batch), so a second student with the same data, augmentation and mixing
-sees those of the first one, and the teacher need not look again. A file holds the logits in float16, one record a
-batch, with a checksum of the student's images and of the logits: a record of other images is not taken but replaced.
-Logits are rounded to float16 with and without a cache, so that the weights are the same bit for bit.
+sees those of the first one, and the teacher need not run again. A file holds the logits in float16, one record a
+batch, with a checksum of the student's images and of the logits: a record of other images is recomputed and replaced.
+Logits are rounded to float16 with and without a cache, so that the student's weights are the same bit for bit.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from cifar_fast.utils.text import printable
 
 SEEN = ("epochs", "seed", "bs", "drop_last", "augment", "mix", "resize", "resize_mode", "validate_on", "valid",
         "balance")
-"Settings that decide what a student sees in a batch, besides its data and their normalisation."
+"Settings that decide which images a batch of the student has, besides its data and their normalisation."
 
 SUM = 4  # bytes of a checksum
 
 
-class Answers:
-    "The answers to the batches of one run, by (epoch, batch)."
+class LogitsCache:
+    "The teacher's logits for the batches of one run, by (epoch, batch)."
 
     def __init__(self, path: Path, batches: int, bs: int, classes: int):
         self.path, self.batches, self.classes = path, batches, classes
@@ -43,7 +43,7 @@ class Answers:
         "Bytes of the whole file."
         return epochs * self.batches * self.record
 
-    def open(self) -> Answers:
+    def open(self) -> LogitsCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("ab").close()
@@ -58,12 +58,12 @@ class Answers:
             self.file = None
 
     def give_up(self, e: OSError) -> None:
-        warnings.warn(f"the teacher's answers are not cached in {printable(self.path)} ({e.strerror or e}): make room, "
+        warnings.warn(f"the teacher's logits are not cached in {printable(self.path)} ({e.strerror or e}): make room, "
                       f"or set CIFAR_FAST_CACHE to a folder that can be written", stacklevel=3)
         self.close()
 
     def get(self, epoch: int, batch: int, x: torch.Tensor, teacher) -> torch.Tensor:
-        "The teacher's logits (B, C) for images (B, 3, H, W), stored or new."
+        "The teacher's logits (B, C) for images (B, 3, H, W), from the cache or computed now."
         if self.file is None:
             return teacher(x)
         seen, place = fingerprint(x), (epoch * self.batches + batch) * self.record
@@ -92,14 +92,14 @@ def checksum(content: bytes, seen: int) -> bytes:
     return zlib.crc32(content, seen).to_bytes(SUM, "little")
 
 
-def answers_of(run) -> Answers:
-    "The answers in a prepared run, not opened yet."
+def logits_cache_of(run) -> LogitsCache:
+    "The cache of a prepared run, not opened yet."
     r, dl = run.recipe, run.learn.dls.train
     ranks = here()  # of several processes, each has its own part of a batch
-    what = {"teacher": r.distill_sha256, "rank": [ranks.rank, ranks.count], "data": run.source.fingerprint,
-            "size": run.source.size,
+    what = {"teacher": r.distill_sha256, "procs": ranks.count, "data": run.source.fingerprint, "size": run.source.size,
             "stats": [[float(v) for v in values] for values in run.stats],
             "machine": [device_name(run.device), cpu_name(), run.precision, torch.get_num_threads(), torch.__version__],
             **{key: describe(getattr(r, key)) for key in SEEN}}
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    return Answers(cache_folder() / "teachers" / key, len(dl), r.bs, len(run.source.vocab))
+    file = cache_folder() / "teachers" / (f"{key}-{ranks.rank}" if ranks.several else key)
+    return LogitsCache(file, len(dl), -(-r.bs // ranks.count), len(run.source.vocab))

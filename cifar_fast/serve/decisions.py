@@ -1,4 +1,4 @@
-"""The answers of a review: NAME.labels.csv, a label table that `data=` takes, and NAME.labels.json, to go on later."""
+"""The decisions of a review: NAME.labels.csv, a label table that `data=` takes, and NAME.labels.json, to resume it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cifar_fast.utils.text import printable
 
 HEAD = "file,label,split\n"
 LEFT_OUT = -1  # instead of a class
-MOST_BYTES = 2**28  # of the answers
+MOST_BYTES = 2**28  # of NAME.labels.json
 
 
 class ReviewError(CifarFastError):
@@ -35,27 +35,27 @@ class Reviewed:
     splits: tuple[str, ...]  # (N,) "train", "test" or "valid"
 
 
-class Answers:
-    "The answer to each image that was reviewed: a class, which may be its own, or LEFT_OUT. Not for several threads."
+class Decisions:
+    "The decision on each image that was reviewed: a class, which may be its own, or LEFT_OUT. Not thread-safe."
 
     def __init__(self, data: Reviewed, table: Path):
         if odd := next((f for f in (*data.files, *data.vocab) if not encodes(f)), None):
-            raise ReviewError(f"{printable(odd)}: a name that is not UTF-8 cannot stand in a label table; rename it, "
-                              f"and train again")
+            raise ReviewError(f"{printable(odd)}: a label table cannot hold a name that is not UTF-8; rename it, and "
+                              f"train again")
         self.data, self.table, self.log = data, table, log_of(table)
-        self.given: dict[int, int] = {}  # row → answer, in the order of answering
+        self.given: dict[int, int] = {}  # row → decision, the latest last
         self.lines = [self.line(row, label) for row, label in enumerate(data.labels)]
-        self.sha256 = ""  # of the table as it was written last
+        self.sha256 = ""  # of the table as last written
         if os.path.lexists(self.log):
             self.load()
 
-    def give(self, row: int, answer: int) -> None:
-        "Save one more answer. Raises OSError, and then nothing has changed."
-        given = {k: v for k, v in self.given.items() if k != row}  # answered once more: it becomes the last
-        self.save({**given, row: answer})
+    def add(self, row: int, decision: int) -> None:
+        "Save one more decision. Raises OSError, and then nothing has changed."
+        given = {k: v for k, v in self.given.items() if k != row}  # a second decision replaces the first, as the latest
+        self.save({**given, row: decision})
 
     def undo(self) -> int | None:
-        "Take the last answer back; the row that it was of, None where there is none. Raises OSError."
+        "Undo the latest decision; returns its row, None where there is none. Raises OSError."
         if not self.given:
             return None
         *kept, (row, _) = self.given.items()
@@ -63,15 +63,15 @@ class Answers:
         return row
 
     def relabelled(self) -> int:
-        return sum(answer not in (LEFT_OUT, self.data.labels[row]) for row, answer in self.given.items())
+        return sum(decision not in (LEFT_OUT, self.data.labels[row]) for row, decision in self.given.items())
 
     def left_out(self) -> int:
-        return sum(answer == LEFT_OUT for answer in self.given.values())
+        return sum(decision == LEFT_OUT for decision in self.given.values())
 
     # ------------------------------------------------------------ files
 
     def save(self, given: dict[int, int]) -> None:
-        "The answers first and then the table: after a crash between the two the answers tell which table is ours."
+        "The decisions first, then the table: after a crash between the two the decisions tell which table is ours."
         content = self.content(given)
         sha256 = hashlib.sha256(content).hexdigest()
         before = self.log.read_bytes() if self.log.exists() else None
@@ -90,25 +90,26 @@ class Answers:
 
     def content(self, given: dict[int, int]) -> bytes:
         "The table."
-        changed = {row: self.line(row, answer) for row, answer in given.items() if answer != self.data.labels[row]}
+        changed = {row: self.line(row, label) for row, label in given.items() if label != self.data.labels[row]}
         lines = self.lines if not changed else (changed.get(row, line) for row, line in enumerate(self.lines))
         return (HEAD + "".join(lines)).encode()
 
     def log_text(self, given: dict[int, int], sha256: str) -> str:
         vocab, files = self.data.vocab, self.data.files
-        answers = [{"row": row, "file": files[row], "label": None if answer == LEFT_OUT else vocab[answer]}
-                   for row, answer in given.items()]
-        return json.dumps({"fingerprint": self.data.fingerprint, "tables": [sha256, self.sha256], "answers": answers},
+        entries = [{"row": row, "file": files[row], "label": None if label == LEFT_OUT else vocab[label]}
+                   for row, label in given.items()]
+        return json.dumps({"fingerprint": self.data.fingerprint, "tables": [sha256, self.sha256], "answers": entries},
                           indent=0, ensure_ascii=False)
 
     def load(self) -> None:
         "Raises ReviewError where a file is damaged, or the table is no longer what the review wrote."
         try:
             saved = json.loads(read_regular(self.log, MOST_BYTES))
-            rows = [int(answer["row"]) for answer in saved["answers"]]
-            answers = [LEFT_OUT if a["label"] is None else self.data.vocab.index(a["label"]) for a in saved["answers"]]
+            entries = saved["answers"]
+            rows = [int(entry["row"]) for entry in entries]
+            labels = [LEFT_OUT if e["label"] is None else self.data.vocab.index(e["label"]) for e in entries]
             if rows and not 0 <= min(rows) <= max(rows) < len(self.lines):
-                raise ValueError("it answers an image that the dataset lacks")
+                raise ValueError("it names an image that is not in the dataset")
             known = set(saved["tables"])
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise ReviewError(f"{self.log} cannot be read ({printable(e)}); move it and {self.table.name} elsewhere to "
@@ -117,17 +118,17 @@ class Answers:
             with open(self.table, "rb") as file:
                 self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             if self.sha256 not in known:
-                raise ReviewError(f"{self.table} was changed since the review wrote it, and is left as it is; move it "
-                                  f"and {self.log.name} elsewhere to review from the start")
-        self.given = dict(zip(rows, answers, strict=True))
+                raise ReviewError(f"{self.table} was changed since the review wrote it, and is not overwritten; move "
+                                  f"it and {self.log.name} elsewhere to review from the start")
+        self.given = dict(zip(rows, labels, strict=True))
         if hashlib.sha256(self.content(self.given)).hexdigest() != self.sha256:  # after a crash, or it was removed
             self.save(self.given)
 
-    def line(self, row: int, answer: int) -> str:
+    def line(self, row: int, label: int) -> str:
         "The line of an image in the table; empty where it is left out."
-        if answer == LEFT_OUT:
+        if label == LEFT_OUT:
             return ""
-        return f"{cell(self.path(row))},{cell(safe_cell(self.data.vocab[answer]))},{self.data.splits[row]}\n"
+        return f"{cell(self.path(row))},{cell(safe_cell(self.data.vocab[label]))},{self.data.splits[row]}\n"
 
     def path(self, row: int) -> str:
         "Relative to the table where the image lies in the same project, so that both can move together."
