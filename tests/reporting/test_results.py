@@ -9,6 +9,7 @@ import pytest
 from rows import CARD, made
 
 from cifar_fast.cli.main import main
+from cifar_fast.export.card_parts import Machine
 from cifar_fast.recipe import describe, load_recipe, override
 from cifar_fast.reporting import plots
 from cifar_fast.reporting.results import (
@@ -28,6 +29,7 @@ from cifar_fast.reporting.results import (
     recipe_id,
     redraw,
     replace_block,
+    row,
     size_markdown,
     summarize,
     terminal,
@@ -142,6 +144,17 @@ def test_what_a_smaller_budget_gives():
         "| 50_000 | 60 | 49,000 | 5.9 M | 51 KB | 90.00 | 1 |",
         "| 199_999 | 60 | 198,170 | 5.9 M | 51 KB | 93.00 | 1 |"]
     assert by_budget(rows[:2], "final").empty and size_markdown("recipe final", found[:1]) == ""
+
+
+def test_the_hardware_of_several_processes_is_that_of_all():
+    def of(**machine):
+        made = row(replace(CARD, machine=Machine(precision="fp32", **machine)))
+        return made["device"], made["threads"]
+
+    assert of(device="cpu (x86_64)", threads=1, procs=2) == ("cpu (x86_64)", 2)
+    assert of(device="cpu (x86_64)", threads=2) == ("cpu (x86_64)", 2)
+    assert of(device="NVIDIA H100", threads=8, procs=4) == ("4 × NVIDIA H100", 32)
+    assert of(device="NVIDIA H100") == ("NVIDIA H100", None)
 
 
 def test_what_pruning_costs():

@@ -25,6 +25,7 @@ PLACES, CHECKSUMS = {"init", "distill"}, {"init_sha256", "distill_sha256"}
 def row(card: Card) -> dict[str, Any]:
     "The row of a finished run. Accuracies as fractions, seconds, None where the run has no such figure."
     metrics, best, seconds, audit, machine = card.metrics, card.best_epoch, card.seconds, card.audit, card.machine
+    gpus = f"{machine.procs} × " if machine.procs > 1 and not machine.device.startswith("cpu") else ""
     return {
         "recipe": card.name,
         "recipe_id": recipe_id(card.recipe),
@@ -50,8 +51,8 @@ def row(card: Card) -> dict[str, Any]:
         "seconds_epoch": seconds and rounded(seconds.epoch, 1),
         "seconds_to_85": seconds and rounded(seconds.to_85, 1),
         "data": card.data.name,
-        "device": machine.device,
-        "threads": machine.threads,
+        "device": f"{gpus}{machine.device}",
+        "threads": machine.threads and machine.threads * machine.procs,  # of all processes
         "precision": machine.precision,
         "compiled": machine.compiled,
         "date": card.date,
