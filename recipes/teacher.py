@@ -1,12 +1,13 @@
 """A teacher for distill=: 25 times the budget's parameters, plain convolutions, 18 epochs.
 
 Source   ours, after airbench's larger networks; its settings are those of `final` with more augmentation, not tuned
-Expect   not measured yet; 95 % is the goal, in about half an hour on two CPU cores with bf16
+Expect   93.6 % (TTA 94.2 %) on 5,000 held-out images (n = 1), 132 minutes on one CPU core with bf16 and other work
 Run      python -m cifar_fast recipe teacher      then: python -m cifar_fast recipe final distill=exports/teacher
 
 It breaks four rules of the budget, on purpose: it never leaves the machine that trains. No label smoothing and no
 mixing, so that its probabilities show how alike two classes are. valid=5000 holds out the same images as a student's
 valid=5000 of the same seed; a teacher of all 50,000 has seen what such a student is measured on, and the card says so.
+It is not yet better than `final` itself: 96.9 % training accuracy, so more epochs should help.
 """
 
 from cifar_fast.all import *

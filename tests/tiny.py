@@ -14,7 +14,8 @@ AVERAGED = ("ema=ema", "ema.decay=0.99", "ema.warmup=true")
 
 def tiny(*changes):
     average = () if any(c.startswith("ema") for c in changes) else AVERAGED
-    return override(load_recipe("sprint"), [*TINY, *average, *changes])
+    exact = () if any(c.startswith("precision") for c in changes) else ("precision=fp32",)  # on every processor
+    return override(load_recipe("sprint"), [*TINY, *exact, *average, *changes])
 
 
 def trained(recipe, *more, folder=None):

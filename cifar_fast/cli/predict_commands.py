@@ -143,7 +143,7 @@ class Evaluate(Command):
     name = "evaluate"
     help = "accuracy and confusion matrix on the test set, or on images of your own"
     examples = ("evaluate exports/final", "evaluate exports/final data=my/images",
-                "evaluate exports/final data=labels.csv --csv predictions.csv",
+                "evaluate exports/final data=labels.csv --csv out.csv",
                 "evaluate exports/final --corruptions --images 2000")
 
     @staticmethod

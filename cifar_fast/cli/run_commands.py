@@ -148,6 +148,7 @@ class Figures(Command):
             print(f"{exports}: drew compare.png")
             count += 1
             sizes = results.by_budget(results.read(exports / results.PUBLISHED), "final")
+            sizes = sizes[sizes["epochs"] == sizes["epochs"].max()]  # one curve: as many epochs each
             if len(sizes) > 1:
                 compare.draw_sizes(compare.table(sizes), "final", exports / "sizes.png")
                 print(f"{exports}: drew sizes.png")

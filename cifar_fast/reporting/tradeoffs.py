@@ -15,11 +15,11 @@ KINDS = {  # of points: legend, colour, marker, filled
     "published": ("systems under the same rules, stated by their authors, selected on test", VERMILION, "s", False),
     "public": ("public models under other rules, stated by others", GREEN, "^", False),
 }
-COSTS = (  # column, unit, label of the axis, its scale
-    ("parameters", 1e3, "parameters (thousands)", "linear"),
-    ("multiply_adds", 1e6, "multiply-adds per image (millions, log scale)", "log"),
-    ("flash", 1024, "flash of a microcontroller, in int8 (KB)", "linear"),
-    ("seconds", 1, "training, on the hardware of each (seconds, log scale)", "log"),
+COSTS = (  # column, unit, label of the axis
+    ("parameters", 1e3, "parameters (thousands, log scale)"),
+    ("multiply_adds", 1e6, "multiply-adds per image (millions, log scale)"),
+    ("flash", 1024, "flash of a microcontroller, in int8 (KB, log scale)"),
+    ("seconds", 1, "training, on the hardware of each (seconds, log scale)"),
 )
 
 
@@ -34,16 +34,16 @@ def tradeoffs(
     ours = points[points["kind"] == "ours"]
     costs = [cost for cost in COSTS if cost[0] in ("parameters", "multiply_adds") or ours[cost[0]].notna().any()]
     fig, axes = figure(len(costs), width=5, height=5.4)
-    for ax, (cost, unit, label, scale) in zip(axes, costs, strict=True):
+    for ax, (cost, unit, label) in zip(axes, costs, strict=True):
         for kind in KINDS:
             draw_kind(ax, points[points["kind"] == kind], cost, unit, kind, joined and kind == "ours")
         target_line(ax, target)
         if stated:
             ax.axhline(stated[1], color="black", ls=":", lw=1, label=f"{stated[1]} %: {stated[0]}, its size not stated")
-        ax.set(xscale=scale, xlabel=label)
-        if scale == "log":
-            plain_log_ticks(ax)
+        ax.set(xscale="log", xlabel=label)
         ax.margins(x=0.15, y=0.1)
+        low, high = ax.get_xlim()
+        plain_log_ticks(ax, (1, 2, 5) if high < 200 * low else (1, 3))  # more numbers would overlap
         ax.grid(alpha=0.3)
         if ax is not axes[0]:
             ax.sharey(axes[0])
