@@ -17,6 +17,7 @@ from cifar_fast.cli.main import main
 from cifar_fast.export.bulk.pool import Pool
 from cifar_fast.export.bulk.sources import list_sources
 from cifar_fast.export.bulk.worker import Task
+from cifar_fast.utils.files import TEMPORARY
 
 
 @pytest.fixture(scope="module")
@@ -165,13 +166,19 @@ def begun(made, tmp_path, disasters):
 def test_other_weights_settings_or_images_are_refused_and_can_restart(begun, capsys):
     run, images, out = begun
 
+    (unfinished := out.with_name("out.parquet.shards") / f".000009.parquet.x{TEMPORARY}").write_bytes(b"")
+
+    def written():  # but not what a killed worker left unfinished: the next command removes that
+        files = [p for p in out.with_name("out.parquet.shards").iterdir() if not p.name.endswith(TEMPORARY)]
+        return sorted((p.name, p.stat().st_mtime_ns) for p in files)
+
     def refused(*more):
-        before = sorted((p.name, p.stat().st_mtime_ns) for p in out.with_name("out.parquet.shards").iterdir())
+        before = written()
         assert main([*command(run, images, out), *more]) == 2
-        assert sorted((p.name, p.stat().st_mtime_ns) for p in out.with_name("out.parquet.shards").iterdir()) == before
+        assert written() == before
         return capsys.readouterr().err
 
-    assert "tta: False then, True now" in refused("--tta")
+    assert "tta: False then, True now" in refused("--tta") and not unfinished.exists()
     (images / "more.png").write_bytes((images / "00.png").read_bytes())
     assert f"images: {IMAGES} then, {IMAGES + 1} now" in refused()
     (images / "more.png").unlink()
