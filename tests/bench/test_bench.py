@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cifar_fast.bench import (
     BENCHMARKS,
@@ -150,7 +151,11 @@ def test_a_process_of_the_bare_loop_that_breaks_is_noticed():
 
 def test_step():
     found = checked(step.measure(2), 2)
-    assert [c["must"] for c in found.values()] == [1.1, 1.1] and all(c["unit"] == "s/step" for c in found.values())
+    *seconds_a_step, share = found.values()
+    assert [c["must"] for c in seconds_a_step] == [1.1, 1.1] and all(c["unit"] == "s/step" for c in seconds_a_step)
+    assert share["unit"] == "GFLOP/s" and share["goal"] == 0.25
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
+    assert step.operations_a_step(linear, torch.Size((7, 3, 2, 2))) == 7 * 12 * 5 * 2 * 3
 
 
 def test_the_bare_loop_makes_the_steps_of_the_learner():
@@ -158,7 +163,6 @@ def test_the_bare_loop_makes_the_steps_of_the_learner():
     from copy import deepcopy
     from dataclasses import replace
 
-    import torch
 
     recipe = replace(small("final"), mix=None, ema=None, precision="fp32", fit=load_recipe("strided").fit, lr=0.05)
     run = workload.prepared(recipe)
