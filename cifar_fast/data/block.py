@@ -106,6 +106,7 @@ def make_dls(
     seed: int = 0,
     device=None,
     balanced: bool = False,  # sample every class equally often in training
+    views: int = 1,  # of each training image in its batch
 ) -> DataLoaders:
     "DataLoaders of uint8 → float, normalised (bs, 3, size, size) batches; the test set is no part of `dls.train`."
     train, held = split_rows(source, valid, validate_on, seed)
@@ -117,7 +118,7 @@ def make_dls(
     labels = source.train.labels[train] if balanced else None
     # Images to validate on are not augmented: no work for processes.
     return block.dataloaders(items, bs=bs, val_bs=500, drop_last=drop_last, seed=seed, device=device,
-                             dl_kwargs=[{"num_workers": workers, "labels": labels}, {"num_workers": 0}])
+                             dl_kwargs=[{"num_workers": workers, "labels": labels, "views": views}, {"num_workers": 0}])
 
 
 def test_dl(dls: DataLoaders, source: Source, workers: int = 0):

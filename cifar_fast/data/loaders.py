@@ -26,15 +26,17 @@ class SeededDL(TfmdDL):
     """A `TfmdDL` whose order and augmentation follow from (seed, epoch, batch) alone.
 
     The epoch counts up with every pass; `set_epoch` says which one comes next (the Learner does, see callbacks).
-    With `labels` (N,), those of its items, a pass is a sample of N in which every class is equally frequent.
+    With `labels` (N,), those of its items, a pass is a sample of N in which every class is equally frequent. A shuffled
+    batch has all its items `views` times, one view of all after the other; `bs` counts the items.
     """
 
     labels = None  # also of a Learner that was exported before there were any
+    views = 1  # likewise
     rank, ranks = 0, 1  # of the processes that share each batch
 
-    def __init__(self, dataset, *args, seed=0, labels=None, **kwargs):
+    def __init__(self, dataset, *args, seed=0, labels=None, views=1, **kwargs):
         super().__init__(dataset, *args, **kwargs)
-        self.seed, self.labels, self.next_epoch, self.epoch = seed, labels, 0, 0
+        self.seed, self.labels, self.views, self.next_epoch, self.epoch = seed, labels, views, 0, 0
         self.next_skipped = self.skipped = 0  # batches skipped at the start of the next pass, and of this one
 
     @property
@@ -73,7 +75,7 @@ class SeededDL(TfmdDL):
 
     def new(self, dataset=None, cls=None, **kwargs):
         labels = self.labels if dataset is None else None  # another dataset has other labels
-        return super().new(dataset, cls, **{"seed": self.seed, "labels": labels, **kwargs})
+        return super().new(dataset, cls, **{"seed": self.seed, "labels": labels, "views": self.views, **kwargs})
 
     def before_iter(self):
         super().before_iter()
@@ -98,7 +100,7 @@ class SeededDL(TfmdDL):
             batch = self.skipped + k * self.num_workers + self.offs
             for aug in self.augmentations:
                 aug.seed(derive(self.seed, self.epoch, batch, *((2, *self.place) if self.place else ())))
-            yield self.do_batch([self.do_item(row) for row in own])
+            yield self.do_batch([self.do_item(row) for row in (own * self.views if self.shuffle else own)])
 
     @property
     def augmentations(self) -> list[AlbumentationsTransform]:

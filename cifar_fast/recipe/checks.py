@@ -64,6 +64,8 @@ def check(recipe: Recipe) -> None:
     if r.init_sha256 and not (r.init and re.fullmatch("[0-9a-f]{64}", r.init_sha256)):
         raise RecipeError(f"init_sha256={r.init_sha256}: expected the 64 hex digits of the weights that init= names")
     check_teacher(r)
+    if r.views == 1 and r.views_weight != Recipe.views_weight:
+        raise RecipeError(f"views.weight={r.views_weight:g} has no effect with one view of each image; add views=2")
     if r.prune and not r.init:
         raise RecipeError(f"prune={r.prune} removes channels of trained weights, and this recipe starts from random "
                           f"ones; add init=exports/NAME")

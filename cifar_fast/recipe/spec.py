@@ -113,6 +113,10 @@ class Recipe:
     fit: Callable = _from("cifar_fast.training.fits")
     sched: Callable | None = _from("cifar_fast.training.schedules", default=None)
     loss: Callable = _from("cifar_fast.training.losses")
+    # Times that each image is in its batch, augmented anew each time; `views.weight` times the Jensen-Shannon
+    # divergence of its predictions is added to the loss.
+    views: int = _least(1, 1, "a whole number")
+    views_weight: float = _least(0, 12.0, **_argument_of("views"))
     balance: str = _choice("none", "loss", "sample", default="none")  # classes count alike: by weights or by sampling
     mix: Callable | None = _from("cifar_fast.training.mix", default=None)
     resize: Callable | None = _from("cifar_fast.training.resize", default=None, by_data=True)  # smaller images early on

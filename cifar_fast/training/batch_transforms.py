@@ -57,8 +57,9 @@ class BatchTransforms(Callback):
         transforms: Sequence[BatchTransform],
         classes: int,
         fraction: float | None = None,  # of the training, where it is held (lr_find); None: that of the fit
+        views: int = 1,  # of each image in a training batch, one view of all after the other: they are treated alike
     ):
-        self.transforms, self.classes, self.fraction = list(transforms), classes, fraction
+        self.transforms, self.classes, self.fraction, self.views = list(transforms), classes, fraction, views
         self.labels = None
 
     @property
@@ -78,9 +79,19 @@ class BatchTransforms(Callback):
     def apply(self, x, y, fraction: float, training: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         x, y = x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)
         for transform in self.transforms:
-            if training or not transform.training_only:
+            if transform.training_only and training and self.views > 1:
+                x, y = self.apply_alike(transform, x, y, fraction)
+            elif training or not transform.training_only:
                 x, y = transform(x, y, fraction)
         return x, y
+
+    def apply_alike(self, transform: BatchTransform, x, y, fraction: float) -> tuple[torch.Tensor, torch.Tensor]:
+        "With the same draws for every view, so that the targets of an image's views are equal."
+        state, done = torch.get_rng_state(), []
+        for view in zip(x.chunk(self.views), y.chunk(self.views), strict=True):
+            torch.set_rng_state(state)
+            done.append(transform(*view, fraction))
+        return tuple(torch.cat(parts) for parts in zip(*done, strict=True))
 
     def before_fit(self):
         self.setup(self.learn.model)
@@ -98,4 +109,4 @@ class BatchTransforms(Callback):
 def batch_transforms(recipe: Recipe, classes: int, memory_format: str, fraction: float | None = None):
     "The `BatchTransforms` of a recipe: resize, mix, memory format."
     chosen = [make() for make in (recipe.resize, recipe.mix) if make]
-    return BatchTransforms([*chosen, MemoryFormat(memory_format)], classes, fraction)
+    return BatchTransforms([*chosen, MemoryFormat(memory_format)], classes, fraction, recipe.views)

@@ -32,6 +32,7 @@ from cifar_fast.training.distill import TeacherLoss, distillation_cbs
 from cifar_fast.training.metrics import BalancedAccuracy
 from cifar_fast.training.prepare import Run, settle_memory_format
 from cifar_fast.training.state import TrainState
+from cifar_fast.training.views import views_cbs
 from cifar_fast.utils.ranks import here
 
 
@@ -92,7 +93,8 @@ def callbacks(run: Run, state: TrainState, average: EMA | None, folder: Path | N
     r, transforms = run.recipe, batch_transforms(run.recipe, len(run.source.vocab), run.memory_format)
     history = History(state, transforms, folder and folder / "history.csv")
     kept = bool(folder or checkpoint)  # a run, in whichever of its processes; a benchmark has neither
-    cbs = [transforms, *distillation_cbs(run, keeps=kept), *precision_cbs(run.precision, run.device), history]
+    cbs = [transforms, *distillation_cbs(run, keeps=kept), *views_cbs(r), *precision_cbs(run.precision, run.device),
+           history]
     parallel = with_others(run, transforms, history, checkpoint)
     cbs += [parallel] if parallel else []
     if average:

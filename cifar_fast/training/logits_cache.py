@@ -25,7 +25,7 @@ from cifar_fast.utils.ranks import here
 from cifar_fast.utils.text import printable
 
 SEEN = ("epochs", "seed", "bs", "drop_last", "augment", "mix", "resize", "resize_mode", "validate_on", "valid",
-        "balance")
+        "balance", "views")
 "Settings that decide which images a batch of the student has, besides its data and their normalisation."
 
 SUM = 4  # bytes of a checksum
@@ -102,4 +102,4 @@ def logits_cache_of(run) -> LogitsCache:
             **{key: describe(getattr(r, key)) for key in SEEN}}
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     file = cache_folder() / "teachers" / (f"{key}-{ranks.rank}" if ranks.several else key)
-    return LogitsCache(file, len(dl), -(-r.bs // ranks.count), len(run.source.vocab))
+    return LogitsCache(file, len(dl), -(-r.bs // ranks.count) * r.views, len(run.source.vocab))

@@ -19,6 +19,7 @@ from cifar_fast.training.batch_transforms import batch_transforms
 from cifar_fast.training.callbacks.precision import precision_cbs
 from cifar_fast.training.distill import distillation_cbs
 from cifar_fast.training.prepare import Run, settle_memory_format
+from cifar_fast.training.views import views_cbs
 from cifar_fast.utils.errors import SettingError
 from cifar_fast.utils.ranks import here
 from cifar_fast.utils.seeds import rng_restored
@@ -120,7 +121,8 @@ def search(run: Run, lrs: np.ndarray, first_epoch: int) -> list[float]:
     learn, r = run.learn, run.recipe
     searching = Search(lrs, frozen=settings(r.fit).get("freeze_epochs", 0) > 0)
     cbs = [batch_transforms(r, len(run.source.vocab), run.memory_format, fraction=0.0), *distillation_cbs(run),
-           *precision_cbs(run.precision, run.device), *([GradientClip(r.clip)] if r.clip else []), searching]
+           *views_cbs(r), *precision_cbs(run.precision, run.device),
+           *([GradientClip(r.clip)] if r.clip else []), searching]
     bars = [cb for cb in learn.cbs if isinstance(cb, ProgressCallback)]
     learn.opt, learn.start_at = None, (first_epoch, 0)
     try:

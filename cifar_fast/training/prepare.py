@@ -125,7 +125,7 @@ def prepare(
     seed_everything(recipe.seed)
     dls = make_dls(source, augment=recipe.augment, stats=stats, valid=recipe.valid,
                    validate_on=recipe.validate_on, bs=recipe.bs, drop_last=recipe.drop_last, workers=recipe.workers,
-                   seed=recipe.seed, device=device, balanced=recipe.balance == "sample")
+                   seed=recipe.seed, device=device, balanced=recipe.balance == "sample", views=recipe.views)
     if ranks.several:
         for dl in dls:
             dl.shard(ranks.rank, ranks.count)

@@ -64,7 +64,7 @@ class History(Callback):
     def after_batch(self):
         if not self.training:
             return
-        hyper = self.opt.hypers[-1]
+        hyper, views = self.opt.hypers[-1], self.transforms.views if self.transforms else 1
         if not loss_ratio(self.recorder) < DIVERGED:  # NaN is not less than anything
             raise DivergedError(f"the loss became {float(self.loss.detach()):.4g} in epoch {self.epoch + 1}, step "
                                 f"{self.iter + 1}, at a learning rate of {hyper['lr']:.2g}; try a lower one (lr=…), or "
@@ -72,7 +72,7 @@ class History(Callback):
         # A number instead of its tensor: small tensors kept every step, between large ones that are freed, fragment the
         # CPU's heap, and a long run's memory grows by gigabytes.
         self.recorder.losses[-1] = float(self.recorder.losses[-1])
-        self.images += self.parallel.images if self.parallel else len(self.x)
+        self.images += self.parallel.images if self.parallel else len(self.x) // views
         self.state.hypers.append((hyper["lr"], hyper.get("mom")))
         if self.transforms is not None and self.transforms.kinds:
             for kind, count in (self.parallel.kinds if self.parallel else {self.transforms.kind: 1}).items():
