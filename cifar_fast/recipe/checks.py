@@ -99,10 +99,13 @@ def check(recipe: Recipe) -> None:
 
 def check_teacher(r: Recipe) -> None:
     "Raise RecipeError for settings of a teacher that cannot work."
-    for key in ("alpha", "temperature", "cache"):
+    for key in ("alpha", "temperature", "cache", "repeat"):
         value = getattr(r, f"distill_{key}")
         if not r.distill and value != getattr(Recipe, f"distill_{key}"):
             raise RecipeError(f"distill.{key}={value} has no effect without a teacher; add distill=exports/NAME")
+    if r.distill_repeat and not r.distill_cache:
+        raise RecipeError(f"distill.repeat={r.distill_repeat} repeats images so that cached logits serve again, and "
+                          f"none are cached; add distill.cache=yes")
     if r.distill_sha256 and not (r.distill and re.fullmatch("[0-9a-f]{64}", r.distill_sha256)):
         raise RecipeError(f"distill_sha256={r.distill_sha256}: expected the 64 hex digits of the weights that distill= "
                           f"names")

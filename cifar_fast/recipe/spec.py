@@ -91,6 +91,8 @@ class Recipe:
                                          **_argument_of("distill"))
     # Cache the teacher's logits on disk, for other students that see the same images.
     distill_cache: bool = field(default=False, metadata={**_argument_of("distill"), "affects_weights": False})
+    # Epochs after which order, augmentation and mixing come again, so that cached logits serve again; 0: never.
+    distill_repeat: int = _least(0, 0, "a whole number", **_argument_of("distill"))
     on_error: str = _choice("skip", "refuse", default="skip")  # what to do about images that cannot be read
     stats: tuple | None = None  # (mean, std) per channel of values in [0, 1]; None: computed from the training images
     # Albumentations for training, in this order, on uint8 HWC images; their numbers of pixels are for `size`.

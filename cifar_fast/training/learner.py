@@ -48,6 +48,7 @@ def cifar_learner(
     opt_func: Callable | None = None,  # default torch's SGD with momentum
     metrics=accuracy,
     seed: int | None = None,  # of order, augmentation, mixing and dropout; default that of `dls.train`
+    repeat: int = 0,  # epochs after which these come again, 0: never
     **kwargs,  # as `fastai.learner.Learner` takes them
 ) -> CifarLearner:
     "A Learner for the whole model: the head is part of the architecture, so fastai adds none that breaks the budget."
@@ -56,5 +57,5 @@ def cifar_learner(
     learn = CifarLearner(dls, model, loss_func=loss_func or cross_entropy(),
                          opt_func=opt_func or partial(sgd, momentum=0.9), metrics=metrics, **kwargs)
     learn.recorder.train_metrics = True  # train_accuracy beside valid_accuracy
-    learn.add_cb(Seeding(seed))
+    learn.add_cb(Seeding(seed, repeat))
     return learn

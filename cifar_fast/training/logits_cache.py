@@ -4,6 +4,7 @@ The images of a batch follow from (seed, epoch, batch), so a second student with
 sees those of the first one, and the teacher need not run again. A file holds the logits in float16, one record a
 batch, with a checksum of the student's images and of the logits: a record of other images is recomputed and replaced.
 Logits are rounded to float16 with and without a cache, so that the student's weights are the same bit for bit.
+With `distill.repeat=20` the images of epoch 21 are those of epoch 1, and the teacher runs in the first 20 epochs alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cifar_fast.utils.ranks import here
 from cifar_fast.utils.text import printable
 
 SEEN = ("epochs", "seed", "bs", "drop_last", "augment", "mix", "resize", "resize_mode", "validate_on", "valid",
-        "balance", "views")
+        "balance", "views", "distill_repeat")
 "Settings that decide which images a batch of the student has, besides its data and their normalisation."
 
 SUM = 4  # bytes of a checksum
@@ -34,14 +35,14 @@ SUM = 4  # bytes of a checksum
 class LogitsCache:
     "The teacher's logits for the batches of one run, by (epoch, batch)."
 
-    def __init__(self, path: Path, batches: int, bs: int, classes: int):
-        self.path, self.batches, self.classes = path, batches, classes
+    def __init__(self, path: Path, batches: int, bs: int, classes: int, repeat: int = 0):
+        self.path, self.batches, self.classes, self.repeat = path, batches, classes, repeat
         self.record = SUM + 2 * bs * classes  # bytes
         self.file = None
 
     def size(self, epochs: int) -> int:
         "Bytes of the whole file."
-        return epochs * self.batches * self.record
+        return min(epochs, self.repeat or epochs) * self.batches * self.record
 
     def open(self) -> LogitsCache:
         try:
@@ -66,6 +67,7 @@ class LogitsCache:
         "The teacher's logits (B, C) for images (B, 3, H, W), from the cache or computed now."
         if self.file is None:
             return teacher(x)
+        epoch = epoch % self.repeat if self.repeat else epoch
         seen, place = fingerprint(x), (epoch * self.batches + batch) * self.record
         try:
             self.file.seek(place)
@@ -102,4 +104,4 @@ def logits_cache_of(run) -> LogitsCache:
             **{key: describe(getattr(r, key)) for key in SEEN}}
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     file = cache_folder() / "teachers" / (f"{key}-{ranks.rank}" if ranks.several else key)
-    return LogitsCache(file, len(dl), -(-r.bs // ranks.count) * r.views, len(run.source.vocab))
+    return LogitsCache(file, len(dl), -(-r.bs // ranks.count) * r.views, len(run.source.vocab), r.distill_repeat)

@@ -132,7 +132,8 @@ def prepare(
     widths = fitting_widths(recipe, init, len(source.vocab), source.size)
     learn = cifar_learner(dls, recipe.arch, widths=widths,
                           loss_func=make_loss(recipe, train_labels(dls, source), len(source.vocab)),
-                          opt_func=recipe.opt, metrics=accuracy, lr=recipe.lr, seed=recipe.seed, **splitter(recipe))
+                          opt_func=recipe.opt, metrics=accuracy, lr=recipe.lr, seed=recipe.seed,
+                          repeat=recipe.distill_repeat, **splitter(recipe))
     start = None
     if init:
         start = replace(take_weights(learn.model, init, source.vocab),

@@ -148,6 +148,24 @@ def test_a_second_student_takes_the_logits_that_the_first_one_cached(digits, tea
         assert logits_cache_of(prepare(tiny(*recipe_changes(teacher), other))).path != kept.path
 
 
+def test_repeated_images_need_the_teacher_once(digits, teacher, tmp_path, cache):
+    changes = recipe_changes(teacher), ("epochs=5", "distill.repeat=2", "mix.until=1", "resize=none")
+    recipe = tiny(*(c for part in changes for c in part))
+    asked, watch = [], Watch()
+    run = prepare(recipe)
+    kept = logits_cache_of(run)
+    run.teacher.model.register_forward_pre_hook(lambda *_: asked.append(1))
+    run.learn.add_cb(watch)
+    fit(run, folder=tmp_path)
+    steps = len(run.learn.dls.train)
+    assert len(asked) == 2 * steps and kept.path.stat().st_size <= kept.size(5) == kept.size(2) < kept.size(1) * 2.01
+    epochs = [watch.batches[i * steps:(i + 1) * steps] for i in range(5)]
+    for epoch, again in ((0, 2), (1, 3), (0, 4)):
+        assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+                   for a, b in zip(epochs[epoch], epochs[again], strict=True))
+    assert not torch.equal(epochs[0][0][0], epochs[1][0][0])
+
+
 def test_each_process_caches_what_it_sees(digits, teacher, cache, tmp_path, monkeypatch):
     "Those without a folder of their own, too."
     run = prepare(tiny(*recipe_changes(teacher), "seed=3"))
@@ -210,6 +228,7 @@ def test_another_teacher_than_the_one_that_was_named_by_its_checksum(teacher):
 @pytest.mark.parametrize("changes, said", [
     (["distill=x", "distill.alpha=0"], "distill.alpha=0"), (["distill=x", "distill.alpha=1.5"], "distill.alpha=1.5"),
     (["distill=x", "distill.temperature=0"], "distill.temperature=0"),
+    (["distill=x", "distill.repeat=2"], "add distill.cache=yes"), (["distill.repeat=2"], "add distill=exports/NAME"),
     (["distill.alpha=0.5"], "add distill=exports/NAME"), (["distill=x", "distill_sha256=12"], "64 hex digits"),
 ])
 def test_settings_that_cannot_work(changes, said):
