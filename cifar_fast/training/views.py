@@ -1,4 +1,4 @@
-"""Several views of each image in a batch, and a term of the loss that asks for the same prediction for all of them.
+"""Several augmented views of each image in a batch, with AugMix's Jensen-Shannon consistency loss between them.
 
 `views=2` takes each image twice into its batch, augmented anew each time; both views are mixed alike, with the same
 partners, shares and boxes, so their targets are equal. The loss of a batch is
@@ -6,7 +6,7 @@ partners, shares and boxes, so their targets are equal. The loss of a batch is
     (the recipe's loss, over all views)  +  views.weight · JS(views)
 
 with the Jensen-Shannon divergence of the views' softmaxes, mean over the images (Hendrycks et al., 2020,
-arXiv:1912.02781, who weight it by 12). A step costs as much as one of `views` times as many images.
+arXiv:1912.02781, who weight it by 12). `bs` counts images: a step costs as much as one of `views` times as many.
 """
 
 from __future__ import annotations
