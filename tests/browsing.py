@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("selenium", reason="needs selenium: pip install -e '.[dev]'")
 from selenium import webdriver  # noqa: E402
-from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
@@ -63,7 +63,12 @@ def press(driver, key: str) -> None:
 
 
 def narrow(driver) -> bool:
-    return driver.execute_script("return document.documentElement.scrollWidth <= 360 && window.innerWidth == 360")
+    "Whether the page fits the phone, once the browser has laid it out for it, which may be after it has loaded."
+    fits = "return document.documentElement.scrollWidth <= 360 && window.innerWidth == 360"
+    try:
+        return waiting(driver, 10).until(lambda d: d.execute_script(fits))
+    except TimeoutException:
+        return False
 
 
 PASTE = """
