@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_fast.recipe.sizes import at_size
-from cifar_fast.recipe.spec import COLUMNS, UNTYPED, Recipe, RecipeError, require_value
+from cifar_fast.recipe.spec import COLUMNS, UNTYPED, Recipe, RecipeError, require_value, typed_name
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import nearest
 
@@ -118,7 +118,7 @@ def check_typed(changes: Iterable[str]) -> None:
 
 def _value(f: Field, text: str) -> Any:
     "What was typed for a setting, as its type. Raises RecipeError."
-    value = text if "choices" in f.metadata else _scalar(f.name, f.type, text)
+    value = text if "choices" in f.metadata else _scalar(typed_name(f), f.type, text)
     require_value(f, value)
     return value
 

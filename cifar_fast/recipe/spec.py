@@ -164,9 +164,7 @@ class Recipe:
 
 def require_value(f: Field, value: Any) -> None:
     "Raise RecipeError where a setting does not take this value: none of its choices, or a number outside its limits."
-    name = f.name
-    if before := f.metadata.get("argument_of"):
-        name = f"{before}.{name.removeprefix(before + '_')}"
+    name = typed_name(f)
     if (choices := f.metadata.get("choices")) and value not in choices:
         raise RecipeError(f"{name}={value}: choose one of {', '.join(choices)}{nearest(str(value), choices)}")
     if (fits := f.metadata.get("fits")) is None or value is None and "None" in f.type:
@@ -175,6 +173,12 @@ def require_value(f: Field, value: Any) -> None:
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not number or not fits(value):
         raise RecipeError(f"{name}={value}: expected {f.metadata['expected']}")
+
+
+def typed_name(f: Field) -> str:
+    "As the command line calls it: `distill.alpha` for the field distill_alpha."
+    before = f.metadata.get("argument_of")
+    return f"{before}.{f.name.removeprefix(before + '_')}" if before else f.name
 
 
 def settings_that(**metadata: bool) -> frozenset[str]:

@@ -228,6 +228,8 @@ def test_another_teacher_than_the_one_that_was_named_by_its_checksum(teacher):
 @pytest.mark.parametrize("changes, said", [
     (["distill=x", "distill.alpha=0"], "distill.alpha=0"), (["distill=x", "distill.alpha=1.5"], "distill.alpha=1.5"),
     (["distill=x", "distill.temperature=0"], "distill.temperature=0"),
+    (["distill=x", "distill.repeat=1.5"], "distill.repeat=1.5: expected a whole number"),
+    (["distill=x", "distill.alpha=half"], "distill.alpha=half: expected a number"),
     (["distill=x", "distill.repeat=2"], "add distill.cache=yes"), (["distill.repeat=2"], "add distill=exports/NAME"),
     (["distill.alpha=0.5"], "add distill=exports/NAME"), (["distill=x", "distill_sha256=12"], "64 hex digits"),
 ])
