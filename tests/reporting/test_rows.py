@@ -58,6 +58,7 @@ def test_changes_of_other_names_and_files():
     assert changes(replace(final, name="mine", epochs=3)) == ""  # of what, nobody says
     assert changes(replace(final, name="mine", epochs=3, lr=0.2), final) == "epochs=3 lr=0.2"
     assert changes(replace(final, augment=final.augment[1:], epochs=3)) == ""  # somebody's own final.py
+    assert changes(override(final, ["views=2", "views.weight=3"])) == "views=2 views.weight=3"
     assert changes(replace(final, epochs=3), finds_lr=True) == "epochs=3 lr=find"
 
 

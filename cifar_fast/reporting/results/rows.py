@@ -12,7 +12,7 @@ from cifar_fast.audit import Budget
 from cifar_fast.export.card import Card
 from cifar_fast.recipe import MAPPINGS, UNTYPED, Recipe, at_size, describe, list_recipes, load_recipe, settings_that
 from cifar_fast.recipe.overrides import on_other_data
-from cifar_fast.recipe.spec import SIDE
+from cifar_fast.recipe.spec import SIDE, typed_name
 
 NOT_IN_ID = settings_that(affects_weights=False) | {"seed", "device", "procs"}
 "Settings that are not part of `recipe_id`; seed and device have columns of their own."
@@ -123,7 +123,7 @@ def changes(recipe: Recipe, base: Recipe | None = None, finds_lr: bool = False) 
             typed += [f"budget.{k}={text(v)}" for k, v in limits(recipe).items() if v != limits(base)[k]]
             continue
         compare = changed_call if "from" in f.metadata else changed_value
-        typed += compare(f.name, before[f.name], after[f.name])
+        typed += compare(typed_name(f), before[f.name], after[f.name])
     return " ".join(shlex.quote(word) for word in [*typed, *(["lr=find"] if finds_lr else [])])
 
 
