@@ -21,9 +21,10 @@ def taught(run: Run) -> str:
     if size != teacher.size or run.recipe.resize:
         parts.append(f"brought to the teacher's {teacher.size}×{teacher.size}")
     if run.recipe.distill_cache:
-        cache = logits_cache_of(run)
+        cache, epochs = logits_cache_of(run), run.recipe.epochs
+        epochs = min(epochs, run.recipe.distill_repeat or epochs)
         each = ", and as much for each other process" if here().several else ""
-        parts.append(f"its logits are cached in {cache.path} ({cache.size(run.recipe.epochs) / 2**20:,.1f} MB{each})")
+        parts.append(f"its logits are cached in {cache.path} ({cache.size(epochs) / 2**20:,.1f} MB{each})")
     return ", ".join(parts)
 
 

@@ -170,7 +170,7 @@ class Distillation(Callback):
 
     def before_batch(self):
         self.targets = self.y
-        self.logits = (self.cache.get(self.epoch, self.iter, self.x, self.teacher) if self.cache else
+        self.logits = (self.cache.get(self.seeding.seeded_epoch, self.iter, self.x, self.teacher) if self.cache else
                        self.teacher(self.x))
 
     def after_loss(self):

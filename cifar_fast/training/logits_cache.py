@@ -36,14 +36,14 @@ SUM = 4  # bytes of a checksum
 class LogitsCache:
     "The teacher's logits for the batches of one run, by (epoch, batch)."
 
-    def __init__(self, path: Path, batches: int, bs: int, classes: int, repeat: int = 0):
-        self.path, self.batches, self.classes, self.repeat = path, batches, classes, repeat
+    def __init__(self, path: Path, batches: int, bs: int, classes: int):
+        self.path, self.batches, self.classes = path, batches, classes
         self.record = SUM + 2 * bs * classes  # bytes
         self.file = None
 
     def size(self, epochs: int) -> int:
         "Bytes of the whole file."
-        return min(epochs, self.repeat or epochs) * self.batches * self.record
+        return epochs * self.batches * self.record
 
     def open(self) -> LogitsCache:
         try:
@@ -68,7 +68,6 @@ class LogitsCache:
         "The teacher's logits (B, C) for images (B, 3, H, W), from the cache or computed now."
         if self.file is None:
             return teacher(x)
-        epoch = epoch % self.repeat if self.repeat else epoch
         seen, place = fingerprint(x), (epoch * self.batches + batch) * self.record
         try:
             self.file.seek(place)
@@ -105,4 +104,4 @@ def logits_cache_of(run) -> LogitsCache:
             **{key: describe(getattr(r, key)) for key in SEEN}}
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     file = cache_folder() / "teachers" / (f"{key}-{ranks.rank}" if ranks.several else key)
-    return LogitsCache(file, len(dl), -(-r.bs // ranks.count) * r.views, len(run.source.vocab), r.distill_repeat)
+    return LogitsCache(file, len(dl), -(-r.bs // ranks.count) * r.views, len(run.source.vocab))

@@ -158,7 +158,7 @@ def test_repeated_images_need_the_teacher_once(digits, teacher, tmp_path, cache)
     run.learn.add_cb(watch)
     fit(run, folder=tmp_path)
     steps = len(run.learn.dls.train)
-    assert len(asked) == 2 * steps and kept.path.stat().st_size <= kept.size(5) == kept.size(2) < kept.size(1) * 2.01
+    assert len(asked) == 2 * steps and kept.size(1) < kept.path.stat().st_size <= kept.size(2)
     epochs = [watch.batches[i * steps:(i + 1) * steps] for i in range(5)]
     for epoch, again in ((0, 2), (1, 3), (0, 4)):
         assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])

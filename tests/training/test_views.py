@@ -43,7 +43,6 @@ def test_a_batch_has_every_image_twice_augmented_anew(digits, workers):
     for (x, y), (xs, ys) in itertools.islice(zip(one.train, two.train, strict=True), 3):
         assert len(x) == 64 and len(xs) == 128
         assert torch.equal(ys[:64], y) and torch.equal(ys[64:], y)
-        assert torch.equal(ys[:64], ys[64:])
         changed += sum(not torch.equal(a, b) for a, b in zip(*xs.chunk(2), strict=True))
     assert changed > 0.8 * 3 * 64
     x, _ = two.valid.one_batch()
