@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def test_real_processes_at_random_moments(tmp_path, cache):
     commands = [["recipe", "sprint", "data=digits", "epochs=1", "report=no", "--restart"], ["doctor"], ["recipes"],
                 ["recipe", "sprint", "data=digits", "--dry-run"], ["audit", "cifar_sprint"]]
-    assert interrupts(commands, 9, 6, tmp_path, say=lambda *_, **__: None) == []
+    assert interrupts(commands, 5, 3, tmp_path, say=lambda *_, **__: None) == []
 
 
 PRESS = "import os, signal; os.kill(os.getpid(), signal.{})\n"
