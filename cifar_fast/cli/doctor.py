@@ -7,10 +7,12 @@ import shutil
 import tempfile
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from cifar_fast.data.cache import cache_folder
 from cifar_fast.data.errors import DataError
@@ -23,6 +25,7 @@ from cifar_fast.export.predictor import load_export
 from cifar_fast.export.save import save_export
 from cifar_fast.export.trust import trust_list, trusted_sums
 from cifar_fast.recipe import load_recipe, override
+from cifar_fast.training import depthwise_gradients
 from cifar_fast.training.callbacks.compiling import why_not
 from cifar_fast.training.callbacks.precision import choose_precision, cpu_has_bf16
 from cifar_fast.training.fit import fit
@@ -100,7 +103,8 @@ def self_test() -> dict:
     "One epoch of `sprint` on part of digits, twice; export, load, predict. Each check is 'ok' or the error."
     start, checks = time.perf_counter(), {}
     with tempfile.TemporaryDirectory() as tmp:
-        steps = [("data", lambda _: small_digits(Path(tmp))), ("training", check_training),
+        steps = [("gradients", check_gradients), ("data", lambda _: small_digits(Path(tmp))),
+                 ("training", check_training),
                  ("same seed, same weights", check_seed),
                  ("export and prediction", lambda run: check_export(run, Path(tmp)))]
         state = None  # passed from check to check: the data, then the trained run
@@ -111,6 +115,48 @@ def self_test() -> dict:
                 checks[name] = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
                 break
     return {"checks": checks, "seconds": round(time.perf_counter() - start, 1)}
+
+
+FORMATS = {torch.channels_last: "channels_last", torch.contiguous_format: "contiguous"}
+CHANNELS = 16
+DEPTHWISE = dict(groups=CHANNELS)
+CONVOLUTIONS = [(1, {}), (3, {}), (3, dict(dilation=2)), (4, dict(stride=2)), (3, DEPTHWISE), (5, DEPTHWISE),
+                *((3, dict(DEPTHWISE, **more)) for more in (dict(stride=2), dict(dilation=2), dict(dilation=4)))]
+
+
+def check_gradients(_) -> None:
+    """Those of convolutions in the precision that precision=auto chooses, against the same in float32.
+
+    A library's kernel may be wrong on one kind of processor, for one shape and memory format; training then goes on,
+    and learns less.
+    """
+    device = choose_device()
+    precision = choose_precision("auto", device)
+    if precision == "fp32":
+        return
+    if device.type == "cpu":
+        depthwise_gradients.install()
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    draw = torch.Generator().manual_seed(0)
+    for (kernel, how), side, memory_format in product(CONVOLUTIONS, (8, 32), FORMATS):
+        x = torch.randn(8, CHANNELS, side, side, generator=draw).to(dtype)
+        weight = torch.randn(CHANNELS, CHANNELS // how.get("groups", 1), kernel, kernel, generator=draw).to(dtype)
+        low, exact = (gradients(*(t.to(device, kind).contiguous(memory_format=memory_format) for t in (x, weight)), how)
+                      for kind in (dtype, torch.float32))
+        for name, found, expected in zip(("output", "image", "weights"), low, exact, strict=True):
+            off = float((found.float() - expected).norm() / expected.norm())
+            if not off < 0.05:  # rounding alone: 0.003
+                settings = ", ".join(f"{key}={value}" for key, value in how.items())
+                raise SelfTestError(f"{name} of a {kernel}×{kernel} convolution ({settings or 'stride=1'}; "
+                                    f"{side}×{side}, {FORMATS[memory_format]}): gradient {off:.0%} off in {precision}; "
+                                    f"train with precision=fp32")
+
+
+def gradients(x: torch.Tensor, weight: torch.Tensor, how: dict) -> list[torch.Tensor]:
+    "The output of a convolution, and the gradients of half its square."
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    y = F.conv2d(x, weight, padding=how.get("dilation", 1) * (weight.shape[-1] // 2), **how)
+    return [y.detach(), *torch.autograd.grad(y, (x, weight), y.detach())]
 
 
 def small_digits(folder: Path):

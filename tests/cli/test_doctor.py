@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from cifar_fast.cli.main import main
 
@@ -19,7 +20,7 @@ def healthy(tmp_path_factory):
 def test_a_healthy_machine_has_nothing_to_do(healthy):
     assert healthy["problems"] == []
     assert healthy["self_test"]["checks"] == dict.fromkeys(
-        ["data", "training", "same seed, same weights", "export and prediction"], "ok")
+        ["gradients", "data", "training", "same seed, same weights", "export and prediction"], "ok")
     assert healthy["versions"]["torch"] and healthy["machine"]["precision"] in ("fp32", "bf16", "fp16")
 
 
@@ -75,3 +76,20 @@ def test_what_keeps_data_from_being_found_is_told(monkeypatch, variable, value, 
     monkeypatch.setenv(variable, value)
     part = doctor.data() if variable.endswith("DATA") else doctor.cache()
     assert told in part["problem"]
+
+
+def test_a_wrong_gradient_is_found(monkeypatch):
+    "As one processor's kernel for one kind of layer would give it."
+    from cifar_fast.cli import doctor
+
+    compute = doctor.gradients
+
+    def wrong(x, weight, how):
+        output, image, weights = compute(x, weight, how)
+        broken = x.dtype != torch.float32 and how.get("dilation") == 4
+        return [output, image, weights.flip(-1) if broken else weights]
+    monkeypatch.setattr(doctor, "choose_precision", lambda *_: "bf16")
+    doctor.check_gradients(None)
+    monkeypatch.setattr(doctor, "gradients", wrong)
+    with pytest.raises(doctor.SelfTestError, match="weights of a 3×3 .*groups=16, dilation=4; 8×8, .*precision=fp32"):
+        doctor.check_gradients(None)
