@@ -134,8 +134,7 @@ def check_gradients(_) -> None:
     precision = choose_precision("auto", device)
     if precision == "fp32":
         return
-    if device.type == "cpu":
-        depthwise_gradients.install()
+    depthwise_gradients.install()
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     draw = torch.Generator().manual_seed(0)
     for (kernel, how), side, memory_format in product(CONVOLUTIONS, (8, 32), FORMATS):

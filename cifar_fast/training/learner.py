@@ -53,8 +53,7 @@ def cifar_learner(
     **kwargs,  # as `fastai.learner.Learner` takes them
 ) -> CifarLearner:
     "A Learner for the whole model: the head is part of the architecture, so fastai adds none that breaks the budget."
-    if dls.device.type == "cpu":
-        depthwise_gradients.install()
+    depthwise_gradients.install()
     seed = getattr(dls.train, "seed", 0) if seed is None else seed
     model = create_model(arch, dls.c, size or image_reader(dls).size, widths)
     learn = CifarLearner(dls, model, loss_func=loss_func or cross_entropy(),
