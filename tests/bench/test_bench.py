@@ -198,6 +198,7 @@ def test_predict(tmp_path):
     assert found["notes"][0].startswith("random weights") and "640×480" in found["notes"][1]
 
 
+@pytest.mark.slow  # thirty seconds for three processes; what they do is tested in tests/export
 def test_bulk():
     found = bulk.measure(1)
     assert [c["must"] for c in checked(found, 1).values()] == [0.7]

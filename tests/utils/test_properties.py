@@ -130,5 +130,5 @@ def test_any_change_is_made_or_refused(text):
 
 
 def test_the_loader_survives_the_fuzzer(tmp_path):
-    found = fuzz(25, seed=0, folder=str(tmp_path))
-    assert found["read"] > 30 and found["refused"] > 300 and not found.get("slow") and found["peak_mb"] < 2000
+    found = fuzz(10, seed=0, folder=str(tmp_path))
+    assert found["read"] > 10 and found["refused"] > 100 and not found.get("slow") and found["peak_mb"] < 2000
