@@ -11,7 +11,7 @@ from cifar_fast.cli.command import UsageError
 from cifar_fast.cli.parser import parse
 from cifar_fast.utils.errors import CifarFastError, file_error
 from cifar_fast.utils.log import NORMAL, QUIET, VERBOSE, quiet_warnings, set_level
-from cifar_fast.utils.ranks import hide_from_fastai, started_by_torchrun
+from cifar_fast.utils.ranks import here, hide_from_fastai, started_by_torchrun
 from cifar_fast.utils.signals import raise_on_signals
 
 
@@ -21,7 +21,8 @@ def main(argv: list[str] | None = None) -> int:
         with raise_on_signals():
             return run(argv)
     except KeyboardInterrupt as e:
-        print("\ninterrupted", file=sys.stderr)
+        if here().first:
+            print("\ninterrupted", file=sys.stderr)
         return getattr(e, "exit_code", 130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
         discard_output()

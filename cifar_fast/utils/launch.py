@@ -38,7 +38,8 @@ def launch(
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // procs)))
     os.environ[LAUNCHED] = "1"
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would log what the processes said
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they would log what the processes have said
     config = LaunchConfig(1, 1, procs, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
                           local_addr="localhost", max_restarts=0)
     handlers = {s: signal.getsignal(s) for s in HANDLED}

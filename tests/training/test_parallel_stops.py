@@ -90,6 +90,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(undisturbed, tmp_
 
     assert wait(start(2, work, tmp_path / "log")) == [143, 143]
     assert "resume with: torchrun" in (tmp_path / "log0").read_text()
+    assert "interrupted" in (tmp_path / "log0").read_text() and "interrupted" not in (tmp_path / "log1").read_text()
     assert wait(start(2, command(f"exports={tmp_path}", "--resume"), tmp_path / "log")) == [0, 0]
     assert "resumes in epoch 1 of 2, after 4 batches" in (tmp_path / "log0").read_text()
     assert bytes_that_differ(weights(undisturbed), weights(tmp_path)) == 0
