@@ -5,6 +5,7 @@ BENCHMARKS = {
     "step": "seconds a step in Learner.fit, against a bare PyTorch loop",
     "train": "images/s of recipe final as it runs, against the fastest of eight ways to run it",
     "predict": "images/s of predict, against the bare model and against decoding alone",
+    "gradients": "batches/s of depthwise convolutions' gradients in bf16, against PyTorch's own",
     "bulk": "images/s and memory of predict --out, against decoding alone in as many processes",
     "startup": "seconds of a command in a fresh process, against python and torch alone",
     "procs": "images/s of recipe final in one process a core, against one process with all threads",

@@ -11,7 +11,7 @@ from fastai.metrics import accuracy
 
 from cifar_fast.data.block import image_reader
 from cifar_fast.models import create_model
-from cifar_fast.training import depthwise_gradients
+from cifar_fast.training import convolution_gradients
 from cifar_fast.training.callbacks.seeding import Seeding
 from cifar_fast.training.losses import cross_entropy
 from cifar_fast.training.optimizers import sgd
@@ -53,7 +53,7 @@ def cifar_learner(
     **kwargs,  # as `fastai.learner.Learner` takes them
 ) -> CifarLearner:
     "A Learner for the whole model: the head is part of the architecture, so fastai adds none that breaks the budget."
-    depthwise_gradients.install()
+    convolution_gradients.install()
     seed = getattr(dls.train, "seed", 0) if seed is None else seed
     model = create_model(arch, dls.c, size or image_reader(dls).size, widths)
     learn = CifarLearner(dls, model, loss_func=loss_func or cross_entropy(),

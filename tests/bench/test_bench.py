@@ -12,6 +12,7 @@ from cifar_fast.bench import (
     DEFAULT,
     bulk,
     data,
+    gradients,
     predict,
     scale,
     serve,
@@ -147,6 +148,13 @@ def test_the_loader_of_the_first_line_ends_at_uint8_and_that_of_the_second_is_no
 def test_a_process_of_the_bare_loop_that_breaks_is_noticed():
     with pytest.raises(RuntimeError, match="bare loop"):
         data.bare(np.zeros((2, 32, 32, 3), np.uint8), ["no transform"], 2)
+
+
+def test_gradients(monkeypatch):
+    monkeypatch.setattr(gradients, "BATCH", 4)
+    monkeypatch.setattr(gradients, "CASES", [(6, 8, 5, 2)])
+    (title, found), = checked(gradients.measure(2), 2).items()
+    assert title == "5×5, dilation 2, 6 channels at 8×8" and found["unit"] == "batches/s" and found["ratio"] > 0
 
 
 def test_step():

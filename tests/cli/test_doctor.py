@@ -91,5 +91,5 @@ def test_a_wrong_gradient_is_found(monkeypatch):
     monkeypatch.setattr(doctor, "choose_precision", lambda *_: "bf16")
     doctor.check_gradients(None)
     monkeypatch.setattr(doctor, "gradients", wrong)
-    with pytest.raises(doctor.SelfTestError, match="weights of a 3×3 .*groups=16, dilation=4; 8×8, .*precision=fp32"):
+    with pytest.raises(doctor.SelfTestError, match="weights of a 3×3 .*=24, dilation=4; maps of 8×8, .*precision=fp32"):
         doctor.check_gradients(None)

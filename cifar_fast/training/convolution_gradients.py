@@ -1,17 +1,18 @@
-"""Gradients of depthwise convolutions in bf16 on a CPU, where oneDNN has kernels for 3×3 without dilation only.
+"""Gradients of convolutions in bf16 on a CPU, where oneDNN's kernels for some of them are wrong or slow.
 
-For others it falls back on a reference kernel, which takes 10 to 40 times as long. With channels last, dilation and a
-map 30 or more pixels wide, that kernel's gradient of the weights is wrong besides: as far from the true one as a random
-one, and different at each call (torch 2.15 with oneDNN 3.13). Both are avoided by writing the sum in another way:
+With dilation, channels last and a map 30 or more pixels wide, the gradient of the weights may come out of memory that
+nobody has written: always for depthwise kernels, and by the number of channels for others (52 and 72, not 32 and 64;
+torch 2.15 with oneDNN 3.13, on a processor with AVX-512 and bf16). And depthwise kernels that are dilated or larger
+than 3×3 have a reference kernel only, which is many times slower. Both are avoided by writing the sum in another way:
 
 - a dilated convolution is one without dilation of every d-th row and column, of which there are d × d sets;
-- the gradient of a large kernel consists of those of its 3×3 parts, each with the image shifted to that part's place.
+- the gradient of a large depthwise kernel consists of those of its 3×3 parts, each with the image shifted to that
+  part's place.
 
 `install` replaces PyTorch's operator in this process, so that models of any origin have it, and torch.compile, which
 calls the same operator. All that is not named here goes on to PyTorch's own.
 
-CPU time of both gradients for a batch of 256 maps of 96 channels and 8×8 (one core of an AMD EPYC with bf16, channels
-last, one run, 2026-11-29): 3×3 dilated by 2, 39 → 4 ms; 5×5, 40 → 10; 7×7, 39 → 23. `micro` trains 1.2 times as fast.
+`bench gradients` times them, and `python tests/gradients.py` compares them with float32.
 """
 
 from functools import cache, partial
@@ -19,20 +20,21 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 
 OPERATOR = "aten::convolution_backward"
-FAST = 3  # side of the kernels that oneDNN has a fast gradient for
+FAST = 3  # side of the depthwise kernels that oneDNN has a fast gradient for
+NARROW = 16  # pixels; up to this width its dilated kernels are right, and faster than ours where not depthwise
 LOW = (torch.bfloat16, torch.float16)  # in fp32 PyTorch's gradients are right, and on large maps as fast as these
 
 
 @cache  # once is enough; what it returns must live on, or PyTorch goes back to its own
-def install() -> torch.library.Library:
+def install() -> library.Library:
     "From now on in this process."
-    own = torch.library.get_kernel(OPERATOR, "CPU")
-    library = torch.library.Library("aten", "IMPL")
-    library.impl(OPERATOR.removeprefix("aten::"), partial(backward, own), "CPU", with_keyset=True)
-    return library
+    own = library.get_kernel(OPERATOR, "CPU")
+    operators = library.Library("aten", "IMPL")
+    operators.impl(OPERATOR.removeprefix("aten::"), partial(backward, own), "CPU", with_keyset=True)
+    return operators
 
 
 def backward(own, keyset, grad: Tensor, x: Tensor, weight: Tensor, bias_sizes, stride, padding, dilation,
@@ -45,32 +47,35 @@ def backward(own, keyset, grad: Tensor, x: Tensor, weight: Tensor, bias_sizes, s
         return own.call_boxed(keyset, grad, x, weight, bias_sizes, stride, padding, dilation, transposed,
                               output_padding, groups, mask)
 
-    depthwise = x.ndim == 4 and groups == x.shape[1] == weight.shape[0] and not transposed
-    large, dilated = max(weight.shape[2:]) > FAST, max(dilation) > 1
-    if not depthwise or x.dtype not in LOW or not (large or dilated) or x.numel() == 0:
+    if x.ndim != 4 or transposed or x.dtype not in LOW or x.numel() == 0:
         return pytorch(grad, x, weight, padding, dilation, mask)
-    if max(stride) > 1:  # rare, and neither way fits
+    depthwise = groups == x.shape[1] == weight.shape[0]
+    large = depthwise and max(weight.shape[2:]) > FAST <= min(weight.shape[2:])
+    dilated = max(dilation) > 1 and (depthwise or x.shape[3] > NARROW)
+    if dilated and max(stride) > 1:  # rare, and neither way fits
         exact = pytorch(grad.float(), x.float(), weight.float(), padding, dilation, mask)
         return tuple(g if g is None else g.to(x.dtype) for g in exact)
+    if not dilated and (not large or max(stride) > 1):
+        return pytorch(grad, x, weight, padding, dilation, mask)
     for_bias = grad.sum((0, 2, 3)) if mask[2] else None
     if not dilated:
-        return *undilated(grad, x, weight, padding, mask, pytorch), for_bias
+        return *undilated(grad, x, weight, padding, mask, large, pytorch), for_bias
     n, _, height, width = x.shape
     # A set of rows has its share of the padding where the dilation divides it; else all of it is made rows first.
     top, left = (p if p % d else 0 for p, d in zip(padding, dilation, strict=True))
     padding = [p // d if p % d == 0 else 0 for p, d in zip(padding, dilation, strict=True)]
     x = F.pad(x, (left, left, top, top))
-    for_x, for_weight = undilated(split(grad, dilation), split(x, dilation), weight, padding, mask, pytorch)
+    for_x, for_weight = undilated(split(grad, dilation), split(x, dilation), weight, padding, mask, large,
+                                    pytorch)
     if for_x is not None:
         for_x = join(for_x, dilation, n)[:, :, top:top + height, left:left + width]
     return for_x, for_weight, for_bias
 
 
-def undilated(grad: Tensor, x: Tensor, weight: Tensor, padding, mask, pytorch) -> tuple[Tensor | None, Tensor | None]:
+def undilated(grad: Tensor, x: Tensor, weight: Tensor, padding, mask, large: bool,
+              pytorch) -> tuple[Tensor | None, Tensor | None]:
     "The gradients of x and weight. Those of x are fast for kernels of any size."
-    for_weight = None
-    if mask[1] and max(weight.shape[2:]) > FAST <= min(weight.shape[2:]):
-        for_weight = weight_gradient(grad, x, weight, padding, pytorch)
+    for_weight = weight_gradient(grad, x, weight, padding, pytorch) if large and mask[1] else None
     rest = [mask[0], mask[1] and for_weight is None, False]
     if not any(rest):
         return None, for_weight
