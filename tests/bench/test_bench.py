@@ -329,7 +329,8 @@ def test_the_five_run_by_default_and_others_when_named(monkeypatch):
     ran = []
     monkeypatch.setattr(suite, "benchmark", lambda names, rounds, show: ran.append(tuple(names)))
     assert main(["bench"]) == 0 and main(["bench", "scale"]) == 0
-    assert ran == [DEFAULT, ("scale",)] and set(BENCHMARKS) - set(DEFAULT) == {"bulk", "procs", "scale", "serve"}
+    assert ran == [DEFAULT, ("scale",)] and set(BENCHMARKS) - set(DEFAULT) == {"bulk", "gradients", "procs", "scale",
+                                                                           "serve"}
 
 
 @pytest.mark.parametrize("args, named", [
