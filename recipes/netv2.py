@@ -2,7 +2,7 @@
 
 Source   a published CIFAR-10 project under the same rules; stated and assumed values: recipes/README.md
 Expect   85 % on test after 43 epochs (published: 42), which ends the run
-Run      python -m cifar_fast recipe netv2
+Run      python -m cifar_fast recipe netv2 precision=bf16
 """
 
 from cifar_fast.all import *

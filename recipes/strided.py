@@ -2,7 +2,7 @@
 
 Source   a published CIFAR-10 project under the same rules; stated and assumed values: recipes/README.md
 Expect   86.7 % on test after the last epoch
-Run      python -m cifar_fast recipe strided
+Run      python -m cifar_fast recipe strided precision=bf16
 """
 
 from cifar_fast.all import *

@@ -14,8 +14,8 @@ from cifar_fast.cli.main import main
 from cifar_fast.cli.run_commands import unchanged
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.predictions import Predictions
-from cifar_fast.recipe import describe, load_recipe
-from cifar_fast.reporting.report import figures, model_card, page
+from cifar_fast.recipe import describe, load_recipe, recipes_dir
+from cifar_fast.reporting.report import figures, model_card, page, renew_model_card
 
 NAME = "final-digits"
 FIGURES = {"history.png", "learning_rate.png", "confusion.png", "classes.png", "calibration.png", "mistakes.png",
@@ -105,6 +105,14 @@ def test_the_model_card_begins_with_yaml_that_means_what_it_says(left):
         card.metrics.accuracy_tta, 4)
     assert front["pipeline_tag"] == "image-classification" and front["model-index"][0]["name"] == NAME
     assert f"{card.metrics.accuracy:.2%} accuracy (n = 359, 95 % interval" in text.split("---")[2]
+
+
+def test_the_model_card_of_a_folder_without_weights_offers_none(left, tmp_path):
+    (tmp_path / "card.json").write_bytes((left / NAME / "card.json").read_bytes())
+    renew_model_card(tmp_path)
+    assert "weights are not in this folder" in (words := (tmp_path / "README.md").read_text("utf-8"))
+    assert not any(word in words for word in ("learner.pkl", "load_export", "create_model"))
+    assert "learner.pkl" in (left / NAME / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ['a": b', "a\nb: c", "#x", "- y", "ünï"])
@@ -292,3 +300,10 @@ def test_the_readme_s_figures_are_of_committed_runs():
     root = Path(__file__).parents[2]
     for name in re.findall(r"\]\((exports/[^)]+)\)", (root / "README.md").read_text("utf-8")):
         assert (root / name).is_file(), name
+
+
+@pytest.mark.parametrize("name", ["final", "micro", "mobile", "net", "netv2", "optimized200k", "sprint", "strided"])
+def test_the_published_model_cards_are_those_of_their_cards(name):
+    folder = recipes_dir().parent / "exports" / name
+    weights = (folder / "model.safetensors").is_file()
+    assert (folder / "README.md").read_text("utf-8") == model_card(read_card(folder), weights)

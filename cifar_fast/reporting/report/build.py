@@ -14,6 +14,7 @@ from cifar_fast.export.calibration import confidence_scores, tempered
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.files import WEIGHTS
 from cifar_fast.export.metrics import scores_of_predicted
 from cifar_fast.export.predictions import NAME, Predictions, PredictionsError
 from cifar_fast.export.predictor import load_export
@@ -55,13 +56,13 @@ def report(
     confidence = shown and confidence_scores(shown.probabilities, shown.correct, card.temperature, shown.labels)
     write_text(folder / "report.html", page(card, folder, history, layer_rows(audited), missing,
                                             error_rows(shown) if shown else None, confidence))
-    write_text(folder / "README.md", model_card(card))
+    write_text(folder / "README.md", model_card(card, (folder / WEIGHTS).is_file()))
     return [*paths, *(folder / name for name in TEXTS)]
 
 
 def renew_model_card(folder: Path) -> None:
     "Write the model card of a run again, after something was added to its card. Raises ExportError."
-    write_text(folder / "README.md", model_card(read_card(folder)))
+    write_text(folder / "README.md", model_card(read_card(folder), (folder / WEIGHTS).is_file()))
 
 
 def audit_of(card: Card) -> Audit:

@@ -12,15 +12,19 @@ from cifar_fast.utils.tables import markdown_table
 SHOWN = ("epochs", "bs", "lr", "opt", "fit", "sched", "loss", "augment", "mix", "ema", "resize", "clip")
 RESIZED = {"crop": "cropped to their centre square and resized to", "pad": "resized and padded with black to",
            "squash": "resized, without keeping their proportions, to"}
+NO_WEIGHTS = ["The trained weights are not in this folder. recipe.json holds all settings that they were trained with."]
 DATASETS = {"cifar10": ("uoft-cs/cifar10", "CIFAR-10"), "digits": ("", "scikit-learn's digits")}
 
 
-def model_card(card: Card) -> str:
+def model_card(
+    card: Card,
+    weights: bool = True,  # whether the folder holds the trained weights
+) -> str:
     "README.md of a run."
     identity, dataset = DATASETS.get(card.data.name, ("", card.data.name or "its own images"))
     name = card.name or card.arch
     return "\n".join([*front(card, name, identity, dataset), "", f"# {plain(name)}", "",
-                      *body(card, name, dataset), ""])
+                      *body(card, name, dataset, weights), ""])
 
 
 def front(card: Card, name: str, identity: str, dataset: str) -> list[str]:
@@ -43,7 +47,7 @@ def front(card: Card, name: str, identity: str, dataset: str) -> list[str]:
     return [*lines, "---"]
 
 
-def body(card: Card, name: str, dataset: str) -> list[str]:
+def body(card: Card, name: str, dataset: str, weights: bool) -> list[str]:
     shown = ", ".join(card.vocab[:20]) + (f" and {len(card.vocab) - 20} more" if len(card.vocab) > 20 else "")
     size = f" of {card.audit.params:,} parameters with a receptive field of {card.audit.receptive_field} pixels" \
         if card.audit else ""
@@ -52,18 +56,24 @@ def body(card: Card, name: str, dataset: str) -> list[str]:
         f"{len(card.vocab)} classes: {plain(shown)}.",
         "", "## Results", "", results(card, dataset),
         "", "## Training", "", training(card), "", "| setting | value |", "| --- | --- |", *settings(card),
-        "", "## Use", "", "```python", "import timm", "import cifar_fast.models  # registers the architecture", "",
+        "", "## Use", "", *(use(name) if weights else NO_WEIGHTS), "", *where_it_runs(card), "## Limits", "",
+        f"Images are {RESIZED[card.resize_mode]} {card.size}×{card.size} pixels: small things are lost. Whatever the",
+        f"image shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` predicts",
+        "unknown where none of them has that probability.", *temperature(card), *robustness(card), "",
+        "License: yours to choose; the runs published with cifar_fast are under Apache-2.0."]
+
+
+def use(name: str) -> list[str]:
+    "How to open the model."
+    return [
+        "```python", "import timm", "import cifar_fast.models  # registers the architecture", "",
         f"model = timm.create_model({json.dumps(f'local-dir:exports/{plain(name)}')}, pretrained=True)", "```", "",
         "or with the preprocessing, from card.json and model.safetensors, which run no code:", "", "```python",
         "from cifar_fast.all import load_export", "",
         f"model = load_export({json.dumps(f'exports/{plain(name)}')})",
         'model.predict(model.read("image.png")[None])  # (1, classes) probabilities', "```", "",
         "learner.pkl is a fastai Learner for `load_learner`: a pickle, which runs the code inside it. Open it only if",
-        "you trust its author.", "", *where_it_runs(card), "## Limits", "",
-        f"Images are {RESIZED[card.resize_mode]} {card.size}×{card.size} pixels: small things are lost. Whatever the",
-        f"image shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` predicts",
-        "unknown where none of them has that probability.", *temperature(card), *robustness(card), "",
-        "License: yours to choose; the runs published with cifar_fast are under Apache-2.0."]
+        "you trust its author."]
 
 
 def results(card: Card, dataset: str) -> str:
