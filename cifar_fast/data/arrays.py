@@ -21,7 +21,9 @@ class Arrays:
 
     images: np.ndarray | EncodedImages  # (N, size, size, 3) uint8, a read-only memory map; encoded beyond 128 pixels
     labels: np.ndarray  # (N,) int64, indices into the vocab, read-only
-    names: Path | None = None  # JSON list of N [name, path], for `files`; None where the images were no files
+    # JSON list of N [name, path], for `files`, as bytes in a memory map: it stays readable where the file is replaced
+    # during training. None where the images were no files.
+    names: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,7 +43,7 @@ class Arrays:
     def _listed(self, column: int, items: np.ndarray | None) -> tuple[str, ...] | None:
         if self.names is None:
             return None
-        rows = json.loads(self.names.read_text("utf-8"))  # read when asked for: a million of them take memory
+        rows = json.loads(self.names.tobytes())  # parsed when asked for: a million of them take memory
         return tuple(row[column] for row in (rows if items is None else (rows[i] for i in items)))
 
 
@@ -92,7 +94,7 @@ def open_split(folder: Path, split: str, size: int) -> Arrays:
         raise ValueError(f"{split} holds {images.dtype}{images.shape} and {labels.dtype}{labels.shape}")
     labels.flags.writeable = False
     names = folder / f"{split}_files.json"
-    return Arrays(images, labels, names if names.exists() else None)
+    return Arrays(images, labels, np.memmap(names, np.uint8, "r") if names.exists() else None)
 
 
 def write_names(folder: Path, split: str, names: list[str], paths: list[str]) -> None:

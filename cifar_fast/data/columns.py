@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,14 +54,29 @@ def read_table(path: Path) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
         delimiter, encoding = dialect(path)
-        # Every cell as it stands: "NA" and "None" may be classes, and 007 is not 7.
-        return pd.read_csv(path, sep=delimiter, encoding=encoding, dtype=str, na_filter=False, skipinitialspace=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of values beyond the heading, see `beyond`
+            # Every cell as it stands: "NA" and "None" may be classes, and 007 is not 7. Without an index: a delimiter
+            # at the end of each row does not make the first column one.
+            frame = pd.read_csv(path, sep=delimiter, encoding=encoding, dtype=str, na_filter=False,
+                                skipinitialspace=True, index_col=False)
+        if value := beyond(path, delimiter, encoding, len(frame.columns)):
+            raise DataError(f"{printable(path)} has a value beyond its heading of {len(frame.columns)} columns, "
+                            f"{printable(value)} for example; give that column a name in the heading")
+        return frame
     except UnicodeError:
         raise DataError(f"{printable(path)} is not UTF-8; save it as CSV in UTF-8") from None
-    except (OSError, ValueError) as error:  # pandas' and Arrow's own are ValueErrors
+    except (OSError, ValueError, csv.Error) as error:  # pandas' and Arrow's own are ValueErrors
         reason = getattr(error, "strerror", None) or printable(str(error).strip().splitlines()[-1])
         raise DataError(f"{printable(path)} cannot be read as a table ({reason}); it should be a CSV or parquet file "
                         "with the columns file and label") from error
+
+
+def beyond(path: Path, delimiter: str, encoding: str, columns: int) -> str:
+    "The first value of a row in a column that the heading does not have; empty where there is none."
+    with open(path, encoding=encoding, newline="") as file:
+        rows = csv.reader(file, delimiter=delimiter)
+        return next((cell for row in rows for cell in row[columns:] if cell.strip()), "")
 
 
 def dialect(path: Path) -> tuple[str, str]:

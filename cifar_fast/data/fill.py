@@ -6,6 +6,7 @@ and "ranges" (see `Source`) where there may be any.
 
 import errno
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,13 +28,14 @@ from cifar_fast.utils.text import encodable
 
 CHUNK = 256  # images decoded at a time
 DEEP = (".apng", ".png", ".tif", ".tiff")  # names of images that may hold more than eight bits
+DEEP_BYTES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how they begin: PNG, TIFF, BigTIFF
 # Errors of the system, not of the image: it must not be cached as unreadable.
 TRANSIENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
 def fill_from_tree(tree: Tree, folder: Path, request: Request, compare: bool = True) -> dict:
     "With `compare` images of equal pixels in two splits, or with two labels, are counted and named."
-    skipped, seen, deep = [], {}, deep_ranges(file.path for files in tree.splits.values() for file in files)
+    skipped, seen, deep = [], {}, deep_ranges(file for files in tree.splits.values() for file in files)
     request = replace(request, ranges=common(deep))
     for split, files in tree.splits.items():
         errors: list[tuple[int, str]] = []
@@ -57,11 +59,22 @@ def fill_from_tree(tree: Tree, folder: Path, request: Request, compare: bool = T
             "ranges": request.ranges}
 
 
-def deep_ranges(paths: Iterable[str]) -> list[tuple[str, Range]]:
+def deep_ranges(files: Iterable[File]) -> list[tuple[str, Range]]:
     "What `deep_range` finds in each image of a format whose files do not say how many of their bits they use."
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        deep = [path for path in paths if str(path).lower().endswith(DEEP)]
-        return [found for found in pool.map(deep_range, deep) if found]
+        maybe = [file for file in files if not isinstance(file, File) or str(file.path).lower().endswith(DEEP)]
+        return [found for found in pool.map(range_if_deep, maybe) if found]
+
+
+def range_if_deep(file: File) -> tuple[str, Range] | None:
+    "`deep_range`, of an image that is no file by its first bytes: its name need not end as its format does."
+    try:
+        path = file.path
+    except ImageError:  # it is reported where the image itself is read
+        return None
+    if isinstance(path, io.BytesIO) and not bytes(path.getbuffer()[:8]).startswith(DEEP_BYTES):
+        return None
+    return deep_range(path)
 
 
 def hashed(rows: Iterator[tuple[np.ndarray, int]], digests: list[int]) -> Iterator[tuple[np.ndarray, int]]:

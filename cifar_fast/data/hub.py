@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_fast.data.errors import DataError
+from cifar_fast.data.errors import DataError, ImageError
 from cifar_fast.data.fill import fill_from_tree
 from cifar_fast.data.registry import Dataset, Request, needed
 from cifar_fast.data.tree import Tree, seeded_split
@@ -39,6 +39,8 @@ class HubImage:
     @property
     def path(self):
         value = self.rows[self.row][self.column]
+        if value is None:
+            raise ImageError(f"{self.name}: the dataset has no image in this row")
         if value["bytes"] is None:
             return value["path"]
         file = io.BytesIO(value["bytes"])
@@ -67,6 +69,9 @@ def fill_from_hub(data: str, place: dict, columns: dict[str, str], folder: Path,
     first = next(iter(splits.values()))
     image, label = find_columns(data, first.features, columns)
     values = {split: rows[label] for split, rows in splits.items()}
+    if any(isinstance(value, list | dict) for split in values.values() for value in split):
+        raise DataError(f"data={data}: its column {label} holds several values for an image, and an image has one "
+                        f"class here; data.label=COLUMN names another (there are {', '.join(first.features)})")
     vocab = class_names(first.features[label], values)
     images = {}
     for split, rows in splits.items():

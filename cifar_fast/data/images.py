@@ -94,7 +94,8 @@ def check_size(image: Image.Image) -> None:
 def deep_range(path) -> tuple[str, tuple[float, float]] | None:
     "Type and guessed range of an image of more than eight bits; None for others, and for what cannot be read."
     try:
-        check_file(path)
+        if not hasattr(path, "read"):  # not an open file
+            check_file(path)
         with open_image(path) as image:
             check_size(image)
             return guessed_range(image)

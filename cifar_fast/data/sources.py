@@ -140,7 +140,9 @@ def image_settings(described: Mapping) -> dict:
 
 def plan_source(data: str | os.PathLike, seed: int, columns: Mapping[str, str] | None = None) -> Plan:
     if isinstance(data, str) and data.startswith(PREFIX):
-        return plan_named(hub_dataset(data, columns), re.sub(r"[^\w-]", "-", data, flags=re.ASCII))
+        slot = re.sub(r"[^\w-]", "-", data, flags=re.ASCII)
+        unique = hashlib.sha256(data.encode()).hexdigest()[:8]  # name:config and name-config are two datasets
+        return plan_named(hub_dataset(data, columns), f"{slot}-{unique}")
     root = named_tree() if data == "cifar10" else None
     if root is None and data in named_datasets():
         return plan_named(named_datasets()[data], f"{data}-official")

@@ -84,6 +84,9 @@ def read_rows(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
     rows = left_out(rows, rows.frame.index[rows.frame["name"] == ""], "row without a file")
     empty = rows.frame[rows.frame["label"] == ""]
     rows = left_out(rows, empty.index, "row without a label", empty["name"])
+    if not len(rows.frame):
+        raise DataError(f"{printable(path)} has no row to use: {'; '.join(rows.problems)}; give every image its file "
+                        "and its class")
     rows.frame["label"] = clean_labels(rows.frame["label"])
     rows = with_files(rows, path)
     return without_duplicates(rows)

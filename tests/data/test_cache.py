@@ -69,6 +69,7 @@ def test_any_change_is_noticed_and_the_former_entry_goes(pets, decoded, shelf):
     assert len(load_source(pets).train) == 19 and len(decoded) == 99
     assert len(entries(shelf)) == 1
     assert former.train.images[0, 0, 0].tolist() == [0, 0, 5]  # what was mapped stays readable
+    assert len(names := former.train.files()) == 20 and "cat/p0.png" in names  # so do their names, for predictions.npz
 
 
 def test_equal_contents_have_equal_fingerprints(pets, tmp_path):

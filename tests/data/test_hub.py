@@ -4,6 +4,7 @@ import io
 import sys
 
 import datasets
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -68,6 +69,47 @@ def test_broken_image_is_named():
     with pytest.warns(UserWarning, match="train-10"):
         source = load_source("hf:owner/other")
     assert len(source.skipped) == 2
+
+
+def test_names_that_differ_in_a_sign_are_two_datasets():
+    for name, labels in (("owner/my.data", [0, 1] * 5), ("owner/my-data", [1] * 5 + [0] * 5)):
+        publish({"train": labels, "test": [0, 1]}, datasets.ClassLabel(names=["a", "b"]), name=name)
+    dot, dash = (load_source(f"hf:{name}", size=32) for name in ("owner/my.data", "owner/my-data"))
+    assert dot.train.labels.tolist() != dash.train.labels.tolist() and dot.fingerprint != dash.fingerprint
+
+
+def test_several_labels_of_an_image_are_refused():
+    publish({"train": [0, 1] * 5}, datasets.Sequence(datasets.ClassLabel(names=["a", "b"])), label="labels",
+            encode=lambda value: [value])
+    with pytest.raises(DataError, match="labels holds several values.*data.label="):
+        load_source("hf:owner/name")
+
+
+def test_a_row_without_an_image_is_skipped():
+    publish({"train": [0, 1] * 10}, datasets.ClassLabel(names=["a", "b"]))
+    rows = datasets.load_dataset("owner/name")["train"].to_list()
+    rows[3]["image"] = None
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    datasets.Dataset.from_list(rows, features=features).to_parquet("owner/gaps/data/train-00000-of-00001.parquet")
+    with pytest.warns(UserWarning, match="train-3: the dataset has no image"):
+        source = load_source("hf:owner/gaps", size=32)
+    assert len(source.skipped) == 1 and len(source.train) + len(source.test) == 19
+
+
+def test_images_of_16_bits_have_one_range():
+    def deep(value):
+        file = io.BytesIO()
+        Image.fromarray(np.full((32, 32), value, np.uint16)).save(file, "PNG")
+        return {"bytes": file.getvalue(), "path": None}
+
+    values = [1000, 4095, 4100, 8200] * 3
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    for split in ("train", "test"):
+        rows = datasets.Dataset.from_dict({"image": [deep(v) for v in values], "label": [0, 1] * 6}, features=features)
+        rows.to_parquet(f"owner/deep/data/{split}-00000-of-00001.parquet")
+    source = load_source("hf:owner/deep", size=32)
+    assert (source.train.images[:4, 0, 0, 0].tolist()) == [round(v / 16383 * 255) for v in values[:4]]
+    assert any("16" in note or "14" in note for note in source.notes), source.notes
 
 
 @pytest.mark.parametrize("data,names", [

@@ -154,11 +154,19 @@ def test_equal_content_in_two_splits_is_named_and_refused(folder):
     (plain(head="file,label,split", extra=",x"), "split, x.*data.split=none"),
     (rows("images/cat0.png,cat", "images/dog0.png,dog"), "none to test on"),
     (rows("images/cat0.png,cat,test", head="file,label,split"), "no image to train on"),
+    (rows("images/cat0.png,", "images/dog0.png,"), "no row to use: .*2 rows without a label"),
+    (rows(*(f"images/cat{i}.png,cat,train" for i in range(3))), "beyond its heading of 2 columns, train for example"),
+    (rows(",cat", ",dog"), "no row to use: .*2 rows without a file"),
     ("file,label\na.png,cat,1,2\nb.png,x\nc,d,e,f,g,h\n", "cannot be read as a table"),
 ])
 def test_tables_that_are_refused(folder, text, words):
     with pytest.raises(DataError, match=words):
         scan_table(write(folder, text))
+
+
+def test_a_comma_at_the_end_of_every_row_shifts_nothing(folder):
+    text = "".join(f"{line}\n" if i == 0 else f"{line},\n" for i, line in enumerate(plain().splitlines()))
+    assert listed(scan_table(write(folder, text))) == listed(scan_table(write(folder, plain(), "plain.csv")))
 
 
 def test_what_is_not_text_is_refused(folder):
