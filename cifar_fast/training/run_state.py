@@ -32,13 +32,17 @@ def restore_run(learn, history: History, saved: dict, changed: bool = False) -> 
     With a `changed` recipe its own rates hold, not the saved ones, and a schedule is stepped to where it would be.
     """
     started = []
+    epochs, batches = saved["position"]
+    length = len(learn.dls.train)
+    if saved["batches"] != length:
+        batches = 0  # with another number of batches the epoch starts again
     learn.model.load_state_dict(saved["model"])
     restore_optimizer(learn.opt, saved["optimizer"], keep_hypers=changed)
     restore_recorder(learn.recorder, saved["recorder"])
     history.load_state_dict(saved["state"])
     for cb in stateful(learn):
         if changed and cb.follows_recipe:
-            cb.catch_up(*saved["position"], saved["batches"])
+            cb.catch_up(epochs, batches, length)
         elif cb.name in saved["callbacks"]:
             cb.load_state_dict(saved["callbacks"][cb.name])
         else:

@@ -13,7 +13,7 @@ from cifar_fast.utils.cores import CORES
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.ranks import LAUNCHED
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+HANDLED = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 "The launcher passes them on, and leaves its handlers behind."
 
 

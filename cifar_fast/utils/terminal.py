@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 
@@ -33,14 +35,19 @@ def whole_ticks(epochs, most: int = 8) -> list[int]:
 
 
 def curves(lines, title: str, xlabel: str, width: int = 78, height: int = 15, ticks: list[int] | None = None) -> str:
-    "Several lines (x, y, marker) as plain text; without colours, their markers tell them apart."
+    """Several lines (x, y, marker) as plain text; without colours, their markers tell them apart.
+
+    Points without a value (NaN) are left out: plotext ends the whole process at one.
+    """
     import plotext
 
     fig = plotext.figure
     fig.clear()
     fig.plot_size(width, height)
     for x, y, marker in lines:
-        fig.draw(fig.signal(list(x), list(y), marker=marker).lines())
+        points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+        if points:
+            fig.draw(fig.signal(*map(list, zip(*points, strict=True)), marker=marker).lines())
     fig.title(title)
     fig.label(xlabel)
     if ticks:

@@ -100,6 +100,12 @@ def test_a_part_that_the_run_had_not_begins_where_it_goes_on(broken, capsys, the
     assert begins is None or f"{begins} starts here: the run had none" in out
 
 
+def test_a_schedule_of_each_batch_ends_where_it_should_with_other_batches(broken):
+    exports = broken(5, "fit=constant", "sched=one_cycle_torch")
+    assert resume(exports, "bs=64", "--allow-changes") == 0
+    assert history(exports)["lr"].iloc[-1] < 1e-4 < history(exports)["lr"].max()
+
+
 def test_another_optimizer_cannot_take_over(broken, capsys):
     exports = broken(5)
     assert resume(exports, "opt=adamw", "lr=0.001", "--allow-changes") == 2

@@ -134,6 +134,13 @@ def test_all_processes_have_equal_weights_averages_and_history(digits, tmp_path)
             assert row[column] * 901 == pytest.approx(round(row[column] * 901), abs=1e-6)
 
 
+def test_synchronised_batch_norm_in_a_run_of_few_steps(digits, tmp_path):
+    "Its statistics are recomputed as plain means, without a momentum."
+    several = together(2, partial(fitted, "sync_bn=true", "epochs=1"), tmp_path)
+    assert_same(*several)
+    assert several[0]["rows"][-1]["valid_accuracy"] > 0.15
+
+
 def validated(target):
     recipe = tiny("epochs=6", f"target={target}", "sched=plateau", "fit=constant", "precision=bf16", "bs=64")
     result = trained(recipe)

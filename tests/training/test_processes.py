@@ -143,3 +143,13 @@ def test_a_plain_run_imports_nothing_of_it():
             with_it.add(module)
     assert with_it == {f"cifar_fast.training.callbacks.{name}" for name in ("parallel", "synced_batch_norm")}
     assert {m for m, named in importers.items() if named & with_it} == {"cifar_fast.training.callbacks.parallel"}
+
+
+def test_a_system_without_all_signals_launches(monkeypatch):
+    "Windows has no SIGHUP and no SIGQUIT."
+    for name in ("SIGHUP", "SIGQUIT"):
+        monkeypatch.delattr(signal, name)
+    source = Path(launch.__file__).read_text("utf-8")
+    names = {"__name__": "launch"}
+    exec(compile(source, launch.__file__, "exec"), names)
+    assert names["HANDLED"] == [signal.SIGTERM, signal.SIGINT]

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import pty
 import re
@@ -91,6 +92,14 @@ def test_only_a_recipe_with_a_target_has_its_line(recipe, line):
     assert card.target_accuracy == line
     frame = pd.DataFrame({"epoch": [1, 2], "train_accuracy": [0.5, 0.6]})
     assert ("%" in accuracy_curves(frame, card.target_accuracy).splitlines()[0].split("train")[1]) == (line is not None)
+
+
+def test_epochs_without_validation_are_left_out_of_the_curve():
+    "As where a run is resumed with valid=0.1: plotext would end the whole process at a NaN."
+    frame = pd.DataFrame({"epoch": [1, 2, 3], "train_accuracy": [0.5, 0.6, 0.7],
+                          "valid_accuracy": [math.nan, 0.5, 0.6]})
+    assert accuracy_curves(frame).count("•") >= 1 + 2
+    assert "• validation" in accuracy_curves(frame.assign(valid_accuracy=math.nan))
 
 
 @pytest.mark.parametrize("count, ticks", [(1, [1]), (2, [1, 2]), (8, [*range(1, 9)]),

@@ -38,8 +38,10 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         variance = AllSum.apply(centred.square().sum(dims)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            # Without a momentum it is the mean over all batches, as in torch's own.
+            weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, weight)
+            self.running_var.lerp_(variance * count / (count - 1), weight)
         scale = self.weight * (variance + self.eps).rsqrt()
         return (centred * scale[None, :, None, None] + self.bias[None, :, None, None]).to(x.dtype)
 
