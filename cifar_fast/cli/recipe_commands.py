@@ -146,11 +146,10 @@ def with_earlier(args) -> list[str]:
     They need not be repeated; those typed now are added and take precedence.
     """
     from cifar_fast.runs.names import typed_for
-    from cifar_fast.training.distill import with_teacher
-    from cifar_fast.training.init import with_init
+    from cifar_fast.training.checksums import with_checksums
 
     given = [args.name, *args.changes]
-    stopped = with_teacher(with_init(resolve(args.name, args.changes, whole=False)[0])) if args.resume else None
+    stopped = with_checksums(resolve(args.name, args.changes, whole=False)[0]) if args.resume else None
     if stopped and (earlier := typed_for(stopped, args.changes)):
         return [args.name, *reversed(dict.fromkeys(reversed([*earlier[1:], *args.changes])))]
     return given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from cifar_fast.recipe.registry import MODULE_PREFIX
 
 
 def copy_source(arch: str, folder: Path) -> str | None:
-    "Copy the recipe file that registers `arch` into `folder`; returns its name, None where no recipe file does."
+    "Copy the recipe file that registers `arch`, as it was run, into `folder`; returns its name, None without one."
     module = model_entrypoint(arch).__module__
     if not module.startswith(MODULE_PREFIX):
         return None
-    path = Path(sys.modules[module].__file__)
-    shutil.copyfile(path, folder / SOURCE)
-    return path.name
+    file = sys.modules[module]
+    (folder / SOURCE).write_bytes(file.recipe_source)
+    return Path(file.__file__).name

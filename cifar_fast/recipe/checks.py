@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
@@ -34,6 +35,7 @@ def check(recipe: Recipe) -> None:
     r = recipe
     for f in fields(r):  # the command line has looked at its own values, a recipe file has not
         require_value(f, getattr(r, f.name))
+    require_stats(r.stats)
     require_tracker(r.track)
     if r.procs is not None and r.bs < r.procs:
         raise RecipeError(f"bs={r.bs} with procs={r.procs}: the batch is shared out, so every process needs at least "
@@ -95,6 +97,20 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"opt: {e}") from None
     if r.precision == "fp16" and r.device == "cpu":
         raise RecipeError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")
+
+
+def require_stats(stats: tuple | None) -> None:
+    "Raise RecipeError unless it is (mean, std), three finite numbers each, with a std above 0."
+    if stats is None:
+        return
+    try:
+        mean, std = ([float(x) for x in part] for part in stats)
+        fits = len(mean) == len(std) == 3 and all(map(math.isfinite, mean + std)) and min(std) > 0
+    except (TypeError, ValueError):
+        fits = False
+    if not fits or not all(isinstance(part, tuple | list) for part in (stats, *stats)):
+        raise RecipeError(f"stats={stats}: expected ((mean, mean, mean), (std, std, std)) of red, green and blue in "
+                          f"0 to 1, with each std above 0; None computes them from the training images")
 
 
 def check_teacher(r: Recipe) -> None:

@@ -57,7 +57,8 @@ def run_recipe_file(path: Path) -> ModuleType:
         with warnings.catch_warnings():
             if again:  # timm warns of a model that is registered twice
                 warnings.filterwarnings("ignore", "Overwriting .* in registry")
-            spec.loader.exec_module(module)
+            module.recipe_source = path.read_bytes()  # the file may be edited while its recipe trains
+            exec(spec.loader.source_to_code(module.recipe_source, str(path)), vars(module))
     except Exception as e:
         place = f"{path}, line {line}" if (line := line_in(path, e)) else str(path)
         raise RecipeError(f"{place}: {type(e).__name__}: {getattr(e, 'msg', None) or e}; correct the recipe") from e

@@ -23,13 +23,14 @@ PIXELS = {
 def at_size(
     recipe: Recipe,
     size: int | None,  # side of the images, pixels; None is that of CIFAR-10
+    keep_resize: bool = False,  # whether resize.size stays, as it is meant for `size` already
 ) -> Recipe:
     "The recipe for images of `size`, its numbers of pixels scaled from those that it is for; the same one at its own."
     ratio = (size or SIDE) / (recipe.size or SIDE)
     if ratio == 1:
         return replace(recipe, size=size)
     return replace(recipe, size=size, augment=tuple(scaled_transform(t, ratio) for t in recipe.augment),
-                   resize=scaled_resize(recipe.resize, ratio))
+                   resize=recipe.resize if keep_resize else scaled_resize(recipe.resize, ratio))
 
 
 def scaled_transform(transform: Any, ratio: float) -> Any:

@@ -29,7 +29,8 @@ METADATA = {"affects_weights": True, "by_machine": False, "by_data": False}
 
 affects_weights: whether the value changes the trained weights, or what is measured of them.
 by_machine: whether `auto` is resolved by the machine; a run records the result, which does affect the weights.
-by_data: whether a run adapts it to its images, unless it was typed; the run's recipe holds the result.
+by_data: whether a run adapts it to its images, unless it was typed; the run's recipe holds the result. Of a callable
+it is the name of the argument that is adapted.
 """
 
 
@@ -121,8 +122,9 @@ class Recipe:
     views_weight: float = _least(0, 12.0, **_argument_of("views"))
     balance: str = _choice("none", "loss", "sample", default="none")  # classes count alike: by weights or by sampling
     mix: Callable | None = _from("cifar_fast.training.mix", default=None)
-    resize: Callable | None = _from("cifar_fast.training.resize", default=None, by_data=True)  # smaller images early on
-    ema: Callable | None = _from("cifar_fast.training.callbacks.ema", default=None, by_data=True)
+    # Smaller images early on.
+    resize: Callable | None = _from("cifar_fast.training.resize", default=None, by_data="size")
+    ema: Callable | None = _from("cifar_fast.training.callbacks.ema", default=None, by_data="decay")
     clip: float = _least(0, 0)  # maximum norm of the gradient, 0 for no clipping
     # Stop after this many epochs without a better validation accuracy, 0: never.
     patience: int = _least(0, 0, "a whole number")

@@ -11,7 +11,6 @@ from cifar_fast.recipe import Recipe
 from cifar_fast.runs.run_dir import RunError, command, differences, identity, machine
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.fit import fit
-from cifar_fast.training.init import with_init
 from cifar_fast.training.prepare import Run, prepare, settle_memory_format
 from cifar_fast.utils.ranks import LAUNCHED, from_first, here, is_lost, leave
 from cifar_fast.utils.signals import defer_signals
@@ -29,7 +28,7 @@ def dismiss() -> None:
 
 def follow(recipe: Recipe, typed: Sequence[str]) -> None:
     "Train along with the first process. Raises RunError where this one differs from it."
-    run = prepare(with_init(recipe), typed=typed)
+    run = prepare(recipe, typed=typed)
     if (told := from_first(None)) is None:
         return
     name, about, saved, find_lr = told

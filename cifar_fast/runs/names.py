@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import NAME as CARD
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.files import RECIPE
-from cifar_fast.recipe import Recipe, describe, settings_that
+from cifar_fast.recipe import Recipe, describe, flatten
 from cifar_fast.runs.run_dir import NOT_COMPARED, Busy, Interrupted, RunError, RunFolder
 from cifar_fast.training.callbacks.checkpoint import load
 
@@ -48,13 +49,18 @@ def typed_for(recipe: Recipe, changes: Sequence[str]) -> list[str] | None:
 
 
 def set_by_data(typed: Sequence[str]) -> frozenset[str]:
-    "Settings of a recipe that its run may change once the images are known: those by data that were not typed."
-    given = {change.partition("=")[0].partition(".")[0] for change in typed}
-    return settings_that(by_data=True) - given - ({"augment", "resize"} if "size" in given else set())
+    "What a run may adapt to its images, of what was not typed, as keys of `settings_of`: bs, ema.args.decay."
+    given = {change.partition("=")[0] for change in typed}
+    known = {"augment", "resize.args.size"} if "size" in given else set()
+    adapted = {f.name: f.metadata.get("by_data", False) for f in fields(Recipe)}
+    keys = {f"{name}.args.{arg}" if isinstance(arg, str) else name for name, arg in adapted.items() if arg}
+    return frozenset(key for key in keys - known if key.replace(".args", "") not in given)
 
 
 def settings_of(described: dict, unknown: frozenset[str] = frozenset()) -> dict[str, Any]:
-    return {k: v for k, v in described.items() if k not in NOT_COMPARED | unknown}
+    "The settings to compare two runs by, flat, without those that are `unknown` yet."
+    compared = flatten({k: v for k, v in described.items() if k not in NOT_COMPARED})
+    return {k: v for k, v in compared.items() if k not in unknown and v != {}}
 
 
 def of_same_settings(folder: RunFolder, recipe: Recipe, unknown: frozenset[str] = frozenset()) -> bool:

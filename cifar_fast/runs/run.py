@@ -55,9 +55,8 @@ from cifar_fast.training.callbacks.checkpoint import Checkpoint
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.callbacks.progress import Progress, choose_mode, redirected
 from cifar_fast.training.callbacks.tracking import Tracker
-from cifar_fast.training.distill import with_teacher
+from cifar_fast.training.checksums import with_checksums
 from cifar_fast.training.fit import fit
-from cifar_fast.training.init import with_init
 from cifar_fast.training.parallel import BATCH_NORM, require_procs
 from cifar_fast.training.prepare import Run, prepare, settle_memory_format
 from cifar_fast.training.state import TrainState
@@ -97,7 +96,7 @@ def train(
 def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: bool, overwrite: bool, named: bool,
           given: Sequence[str], progress: Callable[..., Progress], tuning: bool = False) -> tuple[Card, Path]:
     "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
-    recipe = with_teacher(with_init(recipe))  # the checksums of the weights are among its settings
+    recipe = with_checksums(recipe)
     folder, _ = choose_folder(recipe, named, resume, overwrite, unknown := set_by_data(given[1:]))  # refuse early,
     exports = folder.path.parent
     if (exports / OWN).exists():
@@ -116,7 +115,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
         return card, folder.path
     asked, recipe = recipe, replace(run.recipe if run else recipe, name=folder.path.name)
     with folder:
-        saved = folder.interrupted()
+        saved = None if resume is False else folder.interrupted()  # one that cannot be read is discarded as well
         if (saved or folder.complete) and resume is None:
             raise Interrupted(f"a run of {recipe.name} stopped {where(saved) if saved else 'after its last epoch'} and "
                               f"is kept in {folder.working}: --resume continues it, --restart discards it")
@@ -233,10 +232,10 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
     draw_published(staged, card, state.frame())
     if run.recipe.report:
         stage_report(run, folder, card, predicted, state)
-    if card.epochs > 1:
-        print(f"\n{accuracy_curves(state.frame(), card.target_accuracy)}\n")
     leave_row(staged, row(card))
     attached(tracker, card, staged).write(staged)
+    if card.epochs > 1:
+        print(f"\n{accuracy_curves(state.frame(), card.target_accuracy)}\n")
 
 
 def with_onnx(staged: Path, card: Card, source: Source) -> Card:

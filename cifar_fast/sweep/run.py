@@ -23,7 +23,7 @@ from cifar_fast.sweep.storage import GRACE, SQLITE, require_optuna
 from cifar_fast.sweep.study import Definition, Sweep, SweepError
 from cifar_fast.sweep.table import REPORT, command, rows
 from cifar_fast.sweep.worker import work
-from cifar_fast.training.init import with_init
+from cifar_fast.training.checksums import with_checksums
 from cifar_fast.utils.files import expand_path, write_new
 from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.signals import StopRequested
@@ -238,7 +238,7 @@ def final(definition: Definition, snapshot: Snapshot, places: Sequence[str]) -> 
         raise SweepError("no trial was complete, so there is no winner to train")
     changes = [*final_changes(definition.fixed, snapshot.best.params), f"name={snapshot.name}-best",
                *(c for c in places if c.startswith("exports="))]
-    recipe = with_init(override(load_recipe(definition.recipe), changes))
+    recipe = with_checksums(override(load_recipe(definition.recipe), changes))
     path = export_path(recipe)
     if same_as_finished(path, recipe, set_by_data(changes)):
         print(f"the winner has been trained and tested already\n{summary(read_card(path), path)}")

@@ -18,7 +18,7 @@ from cifar_fast.runs.run import train
 from cifar_fast.runs.run_dir import Busy, Interrupted, RunError, RunFolder
 from cifar_fast.sweep.pool import output_to, run_pool, threads_of
 from cifar_fast.sweep.space import parse_seeds
-from cifar_fast.training.init import with_init
+from cifar_fast.training.checksums import with_checksums
 from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.signals import StopRequested
 from cifar_fast.utils.statistics import mean_interval
@@ -34,7 +34,7 @@ def run_seeds(name: str, changes: Sequence[str], text: str, jobs: int, resume: b
         raise RecipeError(f"seed= and seeds={text} together: leave out seed=")
     if "lr=find" in changes:
         raise RecipeError("lr=find would find another rate for each seed: python -m cifar_fast lr_find suggests one")
-    recipe = with_init(override(load_recipe(name), list(changes)))
+    recipe = with_checksums(override(load_recipe(name), list(changes)))
     check(recipe)
     seeds = parse_seeds(text, recipe.seed)
     paths = [path_of(recipe, seed) for seed in seeds]
@@ -88,7 +88,7 @@ def require_ours(recipe: Recipe, seed: int, path: Path, changes: Sequence[str], 
 
 def work(name: str, changes: tuple[str, ...], seeds: tuple[int, ...], logs: Path, allow_changes: bool) -> int:
     "A worker: trains whatever seed nobody else trains, until all are trained; a run's own lock says who does."
-    recipe = with_init(override(load_recipe(name), list(changes)))
+    recipe = with_checksums(override(load_recipe(name), list(changes)))
     while left := [s for s in seeds if not is_done(recipe, s, changes)]:
         for seed in left:
             own = with_seed(recipe, seed)

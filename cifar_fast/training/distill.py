@@ -14,7 +14,7 @@ mean of the class weights under its label or mixed target.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -63,11 +63,6 @@ def read_teacher(recipe: Recipe) -> Init:
         raise TeacherError(f"distill={recipe.distill} holds other weights (sha256 {sha256}) than those of "
                            f"distill_sha256={recipe.distill_sha256}; restore them, or leave out distill_sha256")
     return Init(recipe.distill, sha256, state, card.normalize, card.size, card, card.widths)
-
-
-def with_teacher(recipe: Recipe) -> Recipe:
-    "The recipe with the checksum of its teacher's weights. Raises TeacherError."
-    return replace(recipe, distill_sha256=read_teacher(recipe).sha256) if recipe.distill else recipe
 
 
 def require_classes(name: str, theirs: list[str], ours: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -46,11 +46,6 @@ class Init:
     widths: Sequence[int] | None = None  # of a model that has others than its architecture's own
     pruned: float = 0.0  # fraction of their channels that was removed
     theirs: Sequence[int] = ()  # the widths before that
-
-
-def with_init(recipe: Recipe) -> Recipe:
-    "The recipe with the checksum of the weights that it starts from. Raises InitError."
-    return replace(recipe, init_sha256=read_init(recipe).sha256) if recipe.init else recipe
 
 
 def read_init(recipe: Recipe) -> Init:

@@ -40,6 +40,9 @@ from cifar_fast.utils.memory import keep_large_blocks
 from cifar_fast.utils.ranks import from_first, here
 from cifar_fast.utils.seeds import rng_restored, seed_everything
 
+DRAWS = 16
+"Times that `augment` is tried on one image, to see whether all come out in one size."
+
 LEAST_LEFT = 0.6
 "Of a side after `augment`: training on crops a little smaller than the images that are classified is common."
 
@@ -111,7 +114,7 @@ def prepare(
     require_validation(recipe, bool(source.valid))
     teacher = taught and open_teacher(taught, recipe, source, device, precision)
     if source.size != (recipe.size or SIDE):
-        recipe = at_size(recipe, source.size)
+        recipe = at_size(recipe, source.size, any(change.startswith("resize.size=") for change in typed))
     require_augment(recipe, source.size)
     recipe = with_fitting_bs(recipe, source, typed)
     nbytes = sum(part.images.nbytes for part in source.splits.values())
@@ -232,14 +235,25 @@ def settle_memory_format(run: Run, resumed: dict | None = None) -> None:
 
 
 def require_augment(recipe: Recipe, size: int) -> None:
-    "Raises RecipeError where `augment` cannot take images of this size, or leaves little of them: written for another."
+    """Raises RecipeError where `augment` cannot take images of this size, or leaves little of them.
+
+    Also where it gives other than uint8 images (H, W, 3), or of more than one size.
+    """
     try:
-        image = AlbumentationsTransform(train=recipe.augment).augment(np.zeros((size, size, 3), np.uint8))
+        augment = AlbumentationsTransform(train=recipe.augment).augment
+        drawn = [augment(np.zeros((size, size, 3), np.uint8)) for _ in range(DRAWS)]
     except Exception as e:  # Albumentations and OpenCV have errors of their own
         raise RecipeError(f"augment cannot be applied to images of {size}×{size}: {e}; its numbers of pixels must be "
                           f"for size={size}, or leave size= out of the recipe: they follow a size that is typed") from e
-    if min(image.shape[:2]) < LEAST_LEFT * size:
-        height, width = image.shape[:2]
+    if (wrong := next((i for i in drawn if i.dtype != np.uint8 or i.shape[2:] != (3,)), None)) is not None:
+        raise RecipeError(f"augment gives {wrong.dtype} images of shape {wrong.shape}, expected uint8 (height, width, "
+                          f"3): leave out what normalises or converts them (Normalize, ToFloat, ToTensorV2), which "
+                          f"comes after it by itself")
+    if len(sizes := sorted({i.shape[:2] for i in drawn})) > 1:
+        raise RecipeError(f"augment gives images of several sizes ({', '.join(f'{h}×{w}' for h, w in sizes)}), and a "
+                          f"batch needs one: give its crops p=1, or end with A.Resize({size}, {size})")
+    height, width = sizes[0]
+    if min(height, width) < LEAST_LEFT * size:
         raise RecipeError(f"augment gives {height}×{width} of images of {size}×{size}; its numbers of pixels must be "
                           f"for size={size}, or leave size= out of the recipe: they follow a size that is typed")
 

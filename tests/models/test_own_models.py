@@ -11,6 +11,7 @@ from PIL import Image
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.card_file import read_card
+from cifar_fast.export.source import copy_source
 from cifar_fast.export.summary import summary
 from cifar_fast.models import ModelError, create_model, register_from_file
 from cifar_fast.recipe import RecipeError
@@ -106,6 +107,17 @@ def test_the_next_step_that_a_run_prints_names_its_recipe_file(elsewhere):
 
 def test_model_onnx_predicts_without_the_file_of_the_model(elsewhere):
     assert elsewhere["unnamed"][0] == 0 and json.loads(elsewhere["unnamed"][1])
+
+
+def test_the_file_is_kept_as_it_was_run(tmp_path):
+    "Not as it is once the training has ended."
+    mine = tmp_path / "own.py"
+    mine.write_text(MINE)
+    register_from_file(mine)
+    mine.write_text(MINE.replace("SLOPE = 0.2", "SLOPE = 0.9"))
+    assert copy_source("tiny_of_mine", tmp_path) == "own.py" and (tmp_path / "recipe.py").read_text() == MINE
+    mine.unlink()
+    assert copy_source("tiny_of_mine", tmp_path) == "own.py"
 
 
 def test_an_export_without_its_file_names_the_model_and_what_to_do(elsewhere):

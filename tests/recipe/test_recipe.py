@@ -8,6 +8,7 @@ import re
 from dataclasses import fields, replace
 from functools import partial
 
+import numpy as np
 import pytest
 
 from cifar_fast.recipe import (
@@ -102,6 +103,14 @@ def test_runs_on_other_data_have_names_of_their_own(tmp_path, monkeypatch):
 def test_statistics_of_ones_own_dataset_are_not_taken_elsewhere():
     netv2 = load_recipe("netv2")
     assert netv2.stats and override(netv2, ["data=digits"]).stats is None
+
+
+@pytest.mark.parametrize("stats", [
+    (0.5, 0.25), ((0.5,) * 3,), ((0.5,) * 2, (0.25,) * 2), ((0.5,) * 3, (0.25, 0.25, 0.0)), ((0.5,) * 3, ("a",) * 3),
+    ((float("nan"),) * 3, (0.25,) * 3), (np.full(3, 0.5), np.full(3, 0.25))])
+def test_statistics_that_cannot_normalise(stats):
+    with pytest.raises(RecipeError, match="stats=.*expected.*std above 0"):
+        check(replace(sprint(), stats=stats))
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "", ".final", "results.csv", "runs.csv"])

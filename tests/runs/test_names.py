@@ -11,6 +11,8 @@ from PIL import Image
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.card_file import read_card
+from cifar_fast.recipe import at_size, describe, load_recipe, override
+from cifar_fast.runs.names import set_by_data, settings_of
 from cifar_fast.runs.run_dir import RunFolder
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 
@@ -95,6 +97,17 @@ def test_a_run_whose_batch_size_the_images_decide_is_found_again(digits, tmp_pat
     assert "has finished already" in capsys.readouterr().out
     assert main(["recipe", "sprint", *few, "bs=32"]) == 0
     assert read_card(tmp_path / "sprint-digits-2").recipe["bs"] == 32
+
+
+def test_an_argument_that_is_typed_leaves_the_others_to_the_images():
+    recipe = override(load_recipe("sprint"), ["resize.until=0.5"])
+    then = {**describe(at_size(recipe, 64))}
+    assert settings_of(then, set_by_data(["resize.until=0.5"])) == settings_of(
+        describe(recipe), set_by_data(["resize.until=0.5"]))
+    for typed in (["resize.size=24"], ["size=32"]):
+        assert settings_of(then, set_by_data(typed)) != settings_of(describe(recipe), set_by_data(typed))
+    other = override(load_recipe("sprint"), ["resize.until=0.6"])
+    assert settings_of(then, set_by_data([])) != settings_of(describe(other), set_by_data([]))
 
 
 def test_two_folders_of_the_same_name(tmp_path, digits):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from breaking import resume
-from kills import NAME
+from kills import NAME, RUN
 from strangers import Payload
 
+from cifar_fast.cli.main import main
 from cifar_fast.training import schedules as schedule
 from cifar_fast.training.callbacks import checkpoint
 from cifar_fast.training.callbacks.checkpoint import CheckpointError, load
@@ -48,6 +49,7 @@ def test_a_checkpoint_that_lacks_something_is_named(broken, capsys):
     capsys.readouterr()
     assert resume(exports) == 2
     assert "is incomplete" in capsys.readouterr().err
+    assert main([*RUN, f"exports={exports}", "--restart", "epochs=1"]) == 0  # what the message advises
 
 
 @pytest.mark.parametrize("spoilt", [

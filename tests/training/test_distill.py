@@ -267,6 +267,14 @@ def test_it_resumes_to_the_same_weights(taught, teacher, broken):
     assert history(exports).equals(history(taught))
 
 
+def test_several_seeds_have_one_teacher(teacher, tmp_path, capsys, digits):
+    seeds = ["recipe", "sprint", "data=digits", "epochs=1", "report=no", "tta=no", f"exports={tmp_path}",
+             f"distill={teacher}", "seeds=1,2"]
+    assert main(seeds) == 0 and "n = 2 seeds" in capsys.readouterr().out
+    assert main(seeds) == 0 and "n = 2 seeds" in capsys.readouterr().out  # nothing is trained anew
+    assert len(read(tmp_path / "runs.csv")) == 2
+
+
 def test_it_does_not_resume_with_another_teacher(teacher, broken, tmp_path, capsys):
     copy = shutil.copytree(teacher, tmp_path / "copy")
     exports = broken(3, f"distill={copy}")

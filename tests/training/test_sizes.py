@@ -118,6 +118,13 @@ def test_a_card_without_a_size_is_of_32(tmp_path, colours):
     assert same_source(exported.card).size == 32
 
 
+def test_a_size_of_smaller_images_that_is_typed_stays_as_it_is(colours):
+    source = load_source(colours, size=64)
+    assert prepare(tiny("valid=8"), source=source).recipe.resize().size == 48
+    typed = "resize.size=24"
+    assert prepare(tiny("valid=8", typed), source=source, typed=["sprint", typed]).recipe.resize().size == 24
+
+
 def test_a_model_refuses_with_the_reason(digits):
     with pytest.raises(ModelError, match="cifar_mirror.*size=50.*48 or 56"):
         prepare(tiny("size=50", "arch=cifar_mirror"))
@@ -126,8 +133,11 @@ def test_a_model_refuses_with_the_reason(digits):
 @pytest.mark.parametrize("augment, told", [
     ((A.RandomCrop(32, 32),), "32×32 of images of 64×64"),
     ((A.RandomCrop(70, 70),), "images of 64×64: .*70"),
+    ((A.RandomCrop(48, 48, p=0.5),), r"several sizes \(48×48, 64×64\).*A.Resize\(64, 64\)"),
+    ((A.Normalize(),), "float32 images of shape.*expected uint8.*Normalize"),
+    ((A.ToFloat(),), "float32"),
 ])
-def test_crops_of_another_size_in_a_recipe_file_are_refused(digits, augment, told):
+def test_what_augmentation_cannot_give_is_refused(digits, augment, told):
     with pytest.raises(RecipeError, match=told):
         prepare(replace(override(tiny(), ["size=64"]), augment=augment))
 
