@@ -46,11 +46,12 @@ class Decisions:
         self.given: dict[int, int] = {}  # row → decision, the latest last
         self.lines = [self.line(row, label) for row, label in enumerate(data.labels)]
         self.sha256 = ""  # of the table as last written
+        self.logged: bytes | None = None  # NAME.labels.json as last written
         if os.path.lexists(self.log):
             self.load()
 
     def add(self, row: int, decision: int) -> None:
-        "Save one more decision. Raises OSError, and then nothing has changed."
+        "Save one more decision. Raises OSError or ReviewError, and then nothing has changed."
         given = {k: v for k, v in self.given.items() if k != row}  # a second decision replaces the first, as the latest
         self.save({**given, row: decision})
 
@@ -75,8 +76,12 @@ class Decisions:
         content = self.content(given)
         sha256 = hashlib.sha256(content).hexdigest()
         before = self.log.read_bytes() if self.log.exists() else None
+        if before != self.logged or sha256_of(self.table) != self.sha256:
+            raise ReviewError(f"Not saved: {self.table} or {self.log.name} was changed by another program, or by a "
+                              f"second review of this run. Close that one, then stop serve and start it again")
+        text = self.log_text(given, sha256)
         try:
-            write_text(self.log, self.log_text(given, sha256))
+            write_text(self.log, text)
             with atomic_write(self.table) as tmp:
                 tmp.write_bytes(content)
         except OSError:
@@ -86,7 +91,7 @@ class Decisions:
                 else:
                     self.log.unlink(missing_ok=True)
             raise
-        self.given, self.sha256 = given, sha256
+        self.given, self.sha256, self.logged = given, sha256, text.encode()
 
     def content(self, given: dict[int, int]) -> bytes:
         "The table."
@@ -104,7 +109,8 @@ class Decisions:
     def load(self) -> None:
         "Raises ReviewError where a file is damaged, or the table is no longer what the review wrote."
         try:
-            saved = json.loads(read_regular(self.log, MOST_BYTES))
+            self.logged = read_regular(self.log, MOST_BYTES)
+            saved = json.loads(self.logged)
             entries = saved["answers"]
             rows = [int(entry["row"]) for entry in entries]
             labels = [LEFT_OUT if e["label"] is None else self.data.vocab.index(e["label"]) for e in entries]
@@ -115,8 +121,7 @@ class Decisions:
             raise ReviewError(f"{self.log} cannot be read ({printable(e)}); move it and {self.table.name} elsewhere to "
                               f"review from the start") from None
         if self.table.exists():
-            with open(self.table, "rb") as file:
-                self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            self.sha256 = sha256_of(self.table)
             if self.sha256 not in known:
                 raise ReviewError(f"{self.table} was changed since the review wrote it, and is not overwritten; move "
                                   f"it and {self.log.name} elsewhere to review from the start")
@@ -137,6 +142,14 @@ class Decisions:
             return file
         path = os.path.relpath(file, folder)
         return f"./{path}" if path.startswith((*FORMULA, "~")) else path  # a formula for spreadsheets, or a home
+
+
+def sha256_of(table: Path) -> str:
+    "Empty where there is no such file."
+    if not table.exists():
+        return ""
+    with open(table, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def encodes(text: str) -> bool:

@@ -26,7 +26,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise ServeError(f"--port {port}: expected 1 to 65535, or 0 for any free port")
     try:
         family, *_, address = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family, backlog=512)
+        both = family == socket.AF_INET6 and everywhere(host) and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=512, dualstack_ipv6=both)
     except socket.gaierror as e:
         raise ServeError(f"--host {name}: {e.strerror}; 127.0.0.1 is this machine only, 0.0.0.0 all of its "
                          f"addresses") from None

@@ -111,7 +111,8 @@ def died(code: int) -> str:
 def main(work: Callable[..., int], args: tuple[Any, ...], threads: int, cwd: str) -> None:
     "A worker process."
     os.chdir(cwd)
-    os.setsid()  # Ctrl-C of a terminal goes to the parent alone, which passes it on once
+    if hasattr(os, "setsid"):  # not on Windows
+        os.setsid()  # Ctrl-C of a terminal goes to the parent alone, which passes it on once
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the forkserver ignores it
     import torch
 

@@ -74,6 +74,8 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
         require_final(name, space, resolved)
     sweep = Sweep(resolved.name, folder, options.storage, options.grace)
     sweep.create_or_join(definition, trials, grid)
+    if not space:
+        require_same(sweep, name, asked, options)
     own_folder(sweep)
     if not sweep.finished():
         work_off(sweep, options)
@@ -90,6 +92,26 @@ def define(name: str, space: Space, resolved: Recipe, options: Options) -> tuple
     grid = list(space.grid()) if sampler == "grid" else None
     identity = recipe_id(describe(replace(resolved, name="")))
     return Definition(name, identity, space.fixed, space.texts, sampler, options.pruner, resolved.seed), grid
+
+
+def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Options) -> None:
+    "Raises SweepError where a sweep that is resumed by name is not what is typed, or its recipe was edited."
+    stored = sweep.definition
+    space = parse_space(stored.recipe, [*stored.fixed, *(f"{k}={v}" for k, v in stored.space.items())])
+    resolved = override(load_recipe(stored.recipe), list(space.fixed))
+    now, _ = define(stored.recipe, space, resolved, Options(sampler=stored.sampler, pruner=stored.pruner))
+    if now.recipe_id != stored.recipe_id:
+        raise SweepError(f"the recipe {stored.recipe} has changed since the sweep {sweep.name} began, and its trials "
+                         f"would be of two recipes: restore it, or give a sweep of the new one a name of its own: "
+                         f"name={sweep.name}-b")
+    typed = [f"recipe {name}"] if name != stored.recipe else []
+    typed += [change for change in changes if change not in stored.fixed]
+    typed += [f"--sampler {options.sampler}"] if options.sampler not in (None, stored.sampler) else []
+    typed += [f"--pruner {options.pruner}"] if options.pruner not in ("median", stored.pruner) else []
+    if typed:
+        raise SweepError(f"{', '.join(typed)}: the sweep {sweep.name} goes on with its own settings (recipe "
+                         f"{stored.recipe} {' '.join(stored.fixed)}, {stored.sampler}, {stored.pruner}); leave this "
+                         f"out, or give another sweep a name of its own: name={sweep.name}-b")
 
 
 def require_held_out(recipe: Recipe, name: str, changes: Sequence[str]) -> None:

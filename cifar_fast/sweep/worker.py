@@ -140,7 +140,10 @@ def outcome(sweep: Sweep, trial: Any, worker: str, recipe: str,
             keep_history(path, stopped)
             return "PRUNED", None, {"diverged": str(e)} if isinstance(e, DivergedError) else {}
     card = read_card(path)
-    return "COMPLETE", card.metrics.accuracy, {"epochs": card.epochs, "resumed": card.resumed or 0}
+    # What was reported after each epoch: the balanced accuracy where classes are unequal.
+    balanced = card.metrics.balanced_accuracy
+    value = card.metrics.accuracy if balanced is None else balanced
+    return "COMPLETE", value, {"epochs": card.epochs, "resumed": card.resumed or 0}
 
 
 def keep_history(path: Path, to: Path) -> None:

@@ -18,10 +18,12 @@ from cifar_fast.reporting.compare import (
     CompareError,
     Run,
     find_runs,
+    lines_of_runs,
     newcombe,
     ordered,
     pair,
     recipe_differences,
+    table,
     table_text,
 )
 from cifar_fast.reporting.compare.paired import mcnemar
@@ -226,6 +228,16 @@ def test_the_table_holds_in_80_columns():
     assert "85.00*" in net and "87.00" not in net and "557.0M" in net
     said = " ".join(" ".join(shown).split())
     assert "different images" in said and "different devices" in said and "selected on test" in said
+
+
+def test_a_file_of_a_published_run_is_shown_by_its_own_accuracy():
+    "Not by that of the last epoch, which is the trained network's."
+    card = card_of("netv2", "netv2", last_epoch={"train_loss": 1.0, "valid_accuracy": 0.85},
+                   best_epoch=BestEpoch(epoch=3, accuracy=0.86))
+    measured = replace(card, metrics=replace(card.metrics, accuracy=0.8))
+    lines = lines_of_runs([Run("netv2", Path("netv2"), card),
+                           Run("netv2/model.int8.onnx", Path("x"), measured, predictions(200))])
+    assert list(table(lines)["accuracy"]) == [0.85, 0.8]
 
 
 def test_runs_of_one_dataset_are_ranked_together_and_the_column_says_which():

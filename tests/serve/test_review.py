@@ -153,6 +153,22 @@ def test_a_table_that_somebody_changed_is_left_alone(project):
     state = Client(project).state()
     assert state["state"] == "problem" and "net.labels.csv was changed" in state["text"]
     assert path.read_text("utf-8") == text
+    answer = client.post(row=state_of(client)["row"], answer=LEFT_OUT)  # by the server that was running meanwhile
+    assert answer.status_code == 400 and "Not saved" in answer.json()["problem"]
+    assert path.read_text("utf-8") == text and client.post("undo").status_code == 400
+
+
+def test_two_reviews_of_one_run_do_not_overwrite_each_other(project):
+    one, other = Client(project), Client(project)
+    first, second = state_of(one), state_of(other)
+    one.decide(first["row"], first["label"])  # kept, which leaves the table as it is
+    log = (project / "exports" / "net.labels.json").read_bytes()
+    assert "Not saved" in other.post(row=second["row"], answer=LEFT_OUT).json()["problem"]
+    assert (project / "exports" / "net.labels.json").read_bytes() == log
+
+
+def state_of(client):
+    return client.state()["image"]
 
 
 def test_another_dataset_s_table_is_left_alone(project):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -38,6 +39,10 @@ def test_addresses():
     with listen("localhost", 0) as sock:
         assert url(sock, "localhost").startswith("http://localhost:")
         assert url(sock, "::1").startswith("http://[::1]:") and "127.0.0.1" in url(sock, "0.0.0.0")
+    if socket.has_dualstack_ipv6():
+        with listen("::", 0) as sock:
+            assert "127.0.0.1" in url(sock, "::")
+            socket.create_connection(("127.0.0.1", sock.getsockname()[1]), timeout=5).close()  # what is printed answers
 
 
 def test_it_prints_its_address_and_ctrl_c_stops_it(folder, capsys, monkeypatch):

@@ -5,6 +5,8 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -12,7 +14,9 @@ from faults import LONG, NAME, SPACE, TINY, faulted, figures, living, postgres, 
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.card_file import read_card
+from cifar_fast.recipe import load_recipe
 from cifar_fast.reporting.results import OWN, read, summarize
+from cifar_fast.sweep import worker
 from cifar_fast.sweep.study import Sweep
 
 
@@ -135,6 +139,33 @@ def test_trials_of_another_storage_are_not_taken_for_this_sweeps(swept, capsys, 
 def test_other_settings_under_the_same_name_are_refused(swept, capsys):
     assert main(words(swept, "--trials", "6", "--sampler", "random")) == 2
     assert "sampler: tpe then, random now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more, text", [
+    (["epochs=60"], "epochs=60: the sweep"), (["--sampler", "random"], "--sampler random"),
+    (["--pruner", "hyperband"], "--pruner hyperband")])
+def test_a_resumed_sweep_keeps_its_settings(swept, capsys, more, text):
+    assert main(["sweep", "sprint", "data=digits", f"exports={swept}", "--resume", *more]) == 2
+    err = capsys.readouterr().err
+    assert text in err and "goes on with its own settings" in err and f"name={NAME}-b" in err
+
+
+def test_a_sweep_does_not_go_on_with_an_edited_recipe(swept, capsys, monkeypatch):
+    def edited(name, load=load_recipe):
+        return replace(load(name), clip=3.0)
+    monkeypatch.setattr("cifar_fast.sweep.run.load_recipe", edited)
+    assert main(["sweep", "sprint", "data=digits", f"exports={swept}", "--resume"]) == 2
+    assert "the recipe sprint has changed since" in capsys.readouterr().err
+
+
+def test_of_unequal_classes_the_balanced_accuracy_decides(tmp_path, monkeypatch):
+    "As after each epoch."
+    (tmp_path / "trial-000").mkdir()
+    (tmp_path / "trial-000" / "card.json").touch()
+    metrics = SimpleNamespace(accuracy=0.9, balanced_accuracy=0.6)
+    monkeypatch.setattr(worker, "read_card", lambda _: SimpleNamespace(metrics=metrics, epochs=1, resumed=None))
+    found = worker.outcome(SimpleNamespace(folder=tmp_path), SimpleNamespace(number=0), "w", "sprint", [])
+    assert found[:2] == ("COMPLETE", 0.6)
 
 
 def test_seeds_are_one_row(tmp_path, capsys, digits):

@@ -82,7 +82,9 @@ def locate(name: str, exports: Path) -> Path:
 
 def lines_of_runs(runs: list[Run]) -> pd.DataFrame:
     "A line for each run from its card, with the columns of `results.summarize`."
-    rows = [{**row(run.card), "recipe": run.name, "recipe_id": run.name} for run in runs]  # a line each, whatever it is
+    rows = [{**row(run.card), "recipe": run.name, "recipe_id": run.name,  # a line each, whatever it is
+             **({"last_accuracy": run.card.metrics.accuracy, "best_accuracy": None} if run.exported else {})}
+            for run in runs]
     return summarize(pd.DataFrame([{k: "" if v is None else str(v) for k, v in r.items()} for r in rows]), {})
 
 
