@@ -7,6 +7,9 @@ from dataclasses import replace
 
 from cifar_fast.cli.command import UsageError
 
+FILES = (".onnx", ".tflite", ".pkl")
+"Endings of what a run was exported to: it may predict differently."
+
 
 def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str]) -> None:
     "Measure and print; the run's own test set is also kept in its card, with figures. Raises UsageError, DataError."
@@ -15,6 +18,7 @@ def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str])
     from cifar_fast.export.corruptions.measure import labelled_images, measure
     from cifar_fast.export.files import run_folder
     from cifar_fast.reporting.report.corrupted import corruptions_text
+    from cifar_fast.utils.files import expand_path
 
     if args.csv:
         raise UsageError("--csv saves predictions for the uncorrupted images; with --corruptions, use --json")
@@ -27,7 +31,10 @@ def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str])
     else:
         print(corruptions_text(found))
     folder = run_folder(args.export)
-    if data is None and model.card and (folder / NAME).is_file():
+    if expand_path(args.export).suffix in FILES:
+        if not args.json:
+            print(f"not kept: the card of {folder} has the figures of the run itself, not of {args.export}")
+    elif data is None and model.card and (folder / NAME).is_file():
         # Read again: other commands may have written it since, in the minutes that this took.
         paths = keep(folder, replace(read_card(folder), corruptions=found), images[len(labels) // 2],
                      int(rows[len(labels) // 2]))

@@ -134,7 +134,7 @@ class Serve(Command):
             from cifar_fast.export.load import load_model
 
             model = with_confidence(load_model(args.export, args.device, args.trust_pickle), args)
-            folder = run_folder(args.export)
+            folder = run_folder(args.export).absolute()  # "." has a parent too
             name = folder.resolve().name.removesuffix(".pkl")
             run(model, name, folder.parent, sock, args.host, args.verbose, args.open)
 
@@ -279,15 +279,17 @@ class Calibrate(Command):
         from cifar_fast.export.calibrate import calibrate, undo
         from cifar_fast.export.card_file import read_card
         from cifar_fast.export.files import run_folder
-        from cifar_fast.reporting.report.build import same_source
+        from cifar_fast.reporting.report.build import renew_model_card, same_source
 
         folder = run_folder(run_path(args.name))
         if args.undo:
             undo(folder)
+            renew_model_card(folder)
             print(f"{folder}: its probabilities are those without a temperature")
             return
         data, columns = named_data(args.changes)
         card = calibrate(folder, None if data else same_source(read_card(folder)), data, columns)
+        renew_model_card(folder)
         print(f"{card.calibration}\nkept in {folder}: predict, serve and evaluate use it (--temperature 1: not this "
               f"once; calibrate {args.name} --undo: no more)\n"
               f"next: python -m cifar_fast report {args.name} redraws its report")

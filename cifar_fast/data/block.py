@@ -25,7 +25,8 @@ def data_block(
     mean, std = stats or (source.mean, source.std)
     return DataBlock(
         blocks=(TransformBlock(batch_tfms=IntToFloatTensor, dl_type=BatchDL), TransformBlock()),
-        getters=[ReadImage(*[p.images for p in parts], size=source.size, resize_mode=source.resize_mode),
+        getters=[ReadImage(*[p.images for p in parts], size=source.size, resize_mode=source.resize_mode,
+                           ranges=source.ranges),
                  ReadLabel(source.vocab, *[p.labels for p in parts])],
         splitter=partial(fixed_split, train=[int(i) for i in train], valid=[int(i) for i in valid]),
         item_tfms=AlbumentationsTransform(train=augment),

@@ -13,6 +13,7 @@ from fastai.torch_core import TensorBase, TensorCategory, TensorImage
 from fasttransform import Transform
 from PIL import Image
 
+from cifar_fast.data.depth import Ranges
 from cifar_fast.data.images import read_image
 from cifar_fast.data.vectorized import vectorized
 
@@ -56,16 +57,17 @@ class ReadImage(Transform):
     input_types = (int, np.integer, str, os.PathLike, bytes, np.ndarray, object)
 
     on_device = None  # a device, and all images there
-    size, resize_mode = 32, "crop"  # of files and images that are read; those of pickles that say neither
+    size, resize_mode, ranges = 32, "crop", None  # of files and images that are read; those of pickles that say nothing
 
     def __init__(
         self,
         *parts,  # uint8 arrays (N, H, W, 3), indexed as if concatenated
         size: int = 32,
         resize_mode: str = "crop",
+        ranges: Ranges | None = None,  # of files and images of more than eight bits, see `depth`
     ):
         super().__init__()
-        self.parts, self.size, self.resize_mode = parts, size, resize_mode
+        self.parts, self.size, self.resize_mode, self.ranges = parts, size, resize_mode, ranges
 
     def encodes(self, o):
         return np.array(self.image(o)).view(ImageArray)  # a copy: the arrays are mapped read-only
@@ -84,7 +86,8 @@ class ReadImage(Transform):
     def image(self, o) -> np.ndarray:
         "One image, (H, W, 3) uint8. Raises ImageError where it cannot be read."
         if not isinstance(o, int | np.integer):
-            return read_image(Image.fromarray(o) if isinstance(o, np.ndarray) else o, self.size, self.resize_mode)
+            image = Image.fromarray(o) if isinstance(o, np.ndarray) else o
+            return read_image(image, self.size, self.resize_mode, self.ranges)
         for part in self.parts:
             if o < len(part):
                 return part[o]

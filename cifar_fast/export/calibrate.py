@@ -51,17 +51,20 @@ def calibrate(
         raise CalibrationError(f"{folder}: no temperature improves it on {found.n:,} images (calibration error "
                                f"{found.error_before:.1%} without, {found.error_after:.1%} with one); nothing was "
                                f"changed. Calibrate on more images: data=FOLDER")
-    return save(folder, replace(model.card, calibration=found))
+    return save(folder, found)
 
 
 def undo(folder: Path) -> Card:
-    "Take the temperature out of the run again; returns its card."
-    return save(folder, replace(read_card(folder), calibration=None))
+    "Take the temperature out of the run again; returns its card. Raises CalibrationError where it has none."
+    if not read_card(folder).calibration:
+        raise CalibrationError(f"{folder} was not calibrated, so there is no temperature to take out")
+    return save(folder, None)
 
 
-def save(folder: Path, card: Card) -> Card:
-    card, stale = with_temperature(folder, card)
-    targets = {name: row.target for name, row in read_card(folder).exported.items()}
+def save(folder: Path, calibration: Calibration | None) -> Card:
+    card = read_card(folder)  # again: other commands may have written it while the temperature was fitted
+    targets = {name: row.target for name, row in card.exported.items()}
+    card, stale = with_temperature(folder, replace(card, calibration=calibration))
     card.write(folder)
     for name in stale:
         if (folder / name).exists():  # nobody should take it for the run as it is now

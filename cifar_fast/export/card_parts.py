@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from cifar_fast.data.balance import balanced_accuracy, unequal
 from cifar_fast.export.card_format import shown
 from cifar_fast.utils.statistics import interval_text
-from cifar_fast.utils.text import printable
+from cifar_fast.utils.text import is_printable, printable
 
 MAX_CLASSES = 10_000
 MAX_SIDE = 1024  # pixels of an image, so that a card from elsewhere cannot ask for all memory
@@ -29,7 +29,7 @@ def refuse(text: str) -> PydanticCustomError:
 
 def class_names(vocab: list[str]) -> list[str]:
     for name in vocab:  # a line break or an escape sequence could write anything to a terminal
-        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        if not 0 < len(name) <= MAX_NAME or not is_printable(name):
             raise refuse(f"{shown(name)} is no class name of up to {MAX_NAME:,} printable characters")
     if len(set(vocab)) < len(vocab):
         raise refuse("a class is named twice")

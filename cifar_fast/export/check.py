@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -109,11 +110,19 @@ def check(target: Target, path: Path, model: Predictor, on: Measured, speed: boo
                    speed=ratios(predict, model, on.images) if speed else {}, threads=torch.get_num_threads())
 
 
+def some_of(on: Measured, most: int) -> Measured:
+    "Of `on` at most `most` images, at random: those of a folder come class by class."
+    if len(on) <= most:
+        return on
+    rows = np.sort(np.random.default_rng(0).permutation(len(on))[:most])
+    return Measured(on.images[rows], None if on.labels is None else on.labels[rows], on.what, on.expected[rows])
+
+
 def predict_in_batches(predict: Predict, images: np.ndarray) -> np.ndarray:
     "Probabilities (N, C), in batches of 1, 7, then 125: a file must take any batch size."
     n = len(images)
-    edges = [0, 1, 8, *range(133, n, 125), n]
-    return np.concatenate([predict(images[a:b]) for a, b in zip(edges, edges[1:], strict=False) if a < b <= n])
+    edges = sorted(edge for edge in {0, 1, 8, *range(133, n, 125), n} if edge <= n)
+    return np.concatenate([predict(images[a:b]) for a, b in pairwise(edges)])
 
 
 def require_alike(path: Path, found: np.ndarray, on: Measured) -> None:

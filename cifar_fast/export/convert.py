@@ -11,9 +11,10 @@ from pathlib import Path
 
 from cifar_fast.data.sources import Source
 from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.card_parts import Exported
-from cifar_fast.export.check import Measured, check, measured, training_images
+from cifar_fast.export.check import Measured, check, measured, some_of, training_images
 from cifar_fast.export.files import INT8, LEARNER, ONNX, stale_name
 from cifar_fast.export.predictor import Predictor, load_export, open_weights
 from cifar_fast.export.targets import Target, all_targets, find_targets, require
@@ -54,7 +55,13 @@ class Conversion:
         Raises ExportError where one does not hold what it must, and keeps none of them.
         """
         rows = make(self.folder, target, self.model, self.on, self.source, speed)
-        self.model = replace(self.model, card=with_rows(self.model.card, rows))
+        card = read_card(self.folder)  # again: other commands may have written it in the minutes that this took
+        if card.calibration != self.model.card.calibration:
+            for name in rows:
+                (self.folder / name).unlink(missing_ok=True)
+            raise ExportError(f"{self.folder} was calibrated while its files were made, so {', '.join(rows)} was not "
+                              f"kept; export it again")
+        self.model = replace(self.model, card=with_rows(card, rows))
         self.model.card.write(self.folder)
         return rows
 
@@ -107,8 +114,7 @@ def with_rows(card: Card, rows: dict[str, Exported]) -> Card:
 def make(folder: Path, target: Target, model: Predictor, on: Measured, source: Source | None,
          speed: bool = True) -> dict[str, Exported]:
     "Make the files of a target in the run's folder, once they are right; returns their rows. Raises ExportError."
-    on = Measured(on.images[:target.most], on.labels if on.labels is None else on.labels[:target.most], on.what,
-                  on.expected[:target.most])
+    on = some_of(on, target.most)
     more = {"images": training_images(model.card, source, CALIBRATED_ON)} if target.images else {}
     staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=TEMPORARY, dir=folder))
     try:

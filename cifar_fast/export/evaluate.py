@@ -46,7 +46,7 @@ def evaluate(model: BasePredictor, data: str | None = None, columns: Mapping[str
     if is_named(data):
         return of_source(model, named_source(model, data, columns))
     root = data_path(data)
-    own = bool(trained.get("data")) and os.path.realpath(os.path.expanduser(trained["data"])) == str(root)
+    own = is_own(model, data)
     listed = scan_labelled(root, model.vocab, columns or (settings["columns"] if own else None),
                            trained.get("seed", 42) if own else None)
     request = Request(model.size, model.resize_mode, cache_folder() / "data", model.card and model.card.data.ranges)
@@ -72,6 +72,13 @@ def evaluate(model: BasePredictor, data: str | None = None, columns: Mapping[str
 def is_named(data: str | None) -> bool:
     "Whether this is decoded as a whole: a dataset by name, or (None) what the run was trained on."
     return data is None or data in named_datasets() or data.startswith(PREFIX)
+
+
+def is_own(model: BasePredictor, data: str | None) -> bool:
+    "Whether `data` is the folder or label table that the run was trained on."
+    trained = model.card.recipe.get("data") if model.card else None
+    return bool(trained and data) and not is_named(data) and not is_named(trained) and (
+        os.path.realpath(os.path.expanduser(trained)) == os.path.realpath(os.path.expanduser(data)))
 
 
 def named_source(model: BasePredictor, data: str | None, columns: Mapping[str, str] | None = None) -> Source:

@@ -14,13 +14,17 @@ WEIGHTS, CONFIG, LEARNER, RECIPE, SOURCE, ONNX, INT8 = (
 """The weights and their description as timm and the Hub name them; fastai's Learner; the recipe, and its own file; the
 folded model for ONNX Runtime, and the same in int8."""
 
+TFLITE = ("model.tflite", "model.int8.tflite", "model.micro.tflite")
+"Those for LiteRT and for microcontrollers."
+
 MODEL_BYTES = 2**29  # of weights, a Learner or a graph: 134 million parameters, where the budget allows 200,000
 
 
 def run_folder(path: str | Path) -> Path:
     "exports/final of `exports/final`, or of a file in it."
     path = expand_path(path)
-    return path.parent if path.name in (NAME, WEIGHTS, CONFIG, LEARNER, ONNX, INT8) else path
+    files = (NAME, WEIGHTS, CONFIG, LEARNER, ONNX, INT8, *TFLITE)
+    return path.parent if path.name in files else path
 
 
 def stale_name(name: str) -> str:

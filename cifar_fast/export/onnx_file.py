@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import read_regular
-from cifar_fast.utils.text import printable
+from cifar_fast.utils.text import is_printable, printable
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -106,7 +106,7 @@ def described(properties: dict[str, str]) -> OnnxInfo:
     ranges = json.loads(properties.get("ranges") or "{}")
     mode = properties.get("resize_mode", "crop")
     if not (isinstance(vocab, list) and 0 < len(vocab) <= CLASSES
-            and all(isinstance(name, str) and name.isprintable() and name for name in vocab)):
+            and all(isinstance(name, str) and is_printable(name) and name for name in vocab)):
         raise ValueError("its classes are no list of names")
     if not (type(size) is int and 0 < size <= SIDE):
         raise ValueError(f"its size is {printable(repr(size))}, not pixels from 1 to {SIDE:,}")

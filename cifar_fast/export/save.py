@@ -17,6 +17,9 @@ from cifar_fast.export.own_models import recipe_files_by_value
 from cifar_fast.models import create_model, model_args
 from cifar_fast.utils.files import atomic_write, expand_path, new_folder, write_text
 
+CROP_MODES = {"crop": "center", "squash": "squash", "pad": "border"}
+"resize_mode → what timm calls it. Its border is of the mean colour, where ours is black."
+
 
 def save_export(path: str | Path, model: torch.nn.Module, card: Card, pickle: bool = True) -> Card:
     """Make the folder `path`, which holds a model and its card, whole or not at all; returns the card with its sum.
@@ -58,7 +61,7 @@ def timm_config(model: torch.nn.Module, card: Card) -> dict:
         **({"model_args": args} if (args := model_args(card.arch, card.size, card.widths)) else {}),
         "pretrained_cfg": {
             "input_size": [3, card.size, card.size], "fixed_input_size": False, "num_classes": len(card.vocab),
-            "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
+            "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": CROP_MODES[card.resize_mode],
             "mean": card.normalize.mean, "std": card.normalize.std, **pretrained,
         },
     }
@@ -90,7 +93,7 @@ def inference_learner(card: Card, state: dict):
     source = Source(name=card.data.name or "unknown", train=blank, test=None, vocab=tuple(card.vocab),
                     mean=tuple(card.normalize.mean), std=tuple(card.normalize.std),
                     fingerprint=card.data.fingerprint, skipped=(), origin="export", size=card.size,
-                    resize_mode=card.resize_mode)
+                    resize_mode=card.resize_mode, ranges=card.data.ranges)
     dls = data_block(source, [0], [0]).dataloaders(np.arange(1), bs=1, num_workers=0, device=torch.device("cpu"))
     model = create_model(card.arch, len(card.vocab), card.size, card.widths)
     model.load_state_dict(state)

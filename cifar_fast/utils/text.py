@@ -21,6 +21,11 @@ def printable(name) -> str:
     return "".join(c if c.isprintable() or c in "\u200c\u200d" else ascii(c)[1:-1] for c in text)
 
 
+def is_printable(text: str) -> bool:
+    "Whether `printable` leaves it as it is."
+    return printable(text) == text
+
+
 def is_windows_path(name: str) -> bool:
     r"Whether this is a path with a drive or a server of Windows, C:\x or \\server\x, on another system."
     return os.name != "nt" and bool(re.match(r"[A-Za-z]:[\\/]|\\\\", str(name)))

@@ -121,11 +121,16 @@ def test_a_calibrated_run_predicts_with_its_temperature_until_it_is_undone(run, 
     assert load_model(run / "learner.pkl").predict(images) == pytest.approx(expected, abs=1e-5)
     learn = fastai_learner(run)
     assert learn.get_preds(dl=learn.dls.test_dl(list(images)))[0].numpy() == pytest.approx(expected, abs=1e-5)
-    changed = {name for name, content in contents(run).items() if content != files[name]}
-    assert changed == {"card.json", "learner.pkl", "model.onnx"}
+    changed = {name for name, content in contents(run).items() if content != files.get(name)}
+    assert changed == {"card.json", "learner.pkl", "model.onnx", "README.md"}
+    assert f"divided by a {calibration}" in (run / "README.md").read_text("utf-8")
     assert replace(read_card(run), calibration=None, exported=card.exported) == card
     assert main(["calibrate", str(run), "--undo"]) == 0
     assert contents(run)["card.json"] == files["card.json"]
+    assert "temperature" not in (run / "README.md").read_text("utf-8")
+    after = contents(run)
+    assert main(["calibrate", str(run), "--undo"]) == 2 and "was not calibrated" in capsys.readouterr().err
+    assert contents(run) == after
     assert load_model(run / "learner.pkl").predict(images) == pytest.approx(before, abs=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,20 @@ import torch
 from cifar_fast.cli.main import main
 from cifar_fast.export import targets
 from cifar_fast.export.calibrate import save
+from cifar_fast.export.card_checks import Duplicates
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.card_parts import Calibration
-from cifar_fast.export.check import Measured, allowed, bound_of, differing, noise, require_alike
+from cifar_fast.export.check import (
+    Measured,
+    allowed,
+    bound_of,
+    differing,
+    noise,
+    predict_in_batches,
+    require_alike,
+    some_of,
+)
 from cifar_fast.export.convert import Conversion, chosen
 from cifar_fast.export.load import load_model
 from cifar_fast.export.onnx_file import open_onnx
@@ -84,7 +95,7 @@ def test_other_temperatures_reach_the_files(run):
     before = load_export(run).predict(images)
     fitted = Calibration(temperature=2.5, images="held-out", n=9, error_before=0.2, error_after=0.1)
     with pytest.warns(UserWarning, match="model.pt2 has the former temperature.*--to torch makes it again"):
-        card = save(run, type(read_card(run))(**{**vars(read_card(run)), "calibration": fitted}))
+        card = save(run, fitted)
     assert set(card.exported) == {"model.onnx", "model.int8.onnx", "learner.pkl"}
     expected = load_export(run).predict(images)
     assert np.abs(expected - before).max() > 0.01
@@ -177,6 +188,33 @@ def test_bounds():
     assert bound_of(Path("a/model.micro.tflite")).loss == 0.005
     with pytest.raises(ExportError, match="finite"):
         require_alike(Path("model.int8.onnx"), found * np.nan, on)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 132, 133, 134, 300])
+def test_every_image_is_predicted_once(n):
+    seen = predict_in_batches(lambda images: images * 2, np.arange(n))
+    assert seen.tolist() == (np.arange(n) * 2).tolist()
+
+
+def test_the_images_of_a_target_that_takes_few_are_of_all_classes():
+    labels = np.repeat([0, 1, 2], 200)  # class by class, as those of a folder come
+    on = Measured(np.arange(600), labels, "test", np.eye(3)[labels])
+    few = some_of(on, 90)
+    assert len(few) == 90 and min(np.bincount(few.labels, minlength=3)) > 15
+    assert (few.images // 200 == few.labels).all() and (few.expected.argmax(1) == few.labels).all()
+    assert some_of(on, 600) is on
+
+
+def test_what_another_command_adds_to_the_card_meanwhile_stays(run, digits, monkeypatch):
+    conversion = Conversion.of(run, digits, find_targets(["pickle"]))
+    found = Duplicates(n=1, images=9, accuracy=1.0, accuracy_without=0.5)
+    replace(read_card(run), duplicates=found).write(run)
+    conversion.make(find_targets(["pickle"])[0], speed=False)
+    assert read_card(run).duplicates == found
+    save(run, Calibration(temperature=2.5, images="held-out", n=9, error_before=0.2, error_after=0.1))
+    with pytest.raises(ExportError, match="was calibrated while"):
+        conversion.make(find_targets(["pickle"])[0], speed=False)
+    assert read_card(run).calibration.temperature == 2.5
 
 
 def test_what_chance_allows_of_few_images():

@@ -168,6 +168,29 @@ def test_images_of_ones_own_are_measured_and_not_kept(run, digits, tmp_path, cap
     assert found["n"] == 30 and (run / "card.json").read_bytes() == before
 
 
+def test_a_file_of_the_run_is_measured_and_not_kept(run, capsys):
+    before = {name: (run / name).read_bytes() for name in ("card.json", "corruptions.png", "README.md")}
+    capsys.readouterr()
+    assert main(["evaluate", str(run / "model.onnx"), "--corruptions", "--images", "20"]) == 0
+    assert "not kept" in capsys.readouterr().out
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_of_the_runs_own_folder_only_the_test_part_is_measured(digits, tmp_path, capsys):
+    for i in range(40):
+        folder = tmp_path / "own" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.array(digits.test.images[i])).save(folder / f"{i}.png")
+    own, exports = f"data={tmp_path / 'own'}", tmp_path / "exports"
+    assert main(["recipe", "sprint", own, "epochs=1", "bs=8", "name=own", "report=false", "device=cpu",
+                 f"exports={exports}"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(exports / "own"), own, "--corruptions", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == read_card(exports / "own").metrics.n == 8
+    assert found["clean"] == pytest.approx(read_card(exports / "own").metrics.accuracy)
+
+
 @pytest.mark.parametrize("options", [["--corruptions", "--images", "0"], ["--images", "5"],
                                      ["--corruptions", "--csv", "x.csv"]])
 def test_options_that_do_not_go_together(run, options, capsys):

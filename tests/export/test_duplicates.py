@@ -14,6 +14,7 @@ from cifar_fast.export.duplicates.detail import mirrored, similarity
 from cifar_fast.export.duplicates.find import Pair, find, is_copy, nearest
 from cifar_fast.export.duplicates.listing import ListingError, read, with_and_without
 from cifar_fast.export.predictions import Predictions
+from cifar_fast.utils.text import printable
 
 CHANGES = {
     "the same": lambda image: image,
@@ -60,6 +61,17 @@ def test_what_both_searches_name_needs_less():
     assert is_copy(Pair(**{**vars(pair), "kind": "equal", "detail": 0.0}))  # e.g. two black images
 
 
+def test_an_image_of_one_colour_is_alike_to_its_equal_alone():
+    white = np.full((32, 32, 3), 255, np.uint8)
+    marked = white.copy()
+    marked[4:8, 4:8] = 0
+    assert similarity(marked, white) == similarity(white, marked) == 0
+    train, test = np.stack([*textures(20, 0), white]), np.stack([*textures(4, 1), white, marked])
+    seen = np.eye(21, 12, dtype=np.float32)
+    for features in (None, (seen, seen[[0, 1, 2, 3, 20, 20]])):  # features take both for the white one
+        assert [(pair.test, pair.train, pair.kind) for pair in find(train, test, features).pairs] == [(4, 20, "equal")]
+
+
 def test_features_name_pairs_of_their_own():
     train, test = textures(30, 0), textures(5, 1)
     maps = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
@@ -97,6 +109,14 @@ def test_accuracy_with_and_without_by_hand():
     for wrong in ({"test": [7], "test_file": ["a"]}, {"test": [1], "test_file": ["a"]}):
         with pytest.raises(ListingError, match="other images"):
             with_and_without(predicted, pd.DataFrame(wrong))
+
+
+def test_names_are_compared_as_they_are_shown(tmp_path):
+    "Predictions hold them with escapes, a table with a quote before what a spreadsheet takes for a formula."
+    names = ("-1/1.23\u202fPM.png", "+1/b.png")
+    pd.DataFrame({"test": [0, 1], "test_file": ["'" + name for name in names]}).to_csv(tmp_path / "pairs.csv")
+    predicted = predictions([True, False], files=tuple(map(printable, names)))
+    assert with_and_without(predicted, read(tmp_path / "pairs.csv")).n == 2
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "test,test_file\nx,y\n", "\xff\x00"])

@@ -11,7 +11,9 @@ from serving import CARD
 
 from cifar_fast.data.arrays import Arrays
 from cifar_fast.data.sources import Source
-from cifar_fast.export.card_parts import Metrics
+from cifar_fast.export.bulk.job import engine_of
+from cifar_fast.export.card_parts import Metrics, class_names
+from cifar_fast.export.files import run_folder
 from cifar_fast.export.metrics import MATRIX, scores_of_predicted, scores_text
 from cifar_fast.export.predictions import Predictions, PredictionsError
 from cifar_fast.export.summary import last_record, result_text
@@ -65,3 +67,17 @@ def test_predictions_of_images_that_a_dataset_lacks_are_refused(on, items):
     some = Predictions(np.zeros(5, int), np.zeros(5, int), np.tile([1, 0], (5, 1)), ("a", "b"), "x", on, items)
     with pytest.raises(PredictionsError, match="mine has only [48]"):
         images_of(some, source)
+
+
+def test_a_class_may_have_the_joiners_of_persian_hindi_and_emoji():
+    "They do nothing to a terminal; what else cannot be printed is refused."
+    names = ["می\u200cخواهم", "क्\u200dष", "👩\u200d🌾"]
+    assert class_names(names) == names
+    with pytest.raises(ValueError, match="no class name"):
+        class_names(["a\u202eb"])
+
+
+def test_a_file_of_a_run_stands_for_its_folder():
+    for name in ("model.onnx", "model.int8.tflite", "model.micro.tflite", "learner.pkl", "card.json"):
+        assert run_folder(f"exports/net/{name}") == Path("exports/net")
+    assert engine_of(type("TflitePredictor", (), {})()) == "TflitePredictor"

@@ -8,14 +8,17 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from strangers import CARD
 from tiny import tiny
 
 from cifar_fast.all import A
 from cifar_fast.data.block import make_dls
 from cifar_fast.data.sources import load_source
+from cifar_fast.export.card_parts import Data
 from cifar_fast.export.load import load_model
 from cifar_fast.export.predictor import load_export
-from cifar_fast.models import ModelError
+from cifar_fast.export.save import inference_learner
+from cifar_fast.models import ModelError, create_model
 from cifar_fast.recipe import RecipeError, at_size, describe, load_recipe, override
 from cifar_fast.reporting.report.build import same_source
 from cifar_fast.reporting.results import changes, recipe_id
@@ -99,11 +102,21 @@ def test_everything_of_a_run_carries_the_size(tmp_path, colours):
     assert image.shape == (64, 64, 3) and not image[:8].any() and image[32, 3, 0] > 200
     assert np.array_equal(pickled.read(file), image)
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    assert timm.data.resolve_model_data_config(theirs)["input_size"] == (3, 64, 64)
+    config = timm.data.resolve_model_data_config(theirs)
+    assert config["input_size"] == (3, 64, 64) and config["crop_mode"] == "border"  # timm's pad
     with torch.no_grad():
         probs = theirs(exported.normalize(image[None])).softmax(1).numpy()
     for model in (exported, pickled):
         assert np.allclose(model.predict(image[None]), probs, atol=1e-6)
+
+
+def test_the_pickle_reads_16_bits_by_the_range_of_the_dataset(tmp_path):
+    "As load_export does; stretched by its own values this image would be brighter."
+    Image.fromarray(np.full((32, 32), 800, np.uint16)).save(tmp_path / "dark.png")
+    card = replace(CARD, data=Data(ranges={"uint16": (0.0, 4095.0)}))
+    learn = inference_learner(card, create_model(card.arch, 10, 32).state_dict())
+    (x,) = learn.dls.test_dl([str(tmp_path / "dark.png")]).one_batch()
+    assert float(x.mean()) == pytest.approx((round(800 / 4095 * 255) / 255 - 0.5) / 0.25, abs=1e-4)
 
 
 def test_a_card_without_a_size_is_of_32(tmp_path, colours):

@@ -47,14 +47,15 @@ def job_of(model: BasePredictor, export: str, **settings) -> Job:
 
 def engine_of(model: BasePredictor) -> str:
     name = type(model).__name__
-    return name if name == "OnnxPredictor" else f"{name} on {model.device}"
+    return name if name in ("OnnxPredictor", "TflitePredictor") else f"{name} on {model.device}"
 
 
 def weights_sha256(export: str) -> str:
     "Of model.safetensors in a run, else of the file itself."
     path = expand_path(export)
     weights = run_folder(path) / WEIGHTS
-    return file_sha256(weights if path.suffix not in (".onnx", ".pkl") and weights.is_file() else model_file(path))
+    is_file = path.suffix in (".onnx", ".pkl", ".tflite")
+    return file_sha256(weights if not is_file and weights.is_file() else model_file(path))
 
 
 def model_file(path: Path) -> Path:

@@ -75,6 +75,8 @@ class Pool:
         self.job, self.procs, self.workers = job, procs, []
 
     def __enter__(self):
+        if os.name == "nt":  # there the pipes of workers cannot be waited for
+            raise BulkError("predict --out runs on Linux and macOS; on Windows use it in WSL, or leave out --out")
         self.folder = tempfile.TemporaryDirectory()
         return self
 

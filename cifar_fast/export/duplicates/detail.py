@@ -9,6 +9,7 @@ import numpy as np
 
 SIDE, COARSE = 32, 16  # pixels of a side: of the detail that is compared, and of that which is searched
 SHIFT = 3  # pixels that a copy may be moved by
+FLAT = 1e-3  # standard deviation of detail below which there is none
 FLOOR = 5.0  # grey levels: where an image is flatter than this, its noise is not made larger
 
 
@@ -41,7 +42,12 @@ def unit(values: np.ndarray, centre: bool = False) -> np.ndarray:
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> float:
-    "Correlation of the detail of two images in -1 … 1, at the best shift, mirrored or not."
+    """Correlation of the detail of two images in -1 … 1, at the best shift, mirrored or not.
+
+    0 where one of them has no detail; OpenCV would give 1 for any image and one of a single colour.
+    """
     whole, inner = detail(one), slice(SHIFT, SIDE - SHIFT)
-    return max(float(cv2.matchTemplate(whole, detail(image)[inner, inner], cv2.TM_CCOEFF_NORMED).max())
-               for image in (other, other[:, ::-1]))
+    parts = [detail(image)[inner, inner] for image in (other, other[:, ::-1])]
+    if min(whole.std(), parts[0].std()) < FLAT:
+        return 0.0
+    return max(float(cv2.matchTemplate(whole, part, cv2.TM_CCOEFF_NORMED).max()) for part in parts)

@@ -6,6 +6,7 @@ For each image two searches name the most alike image of train, one by its detai
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,16 +50,31 @@ def find(
     by_detail, coarse = nearest_detail(train, test)
     by_features, cosine = nearest_features(*features) if features else (by_detail, None)
     best: dict[int, Pair] = {}
+    equal = places_of(train)
     for i in progress(range(len(test)), len(test), "comparing pairs", "images"):
         both = features is not None and by_detail[i] == by_features[i]
-        for place, name in dict.fromkeys([(by_detail[i], "detail"), (by_features[i], "features")]):
-            if name == "features" and (both or features is None) or name == "detail" and coarse[i] < WORTH:
-                continue
-            pair = compare(train, test, i, int(place), "both" if both else name, cosine)
+        candidates = {}  # place in train → what found it
+        if features is not None:
+            candidates[by_features[i]] = "both" if both else "features"
+        if coarse[i] >= WORTH:
+            candidates.setdefault(by_detail[i], "detail")
+        if (place := equal.get(digest(test[i]), equal.get(digest(np.asarray(test[i])[:, ::-1])))) is not None:
+            candidates.setdefault(place, "detail")  # also of one colour, where there is no detail to search by
+        for place, name in candidates.items():
+            pair = compare(train, test, i, int(place), name, cosine)
             if i not in best or (is_copy(pair), pair.detail) > (is_copy(best[i]), best[i].detail):
                 best[i] = pair
     ranked = sorted(best.values(), key=lambda pair: -pair.detail)
     return Found([pair for pair in ranked if is_copy(pair)], [pair for pair in ranked if not is_copy(pair)])
+
+
+def places_of(images) -> dict[bytes, int]:
+    "The first place of each image, by its pixels."
+    return {digest(image): place for place, image in reversed(list(enumerate(images)))}
+
+
+def digest(image) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
 
 
 def is_copy(pair: Pair) -> bool:

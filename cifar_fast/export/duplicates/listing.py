@@ -10,9 +10,10 @@ import pandas as pd
 from cifar_fast.export.card_checks import Duplicates
 from cifar_fast.export.duplicates.find import Pair
 from cifar_fast.export.predictions import Predictions
-from cifar_fast.utils.csv import csv_text
+from cifar_fast.utils.csv import csv_text, original_cell
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import write_text
+from cifar_fast.utils.text import printable
 
 COLUMNS = ["test", "train", "kind", "found_by", "detail", "features", "pixels", "test_file", "train_file",
            "test_label", "train_label"]
@@ -45,6 +46,7 @@ def read(path: Path) -> pd.DataFrame:
             raise ValueError(f"no column {', '.join(sorted(lacking))}")
         if rows["test"].dtype.kind not in "iu" and len(rows):
             raise ValueError("a place in the test set is no whole number")
+        rows["test_file"] = rows["test_file"].map(original_cell)
     except FileNotFoundError:
         raise ListingError(f"no {path}; duplicates RUN makes such a list") from None
     except (ValueError, UnicodeError) as e:
@@ -58,7 +60,9 @@ def with_and_without(predicted: Predictions, rows: pd.DataFrame) -> Duplicates:
     n = len(predicted.labels)
     wrong = len(places) and (places.min() < 0 or places.max() >= n)
     if not wrong and predicted.files is not None:
-        wrong = any(file and predicted.files[i] != file for i, file in zip(places, rows["test_file"], strict=True))
+        # Predictions are read with their names as they are shown.
+        wrong = any(file and printable(predicted.files[i]) != printable(file)
+                    for i, file in zip(places, rows["test_file"], strict=True))
     if wrong:
         raise ListingError("the list is of other images than these predictions; duplicates RUN makes one for them")
     listed = np.zeros(n, bool)
