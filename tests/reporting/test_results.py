@@ -124,6 +124,12 @@ def test_what_epochs_give():
         "| 15 | 90.50 ± 0.71 | – | 2 | 100 s, cpu (x86_64), fp32, 2026-11-21 |",
         "| 60 | 92.00 | 93.00 | 1 | 100 s, cpu (x86_64), fp32, 2026-11-21 |"]
     assert epochs_markdown("final", found[:1]) == ""
+    older = [made(recipe="final", recipe_id="cccccccc", settings="epochs=15", epochs="15", accuracy="0.8"),  # not shown
+             made(recipe="final", recipe_id="dddddddd", settings="epochs=200", epochs="200", accuracy="0.8"),
+             made(recipe="final", recipe_id="eeeeeeee", settings="epochs=200", epochs="200", accuracy="0.94")]
+    with_older = by_epochs(pd.concat([pd.DataFrame(older), rows]), "final")
+    assert epochs_markdown("final", with_older).splitlines()[4:] == [
+        "| 200 | 94.00 | – | 1 | 100 s, cpu (x86_64), fp32, 2026-11-21; an earlier state of the recipe |"]
     assert by_epochs(pd.DataFrame([{"recipe": "final", "accuracy": "0.9"}]), "final").empty  # a table made by hand
 
 

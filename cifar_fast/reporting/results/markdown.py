@@ -10,6 +10,7 @@ from cifar_fast.reporting.results.terminal import averaging_matters, percent, sp
 from cifar_fast.utils.tables import markdown_table
 
 START, END = "<!-- results: python -m cifar_fast results --readme -->", "<!-- /results -->"
+EARLIER = "; an earlier state of the recipe"
 HEAD = ("recipe", "description", "parameters", "RF", "published accuracy", "our accuracy", "training")
 
 
@@ -41,7 +42,7 @@ def epochs_markdown(name: str, lines: pd.DataFrame) -> str:
         return ""
     rows = [(f"`recipe {name} epochs=`", "accuracy %", "TTA %", "n", "training")]
     rows += [(line["recipe"], percent(line, "accuracy", " ± "), percent(line, "accuracy_tta", " ± "), str(line["n"]),
-              training(line)) for _, line in lines.iterrows()]
+              training(line) + earlier(line)) for _, line in lines.iterrows()]
     return markdown_table(rows)
 
 
@@ -54,8 +55,12 @@ def size_markdown(command: str, lines: pd.DataFrame) -> str:
     rows += [(line["recipe"].replace(",", "_"), whole(line["epochs"]), f"{line['parameters']:,.0f}",
               f"{line['multiply_adds'] / 1e6:.1f} M",
               "–" if pd.isna(line["flash"]) else f"{line['flash'] / 1024:.0f} KB",
-              percent(line, "accuracy", " ± "), str(line["n"])) for _, line in lines.iterrows()]
+              percent(line, "accuracy", " ± "), str(line["n"]) + earlier(line)) for _, line in lines.iterrows()]
     return markdown_table(rows)
+
+
+def earlier(line) -> str:
+    return EARLIER if pd.notna(line["current"]) and not line["current"] else ""
 
 
 def with_stated(true: float, stated: int | None) -> str:
@@ -84,7 +89,7 @@ def here(line) -> str:
     if line["current"]:
         other = ""
     else:
-        other = f"; run with `{line['settings']}`" if line["settings"] else "; an earlier state of the recipe"
+        other = f"; run with `{line['settings']}`" if line["settings"] else EARLIER
     return f"{', '.join(parts)}, {epochs}, n = {line['n']}{other}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pandas as pd
 
@@ -76,21 +75,23 @@ def completed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_epochs(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    "A line of `summarize` for each number of epochs with which a recipe of the project was run, else unchanged."
-    recipe, rows = load_recipe(name), completed(rows)
+    "A line of `summarize` for each number of epochs with which a recipe of the project was run, see `variants`."
+    rows = completed(rows)
     counts = sorted({int(n) for n in rows["epochs"] if str(n).isdigit()})
-    return variants(rows, {str(n): replace(recipe, epochs=n) for n in counts})
+    return variants(rows, name, {str(n): f"epochs={n}" for n in counts})
 
 
 def by_budget(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """A line of `summarize` for each limit of parameters with which a recipe of the project was run, else unchanged.
+    """A line of `summarize` for each limit of parameters with which a recipe of the project was run, see `variants`.
 
     Its own limit is among them, with as many epochs.
     """
     recipe, rows = load_recipe(name), completed(rows)
-    small = [override(recipe, words.split()) for words in sorted(set(rows["settings"])) if SMALLER.fullmatch(words)]
-    whole = [replace(recipe, epochs=n) for n in sorted({r.epochs for r in small})]
-    return variants(rows, {f"{limit(r):,}": r for r in sorted([*small, *whole], key=limit)})
+    small = {words: override(recipe, words.split()) for words in sorted(set(rows["settings"]))
+             if SMALLER.fullmatch(words)}
+    whole = {f"epochs={n}": recipe for n in sorted({r.epochs for r in small.values()})}
+    limits = {words: limit(r) for words, r in (small | whole).items()}
+    return variants(rows, name, {f"{limits[words]:,}": words for words in sorted(limits, key=limits.get)})
 
 
 def by_pruning(rows: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -107,11 +108,22 @@ def limit(recipe: Recipe) -> int:
     return (recipe.budget or Budget()).max_params
 
 
-def variants(rows: pd.DataFrame, recipes: dict[str, Recipe]) -> pd.DataFrame:
-    "A line of `summarize` for each of these recipes that was run."
-    ids = {name: recipe_id(describe(recipe)) for name, recipe in recipes.items()}
+def variants(rows: pd.DataFrame, name: str, typed: dict[str, str]) -> pd.DataFrame:
+    """A line of `summarize` for each of these changes (label → as they are typed) with which a recipe was run.
+
+    Runs of the recipe as it is now; without such runs those of its latest earlier state, `current` being False.
+    """
+    recipe = load_recipe(name)
+    now = {label: recipe_id(describe(override(recipe, words.split()))) for label, words in typed.items()}
+    ids, run = {}, set(rows["recipe_id"])
+    for label, words in typed.items():
+        own = rows["recipe"].eq(name) | rows["recipe"].str.startswith(f"{name}-")
+        earlier = [id_ for id_ in rows["recipe_id"][own & rows["settings"].eq(words)] if id_]
+        if now[label] in run or earlier:
+            ids[label] = now[label] if now[label] in run else earlier[-1]
     lines = summarize(rows[rows["recipe_id"].isin(ids.values())], ids)
-    return lines[lines["current"].eq(True)]
+    lines = lines[lines["recipe"].isin(ids)]
+    return lines.assign(current=[now[label] == ids[label] for label in lines["recipe"]])
 
 
 def latest(rows: pd.DataFrame, name: str) -> pd.DataFrame:
