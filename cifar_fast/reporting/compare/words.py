@@ -78,7 +78,13 @@ def differences_text(differences: dict[str, dict], first: str, second: str) -> s
     rows = [["", f"{first} | {second}"],
             *([f"{key}:", " | ".join(value(values[n]) if n in values else "–" for n in (first, second))]
               for key, values in differences.items())]
-    return "\n".join(aligned(rows, left=2, gap=" "))
+    column = max(len(key) for key, _ in rows) + 1
+    return "\n".join(wrapped(line, column) for line in aligned(rows, left=2, gap=" "))
+
+
+def wrapped(line: str, column: int) -> str:
+    "In at most WIDTH columns; what follows stands below the values, which begin at `column`."
+    return textwrap.fill(line, WIDTH, subsequent_indent=" " * column, break_on_hyphens=False, break_long_words=False)
 
 
 def value(v) -> str:
