@@ -21,7 +21,7 @@ from cifar_fast.data.sources import Source
 from cifar_fast.recipe import Recipe, load_recipe
 from cifar_fast.utils.device import choose_device
 
-PIPELINES = ("strided", "net", "final")  # few transforms, many transforms, vectorized
+PIPELINES = ("strided", "net", "sprint")  # few transforms, many transforms, vectorized
 WORKERS = (0, 2)
 IMAGES = 4096  # per pass
 BAR = Bar(must=0.70, goal=0.90)

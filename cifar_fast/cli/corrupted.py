@@ -31,10 +31,12 @@ def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str])
     else:
         print(corruptions_text(found))
     folder = run_folder(args.export)
+    if data is not None or not model.card or not (folder / NAME).is_file():
+        return
     if expand_path(args.export).suffix in FILES:
         if not args.json:
             print(f"not kept: the card of {folder} has the figures of the run itself, not of {args.export}")
-    elif data is None and model.card and (folder / NAME).is_file():
+    else:
         # Read again: other commands may have written it since, in the minutes that this took.
         paths = keep(folder, replace(read_card(folder), corruptions=found), images[len(labels) // 2],
                      int(rows[len(labels) // 2]))

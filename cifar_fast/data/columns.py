@@ -74,8 +74,9 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def beyond(path: Path, delimiter: str, encoding: str, columns: int) -> str:
     "The first value of a row in a column that the heading does not have; empty where there is none."
+    csv.field_size_limit(2**31 - 1)  # a table may hold longer texts than csv's 131,072 characters
     with open(path, encoding=encoding, newline="") as file:
-        rows = csv.reader(file, delimiter=delimiter)
+        rows = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
         return next((cell for row in rows for cell in row[columns:] if cell.strip()), "")
 
 

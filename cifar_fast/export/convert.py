@@ -12,7 +12,7 @@ from pathlib import Path
 from cifar_fast.data.sources import Source
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
-from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.card_format import NAME, ExportError
 from cifar_fast.export.card_parts import Exported
 from cifar_fast.export.check import Measured, check, measured, some_of, training_images
 from cifar_fast.export.files import INT8, LEARNER, ONNX, stale_name
@@ -56,11 +56,6 @@ class Conversion:
         """
         rows = make(self.folder, target, self.model, self.on, self.source, speed)
         card = read_card(self.folder)  # again: other commands may have written it in the minutes that this took
-        if card.calibration != self.model.card.calibration:
-            for name in rows:
-                (self.folder / name).unlink(missing_ok=True)
-            raise ExportError(f"{self.folder} was calibrated while its files were made, so {', '.join(rows)} was not "
-                              f"kept; export it again")
         self.model = replace(self.model, card=with_rows(card, rows))
         self.model.card.write(self.folder)
         return rows
@@ -107,6 +102,13 @@ def with_temperature(folder: Path, card: Card) -> tuple[Card, list[str]]:
     return replace(card, exported={name: row for name, row in rows.items() if name not in stale}), stale
 
 
+def require_same_temperature(folder: Path, card: Card, names: Sequence[str]) -> None:
+    "Raises ExportError where the run was calibrated since `card` was read: files made with that are not as it is now."
+    if (folder / NAME).is_file() and read_card(folder).calibration != card.calibration:
+        raise ExportError(f"{folder} was calibrated while its files were made, so {', '.join(names)} was not kept; "
+                          f"export it again")
+
+
 def with_rows(card: Card, rows: dict[str, Exported]) -> Card:
     return replace(card, exported={**card.exported, **rows})
 
@@ -120,6 +122,7 @@ def make(folder: Path, target: Target, model: Predictor, on: Measured, source: S
     try:
         paths = target.make(staged, model.card, model.model, **more)
         rows = {path.name: check(target, path, model, on, speed) for path in paths}
+        require_same_temperature(folder, model.card, rows)
         for path in paths:
             os.replace(path, folder / path.name)
             (folder / stale_name(path.name)).unlink(missing_ok=True)

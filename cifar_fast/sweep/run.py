@@ -73,9 +73,12 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
     if options.final and space:
         require_final(name, space, resolved)
     sweep = Sweep(resolved.name, folder, options.storage, options.grace)
-    sweep.create_or_join(definition, trials, grid)
-    if not space:
+    if space:
+        sweep.create_or_join(definition, trials, grid)
+    else:
+        sweep.create_or_join(None, None)
         require_same(sweep, name, asked, options)
+        sweep.create_or_join(None, trials)  # more of them, once it is known to be this sweep
     own_folder(sweep)
     if not sweep.finished():
         work_off(sweep, options)
@@ -95,12 +98,16 @@ def define(name: str, space: Space, resolved: Recipe, options: Options) -> tuple
 
 
 def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Options) -> None:
-    "Raises SweepError where a sweep that is resumed by name is not what is typed, or its recipe was edited."
+    "Raises SweepError where a sweep resumed without its ranges is not what is typed, or its recipe was edited."
     stored = sweep.definition
+    if stored is None:
+        raise SweepError(f"the sweep {sweep.name} ended before it could save what it searches: repeat it with its "
+                         f"ranges")
     space = parse_space(stored.recipe, [*stored.fixed, *(f"{k}={v}" for k, v in stored.space.items())])
     resolved = override(load_recipe(stored.recipe), list(space.fixed))
     now, _ = define(stored.recipe, space, resolved, Options(sampler=stored.sampler, pruner=stored.pruner))
-    if now.recipe_id != stored.recipe_id:
+    goes_on = options.final or options.trials or not sweep.finished()  # else it is only shown
+    if now.recipe_id != stored.recipe_id and goes_on:
         raise SweepError(f"the recipe {stored.recipe} has changed since the sweep {sweep.name} began, and its trials "
                          f"would be of two recipes: restore it, or give a sweep of the new one a name of its own: "
                          f"name={sweep.name}-b")

@@ -14,8 +14,9 @@ FIGURES = {
     "importance.png": "Importance: how much of the variance of accuracy each setting explains (fANOVA)",
 }
 
-MEANING = ("Accuracy is on images held out of training; the test set was not used. The best of many is a little too "
-           "good: what it is worth is its test accuracy, once (--final).")
+MEANING = ("Accuracy is on images held out of training, where classes are unequal the balanced one (the mean of the "
+           "classes); the test set was not used. The best of many is a little too good: what it is worth is its test "
+           "accuracy, once (--final).")
 
 
 def lead(snapshot: Snapshot) -> str:

@@ -120,7 +120,10 @@ def concerns_all(e: Exception) -> bool:
 
 def outcome(sweep: Sweep, trial: Any, worker: str, recipe: str,
             changes: Sequence[str]) -> tuple[str, float | None, dict]:
-    "(state, held-out accuracy, facts) of the trial's run, which is trained unless it has been."
+    """(state, held-out accuracy, facts) of the trial's run, which is trained unless it has been.
+
+    Of unequal classes the balanced accuracy, as after each epoch.
+    """
     name = trial_name(trial.number)
     path, stopped = sweep.folder / name, sweep.folder / PRUNED / name
     report = [] if any(c.startswith("report=") for c in changes) else ["report=no"]
@@ -140,7 +143,6 @@ def outcome(sweep: Sweep, trial: Any, worker: str, recipe: str,
             keep_history(path, stopped)
             return "PRUNED", None, {"diverged": str(e)} if isinstance(e, DivergedError) else {}
     card = read_card(path)
-    # What was reported after each epoch: the balanced accuracy where classes are unequal.
     balanced = card.metrics.balanced_accuracy
     value = card.metrics.accuracy if balanced is None else balanced
     return "COMPLETE", value, {"epochs": card.epochs, "resumed": card.resumed or 0}

@@ -169,6 +169,13 @@ def test_a_comma_at_the_end_of_every_row_shifts_nothing(folder):
     assert listed(scan_table(write(folder, text))) == listed(scan_table(write(folder, plain(), "plain.csv")))
 
 
+def test_quotes_after_a_space_and_long_texts_are_no_values_beyond_the_heading(folder):
+    text = rows('images/cat0.png, cat, "small, black"', f"images/dog0.png, dog, {'x' * 200_000}",
+                head="file, label, note").replace("cat0.png", "cat1.png")
+    more = "".join(f"images/{name}{i}.png, {name}, \n" for name in ("cat", "dog") for i in range(2, 8))
+    assert sum(map(len, listed(scan_table(write(folder, text + more))).values())) == 14
+
+
 def test_what_is_not_text_is_refused(folder):
     with pytest.raises(DataError, match="not UTF-8"):
         scan_table(write(folder, plain().replace("猫", "é"), encoding="latin-1"))

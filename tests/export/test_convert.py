@@ -211,10 +211,12 @@ def test_what_another_command_adds_to_the_card_meanwhile_stays(run, digits, monk
     replace(read_card(run), duplicates=found).write(run)
     conversion.make(find_targets(["pickle"])[0], speed=False)
     assert read_card(run).duplicates == found
-    save(run, Calibration(temperature=2.5, images="held-out", n=9, error_before=0.2, error_after=0.1))
+    with pytest.warns(UserWarning, match="former temperature"):
+        save(run, Calibration(temperature=2.5, images="held-out", n=9, error_before=0.2, error_after=0.1))
+    before = (run / "learner.pkl").read_bytes()
     with pytest.raises(ExportError, match="was calibrated while"):
         conversion.make(find_targets(["pickle"])[0], speed=False)
-    assert read_card(run).calibration.temperature == 2.5
+    assert read_card(run).calibration.temperature == 2.5 and (run / "learner.pkl").read_bytes() == before
 
 
 def test_what_chance_allows_of_few_images():

@@ -130,6 +130,8 @@ def test_what_epochs_give():
     with_older = by_epochs(pd.concat([pd.DataFrame(older), rows]), "final")
     assert epochs_markdown("final", with_older).splitlines()[4:] == [
         "| 200 | 94.00 | – | 1 | 100 s, cpu (x86_64), fp32, 2026-11-21; an earlier state of the recipe |"]
+    usual = made(recipe="final", recipe_id="ffffffff", epochs=str(load_recipe("final").epochs))
+    assert list(by_epochs(pd.DataFrame([usual, *older]), "final")["recipe"]) == ["15", usual["epochs"], "200"]
     assert by_epochs(pd.DataFrame([{"recipe": "final", "accuracy": "0.9"}]), "final").empty  # a table made by hand
 
 

@@ -145,7 +145,8 @@ def test_other_settings_under_the_same_name_are_refused(swept, capsys):
     (["epochs=60"], "epochs=60: the sweep"), (["--sampler", "random"], "--sampler random"),
     (["--pruner", "hyperband"], "--pruner hyperband")])
 def test_a_resumed_sweep_keeps_its_settings(swept, capsys, more, text):
-    assert main(["sweep", "sprint", "data=digits", f"exports={swept}", "--resume", *more]) == 2
+    assert main(["sweep", "sprint", "data=digits", f"exports={swept}", "--resume", "--trials", "9", *more]) == 2
+    assert figures(swept / "sweeps" / NAME)["complete"] == 6 and trials_of(swept) == 6  # none was added
     err = capsys.readouterr().err
     assert text in err and "goes on with its own settings" in err and f"name={NAME}-b" in err
 
@@ -154,8 +155,16 @@ def test_a_sweep_does_not_go_on_with_an_edited_recipe(swept, capsys, monkeypatch
     def edited(name, load=load_recipe):
         return replace(load(name), clip=3.0)
     monkeypatch.setattr("cifar_fast.sweep.run.load_recipe", edited)
-    assert main(["sweep", "sprint", "data=digits", f"exports={swept}", "--resume"]) == 2
+    shown = ["sweep", "sprint", "data=digits", f"exports={swept}", "--resume"]
+    assert main([*shown, "--trials", "7"]) == 2 and trials_of(swept) == 6
     assert "the recipe sprint has changed since" in capsys.readouterr().err
+    assert main(shown) == 0  # it has ended, and is only shown
+
+
+def trials_of(exports):
+    study = Sweep(NAME, exports / "sweeps" / NAME)
+    study.create_or_join(None, None)
+    return len(study.trials())
 
 
 def test_of_unequal_classes_the_balanced_accuracy_decides(tmp_path, monkeypatch):

@@ -70,7 +70,10 @@ def find(
 
 def places_of(images) -> dict[bytes, int]:
     "The first place of each image, by its pixels."
-    return {digest(image): place for place, image in reversed(list(enumerate(images)))}
+    places = {}
+    for place, image in enumerate(images):  # one at a time: encoded ones are decoded as they are read
+        places.setdefault(digest(image), place)
+    return places
 
 
 def digest(image) -> bytes:

@@ -118,7 +118,10 @@ def variants(rows: pd.DataFrame, name: str, typed: dict[str, str]) -> pd.DataFra
     ids, run = {}, set(rows["recipe_id"])
     for label, words in typed.items():
         own = rows["recipe"].eq(name) | rows["recipe"].str.startswith(f"{name}-")
-        earlier = [id_ for id_ in rows["recipe_id"][own & rows["settings"].eq(words)] if id_]
+        alike = rows["settings"].eq(words)
+        if words == f"epochs={recipe.epochs}":  # which need not be typed
+            alike |= rows["settings"].eq("") & rows["epochs"].eq(str(recipe.epochs))
+        earlier = [id_ for id_ in rows["recipe_id"][own & alike] if id_]
         if now[label] in run or earlier:
             ids[label] = now[label] if now[label] in run else earlier[-1]
     lines = summarize(rows[rows["recipe_id"].isin(ids.values())], ids)
