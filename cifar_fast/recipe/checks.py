@@ -35,6 +35,9 @@ def check(recipe: Recipe) -> None:
     r = recipe
     for f in fields(r):  # the command line has looked at its own values, a recipe file has not
         require_value(f, getattr(r, f.name))
+    if not isinstance(r.augment, tuple | list):
+        raise RecipeError(f"augment={r.augment}: expected a tuple of Albumentations transforms; of one it is written "
+                          f"augment=(A.HorizontalFlip(p=0.5),)")
     require_stats(r.stats)
     require_tracker(r.track)
     if r.procs is not None and r.bs < r.procs:

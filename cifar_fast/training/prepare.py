@@ -237,8 +237,11 @@ def settle_memory_format(run: Run, resumed: dict | None = None) -> None:
 def require_augment(recipe: Recipe, size: int) -> None:
     """Raises RecipeError where `augment` cannot take images of this size, or leaves little of them.
 
-    Also where it gives other than uint8 images (H, W, 3), or of more than one size.
+    Also where it holds what is no transform, or gives other than uint8 images (H, W, 3), or of more than one size.
     """
+    if wrong := [t for t in recipe.augment if not hasattr(t, "available_keys")]:  # of every one that can be called
+        raise RecipeError(f"augment holds {wrong[0]!r}, which is no Albumentations transform; a transform is written "
+                          f"A.HorizontalFlip(p=0.5)")
     try:
         augment = AlbumentationsTransform(train=recipe.augment).augment
         drawn = [augment(np.zeros((size, size, 3), np.uint8)) for _ in range(DRAWS)]

@@ -149,6 +149,8 @@ def test_a_model_refuses_with_the_reason(digits):
     ((A.RandomCrop(48, 48, p=0.5),), r"several sizes \(48×48, 64×64\).*A.Resize\(64, 64\)"),
     ((A.Normalize(),), "float32 images of shape.*expected uint8.*Normalize"),
     ((A.ToFloat(),), "float32"),
+    ((A.HorizontalFlip(), "flip"), "'flip', which is no Albumentations transform"),
+    (A.HorizontalFlip(), r"expected a tuple.*augment=\(A.Hor"),
 ])
 def test_what_augmentation_cannot_give_is_refused(digits, augment, told):
     with pytest.raises(RecipeError, match=told):
