@@ -168,8 +168,10 @@ class Evaluate(Command):
         from cifar_fast.data.balance import balanced_accuracy, unequal
         from cifar_fast.export.calibration import confidence_scores, confidence_text
         from cifar_fast.export.evaluate import evaluate, is_named
+        from cifar_fast.export.files import run_folder
         from cifar_fast.export.load import load_model
         from cifar_fast.export.metrics import scores, scores_text
+        from cifar_fast.export.trained import read_trained
         from cifar_fast.utils.cores import BESIDE, CORES
         from cifar_fast.utils.statistics import interval_text
 
@@ -184,7 +186,7 @@ class Evaluate(Command):
             return
         if args.images is not None:
             raise UsageError("--images goes with --corruptions; all images are evaluated as they are")
-        measured = evaluate(model, data, columns)
+        measured = evaluate(model, data, columns, read_trained(run_folder(args.export)))
         probs, labels = measured.probabilities, measured.labels
         result = scores(probs, labels, model.vocab)
         result["balanced_accuracy"] = balanced_accuracy(result["per_class"])
@@ -193,6 +195,7 @@ class Evaluate(Command):
             result["accuracy_tta"] = float((measured.mirrored.argmax(1) == labels).mean())
         result["data"] = {"name": measured.name, "fingerprint": measured.fingerprint}
         result |= {"splits": by_split(measured), "unknown": dict(measured.unknown), "missing": list(measured.missing)}
+        result["trained_on"] = seen_before(measured)
         if args.csv:
             save_predictions(args.csv, measured, model.vocab)
         if args.json:
@@ -233,6 +236,15 @@ def by_split(measured) -> dict[str, dict]:
             for split in dict.fromkeys(measured.splits.tolist()) if (here := measured.splits == split).any()}
 
 
+def seen_before(measured) -> dict | None:
+    "How many of the images the run was trained on, and n and accuracy of the others; None where nobody knows."
+    if measured.trained is None:
+        return None
+    right, new = measured.probabilities.argmax(1) == measured.labels, ~measured.trained
+    return {"images": int((~new).sum()), "others": int(new.sum()),
+            "accuracy_of_others": float(right[new].mean()) if new.any() else None}
+
+
 def evaluated_lines(result: dict, notes) -> list[str]:
     "What a reader should know of the images that were measured."
     from cifar_fast.data.layout import names
@@ -240,6 +252,11 @@ def evaluated_lines(result: dict, notes) -> list[str]:
 
     lines = [f"{split}: {of['accuracy']:.2%}  ({interval_text(of['accuracy'], of['n']) or 'n = ' + str(of['n'])})"
              for split, of in result["splits"].items()]
+    if (seen := result["trained_on"]) and seen["images"]:
+        of_others = "and on no other image" if not seen["others"] else (
+            f"without them: {seen['accuracy_of_others']:.2%}  "
+            f"({interval_text(seen['accuracy_of_others'], seen['others']) or 'n = ' + str(seen['others'])})")
+        lines.append(f"{seen['images']:,} of these images were trained on, equal in every pixel; {of_others}")
     if result["missing"]:
         lines.append(f"no images of {names(result['missing'])}")
     return [*lines, *notes]

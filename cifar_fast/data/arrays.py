@@ -24,6 +24,7 @@ class Arrays:
     # JSON list of N [name, path], for `files`, as bytes in a memory map: it stays readable where the file is replaced
     # during training. None where the images were no files.
     names: np.ndarray | None = None
+    digests: np.ndarray | None = None  # (N,) uint64, of each image's pixels; None where the images were no files
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,8 +94,9 @@ def open_split(folder: Path, split: str, size: int) -> Arrays:
     if images.dtype != np.uint8 or images.shape != (*labels.shape, size, size, 3) or labels.dtype != np.int64:
         raise ValueError(f"{split} holds {images.dtype}{images.shape} and {labels.dtype}{labels.shape}")
     labels.flags.writeable = False
-    names = folder / f"{split}_files.json"
-    return Arrays(images, labels, np.memmap(names, np.uint8, "r") if names.exists() else None)
+    names, digests = folder / f"{split}_files.json", folder / f"{split}_digests.npy"
+    return Arrays(images, labels, np.memmap(names, np.uint8, "r") if names.exists() else None,
+                  np.load(digests, mmap_mode="r", allow_pickle=False) if digests.exists() else None)
 
 
 def write_names(folder: Path, split: str, names: list[str], paths: list[str]) -> None:
@@ -102,6 +104,19 @@ def write_names(folder: Path, split: str, names: list[str], paths: list[str]) ->
     with open(folder / f"{split}_files.json", "w", encoding="utf-8") as file:
         json.dump(list(zip(names, paths, strict=True)), file)  # in ASCII: a path may have bytes that are no UTF-8
         flush(file)
+
+
+def write_digests(folder: Path, split: str, digests: list[int]) -> np.ndarray:
+    "Write what `pixel_digest` gives for each image of a split; returns it, (N,) uint64."
+    with open(folder / f"{split}_digests.npy", "wb") as file:
+        np.save(file, found := np.array(digests, np.uint64))
+        flush(file)
+    return found
+
+
+def pixel_digest(image: np.ndarray) -> int:
+    "64 bits: equal for images (H, W, 3) uint8 of the same size that are equal in every pixel."
+    return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "big")
 
 
 def channel_stats(

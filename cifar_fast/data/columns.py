@@ -144,9 +144,10 @@ def is_image(name: str) -> bool:
 
 def as_text(values: pd.Series) -> pd.Series:
     "Stripped text; missing values are empty, whole numbers have no fraction, defused cells are as they were."
+    import numpy as np
     import pandas as pd
 
-    if len(values) and isinstance(values.iloc[0], dict | bytes | list):
+    if len(values) and isinstance(values.iloc[0], dict | bytes | list | np.ndarray):
         raise DataError(f"the column {printable(values.name)} holds {type(values.iloc[0]).__name__} values, not text; "
                         "a label table names files, one label each")
     missing = values.isna()

@@ -5,7 +5,6 @@ and "ranges" (see `Source`) where there may be any.
 """
 
 import errno
-import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_fast.data.arrays import write_names, write_split
+from cifar_fast.data.arrays import pixel_digest, write_digests, write_names, write_split
 from cifar_fast.data.depth import Range, common, notes
 from cifar_fast.data.errors import DataError, ImageError
 from cifar_fast.data.images import deep_range, read_image
@@ -48,7 +47,7 @@ def fill_from_tree(tree: Tree, folder: Path, request: Request, compare: bool = T
         # An image inside an archive has no path that stays.
         paths = [os.path.abspath(file.path) if isinstance(file, File) else "" for file in read]
         write_names(folder, split, shown, paths)
-        seen[split] = np.array(digests, np.uint64), written, shown
+        seen[split] = write_digests(folder, split, digests), written, shown
         if lost := next(((label, error) for label, error in errors if label not in labels), None):
             raise DataError(f"no image of class {tree.vocab[lost[0]]!r} in {split} can be read ({lost[1]}); "
                             "replace its images or remove the class")
@@ -78,9 +77,9 @@ def range_if_deep(file: File) -> tuple[str, Range] | None:
 
 
 def hashed(rows: Iterator[tuple[np.ndarray, int]], digests: list[int]) -> Iterator[tuple[np.ndarray, int]]:
-    "The same rows; a digest of each image is added to `digests`."
+    "The same rows; the `pixel_digest` of each image is added to `digests`."
     for image, label in rows:
-        digests.append(int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "big"))
+        digests.append(pixel_digest(image))
         yield image, label
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.layout import class_name, find_layout, look, names, passed_over, similar
 from cifar_fast.data.table import as_splits, read_rows
-from cifar_fast.data.tree import File, Tree, sampled, scan_class
+from cifar_fast.data.tree import File, Tree, in_order, sampled, scan_class
 from cifar_fast.utils.text import printable
 
 
@@ -72,7 +72,7 @@ def of_tree(root: Path, label_of: Mapping[str, int], columns) -> tuple[dict, dic
             else:
                 unknown[name] += len(images)
         if files:
-            splits[split] = files
+            splits[split] = in_order(files)  # as the run had them: the seed samples places in this order
     return splits, unknown, [*layout.notes, *passed_over(layout.passed)], False
 
 

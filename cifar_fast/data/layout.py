@@ -225,10 +225,21 @@ def has_images(folder: Folder) -> bool:
 
 def similar(name: str, known: Iterable[str]) -> str | None:
     "The known name that differs from `name` in case, width or separators alone."
-    def key(text):
-        return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold()) or text
+    return next((other for other in known if bare(other) == bare(name)), None)
 
-    return next((other for other in known if key(other) == key(name)), None)
+
+def bare(name: str) -> str:
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold()) or name
+
+
+def alike(vocab: Iterable[str]) -> list[str]:
+    "The sentence on classes that may be one, if there are any."
+    groups: dict[str, list[str]] = {}
+    for name in vocab:
+        groups.setdefault(bare(name), []).append(name)
+    twice = [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
+    return [f"classes that differ in case, width or separators alone: {names(twice)}; if they are one, give them one "
+            f"name"] if twice else []
 
 
 def passed_over(passed: Counter) -> list[str]:

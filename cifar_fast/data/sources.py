@@ -28,7 +28,7 @@ from cifar_fast.data.table import scan_table
 from cifar_fast.data.tree import Tree, scan_tree
 from cifar_fast.utils.text import is_windows_path, nearest, printable
 
-FORMAT = 9  # of the cache entries; a higher one rebuilds them all
+FORMAT = 10  # of the cache entries; a higher one rebuilds them all
 META = "meta.json"
 
 
@@ -53,6 +53,7 @@ class Source:
     ranges: Ranges = field(default_factory=dict)  # of its images of more than eight bits, see `depth`
     notes: tuple[str, ...] = ()  # what was guessed, passed over or is missing, a sentence each
     problems: tuple[str, ...] = ()  # those of the notes that on_error=refuse stops at
+    seeded: bool = False  # its test set was sampled from a folder or table by the seed
 
     @property
     def splits(self) -> dict[str, Arrays]:
@@ -94,6 +95,7 @@ class Plan(NamedTuple):
     size: int  # side of its images, where the user names none
     notes: tuple[str, ...] = ()  # see `Source`
     problems: tuple[str, ...] = ()
+    seeded: bool = False
 
 
 def load_source(
@@ -206,7 +208,8 @@ def plan_tree(name: str, root: Path, tree: Tree, seed: int, columns: Mapping[str
     origin = f"{'label table' if tree.table else 'image tree'} {printable(root)}"
     fill = partial(fill_from_tree, tree, compare=name != "cifar10")
     size = choose_size([file.path for files in tree.splits.values() for file in files])
-    return Plan(name, origin, f"{slot}-{place.hexdigest()[:12]}", state, fill, size, tree.notes, tree.problems)
+    return Plan(name, origin, f"{slot}-{place.hexdigest()[:12]}", state, fill, size, tree.notes, tree.problems,
+                tree.seeded)
 
 
 def build_entry(plan: Plan, request: Request, folder: Path) -> None:
@@ -252,6 +255,7 @@ def load_entry(plan: Plan, request: Request, folder: Path) -> Source:
         ranges={kind: (low, high) for kind, (low, high) in meta["ranges"].items()},
         notes=(*plan.notes, *plan.problems, *meta["notes"], *meta["problems"]),
         problems=(*plan.problems, *meta["problems"]),
+        seeded=plan.seeded,
     )
 
 

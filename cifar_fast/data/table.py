@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cifar_fast.data.columns import is_image, read_columns
 from cifar_fast.data.errors import DataError
-from cifar_fast.data.layout import count, look, names, split_role
+from cifar_fast.data.layout import alike, count, look, names, split_role
 from cifar_fast.data.tree import File, Tree, missing_classes, sampled, stat_state, tree_state
 from cifar_fast.utils.text import is_windows_path, printable
 
@@ -51,7 +51,7 @@ def scan_table(path: Path, columns: Mapping[str, str] | None = None, seed: int =
     seeded = "all" in splits
     if seeded:
         splits = sampled(path, splits["all"], seed)
-    notes = (*rows.notes, *missing_classes(vocab, splits))
+    notes = (*rows.notes, *alike(vocab), *missing_classes(vocab, splits))
     return Tree(vocab, splits, tree_state(vocab, splits), 0, seeded, notes, tuple(rows.problems), table=True)
 
 

@@ -12,7 +12,18 @@ from typing import NamedTuple
 import numpy as np
 
 from cifar_fast.data.errors import DataError
-from cifar_fast.data.layout import Layout, Part, class_name, count, find_layout, look, names, passed_over, similar
+from cifar_fast.data.layout import (
+    Layout,
+    Part,
+    alike,
+    class_name,
+    count,
+    find_layout,
+    look,
+    names,
+    passed_over,
+    similar,
+)
 from cifar_fast.utils.text import printable
 
 TEST_FRACTION = 0.2  # of each class, where a folder has no test images of its own
@@ -59,7 +70,7 @@ def scan_tree(root: Path, seed: int = 0) -> Tree:
     if seeded:
         splits = sampled(root, splits["all"], seed)
     more = [f"passed over: {count(others, 'file')} not named like an image"] if others else []
-    notes = (*layout.notes, *missing_classes(vocab, splits), *passed_over(layout.passed), *more)
+    notes = (*layout.notes, *alike(vocab), *missing_classes(vocab, splits), *passed_over(layout.passed), *more)
     return Tree(vocab, splits, tree_state(vocab, splits), others, seeded, notes)
 
 

@@ -32,6 +32,7 @@ from cifar_fast.export.convert import with_temperature
 from cifar_fast.export.evaluate import evaluate
 from cifar_fast.export.files import LEARNER, stale_name
 from cifar_fast.export.predictor import Predictor, load_export, rebuild_pickle
+from cifar_fast.export.trained import read_trained
 from cifar_fast.export.trust import trust
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import printable
@@ -45,7 +46,8 @@ def calibrate(
 ) -> Card:
     "Fit a temperature and save it; returns the new card. Raises CalibrationError, ExportError, DataError."
     model = load_export(folder)
-    logits, labels, on = own_images(model, data, columns) if data else held_out_images(model, source)
+    logits, labels, on = (own_images(model, data, columns, read_trained(folder)) if data
+                          else held_out_images(model, source))
     found = fitted(logits, labels, on)
     if found.error_after >= found.error_before:
         raise CalibrationError(f"{folder}: no temperature improves it on {found.n:,} images (calibration error "
@@ -102,15 +104,20 @@ def held_out_images(model: Predictor, source: Source) -> tuple[np.ndarray, np.nd
     return np.concatenate(logits), np.concatenate([part.labels[here] for part, here in places]), "held-out"
 
 
-def own_images(model: Predictor, data: str, columns: Mapping[str, str] | None) -> tuple[np.ndarray, np.ndarray, str]:
+def own_images(model: Predictor, data: str, columns: Mapping[str, str] | None,
+               trained: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, str]:
     "(logits, labels, name) of what `evaluate` takes: a dataset by name, a folder or a label table."
-    card, trained = model.card, model.card.recipe.get("data")
+    card, own = model.card, model.card.recipe.get("data")
     refusal = CalibrationError(f"{printable(data)} is what the run was trained and tested on; leave out data= to "
                                f"calibrate on its held-out images, or name other images")
-    if trained and os.path.realpath(expand_path(data)) == os.path.realpath(expand_path(trained)):
+    if own and os.path.realpath(expand_path(data)) == os.path.realpath(expand_path(own)):
         raise refusal
-    measured = evaluate(replace(model, temperature=1.0), data, columns)
+    measured = evaluate(replace(model, temperature=1.0), data, columns, trained)
     if measured.fingerprint and measured.fingerprint == card.data.fingerprint:
         raise refusal
+    if measured.trained is not None and (seen := int(measured.trained.sum())):
+        raise CalibrationError(f"{card.name} was trained on {seen:,} of the {len(measured.labels):,} images of "
+                               f"{printable(data)}, equal in every pixel, and would be made too sure; name images "
+                               f"that it was not trained on")
     # Logarithms of a softmax are logits too: they differ from the model's by a constant for each image.
     return np.log(np.maximum(measured.probabilities, 1e-37)), measured.labels, measured.name

@@ -12,13 +12,14 @@ import numpy as np
 from cifar_fast.data.arrays import Arrays
 from cifar_fast.data.cache import cache_folder
 from cifar_fast.data.errors import DataError
-from cifar_fast.data.fill import decoded
+from cifar_fast.data.fill import decoded, hashed
 from cifar_fast.data.hub import PREFIX
 from cifar_fast.data.labelled import scan_labelled
 from cifar_fast.data.layout import class_name, count, names
 from cifar_fast.data.registry import Request, named_datasets
 from cifar_fast.data.sources import Source, data_path, image_settings, load_source
 from cifar_fast.export.base import BasePredictor
+from cifar_fast.utils.text import printable
 
 BATCH = 250  # images decoded and predicted at a time
 
@@ -36,23 +37,30 @@ class Evaluated:
     splits: np.ndarray | None = None  # (N,) split of each image, where there are several
     unknown: Mapping[str, int] = field(default_factory=dict)  # images of each class that was left out
     missing: tuple[str, ...] = ()  # classes without images
+    trained: np.ndarray | None = None  # (N,) bool, images that the run was trained on; None where nobody knows
     notes: tuple[str, ...] = ()
 
 
-def evaluate(model: BasePredictor, data: str | None = None, columns: Mapping[str, str] | None = None) -> Evaluated:
-    "Measure `model` on `data`, None for what its run was measured on. Raises DataError, ExportError."
-    trained = model.card.recipe if model.card else {}
-    settings = {**image_settings(trained), "size": model.size, "resize_mode": model.resize_mode}
+def evaluate(
+    model: BasePredictor,
+    data: str | None = None,  # None for what its run was measured on
+    columns: Mapping[str, str] | None = None,
+    trained: np.ndarray | None = None,  # what `read_trained` says of its run
+) -> Evaluated:
+    "Measure `model` on `data`. Raises DataError, ExportError."
+    recipe = model.card.recipe if model.card else {}
+    settings = {**image_settings(recipe), "size": model.size, "resize_mode": model.resize_mode}
     if is_named(data):
-        return of_source(model, named_source(model, data, columns))
+        return of_source(model, named_source(model, data, columns), trained)
     root = data_path(data)
     own = is_own(model, data)
     listed = scan_labelled(root, model.vocab, columns or (settings["columns"] if own else None),
-                           trained.get("seed", 42) if own else None)
+                           recipe.get("seed", 42) if own else None)
     request = Request(model.size, model.resize_mode, cache_folder() / "data", model.card and model.card.data.ranges)
-    errors, read = [], []
+    errors, read, digests = [], [], []
     files = [file for part in listed.splits.values() for file in part]
-    plain, mirrored = predict_with_tta(model, (image for image, _ in decoded(files, errors, read, request)))
+    rows = hashed(decoded(files, errors, read, request), digests)
+    plain, mirrored = predict_with_tta(model, (image for image, _ in rows))
     if not read:
         raise DataError(f"none of the {count(len(files), 'image')} of {data} can be read: {errors[0][1]}")
     kept, splits = set(map(id, read)), [split for split, part in listed.splits.items() for _ in part]
@@ -60,13 +68,14 @@ def evaluate(model: BasePredictor, data: str | None = None, columns: Mapping[str
     at = [i for i, file in enumerate(files) if id(file) in kept]
     unread = [f"left out: {count(len(errors), 'unreadable image')} ({names([text for _, text in errors])})"] \
         if errors else []
-    if own and "train" in listed.splits:
+    if own and "train" in listed.splits and trained is None:
         unread.append("these are the images of the run itself: those of train were trained on, so only the others say "
                       "how good it is")
     return Evaluated(labels=np.array([file.label for file in read]), probabilities=plain, mirrored=mirrored,
                      name=root.stem if root.is_file() else root.name, files=tuple(shown[i] for i in at),
                      splits=np.array([splits[i] for i in at]) if len(listed.splits) > 1 else None,
-                     unknown=listed.unknown, missing=tuple(listed.missing), notes=(*listed.notes, *unread))
+                     unknown=listed.unknown, missing=tuple(listed.missing), notes=(*listed.notes, *unread),
+                     trained=None if trained is None else np.isin(np.array(digests, np.uint64), trained))
 
 
 def is_named(data: str | None) -> bool:
@@ -85,8 +94,14 @@ def named_source(model: BasePredictor, data: str | None, columns: Mapping[str, s
     trained = model.card.recipe if model.card else {}
     settings = {**image_settings(trained), "size": model.size, "resize_mode": model.resize_mode}
     own = data is None or data == trained.get("data")
-    return load_source(data or trained["data"], seed=trained.get("seed", 42),
-                       **(settings if own else {**settings, "columns": columns}))
+    try:
+        return load_source(data or trained["data"], seed=trained.get("seed", 42),
+                           **(settings if own else {**settings, "columns": columns}))
+    except DataError as e:
+        if data or is_named(trained["data"]):
+            raise
+        raise DataError(f"{e}. The run was trained on data={printable(trained['data'])}, as seen from the folder it "
+                        f"was started in; name the images as seen from here: data=FOLDER") from None
 
 
 def known_images(model: BasePredictor, source: Source) -> tuple[Arrays, np.ndarray, np.ndarray]:
@@ -103,7 +118,7 @@ def known_images(model: BasePredictor, source: Source) -> tuple[Arrays, np.ndarr
     return part, index, rows
 
 
-def of_source(model: BasePredictor, source: Source) -> Evaluated:
+def of_source(model: BasePredictor, source: Source, trained: np.ndarray | None = None) -> Evaluated:
     "On the test set of a decoded dataset, or where it has none on its validation split. Raises DataError."
     part, index, rows = known_images(model, source)
     images = part.images if len(rows) == len(part) else (part.images[i] for i in rows)
@@ -111,12 +126,30 @@ def of_source(model: BasePredictor, source: Source) -> Evaluated:
     lost = np.bincount(part.labels[index < 0], minlength=len(source.vocab))
     found = set(index.tolist())
     notes = [] if source.test else ["measured on the validation split: there is no test set"]
+    if changed(model, source):
+        notes.append(f"{changed_text(model, source)}: these are not the images that it was measured on then")
     if lost.any():
         notes.append(f"not measured: {lost.sum():,} images of classes that the model does not know")
     return Evaluated(labels=index[rows], probabilities=plain, mirrored=mirrored, name=source.name,
                      fingerprint=source.fingerprint, files=part.files(rows), notes=tuple(notes),
                      unknown={name: int(n) for name, n in zip(source.vocab, lost, strict=True) if n},
-                     missing=tuple(name for i, name in enumerate(model.vocab) if i not in found))
+                     missing=tuple(name for i, name in enumerate(model.vocab) if i not in found),
+                     trained=None if trained is None or part.digests is None else np.isin(part.digests[rows], trained))
+
+
+def changed(model: BasePredictor, source: Source) -> bool:
+    "Whether `source` is what the run was trained on by its name or place, and holds other images than then."
+    card = model.card
+    return bool(card and card.data.fingerprint and source.name == card.data.name
+                and (source.size, source.resize_mode) == (card.size, card.resize_mode)
+                and source.fingerprint != card.data.fingerprint)
+
+
+def changed_text(model: BasePredictor, source: Source) -> str:
+    data = model.card.recipe.get("data", "")
+    here = "" if is_named(data) or os.path.isabs(os.path.expanduser(data)) else \
+        f", or data={printable(data)} is another folder seen from here"
+    return f"the images of {source.name} have changed since the run was trained{here}"
 
 
 def predict_with_tta(model: BasePredictor, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

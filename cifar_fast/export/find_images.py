@@ -11,6 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from cifar_fast.data.images import EXTENSIONS
+from cifar_fast.data.tree import folder_id
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import printable
 
@@ -78,7 +79,7 @@ def _listed(path: Path, reasons: list[str]) -> Iterator[Path | str]:
 
 
 def _globbed(pattern: Path, reasons: list[str]) -> list[Path]:
-    "Files that match a glob. `**` follows no links to folders: with two that lead in circles glob's own never ends."
+    "Files that match a glob. With two links to folders that lead in circles glob's own `**` never ends."
     parts = pattern.parts
     if "**" not in parts:
         return [Path(p) for p in sorted(glob.glob(str(pattern))) if os.path.isfile(p)]
@@ -98,10 +99,17 @@ def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _below(folder: Path, reasons: list[str]) -> Iterator[Path]:
-    "Files at any depth; links to folders are not followed, so loops end. What cannot be listed is added to `reasons`."
-    waiting = [folder]
+    """Files at any depth, also behind links to folders. What cannot be listed is added to `reasons`.
+
+    Each real folder is entered once, and none above `folder`, so loops end and no file comes twice.
+    """
+    waiting, entered = [folder], {folder_id(above) for above in folder.absolute().parents}
     while waiting:
         current = waiting.pop()
+        place = folder_id(current)
+        if place and place in entered:
+            continue
+        entered.add(place)
         try:
             with os.scandir(current) as entries:
                 files, folders = [], []  # of names: entries of a million files take three times as much memory
@@ -110,7 +118,7 @@ def _below(folder: Path, reasons: list[str]) -> Iterator[Path]:
                         continue
                     if not _is_folder(entry):
                         files.append(entry.name)
-                    elif not entry.is_symlink():
+                    else:
                         folders.append(entry.name)
         except OSError as e:
             reasons.append(f"{printable(current)}: cannot be listed ({e.strerror})")

@@ -22,6 +22,7 @@ from cifar_fast.export.predictions import Predictions
 from cifar_fast.export.save import write_model
 from cifar_fast.export.source import copy_source
 from cifar_fast.export.summary import last_record, result_text, summary
+from cifar_fast.export.trained import save_trained
 from cifar_fast.export.trust import trust
 from cifar_fast.recipe import Recipe, describe, load_recipe
 from cifar_fast.reporting.results import (
@@ -215,6 +216,7 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
     staged = folder.staged
     if predicted:
         predicted.save(staged / predictions.NAME)
+    save_trained(staged, run.source.train, run.learn.dls.train_ds.items)
     (staged / "best.safetensors").unlink(missing_ok=True)  # only needed during training
     card = replace(card, source_file=copy_source(card.arch, staged))
     card = write_model(staged, run.learn.model, card)

@@ -28,6 +28,7 @@ from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.card_parts import Normalization, Teacher
 from cifar_fast.export.files import WEIGHTS, file_sha256, run_folder
+from cifar_fast.export.trained import read_trained
 from cifar_fast.export.weights import read_weights
 from cifar_fast.models import create_model
 from cifar_fast.models.fold import fold
@@ -55,14 +56,15 @@ def read_teacher(recipe: Recipe) -> Init:
                            f"distill={folder if folder != path else path.parent}")
     try:
         card = read_card(folder)
-        state = read_weights(folder, card)
+        state, trained = read_weights(folder, card), read_trained(folder)
     except ExportError as e:
         raise TeacherError(f"distill={recipe.distill}: {e}{place_hint('distill', recipe, folder)}") from None
     sha256 = card.sha256 or file_sha256(folder / WEIGHTS)
     if recipe.distill_sha256 not in ("", sha256):
         raise TeacherError(f"distill={recipe.distill} holds other weights (sha256 {sha256}) than those of "
                            f"distill_sha256={recipe.distill_sha256}; restore them, or leave out distill_sha256")
-    return Init(recipe.distill, sha256, state, card.normalize, card.size, card, card.widths)
+    return Init(recipe.distill, sha256, state, card.normalize, card.size, card, card.widths,
+                trained=trained)
 
 
 def require_classes(name: str, theirs: list[str], ours: list[str]) -> None:
@@ -139,7 +141,7 @@ def open_teacher(weights: Init, recipe: Recipe, source: Source, device: torch.de
     dtype = DTYPES.get(precision, torch.float32)
     memory_format = TORCH_FORMATS.get(card.machine.memory_format, torch.channels_last)
     model = fold(model).requires_grad_(False).to(device, dtype).to(memory_format=memory_format)
-    return TeacherModel(weights, model, params, dtype, memory_format, recipe, saw_held_out(card, recipe, source))
+    return TeacherModel(weights, model, params, dtype, memory_format, recipe, saw_held_out(weights, recipe, source))
 
 
 class Distillation(Callback):

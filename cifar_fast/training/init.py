@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 from timm.models import parse_model_name
@@ -18,6 +20,7 @@ from cifar_fast.export.card_format import NAME as CARD
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.card_parts import Normalization, Start
 from cifar_fast.export.files import WEIGHTS, file_sha256, run_folder, short
+from cifar_fast.export.trained import read_trained
 from cifar_fast.export.weights import read_weights
 from cifar_fast.models.parts import head_names
 from cifar_fast.recipe import Recipe
@@ -46,6 +49,7 @@ class Init:
     widths: Sequence[int] | None = None  # of a model that has others than its architecture's own
     pruned: float = 0.0  # fraction of their channels that was removed
     theirs: Sequence[int] = ()  # the widths before that
+    trained: np.ndarray | None = None  # of an export, what `read_trained` says
 
 
 def read_init(recipe: Recipe) -> Init:
@@ -62,11 +66,11 @@ def from_export(recipe: Recipe) -> Init:
     try:
         card = read_card(folder)
         require_arch(recipe, card.arch)
-        state = read_weights(folder, card)
+        state, trained = read_weights(folder, card), read_trained(folder)
     except ExportError as e:
         raise InitError(f"init={recipe.init}: {e}{place_hint('init', recipe, folder)}") from None
     return Init(recipe.init, card.sha256 or file_sha256(folder / WEIGHTS), state, card.normalize, card.size, card,
-                card.widths)
+                card.widths, trained=trained)
 
 
 def place_hint(key: str, recipe: Recipe, folder: Path) -> str:
@@ -106,12 +110,26 @@ def state_sha256(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def saw_held_out(card: Card | None, recipe: Recipe, source: Source) -> bool:
-    "Whether the weights of this card were trained on images of the same dataset that this run holds out of train."
-    if source.valid or not (recipe.valid and card and card.data.fingerprint == source.fingerprint):
+def saw_held_out(init: Init, recipe: Recipe, source: Source) -> bool:
+    "Whether the weights of a run were trained on images that this run is measured on."
+    card = init.card
+    if not card:
         return False
-    split = ("valid", "seed", "validate_on")
-    return [card.recipe.get(key) for key in split] != [getattr(recipe, key) for key in split]
+    theirs = str(card.recipe.get("data", ""))
+    if card.data.fingerprint == source.fingerprint or same_data(theirs, recipe.data):
+        if source.seeded and card.recipe.get("seed") != recipe.seed:  # another test set of the same images
+            return True
+        split = ("valid", "seed", "validate_on")
+        if recipe.valid and not source.valid:
+            return [card.recipe.get(key) for key in split] != [getattr(recipe, key) for key in split]
+    if init.trained is None or not source.test or source.test.digests is None:
+        return False
+    return bool(np.isin(source.test.digests, init.trained).any())  # of the same size they are known by their pixels
+
+
+def same_data(one: str, other: str) -> bool:
+    "Whether these name the same dataset, folder or table."
+    return one == other or os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other))
 
 
 def take_weights(

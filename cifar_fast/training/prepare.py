@@ -140,7 +140,7 @@ def prepare(
     start = None
     if init:
         start = replace(take_weights(learn.model, init, source.vocab),
-                        saw_held_out=saw_held_out(init.card, recipe, source))
+                        saw_held_out=saw_held_out(init, recipe, source))
         if splitter(recipe):  # what the weights do not fit (a stem for another size) must not stay frozen
             learn.splitter = partial(stem_stages_head, new=frozenset(start.unfit))
     result = within_budget(learn.model, recipe, source.size)

@@ -12,6 +12,7 @@ from PIL import Image
 from cifar_fast.cli.main import main
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.predictions import Predictions
+from cifar_fast.export.trained import NAME
 from cifar_fast.recipe import RecipeError, load_recipe, override
 from cifar_fast.runs.data_lines import counts_line
 from cifar_fast.training.prepare import prepare
@@ -105,10 +106,66 @@ def test_its_own_images_are_told_apart(trained, capsys):
     own = evaluated(capsys, run, f"data={run.parent / 'things'}")
     assert own["n"] == 57 and {split: of["n"] for split, of in own["splits"].items()} == {
         "train": 36, "test": 12, "valid": 9}
-    assert "trained on" in " ".join(own["notes"])
+    assert (own["trained_on"]["images"], own["trained_on"]["others"]) == (36, 21)
     alone = evaluated(capsys, run)
-    assert alone["n"] == 12
+    assert alone["n"] == 12 and alone["trained_on"]["images"] == 0 and alone["notes"] == []
     assert alone["accuracy"] == own["splits"]["test"]["accuracy"] == read_card(run).metrics.accuracy
+
+
+def test_images_that_were_trained_on_are_known_under_any_name(trained, tmp_path, capsys):
+    run, _ = trained
+    fill(tmp_path / "again", 15)  # twelve of each class are those of Train
+    for path in (tmp_path / "again").rglob("*.png"):
+        path.rename(path.with_name(f"photo-{path.name}"))
+    again = evaluated(capsys, run, f"data={tmp_path / 'again'}")
+    assert (again["n"], again["trained_on"]["images"], again["trained_on"]["others"]) == (45, 36, 9)
+    assert main(["evaluate", str(run), f"data={tmp_path / 'again'}"]) == 0
+    out = capsys.readouterr().out
+    assert "36 of these images were trained on" in out and "without them: " in out and "n = 9" in out
+    assert main(["calibrate", str(run), f"data={tmp_path / 'again'}"]) == 2
+    assert "trained on 36 of the 45 images" in capsys.readouterr().err and read_card(run).calibration is None
+    (run / NAME).rename(tmp_path / NAME)
+    assert evaluated(capsys, run, f"data={tmp_path / 'again'}")["trained_on"] is None  # a run of before
+    (run / NAME).write_bytes(b"damaged")
+    assert main(["evaluate", str(run), f"data={tmp_path / 'again'}"]) == 2
+    assert f"{run / NAME} does not list" in capsys.readouterr().err
+    (tmp_path / NAME).replace(run / NAME)
+
+
+def test_a_folder_that_grew_is_not_taken_for_the_one_of_the_run(tmp_path, capsys, monkeypatch):
+    fill(tmp_path / "own", 10)
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipe", "sprint", "data=own", f"exports={tmp_path}", *settings("epochs=1", "valid=0.2")]) == 0
+    run = tmp_path / "sprint-own"
+    capsys.readouterr()
+    assert len(np.load(run / NAME)) == read_card(run).data.train < 24  # without the held-out images
+    fill(tmp_path / "own", 10, first=10)
+    found = evaluated(capsys, run)
+    assert found["n"] == 12 and 0 < found["trained_on"]["images"] < 12
+    assert "have changed since the run was trained, or data=own is another folder" in found["notes"][0]
+    for command in (["calibrate", str(run)], ["evaluate", str(run), "--corruptions", "--images", "5"]):
+        assert main(command) == 2
+        assert "restore them" in capsys.readouterr().err
+    whole = evaluated(capsys, run, "data=own")
+    assert (whole["n"], whole["trained_on"]["images"]) == (60, read_card(run).data.train)
+    monkeypatch.chdir("/")
+    assert main(["evaluate", str(run)]) == 2
+    assert "trained on data=own, as seen from the folder it was started in" in capsys.readouterr().err
+
+
+def test_weights_of_another_seed_have_seen_the_test_images_of_this_one(tmp_path, capsys):
+    fill(tmp_path / "own", 10)
+    common = ["sprint", f"data={tmp_path / 'own'}", f"exports={tmp_path}", *settings("epochs=1")]
+    assert main(["recipe", *common]) == 0
+
+    def start(*more):
+        recipe = override(load_recipe("sprint"), [*common[1:], f"init={tmp_path / 'sprint-own'}", *more])
+        return prepare(recipe).start.saw_held_out
+
+    assert not start() and not start("size=64") and start("seed=1") and start("seed=1", "size=64")
+    fill(tmp_path / "copy" / "train", 4, first=20)
+    fill(tmp_path / "copy" / "test", 10)
+    assert start(f"data={tmp_path / 'copy'}") and not start(f"data={tmp_path / 'copy'}", "size=64")
 
 
 def test_a_table_and_the_predictions_as_csv(trained, tmp_path, capsys):

@@ -68,6 +68,12 @@ def test_paths_of_windows_are_called_that(folder):
         load_source(r"D:\pets")
 
 
+def test_parquet_with_lists_of_labels_is_refused(folder):
+    pd.DataFrame({"file": FILES[:2], "label": [["a", "b"], ["b"]]}).to_parquet(folder / "labels.parquet")
+    with pytest.raises(DataError, match="label holds ndarray values, not text.*one label each"):
+        scan_table(folder / "labels.parquet")
+
+
 def test_parquet_with_numbers(folder):
     frame = pd.DataFrame({"path": FILES, "y": [10, 9, None] * 10, "fold": ["train"] * 15 + ["val"] * 15})
     frame.to_parquet(folder / "labels.parquet")

@@ -9,8 +9,10 @@ from PIL import Image
 
 from cifar_fast.data.block import split_rows
 from cifar_fast.data.errors import DataError
+from cifar_fast.data.labelled import scan_labelled
 from cifar_fast.data.layout import split_role
 from cifar_fast.data.sources import load_source
+from cifar_fast.data.table import scan_table
 from cifar_fast.data.tree import scan_tree
 
 
@@ -190,6 +192,27 @@ def test_a_link_to_a_folder_above_brings_no_images(tmp_path):
     (root / "self").symlink_to(".", target_is_directory=True)
     with pytest.raises(DataError, match="'self' is a link to a folder that it lies in: remove .*self"):
         scan_tree(root)
+
+
+def test_the_run_and_evaluate_split_numbered_files_alike(tmp_path):
+    "Names that begin with numbers of their own come in the order of these."
+    for i in range(40):
+        path = tmp_path / "ab"[i % 2] / f"{i}_photo.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(path)
+    tree, listed = scan_tree(tmp_path, 42), scan_labelled(tmp_path, ("a", "b"), seed=42)
+    assert [file.name for file in tree.splits["test"]] == [file.name for file in listed.splits["test"]]
+    assert tree.splits.keys() == listed.splits.keys() and len(listed.splits["test"]) == 8
+
+
+def test_classes_that_may_be_one_are_said(tmp_path):
+    fill(tmp_path / "own", "cup", "Cup ", "key", "new_cup")
+    assert [note for note in scan_tree(tmp_path / "own").notes if "'Cup ' and 'cup'" in note]
+    lines = [f"own/key/{i}.png,{label}" for i, label in enumerate(("KEY", "key", "lamp"))]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *lines, "own/cup/0.png,KEY", "own/cup/1.png,key",
+                                                   "own/cup/2.png,lamp"]))
+    said = " ".join(scan_table(tmp_path / "labels.csv").notes)
+    assert "'KEY' and 'key'; if they are one, give them one name" in said and "lamp" not in said
 
 
 def test_files_that_are_no_images_are_counted(tmp_path):

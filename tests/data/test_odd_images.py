@@ -206,6 +206,16 @@ def test_globs_end_where_links_lead_in_circles(place):
     assert found == [Path("a/b/deep.png")] and missing == ["none/**/*.png"] and not closed
 
 
+def test_images_behind_links_to_folders_are_found_once(place):
+    "As a run on the folder finds them; not those of a folder above."
+    for folder in ("a/b", "album"):
+        os.makedirs(folder)
+        shutil.copy("good.png", f"{folder}/deep.png")
+    for target, name in (("../album", "a/linked"), ("../../a/b", "a/b/again"), ("..", "a/up")):
+        os.symlink(target, name)
+    assert find_images(["a"]) == ([Path("a/b/deep.png"), Path("a/linked/deep.png")], [], [])
+
+
 @pytest.mark.parametrize("pattern", ["**", "**/*.png", "a/**/c/*", "*/**/x.*", "a/**/**/y.png", "**/b/**",
                                      "a/*/[xy].png"])
 def test_globs_find_what_glob_finds(tmp_path, monkeypatch, pattern):

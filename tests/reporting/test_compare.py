@@ -123,6 +123,18 @@ def test_runs_of_other_images_are_not_paired(tmp_path):
             pair(a, run_of(tmp_path, f"b{i}", other))
 
 
+def test_runs_that_saw_the_same_files_in_other_sizes_are_paired(tmp_path):
+    "Which of two sizes or crops is better is what one wants to know."
+    files = tuple(f"cup/{i}.png" for i in range(1000))
+    a = run_of(tmp_path, "a", replace(predictions(100), files=files))
+    b = run_of(tmp_path, "b", replace(predictions(150), files=files, images="xyz/test"))
+    assert pair(a, b).n == 1000
+    for other in (replace(b, card=replace(b.card, recipe={**b.card.recipe, "data": "elsewhere"})),
+                  run_of(tmp_path, "c", replace(b.predictions(), files=files[::-1]))):
+        with pytest.raises(CompareError, match="measured on different images"):
+            pair(a, other)
+
+
 def test_two_runs_on_the_command_line(exports, capsys):
     assert main(["compare", "exports/final", "sprint"]) == 0
     out = capsys.readouterr().out

@@ -306,4 +306,5 @@ def test_the_readme_s_figures_are_of_committed_runs():
 def test_the_published_model_cards_are_those_of_their_cards(name):
     folder = recipes_dir().parent / "exports" / name
     weights = (folder / "model.safetensors").is_file()
+    assert read_card(folder).recipe["exports"] == "exports"  # no folder of the machine that trained it
     assert (folder / "README.md").read_text("utf-8") == model_card(read_card(folder), weights)

@@ -271,6 +271,21 @@ def test_a_run_named_after_its_seed_is_its_recipe_s(capsys):
     assert list(found["recipe"]) == ["sprint", "mine-7"] and list(found["n"]) == [1, 1]
 
 
+def test_runs_of_a_recipe_with_other_settings_keep_their_line():
+    "`seeds=2 lr=0.1` names them after their seeds; a run with other settings may have had the recipe's name first."
+    rows = [made(recipe="sprint", recipe_id="old"),
+            *(made(recipe=f"sprint-{s}", seed=s, recipe_id="x", settings="lr=0.1", accuracy=a)
+              for s, a in (("42", "0.86"), ("43", "0.88"))),
+            made(recipe="final", recipe_id="y", settings="epochs=20"), made(recipe="final-2", recipe_id="z"),
+            made(recipe="teacher", recipe_id="w", settings="valid=500"),
+            made(recipe="micro", recipe_id="taken over", settings="epochs=1"), made(recipe="micro", recipe_id="m")]
+    ids = {"sprint": "old", "final": "z", "teacher": "v", "micro": "m"}
+    found = summarize(pd.DataFrame(rows), ids).set_index("recipe")
+    assert list(found.index) == [*ids, "sprint lr=0.1", "final epochs=20"]
+    assert found.loc["sprint lr=0.1", ["n", "accuracy"]].tolist() == [2, pytest.approx(0.87)]
+    assert list(found["n"]) == [1, 1, 1, 1, 2, 1]
+
+
 def test_seeds_of_one_experiment_are_one_line_whatever_their_runs_are_called():
     "Finished runs are never replaced, so another seed has another name."
     rows = [made(recipe="sprint-digits", recipe_id="x", seed="42", accuracy="0.9", settings="data=digits"),

@@ -55,10 +55,12 @@ def test_weights_that_know_the_held_out_images_are_pointed_out(digits, tmp_path)
     "A part of train that one run holds out is trained on by another one with another seed, or without a hold-out."
     exported(tmp_path / "farm")
     card = read_card(tmp_path / "farm")
-    for fingerprint, seed, seen in ((digits.fingerprint, 1, True), (digits.fingerprint, 2, False), ("other", 1, False)):
+    same = digits.fingerprint
+    for fingerprint, data, seed, seen in ((same, "digits", 1, True), ("of another size", "digits", 1, True),
+                                          (same, "digits", 2, False), ("other", "hens", 1, False)):
         recipe = tiny(f"init={tmp_path / 'farm'}", "seed=1")
-        replace(card, data=Data(name="farm", fingerprint=fingerprint), recipe=describe(replace(recipe, seed=3 - seed))
-                ).write(tmp_path / "farm")
+        replace(card, data=Data(name="farm", fingerprint=fingerprint),
+                recipe=describe(replace(recipe, data=data, seed=3 - seed))).write(tmp_path / "farm")
         start = prepare(recipe).start
         assert start.saw_held_out is seen and ("accuracy is too high" in start.what) is seen
 

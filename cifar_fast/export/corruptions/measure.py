@@ -16,7 +16,7 @@ from cifar_fast.export.base import BasePredictor
 from cifar_fast.export.card_checks import Corruptions
 from cifar_fast.export.corruptions import CORRUPTIONS, QUALITIES, SEVERITIES, corrupt
 from cifar_fast.export.corruptions.digital import compressed
-from cifar_fast.export.evaluate import is_named, is_own, known_images, named_source
+from cifar_fast.export.evaluate import changed, changed_text, is_named, is_own, known_images, named_source
 from cifar_fast.utils.log import progress
 
 BATCH = 250  # images corrupted and predicted at a time
@@ -65,6 +65,8 @@ def labelled_images(model: BasePredictor, data: str | None, columns: Mapping[str
     """
     if is_named(data) or is_own(model, data):
         source = named_source(model, None if is_own(model, data) else data, columns)
+        if changed(model, source):  # some of its test set may have been trained on, and the figures are kept
+            raise DataError(f"{changed_text(model, source)}; restore them, or name other images: data=FOLDER")
         part, index, rows = known_images(model, source)  # of the run's own data those that it was not trained on
         rows = chosen(index, rows, most, seed)
         return part.images[rows], index[rows], rows

@@ -48,7 +48,8 @@ class Pair:
 def pair(first: Run, second: Run) -> Pair:
     "Raises PredictionsError where a run has no predictions, CompareError where they are of different images."
     a, b = first.predictions(), second.predictions()
-    if a.images != b.images or a.vocab != b.vocab or not np.array_equal(a.labels, b.labels):
+    if not (a.images == b.images or same_files(first, second)) or a.vocab != b.vocab or not np.array_equal(
+            a.labels, b.labels):
         raise CompareError(f"{first.name} and {second.name} were measured on different images ({described(a)}; "
                            f"{described(b)}), so they cannot be paired; train both with the same data=, valid= and "
                            f"seed=, or compare their means: python -m cifar_fast results")
@@ -58,6 +59,13 @@ def pair(first: Run, second: Run) -> Pair:
     return Pair((first.name, second.name), a.on, n, (float(one.mean()), float(two.mean())), *counts,
                 difference=(counts[1] - counts[2]) / n, interval=newcombe(*counts), p=mcnemar(*counts[1:3]),
                 classes=greatest_differences(a.labels, one, two, a.vocab))
+
+
+def same_files(first: Run, second: Run) -> bool:
+    "Whether both were measured on the same files, seen in another size or resize_mode perhaps."
+    files = first.predictions().files
+    return files is not None and files == second.predictions().files and (
+        first.card.recipe.get("data") == second.card.recipe.get("data"))
 
 
 def described(predictions) -> str:

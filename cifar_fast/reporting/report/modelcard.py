@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 from cifar_fast.export.card import Card
 from cifar_fast.export.summary import exported_cells
@@ -56,21 +57,27 @@ def body(card: Card, name: str, dataset: str, weights: bool) -> list[str]:
         f"{len(card.vocab)} classes: {plain(shown)}.",
         "", "## Results", "", results(card, dataset),
         "", "## Training", "", training(card), "", "| setting | value |", "| --- | --- |", *settings(card),
-        "", "## Use", "", *(use(name) if weights else NO_WEIGHTS), "", *where_it_runs(card), "## Limits", "",
+        "", "## Use", "", *(use(place(card, name)) if weights else NO_WEIGHTS), "", *where_it_runs(card),
+        "## Limits", "",
         f"Images are {RESIZED[card.resize_mode]} {card.size}×{card.size} pixels: small things are lost. Whatever the",
         f"image shows, the prediction is one of the {len(card.vocab)} classes; `predict --threshold 0.8` predicts",
         "unknown where none of them has that probability.", *temperature(card), *robustness(card), "",
         "License: yours to choose; the runs published with cifar_fast are under Apache-2.0."]
 
 
-def use(name: str) -> list[str]:
+def place(card: Card, name: str) -> str:
+    "The run's folder, as the recipe names it."
+    return plain(f"{card.recipe.get('exports') or 'exports'}/{name}")
+
+
+def use(folder: str) -> list[str]:
     "How to open the model."
     return [
         "```python", "import timm", "import cifar_fast.models  # registers the architecture", "",
-        f"model = timm.create_model({json.dumps(f'local-dir:exports/{plain(name)}')}, pretrained=True)", "```", "",
+        f"model = timm.create_model({json.dumps(f'local-dir:{folder}')}, pretrained=True)", "```", "",
         "or with the preprocessing, from card.json and model.safetensors, which run no code:", "", "```python",
         "from cifar_fast.all import load_export", "",
-        f"model = load_export({json.dumps(f'exports/{plain(name)}')})",
+        f"model = load_export({json.dumps(folder)})",
         'model.predict(model.read("image.png")[None])  # (1, classes) probabilities', "```", "",
         "learner.pkl is a fastai Learner for `load_learner`: a pickle, which runs the code inside it. Open it only if",
         "you trust its author."]
@@ -110,7 +117,8 @@ def where_it_runs(card: Card) -> list[str]:
     return ["## Where it runs", "", *markdown_table(table).split("\n"), "",
             "Differ: images whose predicted class is not torch's. Batch 1 and 125: images/s as a multiple of those of",
             "torch, measured in turns with as many threads. A file that is not in this folder is made again by",
-            f"`python -m cifar_fast export {plain(card.name)} --to TARGET`.", "", *on_microcontrollers(card)]
+            f"`python -m cifar_fast export {shlex.quote(place(card, card.name))} --to TARGET`.", "",
+            *on_microcontrollers(card)]
 
 
 def on_microcontrollers(card: Card) -> list[str]:

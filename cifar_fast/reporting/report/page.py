@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -168,7 +169,8 @@ def recipe(card: Card) -> tuple[str, list[FT]] | None:
 def environment(card: Card) -> tuple[str, list[FT]]:
     rows = [["what", "which"], *([k, str(v)] for part in (asdict(card.machine), card.versions, asdict(card.data))
                                  for k, v in part.items())]
-    again = f"python -m cifar_fast predict exports/{card.name or 'NAME'} IMAGE…"
+    folder = f"{card.recipe.get('exports') or 'exports'}/{card.name or 'NAME'}"
+    again = f"python -m cifar_fast predict {shlex.quote(folder)} IMAGE…"
     return "Environment", [table(rows, words=True), P("Use it:"), Pre(Code(again))]
 
 

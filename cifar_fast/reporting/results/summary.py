@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import textwrap
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -17,6 +19,9 @@ SMALLER = re.compile(r"epochs=\d+ budget\.max_params=\d+")
 
 PRUNED = re.compile(r"epochs=\d+ init=exports/(\w+) prune=([\d.]+)")
 "Settings of a run that only starts from a trained run, prunes it, and has another number of epochs."
+
+LABEL = 20
+"Letters of the settings that tell an experiment from its recipe in a table; they are written out below it."
 
 LATEST = ("settings", "split", "selected_on_test", "data", "date", "commit")
 
@@ -42,31 +47,38 @@ def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
     rows = completed(rows)
     rows = rows.assign(**{figure: pd.to_numeric(rows[figure]).astype(float) for figure in FIGURES})
     # A run named after its seed (sprint-43) belongs to its recipe, even if that has changed since.
+    rows["run"] = rows["recipe"]
     named = [name.removesuffix(f"-{seed}") if name.removesuffix(f"-{seed}") in ids else name
              for name, seed in zip(rows["recipe"], rows["seed"], strict=True)]
     rows["recipe"] = pd.Series(named, index=rows.index, dtype=str)
     # Rows without an id, written by hand, are one experiment where their settings are the same.
     rows["experiment"] = rows["recipe_id"].where(rows["recipe_id"] != "", rows["recipe"] + " " + rows["settings"])
-    lines = []
+    lines, shown = [], set()
     for name, id_ in ids.items():
         current = rows[rows["recipe_id"] == id_]
-        lines.append(line(name, latest(rows, name) if current.empty else current, current=not current.empty))
-    others = rows[~rows["recipe"].isin(ids) & ~rows["recipe_id"].isin(ids.values())]
-    lines += [line(common_name(runs), runs, current=None) for runs in experiments(others)]
+        runs = latest(rows, name) if current.empty else current
+        lines.append(line(name, runs, current=not current.empty))
+        shown.update(runs["experiment"])
+    # With settings of their own they are an experiment of their own, without them a former state of the recipe.
+    former = rows["recipe"].isin(ids) & rows["settings"].eq("")
+    others = not_taken_over(rows)[~former & ~rows["experiment"].isin(shown)]
+    for experiment in dict.fromkeys(others["experiment"]):
+        runs = others[others["experiment"] == experiment]
+        lines.append(line(common_name(runs, ids), runs, current=None))
     return pd.DataFrame(lines, columns=list(line("", rows.iloc[:0], None)))
 
 
-def common_name(runs: pd.DataFrame) -> str:
-    "Of the runs of an experiment: NAME of NAME-42 and NAME-43, which are named after their seeds."
-    names = {name.removesuffix(f"-{seed}") for name, seed in zip(runs["recipe"], runs["seed"], strict=True)}
-    return names.pop() if len(names) == 1 and len(runs) > 1 else runs["recipe"].iloc[0]
+def common_name(runs: pd.DataFrame, recipes: Iterable[str]) -> str:
+    "Of the runs of an experiment: NAME of NAME-42 and NAME-43, which are named after their seeds; never a recipe's."
+    names = {name.removesuffix(f"-{seed}") for name, seed in zip(runs["run"], runs["seed"], strict=True)}
+    name = names.pop() if len(names) == 1 and len(runs) > 1 else runs["run"].iloc[0]
+    return f"{name} {textwrap.shorten(runs['settings'].iloc[0], LABEL, placeholder=' …')}" if name in recipes else name
 
 
-def experiments(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    "The runs of each experiment, in order, without those whose name another experiment has taken over since."
-    last = rows.drop_duplicates("recipe", keep="last").set_index("recipe")["experiment"]
-    rows = rows[rows["experiment"] == rows["recipe"].map(last)]
-    return [rows[rows["experiment"] == one] for one in dict.fromkeys(rows["experiment"])]
+def not_taken_over(rows: pd.DataFrame) -> pd.DataFrame:
+    "The runs without those whose name another experiment has taken over since."
+    last = rows.drop_duplicates("run", keep="last").set_index("run")["experiment"]
+    return rows[rows["experiment"] == rows["run"].map(last)]
 
 
 def completed(rows: pd.DataFrame) -> pd.DataFrame:
