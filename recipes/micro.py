@@ -1,6 +1,6 @@
 """For microcontrollers: 96 KB of int8 weights, 40 KB of activations and 12.5 million multiply-adds, other rules kept.
 
-Source   ours; its settings are those of `final` with less mixing: recipes/README.md
+Source   ours; ablations: recipes/README.md
 Expect   90.1 % on CIFAR-10's test set, 90.0 % in int8, 51 minutes on one CPU core with bf16 (n = 1); with file
          format and interpreter tflite-micro takes 106 KB of flash and 50 KB of RAM (x86)
 Run      python -m cifar_fast recipe micro

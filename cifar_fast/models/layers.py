@@ -128,7 +128,7 @@ def side_of(img_size: int | Sequence[int]) -> int:
 
 
 def stem_scale(img_size: int | Sequence[int]) -> int:
-    """How much more the stem strides than for 32 pixels: the maps after it are 17×17 to 32×32 for larger ones.
+    """How much more the stem strides than for 32 pixels: the maps after it are 16×16 to 32×32 for larger ones.
 
     At s times the stride the kernel has s times the stride and two pixels more: neighbouring windows overlap by two
     pixels at any stride, as at 32. A larger kernel would cost parameters that the budget does not have.

@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -181,6 +182,8 @@ def _with_argument(name: str, now: Any, arg: str, text: str) -> partial:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{name}.{arg}={text}: expected a finite number")
     old = known[arg]
     numbers = (int, float)
     if old is not None and old is not inspect.Parameter.empty and type(value) is not type(old) and not (

@@ -1,4 +1,7 @@
-"""A recipe for images of another size: its crops and pads, and every other number of pixels in it, follow."""
+"""A recipe for images of another size: its crops, pads and holes follow.
+
+Shifts in pixels and kernels of blurs stay as they are.
+"""
 
 from __future__ import annotations
 

@@ -46,6 +46,13 @@ def test_severity_grows_the_damage(images, name):
 
 
 @pytest.mark.parametrize("name", FIFTEEN)
+def test_images_may_be_as_small_as_a_recipe_takes(images, name):
+    for side in (8, 9, 16):
+        small = np.ascontiguousarray(images[0][:side, :side])
+        assert corrupt(small, name, 5, seed=0, row=0).shape == small.shape
+
+
+@pytest.mark.parametrize("name", FIFTEEN)
 def test_draws_follow_from_seed_and_row(images, name):
     image = images[0]
     again = [corrupt(image, name, 3, seed=1, row=7) for _ in range(2)]

@@ -115,6 +115,7 @@ def test_every_choice_of_every_callable_can_be_given():
     ("fit.pct=0.2", r"fit takes no 'pct'.*it takes pct_start, div, div_final, moms"),
     ("fit.epochs=2", "fit takes no 'epochs'"),
     ("opt.params=1", "opt takes no 'params'"),
+    ("fit.pct_start=1e999", "fit.pct_start=1e999: expected a finite number"),
     ("fit.pct_start=soon", "fit.pct_start=soon: expected a value like 0.2"),
     ("fit.moms=0.9", r"fit.moms=0.9: expected a value like \(0.9, 0.9, 0.9\)"),
     ("opt.momentum=none", "opt.momentum=none: expected a value like 0.9"),

@@ -18,7 +18,8 @@ def contrast(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.n
 
 
 def elastic(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    shift, sigma = (0.3, 0.5, 0.7, 0.9, 1.1)[severity - 1] * scale(image), 1.5 * scale(image)
+    shift = (0.3, 0.5, 0.7, 0.9, 1.1)[severity - 1] * scale(image)
+    sigma = max(1.0, 1.5 * scale(image))  # Albumentations takes no less
     # Uniform noise in -1 … 1, smoothed with sigma, has a deviation of 1 / sqrt(3) / (2 sqrt(pi) sigma).
     strength = shift * 3**0.5 * 2 * np.pi**0.5 * sigma  # so that a pixel is moved by `shift`, as a standard deviation
     return albumentations(image, rng, "ElasticTransform", alpha=float(strength), sigma=sigma,
