@@ -209,6 +209,34 @@ def test_a_kernel_that_is_zero_outside_its_centre_reaches_no_further():
     assert next(v for v in found.verdicts if v.rule == "receptive_field").found == 3
 
 
+@pytest.mark.parametrize("dilation, field", [(3, 56), (1, 24)])
+@pytest.mark.parametrize("between, pool", [
+    (lambda x: x, lambda x: F.avg_pool2d(x, 16).flatten(1)),
+    (lambda x: x + torch.zeros(1, 8, 16, 16), lambda x: x.mean((2, 3))),
+    (lambda x: x.view(len(x), 8, 16, 16), lambda x: x.mean((2, 3))),
+], ids=["head", "position embedding", "view"])
+def test_the_rule_counts_where_images_of_the_only_size_cut_off_the_probe(between, pool, dilation, field):
+    layers = [nn.Conv2d(8, 8, 3, padding=dilation, dilation=dilation) for _ in range(4)]
+    model = Body(lambda x: nn.Sequential(*layers)(between(F.avg_pool2d(x, 2))), pool)
+    found = audit(model)
+    assert found.profile.receptive_field == field and found.rf_agrees and found.profile.global_average_pool
+    assert next(v for v in found.verdicts if v.rule == "receptive_field").found == field
+    cut_off = field > 32
+    assert found.probe_cut_off == cut_off and found.receptive_field_probe == (32 if cut_off else field)
+    assert any("no larger image" in note for note in found.profile.notes) == cut_off
+    assert ("≥32" in audit_table([found])) == cut_off
+
+
+def test_images_that_a_model_refuses_do_not_undo_what_the_probe_saw_in_smaller_ones():
+    def up_to_64(x):
+        assert x.shape[-1] <= 64
+        for _ in range(12):
+            x = F.conv2d(x, torch.ones(8, 8, 3, 3), padding=3, dilation=3)
+        return x
+
+    assert receptive_field_probe(Body(up_to_64)) == 64  # of 77; 32 at the smallest size
+
+
 def test_squeeze_excite_is_noted():
     found = audit(Body(lambda x: x * x.mean((2, 3), keepdim=True).sigmoid()))
     assert found.profile.receptive_field == 5 and found.receptive_field_probe > 32
