@@ -4,8 +4,9 @@
 follows from the rule r ← r + (k−1)·d·j, j ← j·s along the executed graph (kernel k, dilation d, stride s, total stride
 j). `receptive_field_probe` measures it by gradient. `audit` compares both with a `Budget`.
 
-Two things are not recognised: a maximum between shifted slices does not count as a max pool, and a convolution written
-as unfold and matmul counts neither as depthwise nor as dilated (rule and probe then disagree).
+Not recognised: a maximum between shifted slices, as a max pool; a convolution written as unfold and matmul, as
+depthwise or dilated; a matrix product that averages all positions, as a global pool; patches that become tokens without
+being a feature map (N, C, H, W) in between, as windows of the rule.
 """
 
 from cifar_fast.audit.graph import Profile, profile

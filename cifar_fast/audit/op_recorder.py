@@ -77,10 +77,13 @@ class OpRecorder(TorchDispatchMode):
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         outs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         if outs:
-            self.record(func.name().removeprefix("aten::").split(".")[0], args, tensors, outs)
+            named = {a.name: a.default_value for a in func._schema.arguments}
+            named |= dict(zip(named, args)) | (kwargs or {})  # noqa: B905  args may leave out the last ones
+            name = func.name().removeprefix("aten::").split(".")[0]
+            self.record(name, args, named.get("dim"), tensors, outs)
         return out
 
-    def record(self, name: str, args: tuple, tensors: list[Tensor], outs: list[Tensor]):
+    def record(self, name: str, args: tuple, dim: int | list[int] | None, tensors: list[Tensor], outs: list[Tensor]):
         params = sum(self.pending.pop(id(t), 0) for t in tensors)
         self.alive += outs
         images = [t for t in tensors if id(t) in self.tracker.maps]
@@ -93,7 +96,7 @@ class OpRecorder(TorchDispatchMode):
         kind = name.rstrip("_")
         layer = dict(op=name, kind=kind, params=params, macs=0)
         weights = [t for t in tensors if id(t) not in self.tracker.maps]
-        after = self.tracker.follow(kind, args, tensors, outs, layer)
+        after = self.tracker.follow(kind, args, tensors, outs, dim, layer)
         self.int8.follow(kind, images, weights, outs[0], layer)
         self.bytes += sum(4 * t.numel() for t in allocated)
         if allocated or name.endswith("_"):

@@ -101,7 +101,15 @@ def test_multiply_adds_by_hand():
     lambda x: x.unflatten(3, (16, 2)).amax(4),
     lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2).amax((-1, -2)),
     lambda x: F.max_pool1d(x.flatten(2), 3, 1, 1).unflatten(2, (32, 32)),
-], ids=["2x2", "stride 1", "adaptive", "one axis", "unfold", "flattened"])
+    lambda x: -(-x).unfold(2, 2, 2).unfold(3, 2, 2).amin((-1, -2)),
+    lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4).aminmax(dim=-1).max,
+    lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4).topk(1).values[..., 0],
+    lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4).sort(stable=True).values[..., -1],
+    lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4).cummax(-1).values[..., -1],
+    lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2).reshape(-1, 4).amax(1).view(len(x), 8, 16, 16),
+    lambda x: F.unfold(x, 3, padding=1).view(len(x), 8, 9, -1).amax(2).view_as(x),
+], ids=["2x2", "stride 1", "adaptive", "one axis", "unfold", "flattened", "minimum", "aminmax", "topk", "sort",
+        "cummax", "rows of windows", "F.unfold"])
 def test_max_pools_inside_are_caught(between):
     assert profile(Body()).max_pools == 0
     assert profile(Body(between)).max_pools >= 1
@@ -112,9 +120,10 @@ def test_max_pools_inside_are_caught(between):
     lambda x: x.amax((2, 3)),
     lambda x: x.flatten(2).max(-1).values,
     lambda x: x.max(3).values.max(2).values,
+    lambda x: x.flatten(2).topk(1).values,
     lambda x: F.max_pool2d(x, 32),
     lambda x: F.adaptive_avg_pool2d(x, 1) + F.adaptive_max_pool2d(x, 1),
-], ids=["adaptive", "amax", "flattened", "axis by axis", "window", "with average"])
+], ids=["adaptive", "amax", "flattened", "axis by axis", "topk", "window", "with average"])
 def test_global_max_pools_are_caught(pool):
     found = audit(Body(pool=pool))
     assert found.profile.max_pools >= 1
@@ -128,7 +137,9 @@ def test_global_max_pools_are_caught(pool):
     lambda x: x.flatten(2).mean(2),
     lambda x: x.mean(3).mean(2),
     lambda x: x.permute(0, 2, 3, 1).mean((1, 2)),
-], ids=["adaptive", "window", "mean", "flattened", "axis by axis", "channels last"])
+    lambda x: F.avg_pool1d(x.flatten(2), 32 * 32),
+    lambda x: F.adaptive_avg_pool1d(x.flatten(2), 1),
+], ids=["adaptive", "window", "mean", "flattened", "axis by axis", "channels last", "one axis", "one axis, adaptive"])
 def test_global_average_pools_however_written(pool):
     found = profile(Body(pool=pool))
     assert found.global_average_pool and found.max_pools == 0
@@ -144,8 +155,19 @@ def test_without_a_global_pool():
     assert found.profile.receptive_field == found.receptive_field_probe == 3
 
 
-def test_channel_maximum_is_no_max_pool():
-    assert profile(Body(lambda x: x + x.amax(1, keepdim=True))).max_pools == 0
+@pytest.mark.parametrize("between", [
+    lambda x: x + x.amax(1, keepdim=True),
+    lambda x: x.sort(1).values,
+    lambda x: x.unflatten(1, (4, 2)).amax(2).repeat(1, 2, 1, 1),
+    lambda x: F.max_pool2d(x, 1, 2),
+], ids=["channels", "sorted channels", "maxout", "slice"])
+def test_no_max_pools(between):
+    assert profile(Body(between)).max_pools == 0
+
+
+def test_channels_are_no_positions():
+    found = profile(Body(pool=lambda x: F.avg_pool1d(x.flatten(2).transpose(1, 2), 8)[:, :8]))
+    assert not found.global_average_pool
 
 
 def test_functional_dilated_convolution_counts():
@@ -181,10 +203,34 @@ def test_depthwise_separable_needs_the_pointwise_right_behind():
     (lambda x: torch.cat([x, F.conv2d(x, torch.ones(8, 8, 5, 5), padding=2)], 1)[:, 4:12], 3 + 4 + 2),
     (lambda x: x + F.conv2d(x, torch.ones(8, 8, 1, 7), padding=(0, 3)), 3 + 6 + 2),
     (lambda x: F.max_pool2d(x, 3, 2, 1), 3 + 2 + 4),
-], ids=["average pool", "slice", "branches", "one axis", "max pool"])
+    (lambda x: F.max_pool2d(x, 1, 2), 3 + 4),
+    (lambda x: to_channels(F.pixel_unshuffle(x, 4)), 3 + 3 + 8),
+    (lambda x: to_channels(x.unflatten(3, (-1, 4)).unflatten(2, (-1, 4)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)),
+     3 + 3 + 8),
+    (lambda x: to_channels(x.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 1, 4, 5, 2, 3).flatten(1, 3)), 3 + 3 + 8),
+    (lambda x: to_channels(F.unfold(x, 4, stride=4).unflatten(2, (x.shape[2] // 4, -1))), 3 + 3 + 8),
+    (lambda x: x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5)), 3 + 1 + 4),
+    (lambda x: (torch.ones(8, 72) @ F.unfold(x, 3, 2, 2)).view_as(x), 3 + 4 + 2),
+], ids=["average pool", "slice", "branches", "one axis", "max pool", "pool of one", "pixel unshuffle", "split by views",
+        "windows", "F.unfold", "mean of a view", "convolution by matmul"])
 def test_rule_and_probe_agree_on_functional_windows(between, expected):
     found = audit(Body(between))
     assert (found.profile.receptive_field, found.receptive_field_probe) == (expected, expected)
+
+
+def to_channels(x):
+    "Eight, of as many as a space to depth makes."
+    return F.conv2d(x, torch.ones(8, x.shape[1], 1, 1))
+
+
+def test_windows_that_become_images_are_no_space_to_depth():
+    "Swin's windows: they go into the batch."
+    def attend(x):
+        windows = x.unflatten(3, (-1, 4)).unflatten(2, (-1, 4)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        return windows.unflatten(0, (8, 8)).permute(2, 0, 3, 1, 4).reshape(x.shape)
+
+    found = profile(Body(attend))
+    assert found.receptive_field == 5 and not found.downsampling
 
 
 def test_probe_handles_zero_gains_and_negative_weights():
