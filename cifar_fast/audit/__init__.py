@@ -6,7 +6,9 @@ j). `receptive_field_probe` measures it by gradient. `audit` compares both with 
 
 Not recognised: a maximum between shifted slices, as a max pool; a convolution written as unfold and matmul, as
 depthwise or dilated; a matrix product that averages all positions, as a global pool; patches that become tokens without
-being a feature map (N, C, H, W) in between, as windows of the rule.
+being a feature map (N, C, H, W) in between, as windows of the rule; a branch that is multiplied by zero, as unused;
+fixed tensors that are only added to the image or multiplied element by element, and kernels that the model makes by a
+formula or from a seed each time it runs, as parameters.
 """
 
 from cifar_fast.audit.graph import Profile, profile

@@ -33,7 +33,9 @@ class ReceptiveFieldTracker:
     def __init__(self, image: Tensor):
         self.maps = {id(image): FeatureMapInfo(tuple(image.shape[2:]), (2, 3))}
         self.downsampling: Counter[str] = Counter()
-        self.separable: set[int] = set()  # the depthwise convolutions that a pointwise one follows
+        # By the ids of their outputs:
+        self.separable: set[tuple[int, int]] = set()  # a depthwise convolution, and the pointwise one that follows it
+        self.dilated: set[int] = set()  # dilated convolutions
         self.notes: dict[str, None] = {}  # ordered set
         self.last_map: Tensor | None = None  # the input of the last global pool, else the last feature map
 
@@ -86,6 +88,9 @@ class ReceptiveFieldTracker:
         )
         if len(kernel) != 2:  # over channels or time, not over pixels
             return replace(x, dims=locate(out.shape, x.size), depthwise=None)
+        # A globally pooled map has one position: a larger kernel reads only padding beside it.
+        if not x.pooled and any(k > 1 and d > 1 for k, d in zip(kernel, dilation, strict=True)):
+            self.dilated.add(id(out))
         if transposed:
             self.notes[_TRANSPOSED] = None
             total = tuple(max(1, j // s) for j, s in zip(x.total_stride, stride, strict=True))
@@ -95,8 +100,8 @@ class ReceptiveFieldTracker:
             if max(stride) > 1:
                 self.downsampling["strided conv"] += 1
         if x.depthwise is not None and max(kernel) == 1 and groups == 1:
-            self.separable.add(x.depthwise)
-        marker = id(out) if depthwise and max(kernel) > 1 else None
+            self.separable.add((x.depthwise, id(out)))
+        marker = id(out) if depthwise and max(kernel) > 1 and not x.pooled else None
         return replace(x, size=tuple(out.shape[-2:]), dims=(out.dim() - 2, out.dim() - 1), depthwise=marker,
                        windows=False)
 
@@ -113,7 +118,7 @@ class ReceptiveFieldTracker:
             self.notes[_ATTENTION] = None
         pointwise = bool(x.dims) and not mixes
         if pointwise and x.depthwise is not None:
-            self.separable.add(x.depthwise)
+            self.separable.add((x.depthwise, id(out)))
         return replace(x, dims=locate(out.shape, x.size) if pointwise else (), depthwise=None, windows=False)
 
     def pool(

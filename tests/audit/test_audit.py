@@ -197,6 +197,27 @@ def test_depthwise_separable_needs_the_pointwise_right_behind():
     assert counted(lambda x: as_linear(depthwise(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)) == (1, 1)
 
 
+def test_what_the_output_does_not_need_or_what_sees_no_positions_does_not_count():
+    dilated, depthwise = nn.Conv2d(8, 8, 3, padding=2, dilation=2), nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    pointwise, over_channels = nn.Conv2d(8, 8, 1), nn.Conv1d(1, 1, 3, padding=2, dilation=2)
+
+    def block(x):
+        return pointwise(depthwise(dilated(x)))
+
+    def thrown_away(x):
+        block(x)
+        return x
+
+    def counted(between):
+        found = profile(Body(between))
+        return found.dilated, found.depthwise_separable
+
+    assert counted(lambda x: x + block(x)) == counted(lambda x: x.clone().mul_(block(x))) == (1, 1)
+    assert counted(thrown_away) == (0, 0)
+    assert counted(lambda x: x * block(x.mean((2, 3), keepdim=True))) == (0, 0)
+    assert counted(lambda x: x * over_channels(x.mean((2, 3))[:, None]).view(1, 8, 1, 1)) == (0, 0)
+
+
 @pytest.mark.parametrize(("between", "expected"), [
     (lambda x: F.avg_pool2d(x, 2), 3 + 1 + 4),
     (lambda x: x[..., ::2, ::2], 3 + 4),
@@ -310,6 +331,46 @@ def test_frozen_buffered_and_shared_weights_count_once():
     assert count_params(tied) == 64
     assert [layer.params for layer in profile(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1),
                                                             nn.Flatten(), *tied)).layers] == [224, 0, 64, 0]
+
+
+def test_whatever_the_image_is_multiplied_by_counts_once():
+    kernel, matrix = torch.ones(8, 8, 3, 3), torch.ones(32, 32)
+
+    class Hidden(Body):
+        def __init__(self, between):
+            super().__init__()
+            self.between = lambda x: between(self, x)
+            self.register_buffer("kernel", kernel.to(torch.int8))
+            self.register_buffer("index", torch.arange(32))
+
+    def counted(between):
+        found = profile(Hidden(between))
+        assert found.params == sum(layer.params for layer in found.layers)
+        return found.params - profile(Body()).params, found.param_bytes - profile(Body()).param_bytes
+
+    def twice(model, x):
+        for _ in range(2):
+            x = F.conv2d(x, model.kernel.float() / 127, padding=1)
+        return x
+
+    assert counted(lambda model, x: x[..., model.index]) == (0, 0)
+    assert counted(twice) == (576, 576)
+    assert counted(lambda model, x: F.conv2d(x, kernel, padding=1)) == (576, 4 * 576)
+    assert counted(lambda model, x: x @ matrix) == (1024, 4 * 1024)
+    assert counted(lambda model, x: F.conv2d(x, model.conv2.weight * kernel.bool(), padding=1)) == (576, 4 * 576)
+    assert counted(lambda model, x: F.conv2d(x, F.normalize(model.conv2.weight), padding=1)) == (0, 0)
+    assert counted(lambda model, x: F.conv2d(x, model.conv2.weight.data, padding=1)) == (0, 0)
+    assert counted(lambda model, x: F.conv2d(x, torch.zeros(8, 8, 3, 3).copy_(model.conv2.weight))) == (0, 0)
+
+
+def test_transformer_layers_show_their_operations():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    model = Body(lambda x: layer(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape))
+    model.layer = layer
+    found = profile(model)
+    assert found.macs - profile(Body()).macs >= 1024 * (3 * 8 * 8 + 8 * 8 + 2 * 8 * 16)
+    assert any("attention" in note for note in found.notes)
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_a_frozen_model_breaks_the_same_budget():
