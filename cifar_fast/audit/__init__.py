@@ -4,8 +4,11 @@
 follows from the rule r ← r + (k−1)·d·j, j ← j·s along the executed graph (kernel k, dilation d, stride s, total stride
 j). `receptive_field_probe` measures it by gradient. `audit` compares both with a `Budget`.
 
-Two things are not recognised: a maximum between shifted slices does not count as a max pool, and a convolution written
-as unfold and matmul counts neither as depthwise nor as dilated (rule and probe then disagree).
+Not recognised: a maximum between shifted slices, as a max pool; a convolution written as unfold and matmul, as
+depthwise or dilated; a matrix product that averages all positions, as a global pool; patches that become tokens without
+being a feature map (N, C, H, W) in between, as windows of the rule; a branch that is multiplied by zero, as unused;
+fixed tensors that are only added to the image or multiplied element by element, and kernels that the model makes by a
+formula or from a seed each time it runs, as parameters.
 """
 
 from cifar_fast.audit.graph import Profile, profile

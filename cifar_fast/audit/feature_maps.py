@@ -14,6 +14,7 @@ class FeatureMapInfo:
     total_stride: tuple[int, int] = (1, 1)  # pixels between neighbouring positions
     pooled: frozenset[str] = frozenset()  # "average", "max": the global pools applied so far
     depthwise: int | None = None  # id of the depthwise convolution that only element-wise operations followed
+    windows: bool = False  # a dimension holds the positions of windows, or may: after unfold, or a view that splits
 
     def window(self, kernel, stride, dilation=(1, 1)) -> "FeatureMapInfo":
         "After a convolution or pool, by the rule; a globally pooled map has no positions and stays as it is."
@@ -23,6 +24,21 @@ class FeatureMapInfo:
         field = tuple(r + (k - 1) * d * j for r, j, k, d in axes)
         total = tuple(j * s for j, s in zip(self.total_stride, stride, strict=True))
         return replace(self, receptive_field=field, total_stride=total)
+
+    def reshaped(self, shape: Sequence[int]) -> "FeatureMapInfo":
+        """After a view. Where the positions of windows became channels (space to depth), a window of that size.
+
+        A view that scrambles positions is taken for one too; there the probe tells what is seen.
+        """
+        dims = locate(shape, self.size)
+        x = replace(self, dims=dims, windows=self.windows or len(shape) > 4 and len(dims) > 2)
+        if x.windows and len(shape) == 4 and shape[0] == 1 and len(dims) == 2 and shape[dims[0]:][:2] != self.size:
+            for i in (2, 1):  # channels first or last
+                size = tuple(shape[i:i + 2])
+                if all(a % b == 0 for a, b in zip(self.size, size, strict=True)):
+                    ratio = tuple(a // b for a, b in zip(self.size, size, strict=True))
+                    return replace(x.window(ratio, ratio), size=size, dims=(i, i + 1))
+        return x
 
 
 def merge(maps: Sequence[FeatureMapInfo]) -> FeatureMapInfo:
@@ -36,6 +52,7 @@ def merge(maps: Sequence[FeatureMapInfo]) -> FeatureMapInfo:
         receptive_field=tuple(max(axis) for axis in zip(*(m.receptive_field for m in whole), strict=True)),
         total_stride=tuple(max(axis) for axis in zip(*(m.total_stride for m in whole), strict=True)),
         depthwise=whole[0].depthwise if len({m.depthwise for m in whole}) == 1 else None,
+        windows=any(m.windows for m in whole),
     )
 
 

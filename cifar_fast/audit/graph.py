@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from cifar_fast.audit.feature_maps import FeatureMapInfo
+from cifar_fast.audit.int8 import buffer
 from cifar_fast.audit.op_recorder import Layer, OpRecorder, eval_copy
 from cifar_fast.audit.params import count_params, weights
 
@@ -18,7 +19,7 @@ class Profile:
 
     input_size: tuple[int, int, int]
     layers: tuple[Layer, ...]
-    params: int
+    params: int  # weights, and what else was stored that convolutions and matrix products multiply the image by
     macs: int  # multiply-adds of one image: convolutions and matrix products only
     param_bytes: int  # all weights in their own type; no gradients, no optimizer state
     activation_bytes: int  # all outputs for one image in float32; views and in-place operations cost none
@@ -28,6 +29,7 @@ class Profile:
     downsampling: dict[str, int]  # operation → how often
     max_pools: int  # every maximum over positions, global ones too
     depthwise: int
+    # These two count where they look at positions (not behind the global pool) and the output depends on them.
     depthwise_separable: int  # depthwise, then pointwise; norm and activation may come between them
     dilated: int
     global_average_pool: bool  # the output is computed from one
@@ -39,18 +41,20 @@ def profile(model: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) ->
     with eval_copy(model, torch.float32) as copied, torch.no_grad():
         image = torch.zeros(1, *input_size)
         recorder = OpRecorder(copied, image)
+        recorder.listed |= {buffer(w) for _, w in weights(model)}  # closures over the model use those, not the copy's
         with recorder.recording():
             output = copied(image)
         output = next(t for t in tree_leaves(output) if isinstance(t, Tensor))
+    used, unlisted = recorder.used(output), recorder.unlisted.values()
     kinds = Counter(layer.kind for layer in recorder.layers)
     tracker = recorder.tracker
     end = tracker.maps.get(id(output)) or FeatureMapInfo(input_size[1:], ())
     return Profile(
         input_size=tuple(input_size),
         layers=tuple(recorder.layers),
-        params=count_params(model),
+        params=count_params(model) + sum(map(Tensor.numel, unlisted)),
         macs=sum(layer.macs for layer in recorder.layers),
-        param_bytes=sum(w.numel() * w.element_size() for _, w in weights(model)),
+        param_bytes=sum(w.numel() * w.element_size() for w in (*(w for _, w in weights(model)), *unlisted)),
         activation_bytes=recorder.bytes,
         flash_bytes=recorder.int8.flash,
         ram_bytes=recorder.int8.ram(),
@@ -58,9 +62,8 @@ def profile(model: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) ->
         downsampling=dict(tracker.downsampling),
         max_pools=kinds["max pool"] + kinds["global max pool"],
         depthwise=kinds["depthwise conv"],
-        depthwise_separable=len(tracker.separable),
-        dilated=sum(any(k > 1 and d > 1 for k, d in zip(layer.kernel, layer.dilation, strict=True))
-                    for layer in recorder.layers if layer.kind.endswith("conv")),
+        depthwise_separable=len({depthwise for depthwise, pointwise in tracker.separable if pointwise in used}),
+        dilated=len(tracker.dilated & used),
         global_average_pool="average" in end.pooled,
         notes=tuple(tracker.notes),
     )

@@ -10,7 +10,7 @@ from torch.nn.modules import module as nn_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cifar_fast.audit.int8 import Int8Cost
+from cifar_fast.audit.int8 import Int8Cost, buffer
 from cifar_fast.audit.operations import ReceptiveFieldTracker
 from cifar_fast.audit.params import weights
 
@@ -35,9 +35,17 @@ class Layer:
 
 @contextmanager
 def eval_copy(model: nn.Module, dtype: torch.dtype):
-    "A contiguous copy in eval mode on the CPU; the random state is restored afterwards. The model itself is not run."
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-        yield copy.deepcopy(model).eval().to(device="cpu", dtype=dtype, memory_format=torch.contiguous_format)
+    """A contiguous copy in eval mode on the CPU. The model itself is not run.
+
+    Meanwhile transformer layers take no fast path, which is one operation; it and the random state are restored.
+    """
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+            yield copy.deepcopy(model).eval().to(device="cpu", dtype=dtype, memory_format=torch.contiguous_format)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 class OpRecorder(TorchDispatchMode):
@@ -47,6 +55,10 @@ class OpRecorder(TorchDispatchMode):
         super().__init__()
         self.names = {id(m): name for name, m in model.named_modules()}
         self.pending = {id(w): w.numel() for _, w in weights(model)}  # weights that no operation has used so far
+        self.listed = {buffer(w) for _, w in weights(model)}
+        self.origins: dict[int, dict[int, Tensor]] = {}  # tensor → what it is computed from, by buffer; images aside
+        self.unlisted: dict[int, Tensor] = {}  # by buffer: what convolutions and matrix products used beside weights
+        self.flows: list[tuple[set[int], set[int]]] = []  # buffers that each operation reads and writes
         self.tracker = ReceptiveFieldTracker(image)
         self.int8 = Int8Cost(image)
         self.alive = [image]  # keeps the tensors: ids of freed ones would be used again
@@ -77,26 +89,44 @@ class OpRecorder(TorchDispatchMode):
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         outs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         if outs:
-            self.record(func.name().removeprefix("aten::").split(".")[0], args, tensors, outs)
+            named = {a.name: a.default_value for a in func._schema.arguments}
+            named |= dict(zip(named, args)) | (kwargs or {})  # noqa: B905  args may leave out the last ones
+            name = func.name().removeprefix("aten::").split(".")[0]
+            self.record(name, args, named.get("dim"), tensors, outs)
         return out
 
-    def record(self, name: str, args: tuple, tensors: list[Tensor], outs: list[Tensor]):
+    def record(self, name: str, args: tuple, dim: int | list[int] | None, tensors: list[Tensor], outs: list[Tensor]):
         params = sum(self.pending.pop(id(t), 0) for t in tensors)
         self.alive += outs
         images = [t for t in tensors if id(t) in self.tracker.maps]
+        weights = [t for t in tensors if id(t) not in self.tracker.maps]
+        origins = {key: t for w in weights for key, t in self.origins.get(id(w), {buffer(w): w}).items()}
         if not images:
+            self.origins.update((id(t), origins) for t in outs)  # none of what a formula makes, such as zeros
             if params:  # computed from weights alone, such as a transposed or normalised weight
                 self.pending[id(outs[0])] = params
             return
-        inputs = {t.untyped_storage().data_ptr() for t in tensors}
-        allocated = [t for t in outs if t.untyped_storage().data_ptr() not in inputs]
+        inputs, written = set(map(buffer, tensors)), set(map(buffer, outs))
+        self.flows.append((inputs, written))
+        allocated = [t for t in outs if buffer(t) not in inputs]
         kind = name.rstrip("_")
         layer = dict(op=name, kind=kind, params=params, macs=0)
-        weights = [t for t in tensors if id(t) not in self.tracker.maps]
-        after = self.tracker.follow(kind, args, tensors, outs, layer)
+        after = self.tracker.follow(kind, args, tensors, outs, dim, layer)
+        if layer["macs"]:
+            new = {key: t for key, t in origins.items() if key not in self.listed | self.unlisted.keys()}
+            layer["params"] += sum(map(Tensor.numel, new.values()))
+            self.unlisted |= new
         self.int8.follow(kind, images, weights, outs[0], layer)
         self.bytes += sum(4 * t.numel() for t in allocated)
         if allocated or name.endswith("_"):
             self.layers.append(Layer(path=self.path[-1], shape=tuple(outs[0].shape[1:]),
                                      receptive_field=max(after.receptive_field), total_stride=max(after.total_stride),
                                      **layer))
+
+    def used(self, output: Tensor) -> set[int]:
+        "The ids of all tensors that `output` is computed from, itself included."
+        needed = {buffer(output)}
+        for inputs, written in reversed(self.flows):
+            if written & needed:
+                needed |= inputs
+        return {id(t) for t in self.alive if buffer(t) in needed}

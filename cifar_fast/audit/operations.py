@@ -7,12 +7,14 @@ from torch import Tensor
 
 from cifar_fast.audit.feature_maps import FeatureMapInfo, locate, merge, pair
 
-_VIEWS = {"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "expand", "select", "unfold"}
+_VIEWS = {"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "expand", "select"}
 _NORMS = {"native_layer_norm", "native_group_norm", "_fused_rms_norm"}  # and any batch norm
 _LINEAR = {"addmm", "mm", "linear", "bmm", "baddbmm", "matmul"}
 _POOLS = {"avg_pool2d", "max_pool2d", "max_pool2d_with_indices", "mkldnn_max_pool2d"}
 _ADAPTIVE_POOLS = {"_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "fractional_max_pool2d"}
-_REDUCTIONS = {"mean", "sum", "amax", "max"}
+_EXTREMES = {"amax", "max", "amin", "min", "aminmax"}  # a minimum is the negative maximum of the negative
+_REDUCTIONS = {"mean", "sum"} | _EXTREMES
+_SORTS = {"topk", "sort", "cummax", "cummin", "kthvalue"}  # take a maximum, and keep more of the rest
 _WHOLE_IMAGE = {
     "native_group_norm": "group norm takes statistics over the whole image, which no receptive field counts",
     "grid_sampler_2d": "grid sampling may read any position, which the rule does not count",
@@ -31,22 +33,25 @@ class ReceptiveFieldTracker:
     def __init__(self, image: Tensor):
         self.maps = {id(image): FeatureMapInfo(tuple(image.shape[2:]), (2, 3))}
         self.downsampling: Counter[str] = Counter()
-        self.separable: set[int] = set()  # the depthwise convolutions that a pointwise one follows
+        # By the ids of their outputs:
+        self.separable: set[tuple[int, int]] = set()  # a depthwise convolution, and the pointwise one that follows it
+        self.dilated: set[int] = set()  # dilated convolutions
         self.notes: dict[str, None] = {}  # ordered set
         self.last_map: Tensor | None = None  # the input of the last global pool, else the last feature map
 
     def follow(
         self, name: str, args: tuple, tensors: list[Tensor], outs: list[Tensor],
+        dim: int | list[int] | None,  # the argument of this name
         layer: dict,  # the record of the operation, completed here: kind, kernel, multiply-adds, …
     ) -> FeatureMapInfo:
         "The feature map after an operation; it is known from now on."
-        after = self.after(name, args, tensors, outs[0], layer)
+        after = self.after(name, args, tensors, outs[0], dim, layer)
         self.maps.update((id(t), after) for t in outs)
         if outs[0].dim() == 4 and not after.pooled:
             self.last_map = outs[0]
         return after
 
-    def after(self, name: str, args: tuple, tensors: list[Tensor], out: Tensor, layer: dict) -> FeatureMapInfo:
+    def after(self, name: str, args: tuple, tensors: list[Tensor], out: Tensor, dim, layer: dict) -> FeatureMapInfo:
         tensor = args[0] if args and isinstance(args[0], Tensor) else tensors[0]
         x = self.maps.get(id(tensor))
         is_max = "max" in name
@@ -59,12 +64,17 @@ class ReceptiveFieldTracker:
             dilation = pair(args[4]) if name != "avg_pool2d" and len(args) > 4 else (1, 1)
             return self.pool(tensor, x, out, layer, kernel, stride, dilation, is_max)
         if x and name in _ADAPTIVE_POOLS:
-            stride = tuple(max(1, i // o) for i, o in zip(x.size, out.shape[-2:], strict=True))
-            axes = zip(x.size, out.shape[-2:], stride, strict=True)
+            size = pooled_size(x, tensor)
+            stride = tuple(max(1, i // o) for i, o in zip(size, out.shape[-2:], strict=True))
+            axes = zip(size, out.shape[-2:], stride, strict=True)
             kernel = tuple(i - (o - 1) * s for i, o, s in axes)
             return self.pool(tensor, x, out, layer, kernel, stride, (1, 1), is_max)
         if x and name in _REDUCTIONS and len(tensors) == 1:
-            return self.reduce(tensor, x, out, layer, args, is_max)
+            return self.reduce(tensor, x, out, layer, dim, name in _EXTREMES)
+        if x and name == "im2col":
+            return self.im2col(x, args)
+        if x and name in _SORTS and (x.windows or dim % tensor.dim() in x.dims):
+            layer["kind"] = "max pool"
         return self.other_op(name, args, tensors, out, layer)
 
     def convolution(self, x: FeatureMapInfo, args: tuple, out: Tensor, layer: dict) -> FeatureMapInfo:
@@ -78,6 +88,9 @@ class ReceptiveFieldTracker:
         )
         if len(kernel) != 2:  # over channels or time, not over pixels
             return replace(x, dims=locate(out.shape, x.size), depthwise=None)
+        # A globally pooled map has one position: a larger kernel reads only padding beside it.
+        if not x.pooled and any(k > 1 and d > 1 for k, d in zip(kernel, dilation, strict=True)):
+            self.dilated.add(id(out))
         if transposed:
             self.notes[_TRANSPOSED] = None
             total = tuple(max(1, j // s) for j, s in zip(x.total_stride, stride, strict=True))
@@ -87,9 +100,10 @@ class ReceptiveFieldTracker:
             if max(stride) > 1:
                 self.downsampling["strided conv"] += 1
         if x.depthwise is not None and max(kernel) == 1 and groups == 1:
-            self.separable.add(x.depthwise)
-        marker = id(out) if depthwise and max(kernel) > 1 else None
-        return replace(x, size=tuple(out.shape[-2:]), dims=(out.dim() - 2, out.dim() - 1), depthwise=marker)
+            self.separable.add((x.depthwise, id(out)))
+        marker = id(out) if depthwise and max(kernel) > 1 and not x.pooled else None
+        return replace(x, size=tuple(out.shape[-2:]), dims=(out.dim() - 2, out.dim() - 1), depthwise=marker,
+                       windows=False)
 
     def linear(self, name: str, tensors: list[Tensor], out: Tensor, layer: dict) -> FeatureMapInfo:
         left, right = tensors[1:3] if name in ("addmm", "baddbmm") else tensors[:2]
@@ -104,16 +118,18 @@ class ReceptiveFieldTracker:
             self.notes[_ATTENTION] = None
         pointwise = bool(x.dims) and not mixes
         if pointwise and x.depthwise is not None:
-            self.separable.add(x.depthwise)
-        return replace(x, dims=locate(out.shape, x.size) if pointwise else (), depthwise=None)
+            self.separable.add((x.depthwise, id(out)))
+        return replace(x, dims=locate(out.shape, x.size) if pointwise else (), depthwise=None, windows=False)
 
     def pool(
         self, tensor: Tensor, x: FeatureMapInfo, out: Tensor, layer: dict, kernel, stride, dilation, is_max: bool,
     ) -> FeatureMapInfo:
         kind = "max" if is_max else "average"
         layer.update(kernel=kernel, stride=stride, dilation=dilation)
-        if all(k >= s for k, s in zip(kernel, x.size, strict=True)) and max(out.shape[-2:]) == 1:
+        if all(k >= s for k, s in zip(kernel, pooled_size(x, tensor), strict=True)) and max(out.shape[-2:]) == 1:
             return self.global_pool(tensor, x, layer, kind)
+        if max(kernel) == 1:  # a slice, of which there is neither a maximum nor a mean
+            kind = "average"
         layer["kind"] = f"{kind} pool"
         if max(stride) > 1:
             self.downsampling[f"{kind} pool"] += 1
@@ -126,15 +142,17 @@ class ReceptiveFieldTracker:
         if kind == "average" or max(x.size) > 1:
             layer["kind"] = f"global {kind} pool"
         self.last_map = tensor
-        return replace(x, size=(1, 1), dims=(), pooled=frozenset({kind}), depthwise=None)
+        return replace(x, size=(1, 1), dims=(), pooled=frozenset({kind}), depthwise=None, windows=False)
 
     def reduce(
-        self, tensor: Tensor, x: FeatureMapInfo, out: Tensor, layer: dict, args: tuple, is_max: bool,
+        self, tensor: Tensor, x: FeatureMapInfo, out: Tensor, layer: dict, dim, is_max: bool,
     ) -> FeatureMapInfo:
-        dims = args[1] if len(args) > 1 else None
-        dims = [dims] if isinstance(dims, int) else dims
+        dims = [dim] if isinstance(dim, int) else dim
         dims = {d % tensor.dim() for d in dims or range(tensor.dim())}
         reduced = dims & set(x.dims)
+        if x.windows and not x.pooled and not (reduced and reduced == set(x.dims)):
+            layer["kind"] = "max pool" if is_max else layer["kind"]
+            return replace(x.reshaped(out.shape), windows=out.dim() > 4, depthwise=None)
         if x.pooled or not reduced:
             return replace(x, dims=locate(out.shape, x.size), depthwise=None)
         if len(x.dims) == 2:
@@ -148,6 +166,15 @@ class ReceptiveFieldTracker:
         keepdim = out.dim() == tensor.dim()
         rest = x.dims if keepdim else tuple(d - sum(o < d for o in dims) for d in x.dims if d not in dims)
         return replace(x, size=size, dims=rest, depthwise=None)
+
+    def im2col(self, x: FeatureMapInfo, args: tuple) -> FeatureMapInfo:
+        "F.unfold: (N, C, H, W) → (N, C·k·k, positions)."
+        kernel, dilation, padding, stride = map(pair, args[1:5])
+        axes = zip(x.size, kernel, dilation, padding, stride, strict=True)
+        size = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in axes)
+        if max(stride) > 1:
+            self.downsampling["unfold"] += 1
+        return replace(x.window(kernel, stride, dilation), size=size, dims=(2,), depthwise=None, windows=True)
 
     def other_op(self, name: str, args: tuple, tensors: list[Tensor], out: Tensor, layer: dict) -> FeatureMapInfo:
         "Element-wise operations, reshapes, and all others without a window."
@@ -165,8 +192,13 @@ class ReceptiveFieldTracker:
             order = new_order(name, args, out.dim())
             return replace(x, dims=tuple(sorted(order.index(d) for d in x.dims)))
         x = self.resampled(name, args, x, out)
+        if name == "unfold":
+            return replace(x.reshaped(out.shape), windows=x.windows or args[1] % (out.dim() - 1) in x.dims)
         if name in _VIEWS or out.dim() != max(t.dim() for t in inputs):
-            return replace(x, dims=locate(out.shape, x.size))
+            after = x.reshaped(out.shape)
+            if after.total_stride != x.total_stride:
+                self.downsampling["space to depth"] += 1
+            return after
         if len(x.dims) == 2:
             x = replace(x, size=tuple(out.shape[d] for d in x.dims))
         return x
@@ -196,6 +228,11 @@ class ReceptiveFieldTracker:
         if len({bool(m.pooled) for m in maps}) > 1:
             self.notes[_SQUEEZE] = None
         return merge(maps)
+
+
+def pooled_size(x: FeatureMapInfo, tensor: Tensor) -> tuple[int, int]:
+    "What a pool has before it: of a flattened feature map, which pools in one dimension take, 1 and all positions."
+    return tuple(tensor.shape[-2:]) if min(x.dims, default=0) >= tensor.dim() - 2 else x.size
 
 
 def new_order(name: str, args: tuple, dims: int) -> list[int]:

@@ -10,7 +10,8 @@ def weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every parameter, frozen or not, then every floating-point buffer except normalisation statistics.
 
     Statistics are running_mean and running_var of torch's `_NormBase` (BatchNorm, InstanceNorm, SyncBatchNorm and their
-    subclasses). Any other floating-point buffer may serve as a weight, so it counts. A shared tensor comes once.
+    subclasses). Any other floating-point buffer may serve as a weight, so it counts. A shared tensor comes once. What
+    else serves as one (integer buffers, tensors that are no buffers) shows only when the model runs: see `profile`.
     """
     yield from model.named_parameters()
     statistics = {

@@ -1,5 +1,7 @@
 """The receptive field, measured: how far the gradient of one unit reaches into the image."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,9 @@ from cifar_fast.audit.feature_maps import pair
 from cifar_fast.audit.op_recorder import OpRecorder, eval_copy
 from cifar_fast.audit.params import weights
 from cifar_fast.utils.errors import SettingError
+
+REFUSALS = (RuntimeError, ValueError, AssertionError)
+"What models raise at images of a size that they do not take."
 
 _IDENTITY = {
     "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "rrelu", "elu", "elu_", "selu", "celu",
@@ -71,6 +76,15 @@ def _last_map(model: nn.Module, images: Tensor) -> Tensor:
     return last
 
 
+@dataclass(frozen=True)
+class MeasuredField:
+    "A receptive field, as far as the image shows it."
+
+    pixels: int
+    image: int  # pixels of the image
+    cut_off: bool  # the field touches the edge of the largest possible image: it has at least so many pixels
+
+
 def receptive_field_probe(
     model: nn.Module,
     input_size: tuple[int, int, int] = (3, 32, 32),  # its channels, and the smallest size that is tried
@@ -80,24 +94,32 @@ def receptive_field_probe(
 
     The copy has positive float64 weights, no biases, and the identity for activations and normalisations: gradients
     neither cancel nor vanish, so a zero one is out of reach. The image grows until the field no longer touches its
-    edge; with squeeze-excite, which sees everything, the result is the size of the largest image. SettingError where
-    there is no feature map to probe; the model's own error where it accepts no size.
+    edge, or the model takes no larger one; with squeeze-excite, which sees everything, the result is the size of the
+    largest image. SettingError where there is no feature map to probe; the model's own error where it accepts no size.
     """
+    return measured_field(model, input_size, max_size).pixels
+
+
+def measured_field(model: nn.Module, input_size: tuple[int, int, int], max_size: int) -> MeasuredField:
+    "`receptive_field_probe`, and whether that is the whole field."
     native = max(input_size[1:])
-    size = max(64, native)
+    size, field = max(64, native), None
     with eval_copy(model, torch.float64) as copied, torch.enable_grad():
         _make_positive(copied)
         while True:
             try:
                 spans = _extent(copied, input_size[0], size)
-            except RuntimeError:
+            except REFUSALS:
+                if field:
+                    return field
                 if size == native:
                     raise
-                size = max_size = native  # it accepts one size only: enough unless the field touches the edge
+                size = max_size = native
                 continue
-            inside = all(low > 0 and high < size - 1 for low, high in spans)
-            if inside or size >= max_size:
-                return max(high - low + 1 for low, high in spans)
+            cut_off = any(low == 0 or high == size - 1 for low, high in spans)
+            field = MeasuredField(max(high - low + 1 for low, high in spans), size, cut_off)
+            if not cut_off or size >= max_size:
+                return field
             size = min(2 * size, max_size)
 
 

@@ -17,7 +17,7 @@ def audit_table(audits: Sequence[Audit]) -> str:
     remarks = []
     for a in audits:
         p, broken = a.profile, a.failures()
-        probe = "-" if a.receptive_field_probe is None else str(a.receptive_field_probe)
+        probe = "-" if a.receptive_field_probe is None else f"{'≥' * a.probe_cut_off}{a.receptive_field_probe}"
         rows.append([
             a.name, f"{p.params:,}", f"{p.macs / 1e6:.1f}", _size(p.flash_bytes), _size(p.ram_bytes),
             str(p.receptive_field), probe, str(sum(p.downsampling.values())), str(p.max_pools),

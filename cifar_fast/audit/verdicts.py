@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from torch import nn
 
 from cifar_fast.audit.graph import Profile, profile
-from cifar_fast.audit.probe import receptive_field_probe
+from cifar_fast.audit.probe import REFUSALS, measured_field
 from cifar_fast.utils.errors import CifarFastError
 
 RULES = ("parameters", "receptive_field", "max_pooling", "depthwise_separable", "dilation",
@@ -74,10 +74,13 @@ class Audit:
     profile: Profile
     receptive_field_probe: int | None  # pixels; None where the probe could not run
     verdicts: list[Verdict]
+    probe_cut_off: bool = False  # the field fills the largest possible image: at least `receptive_field_probe`
 
     @property
     def rf_agrees(self) -> bool:
-        return self.receptive_field_probe == self.profile.receptive_field
+        "Whether rule and probe say the same; of a probe that was cut off, whether the rule says no less."
+        probe, rule = self.receptive_field_probe, self.profile.receptive_field
+        return probe is not None and (probe <= rule if self.probe_cut_off else probe == rule)
 
     def failures(self, waive: Mapping[str, str] | None = None) -> list[Verdict]:
         "The broken rules that `waive` (rule → reason) does not name. AuditError for unknown rules and empty reasons."
@@ -96,6 +99,7 @@ class Audit:
             "name": self.name,
             **values,
             "receptive_field_probe": self.receptive_field_probe,
+            "probe_cut_off": self.probe_cut_off,
             "rf_agrees": self.rf_agrees,
             "verdicts": [asdict(v) for v in self.verdicts],
             **({"layers": list(rows)} if layers else {}),
@@ -124,26 +128,29 @@ def audit(
 ) -> Audit:
     """Profile, probe and judge a model. Where rule and probe disagree, the smaller receptive field counts.
 
-    Raises AuditError where it does not take images of `input_size`.
+    A probe that the edge of the largest possible image cuts off is a lower bound: then the rule counts, and a note says
+    so. Raises AuditError where it does not take images of `input_size`.
     """
     if name is None:
         name = (getattr(model, "default_cfg", None) or {}).get("architecture") or type(model).__name__
     try:
         measured = profile(model, input_size)
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except REFUSALS as error:
         height, width = input_size[1:]
         raise AuditError(f"{name} does not take images of {height}×{width}: {' '.join(str(error).split())[:200]}; "
                          f"choose another size") from error
     largest = _probe_size(measured)
+    field, probe, notes = measured.receptive_field, None, ()
     try:
-        probe = receptive_field_probe(model, input_size, max_size=largest)
-    except (RuntimeError, ValueError, AssertionError) as error:  # the model accepts one input size only
-        probe = None
-        measured = replace(measured, notes=(*measured.notes, f"the probe did not run: {error}"))
-    if probe is not None and probe >= largest < measured.receptive_field:
-        note = f"the probe stops at {largest} pixels: a larger image would need too much memory"
-        measured = replace(measured, notes=(*measured.notes, note))
-    field = measured.receptive_field if probe is None else min(measured.receptive_field, probe)
+        probe = measured_field(model, input_size, largest)
+    except REFUSALS as error:
+        notes = (f"the probe did not run: {error}",)
+    if probe and not probe.cut_off:
+        field = min(field, probe.pixels)
+    elif probe and probe.pixels < field:
+        why = "the model takes no larger image" if probe.image < largest else "a larger one would need too much memory"
+        notes = (f"the probe stops at {probe.image} pixels, so that the rule alone counts: {why}",)
+    measured = replace(measured, notes=(*measured.notes, *notes))
     rules = {  # rule: required, found
         "parameters": (budget.max_params, measured.params),
         "receptive_field": (budget.min_receptive_field, field),
@@ -159,4 +166,5 @@ def audit(
         Verdict(rule, required, has, has <= required if rule in _AT_MOST else has >= required)
         for rule, (required, has) in rules.items() if required is not None
     ]
-    return Audit(name=name, profile=measured, receptive_field_probe=probe, verdicts=verdicts)
+    return Audit(name=name, profile=measured, receptive_field_probe=probe and probe.pixels, verdicts=verdicts,
+                 probe_cut_off=bool(probe and probe.cut_off))

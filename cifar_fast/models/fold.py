@@ -86,7 +86,7 @@ def is_constant_norm(module: nn.Module) -> bool:
 
 def fold_norm(traced: fx.GraphModule, node: fx.Node) -> None:
     "Merge a batch norm into the convolution before it, or replace it."
-    norm, before = traced.get_submodule(node.target), node.args[0]
+    norm, before = traced.get_submodule(node.target), node.args[0] if node.args else node.kwargs["input"]
     if is_convolution_for(traced, before):
         merge(traced.get_submodule(before.target), norm)
         node.replace_all_uses_with(before)

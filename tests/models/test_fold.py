@@ -83,6 +83,18 @@ def test_a_convolution_that_others_use_stays_as_it_is():
     assert difference(model, folded, 5) < 1e-5 and not norms(folded)
 
 
+def test_a_norm_that_takes_its_input_by_name():
+    class Named(nn.Sequential):
+        def forward(self, x):
+            return self[1](input=self[0](x))
+
+    model = Named(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, 5, 5) * 3 + 1)
+    folded = fold(model.eval())
+    assert difference(model, folded, 5) < 1e-5 and not norms(folded)
+
+
 def test_a_model_that_cannot_be_traced_keeps_its_norms(monkeypatch):
     class Branches(Shared):
         def forward(self, x):
