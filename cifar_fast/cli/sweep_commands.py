@@ -27,8 +27,10 @@ class Sweep(Command):
                             help="processes, which share the cores (default %(default)s)")
         parser.add_argument("--sampler", choices=("tpe", "random", "cmaes", "grid"),
                             help="default tpe; grid where only lists are given")
-        parser.add_argument("--pruner", choices=("median", "hyperband", "halving", "none"), default="median",
-                            help="when a trial ends early, by its accuracy after each epoch (default %(default)s)")
+        parser.add_argument("--pruner", choices=("median", "hyperband", "halving", "none"),
+                            help="when a trial ends early, by its accuracy after as many epochs as others, where "
+                                 "epochs is searched after the same percent of its own (default median; none where "
+                                 "the schedule's shape is searched: fit, sched, their arguments, until, fade)")
         parser.add_argument("--storage", metavar="URL",
                             help="postgresql://USER@HOST/DATABASE: the same command on other machines joins in; "
                                  "default a SQLite file in the sweep's folder")

@@ -17,6 +17,7 @@ from cifar_fast.runs.names import export_path, same_as_finished, set_by_data, st
 from cifar_fast.runs.run import train
 from cifar_fast.sweep.page import rebuild
 from cifar_fast.sweep.pool import run_pool, threads_of
+from cifar_fast.sweep.pruners import bending
 from cifar_fast.sweep.snapshot import Snapshot, Trial, importances, take
 from cifar_fast.sweep.space import Space, SpaceError, is_searched, parse_space
 from cifar_fast.sweep.storage import GRACE, SQLITE, require_optuna
@@ -43,7 +44,7 @@ class Options:
     trials: int | None = None
     jobs: int = 1
     sampler: str | None = None  # None: a grid where only lists are given, else TPE
-    pruner: str = "median"
+    pruner: str | None = None  # None: median, or none where the shape of the schedule is searched
     storage: str | None = None
     grace: float = GRACE
     resume: bool = False
@@ -81,6 +82,9 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
         sweep.create_or_join(None, trials)  # more of them, once it is known to be this sweep
     own_folder(sweep)
     if not sweep.finished():
+        if space and not options.pruner and (bent := bending(space.texts)):
+            log_progress(f"no trial is pruned, as {', '.join(bent)} bends the schedule and early accuracy would "
+                         f"mislead; --pruner median prunes all the same")
         work_off(sweep, options)
     snapshot = report(sweep, "finished")
     print(result_text(snapshot, folder))
@@ -94,7 +98,8 @@ def define(name: str, space: Space, resolved: Recipe, options: Options) -> tuple
     sampler = options.sampler or ("grid" if space.only_lists else "tpe")
     grid = list(space.grid()) if sampler == "grid" else None
     identity = recipe_id(describe(replace(resolved, name="")))
-    return Definition(name, identity, space.fixed, space.texts, sampler, options.pruner, resolved.seed), grid
+    pruner = options.pruner or ("none" if bending(space.texts) else "median")
+    return Definition(name, identity, space.fixed, space.texts, sampler, pruner, resolved.seed), grid
 
 
 def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Options) -> None:
@@ -114,7 +119,7 @@ def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Optio
     typed = [f"recipe {name}"] if name != stored.recipe else []
     typed += [change for change in changes if change not in stored.fixed]
     typed += [f"--sampler {options.sampler}"] if options.sampler not in (None, stored.sampler) else []
-    typed += [f"--pruner {options.pruner}"] if options.pruner not in ("median", stored.pruner) else []
+    typed += [f"--pruner {options.pruner}"] if options.pruner not in (None, stored.pruner) else []
     if typed:
         raise SweepError(f"{', '.join(typed)}: the sweep {sweep.name} goes on with its own settings (recipe "
                          f"{stored.recipe} {' '.join(stored.fixed)}, {stored.sampler}, {stored.pruner}); leave this "

@@ -16,7 +16,6 @@ from cifar_fast.sweep.storage import GRACE, one_at_a_time, open_storage, require
 from cifar_fast.utils.errors import CifarFastError
 
 SAMPLERS = ("tpe", "random", "cmaes", "grid")
-PRUNERS = ("median", "hyperband", "halving", "none")
 MOST_DEATHS = 10
 "Workers that may die of one trial: it probably needs more memory than there is."
 
@@ -185,15 +184,3 @@ def make_sampler(name: str, seed: int):
             return samplers.CmaEsSampler(seed=mixed)
         return samplers.TPESampler(seed=mixed, constant_liar=True)
     return make
-
-
-def make_pruner(name: str, epochs: int):
-    from optuna import pruners
-
-    if name == "hyperband":
-        return pruners.HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs)
-    if name == "halving":
-        return pruners.SuccessiveHalvingPruner(min_resource=max(1, epochs // 9))
-    if name == "median":  # not before a fifth of the run: accuracy says little at a high learning rate
-        return pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 5))
-    return pruners.NopPruner()

@@ -20,8 +20,9 @@ from cifar_fast.runs.run import start
 from cifar_fast.runs.run_dir import Busy, RunFolder
 from cifar_fast.sweep.locks import worker_id
 from cifar_fast.sweep.pool import output_to
+from cifar_fast.sweep.pruners import make_pruner
 from cifar_fast.sweep.space import parse_space
-from cifar_fast.sweep.study import WORKERS, Sweep, SweepError, make_pruner, make_sampler
+from cifar_fast.sweep.study import WORKERS, Sweep, SweepError, make_sampler
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.callbacks.progress import Progress
 from cifar_fast.training.state import watched
@@ -35,7 +36,7 @@ LOGS, PRUNED = "logs", "pruned"
 
 
 class Pruned(CifarFastError):
-    "A trial that is stopped early: others were better after as many epochs."
+    "A trial that is stopped early: others were better by the same point."
 
 
 class Lost(CifarFastError):
@@ -53,7 +54,8 @@ def work(name: str, folder: Path, url: str | None, grace: float) -> int:
     definition = sweep.definition
     space = parse_space(definition.recipe, [*definition.fixed, *(f"{k}={v}" for k, v in definition.space.items())])
     epochs = override(load_recipe(definition.recipe), list(space.fixed)).epochs
-    sampler, pruner = make_sampler(definition.sampler, definition.seed), make_pruner(definition.pruner, epochs)
+    sampler = make_sampler(definition.sampler, definition.seed)
+    pruner = make_pruner(definition.pruner, epochs, space.fewest_epochs)
     with worker_id(folder / WORKERS) as worker:
         while not sweep.finished():
             trial = sweep.claim(worker, sampler, pruner)
