@@ -65,9 +65,7 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
         require_held_out(resolved, name, asked)
         definition, grid = define(name, space, resolved, options)
         trials = trials or (len(grid) if grid else None if options.resume else TRIALS)
-        if grid and trials > len(grid):
-            raise SpaceError(f"--trials {trials}: the lists have {len(grid)} combinations; leave --trials out to run "
-                             f"them all")
+        require_combinations(grid, trials)
     if options.resume and not options.storage and not (folder / SQLITE).exists():
         raise SweepError(f"there is no sweep in {folder}: leave out --resume to start one, or give the --storage that "
                          f"it is in")
@@ -78,8 +76,9 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
         sweep.create_or_join(definition, trials, grid)
     else:
         sweep.create_or_join(None, None)
-        require_same(sweep, name, asked, options)
-        sweep.create_or_join(None, trials)  # more of them, once it is known to be this sweep
+        grid = require_same(sweep, name, asked, options)
+        require_combinations(grid, trials)
+        sweep.create_or_join(None, trials, grid)  # more of them, once it is known to be this sweep
     own_folder(sweep)
     if not sweep.finished():
         if space and not options.pruner and (bent := bending(space.texts)):
@@ -102,15 +101,25 @@ def define(name: str, space: Space, resolved: Recipe, options: Options) -> tuple
     return Definition(name, identity, space.fixed, space.texts, sampler, pruner, resolved.seed), grid
 
 
-def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Options) -> None:
-    "Raises SweepError where a sweep resumed without its ranges is not what is typed, or its recipe was edited."
+def require_combinations(grid: list[dict] | None, trials: int | None) -> None:
+    "Raises SpaceError for more trials than a grid has combinations."
+    if grid and trials and trials > len(grid):
+        raise SpaceError(f"--trials {trials}: the lists have {len(grid)} combinations; leave --trials out to run them "
+                         f"all")
+
+
+def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Options) -> list[dict] | None:
+    """The combinations of a grid that is resumed without its ranges.
+
+    Raises SweepError where the sweep is not what is typed, or its recipe was edited.
+    """
     stored = sweep.definition
     if stored is None:
         raise SweepError(f"the sweep {sweep.name} ended before it could save what it searches: repeat it with its "
                          f"ranges")
     space = parse_space(stored.recipe, [*stored.fixed, *(f"{k}={v}" for k, v in stored.space.items())])
     resolved = override(load_recipe(stored.recipe), list(space.fixed))
-    now, _ = define(stored.recipe, space, resolved, Options(sampler=stored.sampler, pruner=stored.pruner))
+    now, grid = define(stored.recipe, space, resolved, Options(sampler=stored.sampler, pruner=stored.pruner))
     goes_on = options.final or options.trials or not sweep.finished()  # else it is only shown
     if now.recipe_id != stored.recipe_id and goes_on:
         raise SweepError(f"the recipe {stored.recipe} has changed since the sweep {sweep.name} began, and its trials "
@@ -124,6 +133,7 @@ def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Optio
         raise SweepError(f"{', '.join(typed)}: the sweep {sweep.name} goes on with its own settings (recipe "
                          f"{stored.recipe} {' '.join(stored.fixed)}, {stored.sampler}, {stored.pruner}); leave this "
                          f"out, or give another sweep a name of its own: name={sweep.name}-b")
+    return grid
 
 
 def require_held_out(recipe: Recipe, name: str, changes: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import pandas as pd
@@ -159,6 +160,18 @@ def test_a_sweep_does_not_go_on_with_an_edited_recipe(swept, capsys, monkeypatch
     assert main([*shown, "--trials", "7"]) == 2 and trials_of(swept) == 6
     assert "the recipe sprint has changed since" in capsys.readouterr().err
     assert main(shown) == 0  # it has ended, and is only shown
+
+
+def test_a_grid_that_is_enlarged_goes_on_with_its_combinations(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("cifar_fast.sweep.run.work_off", lambda sweep, options: None)
+    given = ["sweep", "sprint", "data=digits", f"exports={tmp_path}"]
+    assert main([*given, "valid=0.2", "opt=sgd,muon", "bs=64,128,256", "--trials", "4"]) == 0
+    assert main([*given, "--resume", "--trials", "9"]) == 2 and "6 combinations" in capsys.readouterr().err
+    assert main([*given, "--resume", "--trials", "6"]) == 0
+    study = Sweep(NAME, tmp_path / "sweeps" / NAME)
+    study.create_or_join(None, None)
+    assert [tuple(t.system_attrs["fixed_params"].values()) for t in study.trials()] == list(
+        product(["sgd", "muon"], ["64", "128", "256"]))
 
 
 def trials_of(exports):
