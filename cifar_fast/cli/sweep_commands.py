@@ -20,7 +20,8 @@ class Sweep(Command):
         parser.add_argument("name", metavar="NAME", help="a recipe's name, or a path to a recipe file ending in .py")
         add_changes(parser, "what is searched: a range (lr=0.01..0.1:log, epochs=10..30, fit.pct_start=0.1..0.4:"
                             "step=0.1) or a list (opt=sgd,adamw); and settings that hold for all, as `recipe` takes "
-                            "them. valid= is needed. name=NAME is where it is kept, exports/sweeps/NAME")
+                            "them. valid= is needed where the data has no valid/ of its own. name=NAME is where it is "
+                            "kept, exports/sweeps/NAME")
         parser.add_argument("--trials", type=int, metavar="N",
                             help="how many (default 20; where only lists are given, all combinations)")
         parser.add_argument("--jobs", type=int, default=1, metavar="N",

@@ -23,7 +23,7 @@ from cifar_fast.sweep.space import Space, SpaceError, is_searched, parse_space
 from cifar_fast.sweep.storage import GRACE, SQLITE, require_optuna
 from cifar_fast.sweep.study import Definition, Sweep, SweepError
 from cifar_fast.sweep.table import REPORT, command, rows
-from cifar_fast.sweep.worker import work
+from cifar_fast.sweep.worker import images_of, work
 from cifar_fast.training.checksums import with_checksums
 from cifar_fast.utils.files import expand_path, write_new
 from cifar_fast.utils.log import log_progress
@@ -62,7 +62,6 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
     folder = exports / SWEEPS / resolved.name
     definition, grid, trials = None, None, options.trials
     if space:
-        require_held_out(resolved, name, asked)
         definition, grid = define(name, space, resolved, options)
         trials = trials or (len(grid) if grid else None if options.resume else TRIALS)
         require_combinations(grid, trials)
@@ -71,6 +70,9 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
                          f"it is in")
     if options.final and space:
         require_final(name, space, resolved)
+    if space:
+        source = images_of(resolved)
+        require_held_out(resolved, name, asked, bool(source.valid))
     sweep = Sweep(resolved.name, folder, options.storage, options.grace)
     if space:
         sweep.create_or_join(definition, trials, grid)
@@ -136,12 +138,15 @@ def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Optio
     return grid
 
 
-def require_held_out(recipe: Recipe, name: str, changes: Sequence[str]) -> None:
-    "Raises SweepError for a recipe that would choose by the test set, or by nothing."
+def require_held_out(recipe: Recipe, name: str, changes: Sequence[str], own: bool) -> None:
+    """Raises SweepError for a recipe that would choose by the test set, or by nothing.
+
+    `own`: whether the data has a validation split of its own.
+    """
     if recipe.validate_on == "test":
         raise SweepError("validate_on=test would choose the settings by the test set; give validate_on=held_out "
                          "valid=0.1, which holds out a tenth of train")
-    if not recipe.valid:
+    if not recipe.valid and not own:
         others = [change for change in changes if not change.startswith("valid=")]
         raise SweepError(f"a sweep chooses by accuracy on held-out images and never looks at the test set, and this "
                          f"recipe holds nothing out: add valid=0.1 (a tenth of train) or a number of images, as in "

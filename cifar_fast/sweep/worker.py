@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cifar_fast.data.errors import DataError
+from cifar_fast.data.sources import Source
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import NAME as CARD
-from cifar_fast.recipe import load_recipe, override
+from cifar_fast.recipe import Recipe, load_recipe, override
 from cifar_fast.runs.failures import UNWRITABLE
 from cifar_fast.runs.run import start
 from cifar_fast.runs.run_dir import Busy, RunFolder
@@ -25,6 +26,8 @@ from cifar_fast.sweep.space import parse_space
 from cifar_fast.sweep.study import WORKERS, Sweep, SweepError, make_sampler
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.callbacks.progress import Progress
+from cifar_fast.training.init import read_init
+from cifar_fast.training.prepare import load_images
 from cifar_fast.training.state import watched
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import replace_folder
@@ -86,6 +89,11 @@ def heartbeat(sweep: Sweep, trial: Any):
     finally:
         over.set()
         thread.join()
+
+
+def images_of(recipe: Recipe) -> Source:
+    "Those of all trials, decoded once."
+    return load_images(recipe, read_init(recipe) if recipe.init else None)
 
 
 def run_trial(sweep: Sweep, trial: Any, worker: str, recipe: str, space: Any) -> None:

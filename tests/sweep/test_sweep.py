@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from faults import LONG, NAME, SPACE, TINY, faulted, figures, living, postgres, postgres_programs, trainers
+from PIL import Image
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.card_file import read_card
@@ -172,6 +173,21 @@ def test_a_grid_that_is_enlarged_goes_on_with_its_combinations(tmp_path, capsys,
     study.create_or_join(None, None)
     assert [tuple(t.system_attrs["fixed_params"].values()) for t in study.trials()] == list(
         product(["sgd", "muon"], ["64", "128", "256"]))
+
+
+def folder_of_images(path):
+    "Of two classes, with a validation split of its own."
+    for split, label, i in product(["train", "valid"], [0, 1], range(8)):
+        place = path / split / "ab"[label] / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * i + label, 99 * label, split == "valid")).save(place)
+    return path
+
+
+def test_a_validation_split_of_the_data_is_held_out_enough(tmp_path, monkeypatch):
+    monkeypatch.setattr("cifar_fast.sweep.run.work_off", lambda sweep, options: None)
+    images = folder_of_images(tmp_path / "grow")
+    assert main(["sweep", "sprint", f"data={images}", f"exports={tmp_path}", "lr=0.01,0.05"]) == 0
 
 
 def trials_of(exports):
