@@ -155,10 +155,12 @@ class Sweep:
         now = self.storage.get_trial(trial._trial_id)
         return now.state == self.States.RUNNING and now.user_attrs.get("worker") == worker
 
-    def give_back(self, trial: Any, worker: str) -> None:
-        "The trial waits again, for whoever continues it from its checkpoint."
+    def give_back(self, trial: Any, worker: str, seconds: float | None = None) -> None:
+        "The trial waits again, for whoever continues it from its checkpoint; `seconds`: spent on it so far."
         with self.lock():
             if self.owns(trial, worker):
+                if seconds is not None:
+                    trial.set_user_attr("seconds", seconds)
                 self.storage.set_trial_state_values(trial._trial_id, self.States.WAITING)
 
     def finish(self, trial: Any, worker: str, state: str, value: float | None = None, **facts: Any) -> bool:

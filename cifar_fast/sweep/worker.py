@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,27 +98,30 @@ def images_of(recipe: Recipe) -> Source:
 
 def run_trial(sweep: Sweep, trial: Any, worker: str, recipe: str, space: Any) -> None:
     "Train a claimed trial, or what is left of it, and record the outcome. A signal gives it back at a checkpoint."
-    began = time.monotonic()
+    began, before = time.monotonic(), trial.user_attrs.get("seconds", 0)
+
+    def spent() -> float:
+        return round(before + time.monotonic() - began, 1)
+
     try:
         changes = space.suggest(trial)
-        state, value, facts = outcome(sweep, trial, worker, recipe, changes)
+        state, value, facts = outcome(sweep, trial, worker, recipe, changes, spent)
     except (Busy, Lost) as e:  # a worker that was taken for dead still trains it, or another one trains this
         print(e, flush=True)
-        sweep.give_back(trial, worker)
+        sweep.give_back(trial, worker, spent())
         time.sleep(IDLE)
         return
     except StopRequested:
-        sweep.give_back(trial, worker)
+        sweep.give_back(trial, worker, spent())
         raise
     except Exception as e:
         if concerns_all(e):
-            sweep.give_back(trial, worker)
+            sweep.give_back(trial, worker, spent())
             raise SweepError(f"trial {trial.number}: {e}") from e
         traceback.print_exc()
         text = str(e) if isinstance(e, CifarFastError) else f"{type(e).__name__}: {e}"
         state, value, facts = "FAIL", None, {"error": text[:500]}
-    seconds = trial.user_attrs.get("seconds", 0) + time.monotonic() - began
-    sweep.finish(trial, worker, state, value, seconds=round(seconds, 1), **facts)
+    sweep.finish(trial, worker, state, value, seconds=spent(), **facts)
 
 
 def concerns_all(e: Exception) -> bool:
@@ -128,11 +131,11 @@ def concerns_all(e: Exception) -> bool:
             or type(e).__name__ in ("StorageInternalError", "OperationalError"))
 
 
-def outcome(sweep: Sweep, trial: Any, worker: str, recipe: str,
-            changes: Sequence[str]) -> tuple[str, float | None, dict]:
+def outcome(sweep: Sweep, trial: Any, worker: str, recipe: str, changes: Sequence[str],
+            spent: Callable[[], float]) -> tuple[str, float | None, dict]:
     """(state, held-out accuracy, facts) of the trial's run, which is trained unless it has been.
 
-    Of unequal classes the balanced accuracy, as after each epoch.
+    Of unequal classes the balanced accuracy, as after each epoch. `spent`: seconds, with those of earlier workers.
     """
     name = trial_name(trial.number)
     path, stopped = sweep.folder / name, sweep.folder / PRUNED / name
@@ -146,7 +149,8 @@ def outcome(sweep: Sweep, trial: Any, worker: str, recipe: str,
             resume = True if RunFolder(path).working.exists() else None
 
             def progress(state, split):
-                return TrialProgress(state, split, sweep=sweep, trial=trial, worker=worker, epochs=resolved.epochs)
+                return TrialProgress(state, split, sweep=sweep, trial=trial, worker=worker, epochs=resolved.epochs,
+                                     spent=spent)
 
             start(resolved, False, resume, True, False, True, given, progress, tuning=True)
         except (Pruned, DivergedError) as e:
@@ -176,15 +180,17 @@ class TrialProgress(Progress):
 
     order = 101  # after the checkpoint: what was reported is on disk
 
-    def __init__(self, state, split, *, sweep: Sweep, trial: Any, worker: str, epochs: int):
+    def __init__(self, state, split, *, sweep: Sweep, trial: Any, worker: str, epochs: int,
+                 spent: Callable[[], float]):
         super().__init__(state, split, mode="lines")
-        self.sweep, self.trial, self.worker, self.epochs = sweep, trial, worker, epochs
+        self.sweep, self.trial, self.worker, self.epochs, self.spent = sweep, trial, worker, epochs, spent
 
     def after_epoch(self):
         super().after_epoch()
         if not self.sweep.owns(self.trial, self.worker):
             raise Lost(f"trial {self.trial.number} was given to another worker, as this one was silent for longer than "
                        f"{self.sweep.grace:g} s")
+        self.trial.set_user_attr("seconds", self.spent())  # a worker that is killed cannot say
         frozen = self.sweep.storage.get_trial(self.trial._trial_id)
         for row in self.state.rows:  # those before a resume too
             if row["epoch"] not in frozen.intermediate_values:

@@ -19,7 +19,10 @@ from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import load_recipe
 from cifar_fast.reporting.results import OWN, read, summarize
 from cifar_fast.sweep import worker
-from cifar_fast.sweep.study import Sweep
+from cifar_fast.sweep.pruners import make_pruner
+from cifar_fast.sweep.study import Definition, Sweep, make_sampler
+from cifar_fast.training.state import TrainState
+from cifar_fast.utils.signals import StopRequested
 
 
 def words(exports, *more, tiny=TINY):
@@ -202,8 +205,41 @@ def test_of_unequal_classes_the_balanced_accuracy_decides(tmp_path, monkeypatch)
     (tmp_path / "trial-000" / "card.json").touch()
     metrics = SimpleNamespace(accuracy=0.9, balanced_accuracy=0.6)
     monkeypatch.setattr(worker, "read_card", lambda _: SimpleNamespace(metrics=metrics, epochs=1, resumed=None))
-    found = worker.outcome(SimpleNamespace(folder=tmp_path), SimpleNamespace(number=0), "w", "sprint", [])
+    found = worker.outcome(SimpleNamespace(folder=tmp_path), SimpleNamespace(number=0), "w", "sprint", [], float)
     assert found[:2] == ("COMPLETE", 0.6)
+
+
+def test_the_seconds_of_a_trial_are_those_of_all_its_workers(tmp_path, monkeypatch):
+    sweep = Sweep("one", tmp_path)
+    sweep.create_or_join(Definition("sprint", "abc", (), {}, "random", "none", 42), 1)
+    made, clock = make_sampler("random", 1), [0.0]
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(worker.Progress, "after_epoch", lambda self: None)
+
+    def run(result):
+        def outcome(sweep, trial, name, recipe, changes, spent):
+            clock[0] += 10
+            progress = worker.TrialProgress(TrainState(rows=[{"epoch": 1, "valid_accuracy": 0.5}]), "held-out",
+                                            sweep=sweep, trial=trial, worker=name, epochs=1, spent=spent)
+            progress.after_epoch()
+            clock[0] += 5
+            if isinstance(result, BaseException):
+                raise result
+            return "COMPLETE", result, {}
+
+        monkeypatch.setattr(worker, "outcome", outcome)
+        trial = sweep.claim("elsewhere/x", made, make_pruner("none", 1))
+        worker.run_trial(sweep, trial, "elsewhere/x", "sprint", SimpleNamespace(suggest=lambda trial: []))
+
+    with pytest.raises(StopRequested):
+        run(StopRequested(signal.SIGINT))
+    assert sweep.trials()[0].user_attrs["seconds"] == 15
+    with pytest.raises(SystemExit):  # as one that is killed: nobody gives the trial back
+        run(SystemExit())
+    assert sweep.trials()[0].user_attrs["seconds"] == 25
+    sweep.storage.set_trial_state_values(sweep.trials()[0]._trial_id, sweep.States.WAITING)
+    run(0.5)
+    assert sweep.trials()[0].user_attrs["seconds"] == 40
 
 
 def test_seeds_are_one_row(tmp_path, capsys, digits):
