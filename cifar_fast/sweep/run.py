@@ -75,7 +75,7 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
         require_held_out(resolved, name, asked, bool(source.valid))
     sweep = Sweep(resolved.name, folder, options.storage, options.grace)
     if space:
-        sweep.create_or_join(definition, trials, grid)
+        sweep.create_or_join(definition, trials, grid, source.fingerprint)
     else:
         sweep.create_or_join(None, None)
         grid = require_same(sweep, name, asked, options)
@@ -113,7 +113,7 @@ def require_combinations(grid: list[dict] | None, trials: int | None) -> None:
 def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Options) -> list[dict] | None:
     """The combinations of a grid that is resumed without its ranges.
 
-    Raises SweepError where the sweep is not what is typed, or its recipe was edited.
+    Raises SweepError where the sweep is not what is typed, or its recipe was edited, or its images have changed.
     """
     stored = sweep.definition
     if stored is None:
@@ -135,6 +135,8 @@ def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Optio
         raise SweepError(f"{', '.join(typed)}: the sweep {sweep.name} goes on with its own settings (recipe "
                          f"{stored.recipe} {' '.join(stored.fixed)}, {stored.sampler}, {stored.pruner}); leave this "
                          f"out, or give another sweep a name of its own: name={sweep.name}-b")
+    if goes_on and sweep.images:
+        sweep.require_images(images_of(resolved).fingerprint)
     return grid
 
 

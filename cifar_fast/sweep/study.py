@@ -69,10 +69,12 @@ class Sweep:
     def exists(self) -> bool:
         return self.name in self.optuna.get_all_study_names(self.storage)
 
-    def create_or_join(self, definition: Definition | None, trials: int | None, grid: list[dict] | None = None) -> None:
+    def create_or_join(self, definition: Definition | None, trials: int | None, grid: list[dict] | None = None,
+                       images: str | None = None) -> None:
         """Create the study, or open it where it is the same one. Raises SweepError where it is another.
 
-        `definition` None: open whatever is there. `trials` may be more than there were, never fewer.
+        `definition` None: open whatever is there. `trials` may be more than there were, never fewer. `images`: their
+        fingerprint.
         """
         with self.lock():
             if not self.exists():
@@ -80,16 +82,17 @@ class Sweep:
                     raise SweepError(f"there is no sweep {self.name} in {self.url and 'that storage' or self.folder}: "
                                      f"leave out --resume to start one")
                 self.study = self.optuna.create_study(storage=self.storage, study_name=self.name, direction="maximize")
-                self.study.set_user_attr("definition", json.dumps(asdict(definition)))
             else:
                 self.study = self.optuna.load_study(storage=self.storage, study_name=self.name)
-                stored = self.definition
-                if stored is None and definition:  # its creator died before it could say
-                    self.study.set_user_attr("definition", json.dumps(asdict(definition)))
-                elif definition and (lines := stored.differences(definition)):
+            if definition and not (stored := self.definition):  # it is new, or its creator died before it could say
+                self.study.set_user_attr("images", images)
+                self.study.set_user_attr("definition", json.dumps(asdict(definition)))
+            elif definition:
+                if lines := stored.differences(definition):
                     raise SweepError(f"the sweep {self.name} exists and is another one:\n  " + "\n  ".join(lines)
                                      + f"\ncontinue that one with --resume and none of these, or give this one a name "
                                        f"of its own: name={self.name}-b")
+                self.require_images(images)
             now = len(self.study.get_trials(deepcopy=False))
             wanted = trials or self.study.user_attrs.get("trials") or now
             if wanted < (self.study.user_attrs.get("trials") or now):
@@ -102,6 +105,18 @@ class Sweep:
     def definition(self) -> Definition | None:
         saved = self.study.user_attrs.get("definition")
         return Definition.from_dict(json.loads(saved)) if saved else None
+
+    @property
+    def images(self) -> str | None:
+        "The fingerprint of the images that it began with; None of an older sweep, which goes on with what there is."
+        return self.study.user_attrs.get("images")
+
+    def require_images(self, now: str | None) -> None:
+        "Raises SweepError where the images are no longer those that it began with."
+        if self.images and now and self.images != now:
+            raise SweepError(f"the images have changed since the sweep {self.name} began (fingerprint "
+                             f"{self.images[:8]} then, {now[:8]} now), and its trials could not be compared: restore "
+                             f"them, or give a sweep of the new ones a name of its own: name={self.name}-b")
 
     # ------------------------------------------------------------ trials
 

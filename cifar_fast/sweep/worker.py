@@ -104,6 +104,8 @@ def run_trial(sweep: Sweep, trial: Any, worker: str, recipe: str, space: Any) ->
         return round(before + time.monotonic() - began, 1)
 
     try:
+        if sweep.images:  # they may change while it runs, and a run that is resumed here is not asked again
+            sweep.require_images(images_of(override(load_recipe(recipe), list(space.fixed))).fingerprint)
         changes = space.suggest(trial)
         state, value, facts = outcome(sweep, trial, worker, recipe, changes, spent)
     except (Busy, Lost) as e:  # a worker that was taken for dead still trains it, or another one trains this
@@ -125,9 +127,9 @@ def run_trial(sweep: Sweep, trial: Any, worker: str, recipe: str, space: Any) ->
 
 
 def concerns_all(e: Exception) -> bool:
-    "Whether every other trial would fail likewise: unreadable data, a full disk, a storage that is gone."
+    "Whether every other trial would fail likewise: unreadable or other data, a full disk, a storage that is gone."
     cause = e.__cause__ or e
-    return (isinstance(e, DataError) or isinstance(cause, OSError) and cause.errno in UNWRITABLE
+    return (isinstance(e, DataError | SweepError) or isinstance(cause, OSError) and cause.errno in UNWRITABLE
             or type(e).__name__ in ("StorageInternalError", "OperationalError"))
 
 

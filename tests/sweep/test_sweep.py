@@ -15,12 +15,13 @@ from faults import LONG, NAME, SPACE, TINY, faulted, figures, living, postgres, 
 from PIL import Image
 
 from cifar_fast.cli.main import main
+from cifar_fast.data.sources import load_source
 from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import load_recipe
 from cifar_fast.reporting.results import OWN, read, summarize
-from cifar_fast.sweep import worker
+from cifar_fast.sweep import seeds, worker
 from cifar_fast.sweep.pruners import make_pruner
-from cifar_fast.sweep.study import Definition, Sweep, make_sampler
+from cifar_fast.sweep.study import Definition, Sweep, SweepError, make_sampler
 from cifar_fast.training.state import TrainState
 from cifar_fast.utils.signals import StopRequested
 
@@ -166,8 +167,14 @@ def test_a_sweep_does_not_go_on_with_an_edited_recipe(swept, capsys, monkeypatch
     assert main(shown) == 0  # it has ended, and is only shown
 
 
-def test_a_grid_that_is_enlarged_goes_on_with_its_combinations(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cifar_fast.sweep.run.work_off", lambda sweep, options: None)
+@pytest.fixture
+def untrained(monkeypatch):
+    "Sweeps are set up or refused, and none of their trials is trained."
+    for name in ("work_off", "report", "result_text"):
+        monkeypatch.setattr(f"cifar_fast.sweep.run.{name}", lambda *args: None)
+
+
+def test_a_grid_that_is_enlarged_goes_on_with_its_combinations(tmp_path, capsys, untrained):
     given = ["sweep", "sprint", "data=digits", f"exports={tmp_path}"]
     assert main([*given, "valid=0.2", "opt=sgd,muon", "bs=64,128,256", "--trials", "4"]) == 0
     assert main([*given, "--resume", "--trials", "9"]) == 2 and "6 combinations" in capsys.readouterr().err
@@ -187,10 +194,55 @@ def folder_of_images(path):
     return path
 
 
-def test_a_validation_split_of_the_data_is_held_out_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr("cifar_fast.sweep.run.work_off", lambda sweep, options: None)
+def test_a_validation_split_of_the_data_is_held_out_enough(tmp_path, untrained):
     images = folder_of_images(tmp_path / "grow")
     assert main(["sweep", "sprint", f"data={images}", f"exports={tmp_path}", "lr=0.01,0.05"]) == 0
+
+
+def test_a_sweep_does_not_go_on_with_other_images(tmp_path, capsys, untrained):
+    images = folder_of_images(tmp_path / "grow")
+    resumed = ["sweep", "sprint", f"data={images}", f"exports={tmp_path}", "name=s", "--resume"]
+    given = [*resumed[:-1], "lr=0.01,0.05"]
+    assert main(given) == 0
+    Image.new("RGB", (32, 32), "red").save(images / "train" / "a" / "more.png")
+    for words in (given, resumed):
+        assert main(words) == 2
+        assert "images have changed" in (err := capsys.readouterr().err) and "name=s-b" in err
+    sweep = Sweep("s", tmp_path / "sweeps" / "s")
+    sweep.create_or_join(None, None)
+    trial = sweep.claim("elsewhere/x", make_sampler("random", 1), make_pruner("none", 1))
+    with pytest.raises(SweepError, match="images have changed"):
+        worker.run_trial(sweep, trial, "elsewhere/x", "sprint", SimpleNamespace(fixed=(f"data={images}",)))
+    assert sweep.trials()[0].state.name == "WAITING"  # it was given back
+    sweep.study.set_user_attr("images", None)  # as of an older one
+    assert main(resumed) == 0
+
+
+def test_seeds_on_other_images_are_not_counted(tmp_path, capsys, monkeypatch):
+    images, loaded = folder_of_images(tmp_path / "grow"), []
+
+    def load(*args, **kwargs):
+        loaded.append(load_source(*args, **kwargs))
+        return loaded[-1]
+
+    def card(data, seed=42):
+        found = load_source(data, size=32, seed=seed)
+        return SimpleNamespace(recipe={"data": str(data), "seed": seed}, data=SimpleNamespace(
+            fingerprint=found.fingerprint))
+
+    monkeypatch.setattr(seeds, "load_source", load)
+    cards = {tmp_path / f"sprint-grow-{seed}": card(images) for seed in range(42, 47)}
+    seeds.require_same_images(cards, "sprint-grow")
+    assert len(loaded) == 2
+    # Without a test set it is split by the seed.
+    seeds.require_same_images({seed: card(images / "train", seed) for seed in range(3)}, "sprint-grow")
+    Image.new("RGB", (32, 32), "red").save(images / "train" / "a" / "more.png")
+    monkeypatch.setattr(seeds, "same_as_finished", lambda path, *_: path.name == "sprint-grow-42")
+    monkeypatch.setattr(seeds, "read_card", cards.get)
+    monkeypatch.setattr(seeds, "run_pool", lambda *_: pytest.fail("a seed was trained"))
+    assert main(["recipe", "sprint", f"data={images}", f"exports={tmp_path}", "seeds=42,43"]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path / 'sprint-grow-42'}: trained on other images" in err and "name=sprint-grow-b" in err
 
 
 def trials_of(exports):
