@@ -84,8 +84,8 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
     own_folder(sweep)
     if not sweep.finished():
         if space and not options.pruner and (bent := bending(space.texts)):
-            log_progress(f"no trial is pruned, as {', '.join(bent)} bends the schedule and early accuracy would "
-                         f"mislead; --pruner median prunes all the same")
+            log_progress(f"no trial is pruned, as schedules of other shapes ({', '.join(bent)}) compare at their end "
+                         f"only; --pruner median prunes all the same")
         work_off(sweep, options)
     snapshot = report(sweep, "finished")
     print(result_text(snapshot, folder))
