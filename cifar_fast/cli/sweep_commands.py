@@ -20,15 +20,18 @@ class Sweep(Command):
         parser.add_argument("name", metavar="NAME", help="a recipe's name, or a path to a recipe file ending in .py")
         add_changes(parser, "what is searched: a range (lr=0.01..0.1:log, epochs=10..30, fit.pct_start=0.1..0.4:"
                             "step=0.1) or a list (opt=sgd,adamw); and settings that hold for all, as `recipe` takes "
-                            "them. valid= is needed. name=NAME is where it is kept, exports/sweeps/NAME")
+                            "them. valid= is needed where the data has no valid/ of its own. name=NAME is where it is "
+                            "kept, exports/sweeps/NAME")
         parser.add_argument("--trials", type=int, metavar="N",
                             help="how many (default 20; where only lists are given, all combinations)")
         parser.add_argument("--jobs", type=int, default=1, metavar="N",
                             help="processes, which share the cores (default %(default)s)")
         parser.add_argument("--sampler", choices=("tpe", "random", "cmaes", "grid"),
                             help="default tpe; grid where only lists are given")
-        parser.add_argument("--pruner", choices=("median", "hyperband", "halving", "none"), default="median",
-                            help="when a trial ends early, by its accuracy after each epoch (default %(default)s)")
+        parser.add_argument("--pruner", choices=("median", "hyperband", "halving", "none"),
+                            help="when a trial ends early, by its accuracy after as many epochs as others, where "
+                                 "epochs is searched after the same percent of its own (default median; none where "
+                                 "the schedule's shape is searched: fit, sched, their arguments, until, fade)")
         parser.add_argument("--storage", metavar="URL",
                             help="postgresql://USER@HOST/DATABASE: the same command on other machines joins in; "
                                  "default a SQLite file in the sweep's folder")

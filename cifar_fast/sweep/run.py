@@ -17,12 +17,13 @@ from cifar_fast.runs.names import export_path, same_as_finished, set_by_data, st
 from cifar_fast.runs.run import train
 from cifar_fast.sweep.page import rebuild
 from cifar_fast.sweep.pool import run_pool, threads_of
+from cifar_fast.sweep.pruners import bending
 from cifar_fast.sweep.snapshot import Snapshot, Trial, importances, take
 from cifar_fast.sweep.space import Space, SpaceError, is_searched, parse_space
 from cifar_fast.sweep.storage import GRACE, SQLITE, require_optuna
 from cifar_fast.sweep.study import Definition, Sweep, SweepError
 from cifar_fast.sweep.table import REPORT, command, rows
-from cifar_fast.sweep.worker import work
+from cifar_fast.sweep.worker import images_of, work
 from cifar_fast.training.checksums import with_checksums
 from cifar_fast.utils.files import expand_path, write_new
 from cifar_fast.utils.log import log_progress
@@ -43,7 +44,7 @@ class Options:
     trials: int | None = None
     jobs: int = 1
     sampler: str | None = None  # None: a grid where only lists are given, else TPE
-    pruner: str = "median"
+    pruner: str | None = None  # None: median, or none where the shape of the schedule is searched
     storage: str | None = None
     grace: float = GRACE
     resume: bool = False
@@ -61,26 +62,30 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
     folder = exports / SWEEPS / resolved.name
     definition, grid, trials = None, None, options.trials
     if space:
-        require_held_out(resolved, name, asked)
         definition, grid = define(name, space, resolved, options)
         trials = trials or (len(grid) if grid else None if options.resume else TRIALS)
-        if grid and trials > len(grid):
-            raise SpaceError(f"--trials {trials}: the lists have {len(grid)} combinations; leave --trials out to run "
-                             f"them all")
+        require_combinations(grid, trials)
     if options.resume and not options.storage and not (folder / SQLITE).exists():
         raise SweepError(f"there is no sweep in {folder}: leave out --resume to start one, or give the --storage that "
                          f"it is in")
     if options.final and space:
         require_final(name, space, resolved)
+    if space:
+        source = images_of(resolved)
+        require_held_out(resolved, name, asked, bool(source.valid))
     sweep = Sweep(resolved.name, folder, options.storage, options.grace)
     if space:
-        sweep.create_or_join(definition, trials, grid)
+        sweep.create_or_join(definition, trials, grid, source.fingerprint)
     else:
         sweep.create_or_join(None, None)
-        require_same(sweep, name, asked, options)
-        sweep.create_or_join(None, trials)  # more of them, once it is known to be this sweep
+        grid = require_same(sweep, name, asked, options)
+        require_combinations(grid, trials)
+        sweep.create_or_join(None, trials, grid)  # more of them, once it is known to be this sweep
     own_folder(sweep)
     if not sweep.finished():
+        if space and not options.pruner and (bent := bending(space.texts)):
+            log_progress(f"no trial is pruned, as schedules of other shapes ({', '.join(bent)}) compare at their end "
+                         f"only; --pruner median prunes all the same")
         work_off(sweep, options)
     snapshot = report(sweep, "finished")
     print(result_text(snapshot, folder))
@@ -94,18 +99,29 @@ def define(name: str, space: Space, resolved: Recipe, options: Options) -> tuple
     sampler = options.sampler or ("grid" if space.only_lists else "tpe")
     grid = list(space.grid()) if sampler == "grid" else None
     identity = recipe_id(describe(replace(resolved, name="")))
-    return Definition(name, identity, space.fixed, space.texts, sampler, options.pruner, resolved.seed), grid
+    pruner = options.pruner or ("none" if bending(space.texts) else "median")
+    return Definition(name, identity, space.fixed, space.texts, sampler, pruner, resolved.seed), grid
 
 
-def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Options) -> None:
-    "Raises SweepError where a sweep resumed without its ranges is not what is typed, or its recipe was edited."
+def require_combinations(grid: list[dict] | None, trials: int | None) -> None:
+    "Raises SpaceError for more trials than a grid has combinations."
+    if grid and trials and trials > len(grid):
+        raise SpaceError(f"--trials {trials}: the lists have {len(grid)} combinations; leave --trials out to run them "
+                         f"all")
+
+
+def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Options) -> list[dict] | None:
+    """The combinations of a grid that is resumed without its ranges.
+
+    Raises SweepError where the sweep is not what is typed, or its recipe was edited, or its images have changed.
+    """
     stored = sweep.definition
     if stored is None:
         raise SweepError(f"the sweep {sweep.name} ended before it could save what it searches: repeat it with its "
                          f"ranges")
     space = parse_space(stored.recipe, [*stored.fixed, *(f"{k}={v}" for k, v in stored.space.items())])
     resolved = override(load_recipe(stored.recipe), list(space.fixed))
-    now, _ = define(stored.recipe, space, resolved, Options(sampler=stored.sampler, pruner=stored.pruner))
+    now, grid = define(stored.recipe, space, resolved, Options(sampler=stored.sampler, pruner=stored.pruner))
     goes_on = options.final or options.trials or not sweep.finished()  # else it is only shown
     if now.recipe_id != stored.recipe_id and goes_on:
         raise SweepError(f"the recipe {stored.recipe} has changed since the sweep {sweep.name} began, and its trials "
@@ -114,19 +130,25 @@ def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Optio
     typed = [f"recipe {name}"] if name != stored.recipe else []
     typed += [change for change in changes if change not in stored.fixed]
     typed += [f"--sampler {options.sampler}"] if options.sampler not in (None, stored.sampler) else []
-    typed += [f"--pruner {options.pruner}"] if options.pruner not in ("median", stored.pruner) else []
+    typed += [f"--pruner {options.pruner}"] if options.pruner not in (None, stored.pruner) else []
     if typed:
         raise SweepError(f"{', '.join(typed)}: the sweep {sweep.name} goes on with its own settings (recipe "
                          f"{stored.recipe} {' '.join(stored.fixed)}, {stored.sampler}, {stored.pruner}); leave this "
                          f"out, or give another sweep a name of its own: name={sweep.name}-b")
+    if goes_on and sweep.images:
+        sweep.require_images(images_of(resolved).fingerprint)
+    return grid
 
 
-def require_held_out(recipe: Recipe, name: str, changes: Sequence[str]) -> None:
-    "Raises SweepError for a recipe that would choose by the test set, or by nothing."
+def require_held_out(recipe: Recipe, name: str, changes: Sequence[str], own: bool) -> None:
+    """Raises SweepError for a recipe that would choose by the test set, or by nothing.
+
+    `own`: whether the data has a validation split of its own.
+    """
     if recipe.validate_on == "test":
         raise SweepError("validate_on=test would choose the settings by the test set; give validate_on=held_out "
                          "valid=0.1, which holds out a tenth of train")
-    if not recipe.valid:
+    if not recipe.valid and not own:
         others = [change for change in changes if not change.startswith("valid=")]
         raise SweepError(f"a sweep chooses by accuracy on held-out images and never looks at the test set, and this "
                          f"recipe holds nothing out: add valid=0.1 (a tenth of train) or a number of images, as in "

@@ -6,10 +6,11 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cifar_fast.data.sources import image_settings, load_source
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import Recipe, RecipeError, check, load_recipe, override
@@ -38,6 +39,8 @@ def run_seeds(name: str, changes: Sequence[str], text: str, jobs: int, resume: b
     check(recipe)
     seeds = parse_seeds(text, recipe.seed)
     paths = [path_of(recipe, seed) for seed in seeds]
+    require_same_images({path: read_card(path) for seed, path in zip(seeds, paths, strict=True)
+                         if has_finished(recipe, seed, changes)}, recipe.name)
     for seed, path in zip(seeds, paths, strict=True):
         require_ours(recipe, seed, path, changes, resume)
     logs = export_path(recipe).parent.absolute() / "sweeps" / f"{recipe.name}-seeds" / LOGS
@@ -66,10 +69,28 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
     return replace(recipe, seed=seed, name=f"{recipe.name}-{seed}")
 
 
-def is_done(recipe: Recipe, seed: int, changes: Sequence[str]) -> bool:
+def has_finished(recipe: Recipe, seed: int, changes: Sequence[str]) -> bool:
     own = with_seed(recipe, seed)
-    return same_as_finished(export_path(own), own, set_by_data(changes)) and not RunFolder(
-        export_path(own)).working.exists()
+    return same_as_finished(export_path(own), own, set_by_data(changes))
+
+
+def is_done(recipe: Recipe, seed: int, changes: Sequence[str]) -> bool:
+    return has_finished(recipe, seed, changes) and not RunFolder(path_of(recipe, seed)).working.exists()
+
+
+def require_same_images(cards: Mapping[Path, Card], name: str) -> None:
+    "Raises RunError where finished runs saw other images than their data= holds now; they are opened once or twice."
+    now, changed = [], []
+    for path, card in cards.items():
+        if len(now) < 2 or now[0] != now[1]:  # a folder without a test set is split by the seed: each has its own
+            source = load_source(card.recipe["data"], seed=card.recipe.get("seed", 42), **image_settings(card.recipe))
+            now.append(source.fingerprint)
+        if card.data.fingerprint not in ("", now[-1]):  # older cards have none
+            changed.append(str(path))
+    if changed:
+        raise RunError(f"{', '.join(changed)}: trained on other images than data={card.recipe['data']} holds now, so "
+                       f"that they do not count as these seeds: restore the images, or give runs on the new ones a "
+                       f"name of their own: name={name}-b")
 
 
 def require_ours(recipe: Recipe, seed: int, path: Path, changes: Sequence[str], resume: bool | None) -> None:

@@ -78,6 +78,12 @@ class Space:
     def only_lists(self) -> bool:
         return all(d.kind == "choice" for d in self.dimensions)
 
+    @property
+    def fewest_epochs(self) -> int | None:
+        "Of the searched ones; None where they are not searched."
+        found = next((d for d in self.dimensions if d.key == "epochs"), None)
+        return found and min(map(int, found.choices or [found.low]))
+
     def suggest(self, trial: Any) -> list[str]:
         "All changes of a trial."
         return [*self.fixed, *(d.suggest(trial) for d in self.dimensions)]

@@ -16,7 +16,6 @@ from cifar_fast.sweep.storage import GRACE, one_at_a_time, open_storage, require
 from cifar_fast.utils.errors import CifarFastError
 
 SAMPLERS = ("tpe", "random", "cmaes", "grid")
-PRUNERS = ("median", "hyperband", "halving", "none")
 MOST_DEATHS = 10
 "Workers that may die of one trial: it probably needs more memory than there is."
 
@@ -70,10 +69,12 @@ class Sweep:
     def exists(self) -> bool:
         return self.name in self.optuna.get_all_study_names(self.storage)
 
-    def create_or_join(self, definition: Definition | None, trials: int | None, grid: list[dict] | None = None) -> None:
+    def create_or_join(self, definition: Definition | None, trials: int | None, grid: list[dict] | None = None,
+                       images: str | None = None) -> None:
         """Create the study, or open it where it is the same one. Raises SweepError where it is another.
 
-        `definition` None: open whatever is there. `trials` may be more than there were, never fewer.
+        `definition` None: open whatever is there. `trials` may be more than there were, never fewer. `images`: their
+        fingerprint.
         """
         with self.lock():
             if not self.exists():
@@ -81,16 +82,17 @@ class Sweep:
                     raise SweepError(f"there is no sweep {self.name} in {self.url and 'that storage' or self.folder}: "
                                      f"leave out --resume to start one")
                 self.study = self.optuna.create_study(storage=self.storage, study_name=self.name, direction="maximize")
-                self.study.set_user_attr("definition", json.dumps(asdict(definition)))
             else:
                 self.study = self.optuna.load_study(storage=self.storage, study_name=self.name)
-                stored = self.definition
-                if stored is None and definition:  # its creator died before it could say
-                    self.study.set_user_attr("definition", json.dumps(asdict(definition)))
-                elif definition and (lines := stored.differences(definition)):
+            if definition and not (stored := self.definition):  # it is new, or its creator died before it could say
+                self.study.set_user_attr("images", images)
+                self.study.set_user_attr("definition", json.dumps(asdict(definition)))
+            elif definition:
+                if lines := stored.differences(definition):
                     raise SweepError(f"the sweep {self.name} exists and is another one:\n  " + "\n  ".join(lines)
                                      + f"\ncontinue that one with --resume and none of these, or give this one a name "
                                        f"of its own: name={self.name}-b")
+                self.require_images(images)
             now = len(self.study.get_trials(deepcopy=False))
             wanted = trials or self.study.user_attrs.get("trials") or now
             if wanted < (self.study.user_attrs.get("trials") or now):
@@ -103,6 +105,18 @@ class Sweep:
     def definition(self) -> Definition | None:
         saved = self.study.user_attrs.get("definition")
         return Definition.from_dict(json.loads(saved)) if saved else None
+
+    @property
+    def images(self) -> str | None:
+        "The fingerprint of the images that it began with; None of an older sweep, which goes on with what there is."
+        return self.study.user_attrs.get("images")
+
+    def require_images(self, now: str | None) -> None:
+        "Raises SweepError where the images are no longer those that it began with."
+        if self.images and now and self.images != now:
+            raise SweepError(f"the images have changed since the sweep {self.name} began (fingerprint "
+                             f"{self.images[:8]} then, {now[:8]} now), and its trials could not be compared: restore "
+                             f"them, or give a sweep of the new ones a name of its own: name={self.name}-b")
 
     # ------------------------------------------------------------ trials
 
@@ -156,10 +170,12 @@ class Sweep:
         now = self.storage.get_trial(trial._trial_id)
         return now.state == self.States.RUNNING and now.user_attrs.get("worker") == worker
 
-    def give_back(self, trial: Any, worker: str) -> None:
-        "The trial waits again, for whoever continues it from its checkpoint."
+    def give_back(self, trial: Any, worker: str, seconds: float | None = None) -> None:
+        "The trial waits again, for whoever continues it from its checkpoint; `seconds`: spent on it so far."
         with self.lock():
             if self.owns(trial, worker):
+                if seconds is not None:
+                    trial.set_user_attr("seconds", seconds)
                 self.storage.set_trial_state_values(trial._trial_id, self.States.WAITING)
 
     def finish(self, trial: Any, worker: str, state: str, value: float | None = None, **facts: Any) -> bool:
@@ -185,15 +201,3 @@ def make_sampler(name: str, seed: int):
             return samplers.CmaEsSampler(seed=mixed)
         return samplers.TPESampler(seed=mixed, constant_liar=True)
     return make
-
-
-def make_pruner(name: str, epochs: int):
-    from optuna import pruners
-
-    if name == "hyperband":
-        return pruners.HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs)
-    if name == "halving":
-        return pruners.SuccessiveHalvingPruner(min_resource=max(1, epochs // 9))
-    if name == "median":  # not before a fifth of the run: accuracy says little at a high learning rate
-        return pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 5))
-    return pruners.NopPruner()

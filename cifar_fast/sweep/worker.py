@@ -6,24 +6,28 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cifar_fast.data.errors import DataError
+from cifar_fast.data.sources import Source
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import NAME as CARD
-from cifar_fast.recipe import load_recipe, override
+from cifar_fast.recipe import Recipe, load_recipe, override
 from cifar_fast.runs.failures import UNWRITABLE
 from cifar_fast.runs.run import start
 from cifar_fast.runs.run_dir import Busy, RunFolder
 from cifar_fast.sweep.locks import worker_id
 from cifar_fast.sweep.pool import output_to
+from cifar_fast.sweep.pruners import make_pruner
 from cifar_fast.sweep.space import parse_space
-from cifar_fast.sweep.study import WORKERS, Sweep, SweepError, make_pruner, make_sampler
+from cifar_fast.sweep.study import WORKERS, Sweep, SweepError, make_sampler
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.callbacks.progress import Progress
+from cifar_fast.training.init import read_init
+from cifar_fast.training.prepare import load_images
 from cifar_fast.training.state import watched
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import replace_folder
@@ -35,7 +39,7 @@ LOGS, PRUNED = "logs", "pruned"
 
 
 class Pruned(CifarFastError):
-    "A trial that is stopped early: others were better after as many epochs."
+    "A trial that is stopped early: others were better by the same point."
 
 
 class Lost(CifarFastError):
@@ -53,7 +57,8 @@ def work(name: str, folder: Path, url: str | None, grace: float) -> int:
     definition = sweep.definition
     space = parse_space(definition.recipe, [*definition.fixed, *(f"{k}={v}" for k, v in definition.space.items())])
     epochs = override(load_recipe(definition.recipe), list(space.fixed)).epochs
-    sampler, pruner = make_sampler(definition.sampler, definition.seed), make_pruner(definition.pruner, epochs)
+    sampler = make_sampler(definition.sampler, definition.seed)
+    pruner = make_pruner(definition.pruner, epochs, space.fewest_epochs)
     with worker_id(folder / WORKERS) as worker:
         while not sweep.finished():
             trial = sweep.claim(worker, sampler, pruner)
@@ -86,43 +91,53 @@ def heartbeat(sweep: Sweep, trial: Any):
         thread.join()
 
 
+def images_of(recipe: Recipe) -> Source:
+    "Those of all trials, decoded once."
+    return load_images(recipe, read_init(recipe) if recipe.init else None)
+
+
 def run_trial(sweep: Sweep, trial: Any, worker: str, recipe: str, space: Any) -> None:
     "Train a claimed trial, or what is left of it, and record the outcome. A signal gives it back at a checkpoint."
-    began = time.monotonic()
+    began, before = time.monotonic(), trial.user_attrs.get("seconds", 0)
+
+    def spent() -> float:
+        return round(before + time.monotonic() - began, 1)
+
     try:
+        if sweep.images:  # they may change while it runs, and a run that is resumed here is not asked again
+            sweep.require_images(images_of(override(load_recipe(recipe), list(space.fixed))).fingerprint)
         changes = space.suggest(trial)
-        state, value, facts = outcome(sweep, trial, worker, recipe, changes)
+        state, value, facts = outcome(sweep, trial, worker, recipe, changes, spent)
     except (Busy, Lost) as e:  # a worker that was taken for dead still trains it, or another one trains this
         print(e, flush=True)
-        sweep.give_back(trial, worker)
+        sweep.give_back(trial, worker, spent())
         time.sleep(IDLE)
         return
     except StopRequested:
-        sweep.give_back(trial, worker)
+        sweep.give_back(trial, worker, spent())
         raise
     except Exception as e:
         if concerns_all(e):
-            sweep.give_back(trial, worker)
+            sweep.give_back(trial, worker, spent())
             raise SweepError(f"trial {trial.number}: {e}") from e
         traceback.print_exc()
         text = str(e) if isinstance(e, CifarFastError) else f"{type(e).__name__}: {e}"
         state, value, facts = "FAIL", None, {"error": text[:500]}
-    seconds = trial.user_attrs.get("seconds", 0) + time.monotonic() - began
-    sweep.finish(trial, worker, state, value, seconds=round(seconds, 1), **facts)
+    sweep.finish(trial, worker, state, value, seconds=spent(), **facts)
 
 
 def concerns_all(e: Exception) -> bool:
-    "Whether every other trial would fail likewise: unreadable data, a full disk, a storage that is gone."
+    "Whether every other trial would fail likewise: unreadable or other data, a full disk, a storage that is gone."
     cause = e.__cause__ or e
-    return (isinstance(e, DataError) or isinstance(cause, OSError) and cause.errno in UNWRITABLE
+    return (isinstance(e, DataError | SweepError) or isinstance(cause, OSError) and cause.errno in UNWRITABLE
             or type(e).__name__ in ("StorageInternalError", "OperationalError"))
 
 
-def outcome(sweep: Sweep, trial: Any, worker: str, recipe: str,
-            changes: Sequence[str]) -> tuple[str, float | None, dict]:
+def outcome(sweep: Sweep, trial: Any, worker: str, recipe: str, changes: Sequence[str],
+            spent: Callable[[], float]) -> tuple[str, float | None, dict]:
     """(state, held-out accuracy, facts) of the trial's run, which is trained unless it has been.
 
-    Of unequal classes the balanced accuracy, as after each epoch.
+    Of unequal classes the balanced accuracy, as after each epoch. `spent`: seconds, with those of earlier workers.
     """
     name = trial_name(trial.number)
     path, stopped = sweep.folder / name, sweep.folder / PRUNED / name
@@ -136,7 +151,8 @@ def outcome(sweep: Sweep, trial: Any, worker: str, recipe: str,
             resume = True if RunFolder(path).working.exists() else None
 
             def progress(state, split):
-                return TrialProgress(state, split, sweep=sweep, trial=trial, worker=worker, epochs=resolved.epochs)
+                return TrialProgress(state, split, sweep=sweep, trial=trial, worker=worker, epochs=resolved.epochs,
+                                     spent=spent)
 
             start(resolved, False, resume, True, False, True, given, progress, tuning=True)
         except (Pruned, DivergedError) as e:
@@ -166,15 +182,17 @@ class TrialProgress(Progress):
 
     order = 101  # after the checkpoint: what was reported is on disk
 
-    def __init__(self, state, split, *, sweep: Sweep, trial: Any, worker: str, epochs: int):
+    def __init__(self, state, split, *, sweep: Sweep, trial: Any, worker: str, epochs: int,
+                 spent: Callable[[], float]):
         super().__init__(state, split, mode="lines")
-        self.sweep, self.trial, self.worker, self.epochs = sweep, trial, worker, epochs
+        self.sweep, self.trial, self.worker, self.epochs, self.spent = sweep, trial, worker, epochs, spent
 
     def after_epoch(self):
         super().after_epoch()
         if not self.sweep.owns(self.trial, self.worker):
             raise Lost(f"trial {self.trial.number} was given to another worker, as this one was silent for longer than "
                        f"{self.sweep.grace:g} s")
+        self.trial.set_user_attr("seconds", self.spent())  # a worker that is killed cannot say
         frozen = self.sweep.storage.get_trial(self.trial._trial_id)
         for row in self.state.rows:  # those before a resume too
             if row["epoch"] not in frozen.intermediate_values:

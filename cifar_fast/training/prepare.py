@@ -106,9 +106,7 @@ def prepare(
     init = narrowed(init, recipe.prune) if recipe.prune else init
     taught = read_teacher(recipe) if recipe.distill else None
     recipe = replace(recipe, distill_sha256=taught.sha256) if taught else recipe
-    size = recipe.size or (init.size if init else None)  # what the weights were trained for, unless another is given
-    source = source or load_source(recipe.data, size=size, resize_mode=recipe.resize_mode, seed=recipe.seed,
-                                   on_error=recipe.on_error, columns=recipe.columns)
+    source = source or load_images(recipe, init)
     if tuning:
         source = replace(source, test=None)
     require_validation(recipe, bool(source.valid))
@@ -150,6 +148,13 @@ def prepare(
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats, start,
                valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps), widths=widths,
                tuning=tuning, teacher=teacher and teacher.normalized_by(*stats))
+
+
+def load_images(recipe: Recipe, init: Init | None = None) -> Source:
+    "The images that a recipe names, of its size, else of that which its weights were trained for. Raises DataError."
+    size = recipe.size or (init.size if init else None)
+    return load_source(recipe.data, size=size, resize_mode=recipe.resize_mode, seed=recipe.seed,
+                       on_error=recipe.on_error, columns=recipe.columns)
 
 
 def fitting_widths(recipe: Recipe, init: Init | None, classes: int, size: int) -> Sequence[int] | None:

@@ -31,7 +31,7 @@ NAME = "sprint-digits"
 
 def command(exports: Path, trials: int, jobs: int, *more: str) -> list[str]:
     return [sys.executable, "-m", "cifar_fast", "sweep", "sprint", *SPACE, *TINY, f"exports={exports}", "--trials",
-            str(trials), "--jobs", str(jobs), *more]
+            str(trials), "--jobs", str(jobs), "--pruner", "median", *more]
 
 
 def environment() -> dict[str, str]:

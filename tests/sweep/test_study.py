@@ -12,8 +12,9 @@ import pytest
 from filelock import FileLock
 
 from cifar_fast.sweep.locks import worker_id
+from cifar_fast.sweep.pruners import bending, by_percent, make_pruner
 from cifar_fast.sweep.storage import StorageError, masked, open_storage
-from cifar_fast.sweep.study import MOST_DEATHS, WORKERS, Definition, Sweep, SweepError, make_pruner, make_sampler
+from cifar_fast.sweep.study import MOST_DEATHS, WORKERS, Definition, Sweep, SweepError, make_sampler
 
 DEFINITION = Definition("sprint", "abc", ("valid=1",), {"lr": "0.01..0.1"}, "tpe", "median", 42)
 SAMPLER, PRUNER = make_sampler("tpe", 1), make_pruner("none", 2)
@@ -120,6 +121,47 @@ def test_a_living_worker_of_this_machine_keeps_its_trial_however_silent(made):
         assert sweep.claim("elsewhere/y", SAMPLER, PRUNER) is None
     (sweep.folder / WORKERS / f"{worker.rpartition('/')[2]}.lock").touch()  # as a killed one leaves it
     assert sweep.claim("elsewhere/y", SAMPLER, PRUNER).number == 0
+
+
+def pruned_after(study, epochs, last):
+    "Epochs of a new trial until it is pruned, all of them otherwise; it goes in a straight line from half to `last`."
+    import optuna
+
+    study.enqueue_trial({"epochs": epochs})
+    trial = study.ask({"epochs": optuna.distributions.IntDistribution(10, 30)})
+    for epoch in range(1, epochs + 1):
+        trial.report(last * (1 + epoch / epochs) / 2, epoch)
+        if epoch < epochs and trial.should_prune():
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            return epoch
+    study.tell(trial, last)
+    return epochs
+
+
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+def test_where_epochs_are_searched_the_bad_trials_are_pruned_and_not_the_long_ones(pruner):
+    import optuna
+
+    study = optuna.create_study(direction="maximize", study_name="one")
+
+    def run(epochs, last):
+        study.pruner = make_pruner(pruner, 60, 10)  # 60: the recipe's own
+        return pruned_after(study, epochs, last)
+
+    for i in range(8):
+        assert run(10, 0.9 + i / 1000) == 10  # each the best so far
+    assert run(30, 0.95) == 30
+    assert min(run(30, 0.3) for _ in range(4)) < 15  # hyperband lets some run to their end
+    assert run(20, 0.96) == 20
+
+
+def test_accuracy_by_percent_of_a_trials_own_epochs():
+    assert by_percent({1: 0.1, 2: 0.3}, 4) == pytest.approx({p: 0.1 + 0.2 * (p - 25) / 25 for p in range(25, 51)})
+    assert by_percent({1: 0.1, 2: 0.2, 3: 0.3}, 300) == {1: 0.3} and by_percent({1: 0.1}, 30) == by_percent({}, 9) == {}
+
+
+def test_no_trial_is_pruned_by_default_where_the_schedule_is_bent():
+    assert bending(["lr", "fit.pct_start", "sched", "epochs", "mix.until"]) == ["fit.pct_start", "sched", "mix.until"]
 
 
 def test_a_trial_that_kills_its_workers_fails_at_last(tmp_path):

@@ -6,18 +6,24 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from faults import LONG, NAME, SPACE, TINY, faulted, figures, living, postgres, postgres_programs, trainers
+from PIL import Image
 
 from cifar_fast.cli.main import main
+from cifar_fast.data.sources import load_source
 from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import load_recipe
 from cifar_fast.reporting.results import OWN, read, summarize
-from cifar_fast.sweep import worker
-from cifar_fast.sweep.study import Sweep
+from cifar_fast.sweep import seeds, worker
+from cifar_fast.sweep.pruners import make_pruner
+from cifar_fast.sweep.study import Definition, Sweep, SweepError, make_sampler
+from cifar_fast.training.state import TrainState
+from cifar_fast.utils.signals import StopRequested
 
 
 def words(exports, *more, tiny=TINY):
@@ -161,6 +167,84 @@ def test_a_sweep_does_not_go_on_with_an_edited_recipe(swept, capsys, monkeypatch
     assert main(shown) == 0  # it has ended, and is only shown
 
 
+@pytest.fixture
+def untrained(monkeypatch):
+    "Sweeps are set up or refused, and none of their trials is trained."
+    for name in ("work_off", "report", "result_text"):
+        monkeypatch.setattr(f"cifar_fast.sweep.run.{name}", lambda *args: None)
+
+
+def test_a_grid_that_is_enlarged_goes_on_with_its_combinations(tmp_path, capsys, untrained):
+    given = ["sweep", "sprint", "data=digits", f"exports={tmp_path}"]
+    assert main([*given, "valid=0.2", "opt=sgd,muon", "bs=64,128,256", "--trials", "4"]) == 0
+    assert main([*given, "--resume", "--trials", "9"]) == 2 and "6 combinations" in capsys.readouterr().err
+    assert main([*given, "--resume", "--trials", "6"]) == 0
+    study = Sweep(NAME, tmp_path / "sweeps" / NAME)
+    study.create_or_join(None, None)
+    assert [tuple(t.system_attrs["fixed_params"].values()) for t in study.trials()] == list(
+        product(["sgd", "muon"], ["64", "128", "256"]))
+
+
+def folder_of_images(path):
+    "Of two classes, with a validation split of its own."
+    for split, label, i in product(["train", "valid"], [0, 1], range(8)):
+        place = path / split / "ab"[label] / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * i + label, 99 * label, split == "valid")).save(place)
+    return path
+
+
+def test_a_validation_split_of_the_data_is_held_out_enough(tmp_path, untrained):
+    images = folder_of_images(tmp_path / "grow")
+    assert main(["sweep", "sprint", f"data={images}", f"exports={tmp_path}", "lr=0.01,0.05"]) == 0
+
+
+def test_a_sweep_does_not_go_on_with_other_images(tmp_path, capsys, untrained):
+    images = folder_of_images(tmp_path / "grow")
+    resumed = ["sweep", "sprint", f"data={images}", f"exports={tmp_path}", "name=s", "--resume"]
+    given = [*resumed[:-1], "lr=0.01,0.05"]
+    assert main(given) == 0
+    Image.new("RGB", (32, 32), "red").save(images / "train" / "a" / "more.png")
+    for words in (given, resumed):
+        assert main(words) == 2
+        assert "images have changed" in (err := capsys.readouterr().err) and "name=s-b" in err
+    sweep = Sweep("s", tmp_path / "sweeps" / "s")
+    sweep.create_or_join(None, None)
+    trial = sweep.claim("elsewhere/x", make_sampler("random", 1), make_pruner("none", 1))
+    with pytest.raises(SweepError, match="images have changed"):
+        worker.run_trial(sweep, trial, "elsewhere/x", "sprint", SimpleNamespace(fixed=(f"data={images}",)))
+    assert sweep.trials()[0].state.name == "WAITING"  # it was given back
+    sweep.study.set_user_attr("images", None)  # as of an older one
+    assert main(resumed) == 0
+
+
+def test_seeds_on_other_images_are_not_counted(tmp_path, capsys, monkeypatch):
+    images, loaded = folder_of_images(tmp_path / "grow"), []
+
+    def load(*args, **kwargs):
+        loaded.append(load_source(*args, **kwargs))
+        return loaded[-1]
+
+    def card(data, seed=42):
+        found = load_source(data, size=32, seed=seed)
+        return SimpleNamespace(recipe={"data": str(data), "seed": seed}, data=SimpleNamespace(
+            fingerprint=found.fingerprint))
+
+    monkeypatch.setattr(seeds, "load_source", load)
+    cards = {tmp_path / f"sprint-grow-{seed}": card(images) for seed in range(42, 47)}
+    seeds.require_same_images(cards, "sprint-grow")
+    assert len(loaded) == 2
+    # Without a test set it is split by the seed.
+    seeds.require_same_images({seed: card(images / "train", seed) for seed in range(3)}, "sprint-grow")
+    Image.new("RGB", (32, 32), "red").save(images / "train" / "a" / "more.png")
+    monkeypatch.setattr(seeds, "same_as_finished", lambda path, *_: path.name == "sprint-grow-42")
+    monkeypatch.setattr(seeds, "read_card", cards.get)
+    monkeypatch.setattr(seeds, "run_pool", lambda *_: pytest.fail("a seed was trained"))
+    assert main(["recipe", "sprint", f"data={images}", f"exports={tmp_path}", "seeds=42,43"]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path / 'sprint-grow-42'}: trained on other images" in err and "name=sprint-grow-b" in err
+
+
 def trials_of(exports):
     study = Sweep(NAME, exports / "sweeps" / NAME)
     study.create_or_join(None, None)
@@ -173,8 +257,41 @@ def test_of_unequal_classes_the_balanced_accuracy_decides(tmp_path, monkeypatch)
     (tmp_path / "trial-000" / "card.json").touch()
     metrics = SimpleNamespace(accuracy=0.9, balanced_accuracy=0.6)
     monkeypatch.setattr(worker, "read_card", lambda _: SimpleNamespace(metrics=metrics, epochs=1, resumed=None))
-    found = worker.outcome(SimpleNamespace(folder=tmp_path), SimpleNamespace(number=0), "w", "sprint", [])
+    found = worker.outcome(SimpleNamespace(folder=tmp_path), SimpleNamespace(number=0), "w", "sprint", [], float)
     assert found[:2] == ("COMPLETE", 0.6)
+
+
+def test_the_seconds_of_a_trial_are_those_of_all_its_workers(tmp_path, monkeypatch):
+    sweep = Sweep("one", tmp_path)
+    sweep.create_or_join(Definition("sprint", "abc", (), {}, "random", "none", 42), 1)
+    made, clock = make_sampler("random", 1), [0.0]
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(worker.Progress, "after_epoch", lambda self: None)
+
+    def run(result):
+        def outcome(sweep, trial, name, recipe, changes, spent):
+            clock[0] += 10
+            progress = worker.TrialProgress(TrainState(rows=[{"epoch": 1, "valid_accuracy": 0.5}]), "held-out",
+                                            sweep=sweep, trial=trial, worker=name, epochs=1, spent=spent)
+            progress.after_epoch()
+            clock[0] += 5
+            if isinstance(result, BaseException):
+                raise result
+            return "COMPLETE", result, {}
+
+        monkeypatch.setattr(worker, "outcome", outcome)
+        trial = sweep.claim("elsewhere/x", made, make_pruner("none", 1))
+        worker.run_trial(sweep, trial, "elsewhere/x", "sprint", SimpleNamespace(suggest=lambda trial: []))
+
+    with pytest.raises(StopRequested):
+        run(StopRequested(signal.SIGINT))
+    assert sweep.trials()[0].user_attrs["seconds"] == 15
+    with pytest.raises(SystemExit):  # as one that is killed: nobody gives the trial back
+        run(SystemExit())
+    assert sweep.trials()[0].user_attrs["seconds"] == 25
+    sweep.storage.set_trial_state_values(sweep.trials()[0]._trial_id, sweep.States.WAITING)
+    run(0.5)
+    assert sweep.trials()[0].user_attrs["seconds"] == 40
 
 
 def test_seeds_are_one_row(tmp_path, capsys, digits):
