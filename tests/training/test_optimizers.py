@@ -8,6 +8,7 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from toys import Watch, equal, state, toy
 
 from cifar_fast.training import optimizers
@@ -187,6 +188,24 @@ def test_muon_resumes_from_its_state():
     first.step()
     second.step()
     assert equal(state(one), state(two))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_muon_iterates_in_bf16_where_the_gpu_has_it(monkeypatch, native):
+    "Asked of fake tensors: no GPU is needed."
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    monkeypatch.setattr(optimizers, "zeropower_via_newtonschulz",
+                        lambda g, steps, coefficients, dtype: seen.append(dtype) or g)
+    optimizers.iterated_in.cache_clear()
+    try:
+        with FakeTensorMode():
+            weight = nn.Parameter(torch.empty(4, 4, 3, 3, device="cuda"))
+            weight.grad = torch.empty_like(weight)
+            optimizers.muon([weight], lr=0.1).opt.step()
+    finally:
+        optimizers.iterated_in.cache_clear()
+    assert seen == [torch.bfloat16 if native else torch.float32]
 
 
 # ---------------------------------------------------------------- torch.compile
