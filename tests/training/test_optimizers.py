@@ -219,7 +219,7 @@ DEPTHWISE = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.C
     ("off", "cuda", 10**6, DEPTHWISE, False), ("on", "cuda", 1, DENSE, True), ("on", "cpu", 1, DENSE, True),
     ("auto", "cuda", 10**6, DENSE, True), ("auto", "cuda", 10, DEPTHWISE, False),
     ("auto", "cpu", 10**6, DENSE, False), ("auto", "cpu", 10**6, DEPTHWISE, True),
-    ("auto", "cpu", 10, DEPTHWISE, False),
+    ("auto", "cpu", 10, DEPTHWISE, False), ("auto", "mps", 10**6, DEPTHWISE, False), ("on", "mps", 1, DENSE, True),
 ])
 def test_what_is_compiled_where_it_can_be(monkeypatch, compile, device, steps, net, chosen):
     monkeypatch.setattr(compiling, "why_not", lambda device: None)
