@@ -10,7 +10,7 @@ from torch import nn
 from toys import Watch, equal, state
 
 from cifar_fast.recipe import RecipeError
-from cifar_fast.training.callbacks.precision import choose_precision
+from cifar_fast.training.callbacks.precision import Autocast, choose_precision
 from cifar_fast.training.fit import fit
 from cifar_fast.training.prepare import prepare
 from cifar_fast.utils.device import choose_device
@@ -59,6 +59,13 @@ def test_bf16_on_a_cpu(digits):
     assert len(losses) == 4 and np.isfinite(losses).all()
     assert not equal(before, state(run.learn.model)) and not torch.is_autocast_enabled("cpu")
     assert {p.dtype for p in run.learn.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("before, after", [("bf16", "fp16"), ("fp16", "bf16")])
+def test_a_run_resumes_in_the_other_16_bits(before, after):
+    "As on another GPU: only fp16 has the state of a loss scaler."
+    cpu = torch.device("cpu")
+    Autocast(after, cpu).load_state_dict(Autocast(before, cpu).state_dict())
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
