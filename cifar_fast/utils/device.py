@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import platform
+import re
+import warnings
 
 import torch
 
 from cifar_fast.utils.errors import SettingError
 
-
 def choose_device(device: str = "auto") -> torch.device:
     "cuda, then mps, then cpu for 'auto'; any other must be available. Raises SettingError."
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            if not (problem := no_kernels(gpu := torch.device("cuda"))):
+                return gpu
+            warnings.warn(f"the CPU is used: {problem}", stacklevel=1)  # once, whoever asks
+            return torch.device("cpu")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
@@ -24,7 +28,25 @@ def choose_device(device: str = "auto") -> torch.device:
     if not here:
         raise SettingError(f"device={device}: this machine has no such device that torch {torch.__version__} can use; "
                            f"device=auto chooses one")
+    if chosen.type == "cuda" and (problem := no_kernels(chosen)):
+        raise SettingError(f"device={device}: {problem}; or device=cpu")
     return chosen
+
+
+def no_kernels(gpu: torch.device) -> str | None:
+    """Why torch cannot compute on `gpu`: it has no code for it. None where it can, or does not say (ROCm).
+
+    Code for sm_75 runs on GPUs of 7.5 to 7.9; compute_75 is compiled by the driver for any from 7.5 on.
+    """
+    found = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", arch) for arch in torch.cuda.get_arch_list()]
+    built = [(m[1], (int(m[2]), int(m[3]))) for m in found if m]
+    if not built:
+        return None
+    capability = torch.cuda.get_device_capability(gpu)
+    if any(least <= capability and (kind == "compute" or least[0] == capability[0]) for kind, least in built):
+        return None
+    return (f"torch {torch.__version__} has no code for the {device_name(gpu)} of compute capability "
+            f"{'.'.join(map(str, capability))} (only {' '.join(torch.cuda.get_arch_list())}); install a build that has")
 
 
 def device_name(device: torch.device) -> str:

@@ -1,5 +1,6 @@
 """Precision and device: what is chosen where, that it trains, and that nothing of it stays behind."""
 
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from cifar_fast.training.callbacks.precision import Autocast, choose_precision
 from cifar_fast.training.fit import fit
 from cifar_fast.training.prepare import prepare
 from cifar_fast.utils.device import choose_device
+from cifar_fast.utils.log import quiet_warnings
 
 
 @pytest.mark.parametrize("kind, bf16, chosen", [
@@ -101,12 +103,45 @@ def test_devices_that_are_not_here(monkeypatch):
             choose_device(name)
 
 
-def test_devices_that_are_here(monkeypatch):
+@pytest.fixture
+def gpus(monkeypatch):
+    "Two of compute capability 8.6, as far as torch is asked."
+    for name, value in dict(is_available=True, device_count=2, get_arch_list=["sm_80", "sm_90a"],
+                            get_device_capability=(8, 6), get_device_name="RTX 3090").items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+
+
+def test_devices_that_are_here(monkeypatch, gpus):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device().type == "mps"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        assert choose_device().type == "mps"
     assert choose_device().type == "cuda" and choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ValueError, match="device=cuda:2"):
         choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("capability, built, runs", [
+    ((8, 6), "sm_80", True), ((8, 0), "sm_86", False), ((6, 0), "sm_75 sm_80 compute_80", False),
+    ((12, 0), "sm_75 sm_90 compute_90", True), ((12, 0), "sm_75 sm_90a", False), ((9, 0), "sm_90a", True),
+    ((10, 3), "sm_100 sm_120", True), ((9, 4), "gfx906 gfx942", True), ((8, 6), "", True),
+])
+def test_a_gpu_that_torch_has_no_code_for(monkeypatch, gpus, capability, built, runs):
+    monkeypatch.setattr(torch.cuda, "get_arch_list", built.split)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: capability)
+    if runs:
+        assert choose_device().type == choose_device("cuda:1").type == "cuda"
+        return
+    with pytest.warns(UserWarning, match=rf"CPU.*RTX 3090.*{capability[0]}\.{capability[1]}.*{built}"):
+        assert choose_device().type == "cpu"
+    with pytest.raises(ValueError, match="device=cuda: .*RTX 3090"):
+        choose_device("cuda")
+
+
+def test_why_there_is_no_gpu_is_not_hidden(capsys):
+    with warnings.catch_warnings():
+        quiet_warnings()
+        for line, text in enumerate(("CUDA initialization: The NVIDIA driver is too old", "one for developers")):
+            warnings.warn_explicit(text, UserWarning, torch.cuda.__file__, line, "torch.cuda")
+    err = capsys.readouterr().err
+    assert "driver is too old" in err and "developers" not in err
