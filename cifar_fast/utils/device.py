@@ -49,5 +49,13 @@ def no_kernels(gpu: torch.device) -> str | None:
             f"{'.'.join(map(str, capability))} (only {' '.join(torch.cuda.get_arch_list())}); install a build that has")
 
 
+def use_device(device: str = "auto") -> torch.device:
+    "`choose_device`, and a GPU with a number becomes torch's current one, which much of torch asks or waits for."
+    chosen = choose_device(device)
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)
+    return chosen
+
+
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"

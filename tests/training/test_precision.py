@@ -1,6 +1,7 @@
 """Precision and device: what is chosen where, that it trains, and that nothing of it stays behind."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tiny import MIXED, tiny
 from torch import nn
 from toys import Watch, equal, state
 
+from cifar_fast.export.load import load_model
 from cifar_fast.recipe import RecipeError
 from cifar_fast.training.callbacks.precision import Autocast, choose_precision
 from cifar_fast.training.fit import fit
@@ -105,10 +107,13 @@ def test_devices_that_are_not_here(monkeypatch):
 
 @pytest.fixture
 def gpus(monkeypatch):
-    "Two of compute capability 8.6, as far as torch is asked."
+    "Two of compute capability 8.6, as far as torch is asked; the ones that are made current."
+    current = []
     for name, value in dict(is_available=True, device_count=2, get_arch_list=["sm_80", "sm_90a"],
                             get_device_capability=(8, 6), get_device_name="RTX 3090").items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    return current
 
 
 def test_devices_that_are_here(monkeypatch, gpus):
@@ -145,3 +150,19 @@ def test_why_there_is_no_gpu_is_not_hidden(capsys):
             warnings.warn_explicit(text, UserWarning, torch.cuda.__file__, line, "torch.cuda")
     err = capsys.readouterr().err
     assert "driver is too old" in err and "developers" not in err
+
+
+def test_a_gpu_with_a_number_becomes_the_current_one(monkeypatch, gpus, tmp_path):
+    class Opened(Exception):
+        pass
+
+    def opened(*args):
+        raise Opened
+
+    monkeypatch.setattr("cifar_fast.training.prepare.choose_precision", opened)
+    monkeypatch.setattr("cifar_fast.export.predictor.load_export", opened)
+    for open_on in (lambda device: prepare(tiny(f"device={device}")), partial(load_model, tmp_path)):
+        for device in ("cuda:1", "cuda"):
+            with pytest.raises(Opened):
+                open_on(device)
+    assert gpus == [torch.device("cuda:1")] * 2
