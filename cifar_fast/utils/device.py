@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import warnings
@@ -10,11 +11,15 @@ import torch
 
 from cifar_fast.utils.errors import SettingError
 
+PLACE = "CIFAR_FAST_PLACE"
+"Set in each process of a pool: its number, by which the pool shares out the GPUs."
+
+
 def choose_device(device: str = "auto") -> torch.device:
     "cuda, then mps, then cpu for 'auto'; any other must be available. Raises SettingError."
     if device == "auto":
         if torch.cuda.is_available():
-            if not (problem := no_kernels(gpu := torch.device("cuda"))):
+            if not (problem := no_kernels(gpu := own_gpu())):
                 return gpu
             warnings.warn(f"the CPU is used: {problem}", stacklevel=1)  # once, whoever asks
             return torch.device("cpu")
@@ -28,9 +33,20 @@ def choose_device(device: str = "auto") -> torch.device:
     if not here:
         raise SettingError(f"device={device}: this machine has no such device that torch {torch.__version__} can use; "
                            f"device=auto chooses one")
-    if chosen.type == "cuda" and (problem := no_kernels(chosen)):
+    if chosen.type != "cuda":
+        return chosen
+    chosen = own_gpu() if chosen.index is None else chosen
+    if problem := no_kernels(chosen):
         raise SettingError(f"device={device}: {problem}; or device=cpu")
     return chosen
+
+
+def own_gpu() -> torch.device:
+    "The one that 'auto' and 'cuda' mean: torch's current one, and in a pool each process's own, as far as there are."
+    count = torch.cuda.device_count()
+    if PLACE in os.environ and count > 1:
+        return torch.device("cuda", int(os.environ[PLACE]) % count)
+    return torch.device("cuda")
 
 
 def no_kernels(gpu: torch.device) -> str | None:

@@ -16,7 +16,7 @@ from cifar_fast.recipe import RecipeError
 from cifar_fast.training.callbacks.precision import Autocast, choose_precision
 from cifar_fast.training.fit import fit
 from cifar_fast.training.prepare import prepare
-from cifar_fast.utils.device import choose_device
+from cifar_fast.utils.device import PLACE, choose_device
 from cifar_fast.utils.log import quiet_warnings
 
 
@@ -166,3 +166,14 @@ def test_a_gpu_with_a_number_becomes_the_current_one(monkeypatch, gpus, tmp_path
             with pytest.raises(Opened):
                 open_on(device)
     assert gpus == [torch.device("cuda:1")] * 2
+
+
+def test_processes_of_a_pool_share_out_the_gpus(monkeypatch, gpus):
+    found = []
+    for place in "0123":
+        monkeypatch.setenv(PLACE, place)
+        found += [str(choose_device()), str(choose_device("cuda"))]
+        assert str(choose_device("cuda:1")) == "cuda:1" and choose_device("cpu").type == "cpu"
+    assert found == ["cuda:0"] * 2 + ["cuda:1"] * 2 + ["cuda:0"] * 2 + ["cuda:1"] * 2
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert str(choose_device()) == "cuda"
