@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +21,7 @@ from fastai.callback.core import Callback, CancelFitException
 
 from cifar_fast.bench.timing import Bar, alternate, compare, note
 from cifar_fast.bench.workload import prepared
+from cifar_fast.recipe import load_recipe
 from cifar_fast.training.fit import fit
 from cifar_fast.training.parallel import ON_A_CPU
 from cifar_fast.utils.cores import CORES
@@ -100,7 +102,8 @@ def bytes_written() -> int:
 def main(path: str, recipe: str) -> None:
     "In each of the processes; the first one writes the figures."
     with joined() as ranks:
-        run, meter = prepared(recipe, IMAGES), Meter(STEPS)
+        # auto would be a GPU where there is one, and refused for more processes than GPUs.
+        run, meter = prepared(replace(load_recipe(recipe), device="cpu"), IMAGES), Meter(STEPS)
         run.learn.add_cb(meter)
         fit(run)
         steps = gathered(meter.of_a_step)

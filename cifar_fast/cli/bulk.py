@@ -9,6 +9,8 @@ from cifar_fast.cli.command import UsageError, with_confidence
 from cifar_fast.utils.files import expand_path
 
 SUFFIXES = (".parquet", ".csv")
+ON_A_GPU = 4
+"Processes that predict on a GPU unless --procs says how many: each takes a part of its memory, whatever the model."
 
 
 def predict_to_file(args: Namespace) -> int:
@@ -17,11 +19,9 @@ def predict_to_file(args: Namespace) -> int:
     from cifar_fast.export.bulk.predict import SHARD, in_processes, predict_bulk
     from cifar_fast.export.bulk.sources import list_sources
     from cifar_fast.export.load import load_model
-    from cifar_fast.utils.cores import CORES
     from cifar_fast.utils.text import printable
 
-    out, procs, shard = check(args), args.procs or (10**6 if args.address else CORES), args.shard or SHARD
-    make = in_processes
+    out, shard, make = check(args), args.shard or SHARD, in_processes
     if args.engine == "ray":
         from cifar_fast.export.bulk.ray_engine import on_ray
 
@@ -29,6 +29,7 @@ def predict_to_file(args: Namespace) -> int:
     model = with_confidence(load_model(args.export, args.device, args.trust_pickle), args)
     job = job_of(model, args.export, device=args.device, trust_pickle=args.trust_pickle, recipe=args.recipe,
                  tta=args.tta, topk=0 if args.all else args.topk)
+    procs = args.procs or (10**6 if args.address else default_procs(job.engine))
     missing, closed = [], []
     done = predict_bulk(job, list_sources(args.paths, missing, closed), out, procs, shard, args.restart, make)
     for error in [*closed, *(f"{printable(pattern)}: no image there" for pattern in missing)]:
@@ -39,6 +40,14 @@ def predict_to_file(args: Namespace) -> int:
     rate = f", {done.predicted / done.seconds:,.0f} a second" if done.predicted else ""
     print(f"{done.images:,} images{rate}, {done.unreadable:,} of them unreadable (column error): {out}")
     return 1 if done.unreadable or missing or closed else 0
+
+
+def default_procs(engine: str) -> int:
+    "As many as there are cores, on a GPU at most ON_A_GPU; `engine` as a Job names it."
+    from cifar_fast.utils.cores import CORES
+
+    device = engine.partition(" on ")[2]  # none for an engine other than torch
+    return CORES if device in ("", "cpu") else min(CORES, ON_A_GPU)
 
 
 def check(args: Namespace):

@@ -27,7 +27,7 @@ from cifar_fast.export.trust import trust_list, trusted_sums
 from cifar_fast.recipe import load_recipe, override
 from cifar_fast.training import convolution_gradients
 from cifar_fast.training.callbacks.compiling import why_not
-from cifar_fast.training.callbacks.precision import choose_precision, cpu_has_bf16
+from cifar_fast.training.callbacks.precision import DTYPES, choose_precision, cpu_has_bf16
 from cifar_fast.training.fit import fit
 from cifar_fast.training.prepare import Run, prepare
 from cifar_fast.utils.device import choose_device
@@ -125,35 +125,37 @@ CONVOLUTIONS = [(1, {}), (3, {}), (3, dict(dilation=2)), (4, dict(stride=2)), (3
 
 
 def check_gradients(_) -> None:
-    """Those of convolutions in the precision that precision=auto chooses, against the same in float32.
+    """Those of convolutions on the device and in the precision that `auto` chooses, against float32 on the CPU.
 
     A library's kernel may be wrong on one kind of processor, for one shape and memory format; training then goes on,
     and learns less.
     """
     device = choose_device()
     precision = choose_precision("auto", device)
-    if precision == "fp32":
+    if precision == "fp32" and device.type == "cpu":
         return
     convolution_gradients.install()
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = DTYPES.get(precision, torch.float32)
     draw = torch.Generator().manual_seed(0)
     for (kernel, how), side, memory_format in product(CONVOLUTIONS, (8, 32), FORMATS):
         x = torch.randn(8, CHANNELS, side, side, generator=draw).to(dtype)
         weight = torch.randn(CHANNELS, CHANNELS // how.get("groups", 1), kernel, kernel, generator=draw).to(dtype)
-        low, exact = (gradients(*(t.to(device, kind).contiguous(memory_format=memory_format) for t in (x, weight)), how)
-                      for kind in (dtype, torch.float32))
-        for name, found, expected in zip(RESULTS, low, exact, strict=True):
-            off = float((found.float() - expected).norm() / expected.norm())
+        x, weight = (t.contiguous(memory_format=memory_format) for t in (x, weight))
+        ours = gradients(x, weight, how, device, dtype)
+        exact = gradients(x, weight, how, torch.device("cpu"), torch.float32)
+        for name, found, expected in zip(RESULTS, ours, exact, strict=True):
+            off = float((found.float().cpu() - expected).norm() / expected.norm())
             if not off < 0.05:  # rounding alone: 0.003
                 settings = ", ".join(f"{key}={value}" for key, value in how.items())
                 raise SelfTestError(f"{name} of a {kernel}×{kernel} convolution ({settings or 'stride=1'}; maps of "
-                                    f"{side}×{side}, {FORMATS[memory_format]}) {off:.0%} off in {precision}; train "
-                                    f"with precision=fp32")
+                                    f"{side}×{side}, {FORMATS[memory_format]}) {off:.0%} off in {precision} on "
+                                    f"{device}; train with {'device=cpu' if precision == 'fp32' else 'precision=fp32'}")
 
 
-def gradients(x: torch.Tensor, weight: torch.Tensor, how: dict) -> list[torch.Tensor]:
-    "RESULTS of a convolution, whose loss is half the square of its output."
-    x, weight = x.requires_grad_(), weight.requires_grad_()
+def gradients(x: torch.Tensor, weight: torch.Tensor, how: dict, device: torch.device,
+              dtype: torch.dtype) -> list[torch.Tensor]:
+    "RESULTS of a convolution in `dtype` on `device`, whose loss is half the square of its output."
+    x, weight = (t.to(device, dtype).detach().requires_grad_() for t in (x, weight))
     y = F.conv2d(x, weight, padding=how.get("dilation", 1) * (weight.shape[-1] // 2), **how)
     return [y.detach(), *torch.autograd.grad(y, (x, weight), y.detach())]
 

@@ -34,7 +34,7 @@ def load_model(
         if predictor := open_run(folder, read_card(folder), threads):
             return predictor
     from cifar_fast.export.predictor import load_export, load_pickle
-    from cifar_fast.utils.device import choose_device
+    from cifar_fast.utils.device import use_device
 
-    device = choose_device(str(device or "auto"))
+    device = use_device(str(device or "auto"))
     return load_pickle(path, device, trust_pickle) if path.suffix == ".pkl" else load_export(path, device)

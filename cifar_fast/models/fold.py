@@ -75,7 +75,7 @@ def norm_of(module: nn.BatchNorm2d) -> nn.BatchNorm2d:
     "The batch norm of a class that does more."
     norm = nn.BatchNorm2d(module.num_features, module.eps, affine=module.affine,
                           track_running_stats=module.track_running_stats)
-    norm.load_state_dict(module.state_dict())
+    norm.load_state_dict(module.state_dict(), assign=True)  # they stay on their device
     return norm.eval()
 
 
@@ -109,12 +109,12 @@ def is_convolution_for(traced: fx.GraphModule, node: fx.Node) -> bool:
 def merge(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     "Make `conv` compute `norm(conv(x))`; in float64, as a small variance magnifies what is rounded off."
     def double(t):
-        return None if t is None else t.double()
+        return None if t is None else t.cpu().double()  # MPS has no float64
 
     values = (conv.weight, conv.bias, norm.running_mean, norm.running_var)
     weight, bias = fuse_conv_bn_weights(*map(double, values), norm.eps, double(norm.weight), double(norm.bias))
-    conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
-    conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
+    conv.weight = nn.Parameter(weight.to(conv.weight), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)
 
 
 def depthwise(norm: nn.BatchNorm2d) -> nn.Conv2d:

@@ -13,6 +13,10 @@ from cifar_fast.runs.run_dir import RunError
 from cifar_fast.utils.errors import FULL
 from cifar_fast.utils.ranks import is_lost
 
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "MPS backend out of memory",
+                 "_STATUS_ALLOC_FAILED")
+"Words in the RuntimeErrors that mean it."
+
 UNWRITABLE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -21,7 +25,7 @@ def explained(e: BaseException, recipe: Recipe | None = None) -> RunError | None
     text = " ".join(str(e).split())
     if is_lost(e):
         return RunError(f"another process of this run has ended, so this one cannot go on ({text[:150]})")
-    if isinstance(e, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+    if isinstance(e, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
         smaller, used = "a smaller batch (bs=…)", ""
         if recipe:
             smaller, used = f"bs={recipe.bs // 2}" if recipe.bs > 1 else "a smaller model", f" with bs={recipe.bs}"

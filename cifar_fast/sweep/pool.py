@@ -49,7 +49,7 @@ def run_pool(
     """
     context, threads = process_context(), threads_of(jobs)
     arguments = (work, args, threads, os.getcwd())
-    workers = [start(context, arguments) for _ in range(jobs)]
+    workers = {start(context, arguments, place): place for place in range(jobs)}
     received, in_vain, finished = [], 0, look()
 
     def forward(signum, frame):
@@ -63,8 +63,7 @@ def run_pool(
             while workers:
                 time.sleep(LOOK)
                 for worker in [w for w in workers if not w.is_alive()]:
-                    workers.remove(worker)
-                    code = worker.exitcode
+                    place, code = workers.pop(worker), worker.exitcode
                     if code == 0 or received or code in STOPPED:
                         if code in STOPPED and not received:
                             received.append(code - 128)  # somebody stopped it alone: stop
@@ -76,7 +75,7 @@ def run_pool(
                     if in_vain > MOST_IN_VAIN:
                         raise WorkerError(f"{in_vain} workers died in a row, the last with {died(code)}; see logs/")
                     log_progress(f"a worker died ({died(code)}); another one continues its run")
-                    workers.append(start(context, arguments))
+                    workers[start(context, arguments, place)] = place  # the GPU of the one that died is free
                 if (now := look()) > finished:
                     finished, in_vain = now, 0
     finally:
@@ -98,8 +97,8 @@ def process_context():
     return multiprocessing.get_context("spawn")
 
 
-def start(context, arguments: tuple):
-    worker = context.Process(target=main, args=arguments)
+def start(context, arguments: tuple, place: int):
+    worker = context.Process(target=main, args=(*arguments, place))
     worker.start()
     return worker
 
@@ -108,14 +107,17 @@ def died(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def main(work: Callable[..., int], args: tuple[Any, ...], threads: int, cwd: str) -> None:
-    "A worker process."
+def main(work: Callable[..., int], args: tuple[Any, ...], threads: int, cwd: str, place: int) -> None:
+    "A worker process; several GPUs are shared out by `place`."
     os.chdir(cwd)
     if hasattr(os, "setsid"):  # not on Windows
         os.setsid()  # Ctrl-C of a terminal goes to the parent alone, which passes it on once
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the forkserver ignores it
     import torch
 
+    from cifar_fast.utils.device import PLACE
+
+    os.environ[PLACE] = str(place)
     torch.set_num_threads(threads)
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:

@@ -7,7 +7,7 @@ import torch
 from cifar_fast.recipe import RecipeError
 from cifar_fast.utils.cores import CORES
 from cifar_fast.utils.device import choose_device
-from cifar_fast.utils.ranks import Ranks
+from cifar_fast.utils.ranks import Ranks, here
 
 ON_A_CPU = 2
 """Processes that `procs=auto` takes where there are as many cores.
@@ -46,6 +46,9 @@ def require_device(device: str) -> None:
     if chosen.type not in ("cpu", "cuda"):
         raise RecipeError(f"several processes train on GPUs of CUDA or on CPUs, not on {chosen.type}: add device=cpu, "
                           f"or procs=1")
+    if chosen.type == "cuda" and (count := here().local_count) > (gpus := torch.cuda.device_count()):
+        raise RecipeError(f"{count} processes need a GPU each, and this machine has {gpus}: --nproc-per-node {gpus}, "
+                          f"procs=auto, or device=cpu")
     if chosen.index is not None:
         raise RecipeError(f"device={device} is one GPU, and every process needs one of its own: leave out device=, or "
                           f"procs=1")

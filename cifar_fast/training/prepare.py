@@ -32,7 +32,7 @@ from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
 from cifar_fast.training.parallel import require_device
 from cifar_fast.training.prune import narrowed
-from cifar_fast.utils.device import choose_device
+from cifar_fast.utils.device import use_device
 from cifar_fast.utils.environment import git_commit
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.log import log_progress
@@ -91,7 +91,7 @@ def prepare(
     Raises RecipeError, DataError, BudgetError, ModelError, AuditError, InitError, TeacherError.
     """
     check(recipe)
-    device = choose_device(recipe.device)
+    device = use_device(recipe.device)
     if (ranks := here()).several:
         require_device(recipe.device)
         recipe = replace(recipe, procs=ranks.count)

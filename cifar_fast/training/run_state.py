@@ -13,7 +13,7 @@ from cifar_fast.training.callbacks.history import History, loss_ratio
 from cifar_fast.training.callbacks.stateful import StatefulCallback
 
 SUMS = ("total", "count", "correct")
-"Attributes of our metrics and fastai's that are sums over images."
+"Attributes of our metrics and fastai's that are sums over images: their state, of which others are derived."
 
 MAX_LOSS_RATIO = 10
 "A loss so many times its first value is not saved over a better one."
@@ -97,8 +97,7 @@ def weight_norm(model) -> float:
 
 def epoch_state(learn, history: History) -> dict[str, Any]:
     "What starts again with every epoch: how far it is, and the sums of the metrics."
-    sums = {m.name: {k: v for k, v in vars(m).items() if isinstance(v, int | float | torch.Tensor)}
-            for m in learn.recorder.metrics}
+    sums = {m.name: {k: v for k, v in vars(m).items() if k in SUMS} for m in learn.recorder.metrics}
     return {"pct_train": learn.pct_train, "metrics": sums, "history": history.epoch_state()}
 
 

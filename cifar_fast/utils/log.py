@@ -50,7 +50,9 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
 
 
 def quiet_warnings() -> None:
-    "Show our own warnings as one plain line; hide those of libraries, which a user cannot act on."
+    "Show our own warnings as one plain line; hide those of libraries, but for one that a user can act on."
     warnings.showwarning = lambda message, *_, **__: print(f"cifar_fast: {message}", file=sys.stderr)
     for package in ("fastai", "albumentations", "torch", "timm", "fasttransform", "plum", "sklearn", "PIL"):
         warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")
+    # Why a GPU cannot be used, such as a driver that is too old: the CPU is, many times slower.
+    warnings.filterwarnings("default", "CUDA initialization", module=r"torch\.cuda")

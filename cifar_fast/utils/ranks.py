@@ -83,7 +83,7 @@ def joined():
         return
     env = {name: int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
     end_with_parent()
-    connect(env["LOCAL_RANK"])
+    connect(env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"])
     _here = Ranks(env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"])
     hide_from_fastai()
     try:
@@ -97,7 +97,7 @@ def joined():
         raise
 
 
-def connect(local: int) -> None:
+def connect(local: int, local_count: int) -> None:
     import torch
     import torch.distributed as dist
 
@@ -105,10 +105,8 @@ def connect(local: int) -> None:
         raise RanksError(f"torch {torch.__version__} has no gloo here, by which processes exchange gradients: train in "
                          f"one process (procs=1, without torchrun), or install a torch that has it")
     backend = "gloo"
-    if torch.cuda.is_available() and dist.is_nccl_available():
-        if local >= torch.cuda.device_count():
-            raise RanksError(f"there are {torch.cuda.device_count()} GPUs for more processes: every process needs one "
-                             f"of its own; --nproc-per-node {torch.cuda.device_count()}, or procs=auto")
+    # More processes than GPUs can train on the CPU alone, which `training.parallel.require_device` sees to.
+    if torch.cuda.is_available() and dist.is_nccl_available() and local_count <= torch.cuda.device_count():
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
     try:

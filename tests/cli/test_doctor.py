@@ -78,18 +78,26 @@ def test_what_keeps_data_from_being_found_is_told(monkeypatch, variable, value, 
     assert told in part["problem"]
 
 
-def test_a_wrong_gradient_is_found(monkeypatch):
-    "As one processor's kernel for one kind of layer would give it."
+@pytest.mark.parametrize("device, precision, advice", [
+    ("cpu", "bf16", "precision=fp32"), ("mps", "fp32", "device=cpu")])
+def test_a_wrong_gradient_is_found(monkeypatch, device, precision, advice):
+    "As one processor's kernel for one kind of layer would give it; a CPU computes for the GPU."
     from cifar_fast.cli import doctor
 
     compute = doctor.gradients
 
-    def wrong(x, weight, how):
-        output, image, weights = compute(x, weight, how)
-        broken = x.dtype != torch.float32 and how.get("dilation") == 4
+    def right(x, weight, how, device, dtype):
+        return compute(x, weight, how, torch.device("cpu"), dtype)
+
+    def wrong(x, weight, how, device, dtype):
+        output, image, weights = right(x, weight, how, device, dtype)
+        broken = (device.type, dtype) != ("cpu", torch.float32) and how.get("dilation") == 4
         return [output, image, weights.flip(-1) if broken else weights]
-    monkeypatch.setattr(doctor, "choose_precision", lambda *_: "bf16")
+
+    monkeypatch.setattr(doctor, "choose_device", lambda: torch.device(device))
+    monkeypatch.setattr(doctor, "choose_precision", lambda *_: precision)
+    monkeypatch.setattr(doctor, "gradients", right)
     doctor.check_gradients(None)
     monkeypatch.setattr(doctor, "gradients", wrong)
-    with pytest.raises(doctor.SelfTestError, match="weights of a 3×3 .*=24, dilation=4; maps of 8×8, .*precision=fp32"):
+    with pytest.raises(doctor.SelfTestError, match=f"weights of a 3×3 .*=24, dilation=4; maps of 8×8, .*{advice}"):
         doctor.check_gradients(None)

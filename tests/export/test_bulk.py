@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from bulk import IMAGES, SHARD, Disasters, expected, make_images, make_run, rows
 
+from cifar_fast.cli.bulk import default_procs
 from cifar_fast.cli.main import main
 from cifar_fast.export.bulk.pool import Pool
 from cifar_fast.export.bulk.sources import list_sources
@@ -245,6 +246,14 @@ def test_what_cannot_be_is_said_before_anything_is_done(made, tmp_path, monkeypa
     (tmp_path / "folder.csv").mkdir()
     assert main(["predict", str(made[0]), str(made[1]), *more]) == 2
     assert named in capsys.readouterr().err and not list(tmp_path.glob("*.shards"))
+
+
+@pytest.mark.parametrize("cores, engine, procs", [
+    (16, "OnnxPredictor", 16), (16, "Predictor on cpu", 16), (16, "Predictor on cuda:1", 4),
+    (2, "Predictor on mps", 2)])
+def test_few_processes_share_a_gpu(monkeypatch, cores, engine, procs):
+    monkeypatch.setattr("cifar_fast.utils.cores.CORES", cores)
+    assert default_procs(engine) == procs
 
 
 def test_no_image_makes_no_table(made, tmp_path, capsys):

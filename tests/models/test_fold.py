@@ -3,7 +3,9 @@
 import pytest
 import timm
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import cifar_fast.models  # noqa: F401 - registers them
 from cifar_fast.models import fold as folding
@@ -104,3 +106,14 @@ def test_a_model_that_cannot_be_traced_keeps_its_norms(monkeypatch):
     folded = fold(model)
     assert difference(model, folded, 5) == 0 and len(norms(folded)) == 2 and folded is not model
     assert not isinstance(folded, folding.fx.GraphModule)
+
+
+def test_norms_are_merged_where_they_are(monkeypatch):
+    "Fake tensors stand in for a GPU, which may be one of MPS: that has no float64."
+    double, gpu = torch.Tensor.double, dict(device="cuda")
+    monkeypatch.setattr(torch.Tensor, "double", lambda t: double(t) if t.device.type == "cpu" else pytest.fail("MPS"))
+    with FakeTensorMode():
+        conv, norm = nn.Conv2d(3, 4, 1, **gpu), folding.norm_of(BatchNormAct2d(4, **gpu))
+        folding.merge(conv, norm)
+        made = nn.ModuleList([conv, norm, folding.depthwise(norm)])
+    assert {t.device.type for t in made.state_dict().values()} == {"cuda"}

@@ -17,7 +17,7 @@ from kills import NAME, RUN, bytes_that_differ, weights, working
 
 from cifar_fast.cli.main import main
 from cifar_fast.recipe import load_recipe
-from cifar_fast.runs.failures import is_worker_cut_off, wait_for_dead_worker
+from cifar_fast.runs.failures import explained, is_worker_cut_off, wait_for_dead_worker
 from cifar_fast.training.callbacks.checkpoint import load
 
 
@@ -42,6 +42,13 @@ def test_an_error_of_a_library_is_told_with_what_to_try(tmp_path, monkeypatch, c
     assert main([*RUN, f"exports={tmp_path}"]) == 2
     err = capsys.readouterr().err
     assert re.search(told, err) and "--resume" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("text", [
+    "MPS backend out of memory (MPS allocated: 8 GB)", "CUDA error: out of memory",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"])
+def test_every_way_to_say_that_a_gpus_memory_is_full(text):
+    assert "out of memory" in str(e := explained(RuntimeError(text))) and "smaller batch" in str(e)
 
 
 @pytest.mark.parametrize("command", [

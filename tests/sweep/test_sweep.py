@@ -1,6 +1,7 @@
 """Whole sweeps on digits: killed workers, Ctrl-C, the winner; and seeds."""
 
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -19,10 +20,11 @@ from cifar_fast.data.sources import load_source
 from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import load_recipe
 from cifar_fast.reporting.results import OWN, read, summarize
-from cifar_fast.sweep import seeds, worker
+from cifar_fast.sweep import pool, seeds, worker
 from cifar_fast.sweep.pruners import make_pruner
 from cifar_fast.sweep.study import Definition, Sweep, SweepError, make_sampler
 from cifar_fast.training.state import TrainState
+from cifar_fast.utils.device import PLACE
 from cifar_fast.utils.signals import StopRequested
 
 
@@ -324,6 +326,21 @@ def worker_of(exports):
             except OSError:
                 pass
     return None
+
+
+def places(folder):
+    "Leaves its place; the first one of place 1 dies."
+    place, first = os.environ[PLACE], not list(folder.glob("1-*"))
+    (folder / f"{place}-{os.getpid()}").touch()
+    return int(place == "1" and first)
+
+
+def test_a_worker_that_replaces_another_takes_its_place(tmp_path, monkeypatch):
+    "And its GPU."
+    monkeypatch.setattr(pool, "process_context", lambda: multiprocessing.get_context("fork"))  # starts at once
+    monkeypatch.setattr(pool, "LOOK", 0.05)
+    pool.run_pool(places, (tmp_path,), 3, lambda: 0)
+    assert sorted(p.name.partition("-")[0] for p in tmp_path.iterdir()) == ["0", "1", "1", "2"]
 
 
 @pytest.mark.parametrize("text", ["0", "1", "1,1", "x", "3,a", "-2", "99999"])

@@ -15,9 +15,10 @@ from cifar_fast.cli.main import main
 from cifar_fast.training import schedules as schedule
 from cifar_fast.training.callbacks import checkpoint
 from cifar_fast.training.callbacks.checkpoint import CheckpointError, load
+from cifar_fast.training.callbacks.ema import EMAAccuracy
 from cifar_fast.training.callbacks.scheduler import Scheduler
 from cifar_fast.training.optimizers import muon, sgd
-from cifar_fast.training.run_state import plain, restore_optimizer, rng_state, set_rng_state
+from cifar_fast.training.run_state import epoch_state, plain, restore_optimizer, rng_state, set_rng_state
 from cifar_fast.training.state import TrainState
 
 
@@ -145,6 +146,15 @@ class Scheduled:
             if self.done % 4 == 0:
                 self.state.rows.append({"valid_accuracy": 1 / self.done})
                 self.cb.after_epoch()
+
+
+def test_of_a_metric_only_its_sums_are_saved():
+    "Not the last batch, which may be on a GPU that the process that resumes has not."
+    metric = EMAAccuracy(None)
+    metric.correct, metric.count, metric.predicted = 2, 3, torch.ones(3)
+    learn = SimpleNamespace(pct_train=0.5, recorder=SimpleNamespace(metrics=[metric]))
+    assert epoch_state(learn, SimpleNamespace(epoch_state=dict))["metrics"] == {
+        "ema_accuracy": {"correct": 2, "count": 3}}
 
 
 def test_every_rng_goes_on():

@@ -8,6 +8,7 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from toys import Watch, equal, state, toy
 
 from cifar_fast.training import optimizers
@@ -189,6 +190,24 @@ def test_muon_resumes_from_its_state():
     assert equal(state(one), state(two))
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_muon_iterates_in_bf16_where_the_gpu_has_it(monkeypatch, native):
+    "Asked of fake tensors: no GPU is needed."
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    monkeypatch.setattr(optimizers, "zeropower_via_newtonschulz",
+                        lambda g, steps, coefficients, dtype: seen.append(dtype) or g)
+    optimizers.iterated_in.cache_clear()
+    try:
+        with FakeTensorMode():
+            weight = nn.Parameter(torch.empty(4, 4, 3, 3, device="cuda"))
+            weight.grad = torch.empty_like(weight)
+            optimizers.muon([weight], lr=0.1).opt.step()
+    finally:
+        optimizers.iterated_in.cache_clear()
+    assert seen == [torch.bfloat16 if native else torch.float32]
+
+
 # ---------------------------------------------------------------- torch.compile
 
 
@@ -200,7 +219,7 @@ DEPTHWISE = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.C
     ("off", "cuda", 10**6, DEPTHWISE, False), ("on", "cuda", 1, DENSE, True), ("on", "cpu", 1, DENSE, True),
     ("auto", "cuda", 10**6, DENSE, True), ("auto", "cuda", 10, DEPTHWISE, False),
     ("auto", "cpu", 10**6, DENSE, False), ("auto", "cpu", 10**6, DEPTHWISE, True),
-    ("auto", "cpu", 10, DEPTHWISE, False),
+    ("auto", "cpu", 10, DEPTHWISE, False), ("auto", "mps", 10**6, DEPTHWISE, False), ("on", "mps", 1, DENSE, True),
 ])
 def test_what_is_compiled_where_it_can_be(monkeypatch, compile, device, steps, net, chosen):
     monkeypatch.setattr(compiling, "why_not", lambda device: None)

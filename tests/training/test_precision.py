@@ -1,5 +1,7 @@
 """Precision and device: what is chosen where, that it trains, and that nothing of it stays behind."""
 
+import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ from tiny import MIXED, tiny
 from torch import nn
 from toys import Watch, equal, state
 
+from cifar_fast.export.load import load_model
 from cifar_fast.recipe import RecipeError
-from cifar_fast.training.callbacks.precision import choose_precision
+from cifar_fast.training.callbacks.precision import Autocast, choose_precision
 from cifar_fast.training.fit import fit
 from cifar_fast.training.prepare import prepare
-from cifar_fast.utils.device import choose_device
+from cifar_fast.utils.device import PLACE, choose_device
+from cifar_fast.utils.log import quiet_warnings
 
 
 @pytest.mark.parametrize("kind, bf16, chosen", [
@@ -61,6 +65,13 @@ def test_bf16_on_a_cpu(digits):
     assert {p.dtype for p in run.learn.model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("before, after", [("bf16", "fp16"), ("fp16", "bf16")])
+def test_a_run_resumes_in_the_other_16_bits(before, after):
+    "As on another GPU: only fp16 has the state of a loss scaler."
+    cpu = torch.device("cpu")
+    Autocast(after, cpu).load_state_dict(Autocast(before, cpu).state_dict())
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("event", ["after_pred", "after_batch"])
 def test_an_interrupted_run_leaves_nothing_behind(digits, error, event):
@@ -94,12 +105,75 @@ def test_devices_that_are_not_here(monkeypatch):
             choose_device(name)
 
 
-def test_devices_that_are_here(monkeypatch):
+@pytest.fixture
+def gpus(monkeypatch):
+    "Two of compute capability 8.6, as far as torch is asked; the ones that are made current."
+    current = []
+    for name, value in dict(is_available=True, device_count=2, get_arch_list=["sm_80", "sm_90a"],
+                            get_device_capability=(8, 6), get_device_name="RTX 3090").items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    return current
+
+
+def test_devices_that_are_here(monkeypatch, gpus):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device().type == "mps"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        assert choose_device().type == "mps"
     assert choose_device().type == "cuda" and choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ValueError, match="device=cuda:2"):
         choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("capability, built, runs", [
+    ((8, 6), "sm_80", True), ((8, 0), "sm_86", False), ((6, 0), "sm_75 sm_80 compute_80", False),
+    ((12, 0), "sm_75 sm_90 compute_90", True), ((12, 0), "sm_75 sm_90a", False), ((9, 0), "sm_90a", True),
+    ((10, 3), "sm_100 sm_120", True), ((9, 4), "gfx906 gfx942", True), ((8, 6), "", True),
+])
+def test_a_gpu_that_torch_has_no_code_for(monkeypatch, gpus, capability, built, runs):
+    monkeypatch.setattr(torch.cuda, "get_arch_list", built.split)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: capability)
+    if runs:
+        assert choose_device().type == choose_device("cuda:1").type == "cuda"
+        return
+    with pytest.warns(UserWarning, match=rf"CPU.*RTX 3090.*{capability[0]}\.{capability[1]}.*{built}"):
+        assert choose_device().type == "cpu"
+    with pytest.raises(ValueError, match="device=cuda: .*RTX 3090"):
+        choose_device("cuda")
+
+
+def test_why_there_is_no_gpu_is_not_hidden(capsys):
+    with warnings.catch_warnings():
+        quiet_warnings()
+        for line, text in enumerate(("CUDA initialization: The NVIDIA driver is too old", "one for developers")):
+            warnings.warn_explicit(text, UserWarning, torch.cuda.__file__, line, "torch.cuda")
+    err = capsys.readouterr().err
+    assert "driver is too old" in err and "developers" not in err
+
+
+def test_a_gpu_with_a_number_becomes_the_current_one(monkeypatch, gpus, tmp_path):
+    class Opened(Exception):
+        pass
+
+    def opened(*args):
+        raise Opened
+
+    monkeypatch.setattr("cifar_fast.training.prepare.choose_precision", opened)
+    monkeypatch.setattr("cifar_fast.export.predictor.load_export", opened)
+    for open_on in (lambda device: prepare(tiny(f"device={device}")), partial(load_model, tmp_path)):
+        for device in ("cuda:1", "cuda"):
+            with pytest.raises(Opened):
+                open_on(device)
+    assert gpus == [torch.device("cuda:1")] * 2
+
+
+def test_processes_of_a_pool_share_out_the_gpus(monkeypatch, gpus):
+    found = []
+    for place in "0123":
+        monkeypatch.setenv(PLACE, place)
+        found += [str(choose_device()), str(choose_device("cuda"))]
+        assert str(choose_device("cuda:1")) == "cuda:1" and choose_device("cpu").type == "cpu"
+    assert found == ["cuda:0"] * 2 + ["cuda:1"] * 2 + ["cuda:0"] * 2 + ["cuda:1"] * 2
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert str(choose_device()) == "cuda"

@@ -16,7 +16,7 @@ from cifar_fast.bench import procs
 from cifar_fast.cli.main import main
 from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import RecipeError, check
-from cifar_fast.training.parallel import choose_procs, require_procs
+from cifar_fast.training.parallel import choose_procs, require_device, require_procs
 from cifar_fast.utils import launch, ranks
 from cifar_fast.utils.ranks import Ranks
 
@@ -64,7 +64,37 @@ def test_variables_without_torchrun_are_ignored(monkeypatch, capsys, digits):
 def test_torch_without_gloo_is_refused(monkeypatch):
     monkeypatch.setattr("torch.distributed.is_gloo_available", lambda: False)
     with pytest.raises(ranks.RanksError, match="gloo"):
-        ranks.connect(0)
+        ranks.connect(0, 1)
+
+
+@pytest.mark.parametrize("gpus, backend", [(1, "gloo"), (2, "cpu:gloo,cuda:nccl")])
+def test_more_processes_than_gpus_train_on_the_cpu_alone(monkeypatch, gpus, backend):
+    backends = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("torch.cuda.get_arch_list", list)
+    monkeypatch.setattr("torch.cuda.set_device", lambda _: None)
+    monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: True)
+    monkeypatch.setattr("torch.distributed.init_process_group", backends.append)
+    ranks.connect(1, 2)
+    assert backends == [backend]
+    monkeypatch.setattr(ranks, "_here", Ranks(1, 2, 1, 2))
+    require_device("cpu")
+    if gpus == 1:
+        with pytest.raises(RecipeError, match="2 processes.*device=cpu"):
+            require_device("auto")
+
+
+def test_the_benchmark_of_processes_measures_cpus(monkeypatch, tmp_path):
+    class Prepared(Exception):
+        pass
+
+    def prepared(recipe, images):
+        raise Prepared(recipe.device)
+
+    monkeypatch.setattr(procs, "prepared", prepared)
+    with pytest.raises(Prepared, match="^cpu$"):
+        procs.main(str(tmp_path / "figures"), "sprint")
 
 
 SCRIPT = """

@@ -19,10 +19,10 @@ PAYS_FROM = 2000
 def choose_compile(compile: str, device: torch.device, steps: int, model: nn.Module) -> bool:
     """Whether to torch.compile `model` for a run of `steps`. Raises SettingError for 'on' where it cannot be.
 
-    'auto' compiles long runs: on a GPU all, on a CPU those of mostly depthwise models, as others are no faster there
-    (`python -m cifar_fast bench train` measures).
+    'auto' compiles long runs: on a GPU of CUDA all, on a CPU those of mostly depthwise models, as others are no faster
+    there (`python -m cifar_fast bench train` measures); on MPS, where nobody has measured it, none.
     """
-    pays = steps >= PAYS_FROM and (device.type != "cpu" or mostly_depthwise(model))
+    pays = steps >= PAYS_FROM and (device.type == "cuda" or device.type == "cpu" and mostly_depthwise(model))
     if compile == "off" or (compile == "auto" and not pays):
         return False
     problem = why_not(device)

@@ -47,7 +47,8 @@ class Autocast(StatefulCallback):
         return self.scaler.state_dict()
 
     def load_state_dict(self, saved):
-        self.scaler.load_state_dict(saved)
+        if saved:  # a run in bf16 has no state, and the scaler refuses an empty one
+            self.scaler.load_state_dict(saved)
 
     def before_batch(self):
         self.context.__enter__()
