@@ -143,7 +143,7 @@ def scan_class(folder: Path, label: int, passed: Counter) -> tuple[list[File], i
     A link back to a folder above is not followed: it would bring the images of other classes.
     """
     files, others, waiting = [], 0, [("", folder)]
-    entered = {folder_id(above) for above in folder.absolute().parents}
+    entered = ids_above(folder)
     while waiting:
         prefix, current = waiting.pop()
         if (place := folder_id(current)) in entered:
@@ -163,6 +163,11 @@ def scan_class(folder: Path, label: int, passed: Counter) -> tuple[list[File], i
 def leads_back(folder: Path) -> bool:
     "Whether it is a link to a folder above it."
     return folder_id(folder) in {folder_id(above) for above in folder.absolute().parents}
+
+
+def ids_above(folder: Path) -> set[tuple[int, int] | None]:
+    "The `folder_id` of all folders that it lies in, also where it is a link to."
+    return {folder_id(above) for above in (*folder.absolute().parents, *folder.resolve().parents)}
 
 
 def in_order(files: list[File]) -> list[File]:

@@ -189,7 +189,7 @@ class Trained:
         known = [f"{self.accuracy:.2%} {self.split} accuracy"] if self.accuracy is not None and self.split else []
         known += [f"on {self.data}"] if self.data else []
         known = [" ".join(known)] if known else []
-        warning = ["trained on images that are held out here: accuracy is too high"] if self.saw_held_out else []
+        warning = ["trained on images that this run is measured on: accuracy is too high"] if self.saw_held_out else []
         return f"{self.name} ({', '.join([*known, f'sha256 {self.sha256[:12]}', *warning])})"
 
 

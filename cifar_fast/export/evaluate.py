@@ -98,7 +98,7 @@ def named_source(model: BasePredictor, data: str | None, columns: Mapping[str, s
         return load_source(data or trained["data"], seed=trained.get("seed", 42),
                            **(settings if own else {**settings, "columns": columns}))
     except DataError as e:
-        if data or is_named(trained["data"]):
+        if data or is_named(trained["data"]) or os.path.isabs(os.path.expanduser(trained["data"])):
             raise
         raise DataError(f"{e}. The run was trained on data={printable(trained['data'])}, as seen from the folder it "
                         f"was started in; name the images as seen from here: data=FOLDER") from None
@@ -127,7 +127,8 @@ def of_source(model: BasePredictor, source: Source, trained: np.ndarray | None =
     found = set(index.tolist())
     notes = [] if source.test else ["measured on the validation split: there is no test set"]
     if changed(model, source):
-        notes.append(f"{changed_text(model, source)}: these are not the images that it was measured on then")
+        notes.append(f"{changed_text(model, source)}: these are not the images that it was measured on then. Restore "
+                     f"them, or name labelled images: data=FOLDER")
     if lost.any():
         notes.append(f"not measured: {lost.sum():,} images of classes that the model does not know")
     return Evaluated(labels=index[rows], probabilities=plain, mirrored=mirrored, name=source.name,
@@ -149,7 +150,8 @@ def changed_text(model: BasePredictor, source: Source) -> str:
     data = model.card.recipe.get("data", "")
     here = "" if is_named(data) or os.path.isabs(os.path.expanduser(data)) else \
         f", or data={printable(data)} is another folder seen from here"
-    return f"the images of {source.name} have changed since the run was trained{here}"
+    return (f"the images of {source.name} have changed since the run was trained{here}, or another version of Pillow "
+            f"decodes them otherwise")
 
 
 def predict_with_tta(model: BasePredictor, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

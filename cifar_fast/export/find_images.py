@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from cifar_fast.data.images import EXTENSIONS
-from cifar_fast.data.tree import folder_id
+from cifar_fast.data.tree import folder_id, ids_above
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import printable
 
@@ -101,30 +101,32 @@ def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 def _below(folder: Path, reasons: list[str]) -> Iterator[Path]:
     """Files at any depth, also behind links to folders. What cannot be listed is added to `reasons`.
 
-    Each real folder is entered once, and none above `folder`, so loops end and no file comes twice.
+    Each real folder is entered once, by its own name before that of a link to it, and none above `folder`: loops end.
     """
-    waiting, entered = [folder], {folder_id(above) for above in folder.absolute().parents}
-    while waiting:
-        current = waiting.pop()
+    waiting, links, entered = [folder], [], ids_above(folder)
+    while waiting or links:
+        current = waiting.pop() if waiting else links.pop(0)
         place = folder_id(current)
         if place and place in entered:
             continue
         entered.add(place)
         try:
             with os.scandir(current) as entries:
-                files, folders = [], []  # of names: entries of a million files take three times as much memory
+                # Names: entries of a million files take three times as much memory.
+                files, folders, linked = [], [], []
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
                     if not _is_folder(entry):
                         files.append(entry.name)
                     else:
-                        folders.append(entry.name)
+                        (linked if entry.is_symlink() else folders).append(entry.name)
         except OSError as e:
             reasons.append(f"{printable(current)}: cannot be listed ({e.strerror})")
             continue
         yield from (current / name for name in sorted(files))
         waiting += (current / name for name in sorted(folders, reverse=True))
+        links += (current / name for name in sorted(linked))
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

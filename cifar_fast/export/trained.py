@@ -1,6 +1,7 @@
 """Which images a run was trained on: a digest of each is saved beside it, by which they are known under any name.
 
-Of images from files alone; those of a dataset by name are known by its fingerprint.
+Wherever images were decoded from files; other datasets are known by their fingerprint. Known are images of equal
+pixels in the size of the run: not copies that were compressed or scaled anew.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ NAME = "trained.npy"
 MOST_BYTES = 2**30  # 134 million images
 
 
-def save_trained(folder: Path, train: Arrays, rows: Iterable[int]) -> None:
-    "Digests of the images at these rows, (N,) uint64 in ascending order; none where the images were no files."
+def save_trained(folder: Path, train: Arrays, rows: Iterable[int], before: np.ndarray | None = None) -> None:
+    """Digests of the images at these rows and those `before`, (N,) uint64 in ascending order.
+
+    `before`: what the weights that the run started from were trained on. None is saved where the images were no files.
+    """
     if train.digests is None:
         return
+    own = train.digests[np.array([int(row) for row in rows], dtype=np.int64)]
     with atomic_write(folder / NAME) as tmp, open(tmp, "wb") as file:
-        np.save(file, np.unique(train.digests[np.array([int(row) for row in rows], dtype=np.int64)]))
+        np.save(file, np.unique(own if before is None else np.concatenate([own, before])))
 
 
 def read_trained(folder: Path) -> np.ndarray | None:

@@ -216,7 +216,7 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
     staged = folder.staged
     if predicted:
         predicted.save(staged / predictions.NAME)
-    save_trained(staged, run.source.train, run.learn.dls.train_ds.items)
+    save_trained(staged, run.source.train, run.learn.dls.train_ds.items, run.seen)
     (staged / "best.safetensors").unlink(missing_ok=True)  # only needed during training
     card = replace(card, source_file=copy_source(card.arch, staged))
     card = write_model(staged, run.learn.model, card)

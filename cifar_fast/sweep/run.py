@@ -71,11 +71,12 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
     if options.final and space:
         require_final(name, space, resolved)
     if space:
+        require_held_out(resolved, name, asked, own=True)  # what needs no images, before they are decoded
         source = images_of(resolved)
         require_held_out(resolved, name, asked, bool(source.valid))
     sweep = Sweep(resolved.name, folder, options.storage, options.grace)
     if space:
-        sweep.create_or_join(definition, trials, grid, source.fingerprint)
+        sweep.create_or_join(definition, trials, grid, source.fingerprint, any_pruner=not options.pruner)
     else:
         sweep.create_or_join(None, None)
         grid = require_same(sweep, name, asked, options)
@@ -83,7 +84,7 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
         sweep.create_or_join(None, trials, grid)  # more of them, once it is known to be this sweep
     own_folder(sweep)
     if not sweep.finished():
-        if space and not options.pruner and (bent := bending(space.texts)):
+        if space and not options.pruner and sweep.definition.pruner == "none" and (bent := bending(space.texts)):
             log_progress(f"no trial is pruned, as schedules of other shapes ({', '.join(bent)}) compare at their end "
                          f"only; --pruner median prunes all the same")
         work_off(sweep, options)

@@ -39,8 +39,10 @@ def run_seeds(name: str, changes: Sequence[str], text: str, jobs: int, resume: b
     check(recipe)
     seeds = parse_seeds(text, recipe.seed)
     paths = [path_of(recipe, seed) for seed in seeds]
-    require_same_images({path: read_card(path) for seed, path in zip(seeds, paths, strict=True)
-                         if has_finished(recipe, seed, changes)}, recipe.name)
+    finished = {path: read_card(path) for seed, path in zip(seeds, paths, strict=True)
+                if has_finished(recipe, seed, changes)}
+    if len(finished) < len(seeds):  # else nothing is trained, and no image is needed
+        require_same_images(finished, recipe.name)
     for seed, path in zip(seeds, paths, strict=True):
         require_ours(recipe, seed, path, changes, resume)
     logs = export_path(recipe).parent.absolute() / "sweeps" / f"{recipe.name}-seeds" / LOGS
@@ -79,10 +81,13 @@ def is_done(recipe: Recipe, seed: int, changes: Sequence[str]) -> bool:
 
 
 def require_same_images(cards: Mapping[Path, Card], name: str) -> None:
-    "Raises RunError where finished runs saw other images than their data= holds now; they are opened once or twice."
+    """Raises RunError where finished runs saw other images than their data= holds now.
+
+    These are opened twice at most, but for a folder that the seed splits: there each seed has its own.
+    """
     now, changed = [], []
     for path, card in cards.items():
-        if len(now) < 2 or now[0] != now[1]:  # a folder without a test set is split by the seed: each has its own
+        if len(now) < 2 or now[0] != now[1]:
             source = load_source(card.recipe["data"], seed=card.recipe.get("seed", 42), **image_settings(card.recipe))
             now.append(source.fingerprint)
         if card.data.fingerprint not in ("", now[-1]):  # older cards have none

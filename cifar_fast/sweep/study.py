@@ -7,7 +7,7 @@ died waits again under the same number, with the parameters it had: its run resu
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,11 @@ class Sweep:
         return self.name in self.optuna.get_all_study_names(self.storage)
 
     def create_or_join(self, definition: Definition | None, trials: int | None, grid: list[dict] | None = None,
-                       images: str | None = None) -> None:
+                       images: str | None = None, any_pruner: bool = False) -> None:
         """Create the study, or open it where it is the same one. Raises SweepError where it is another.
 
         `definition` None: open whatever is there. `trials` may be more than there were, never fewer. `images`: their
-        fingerprint.
+        fingerprint. `any_pruner`: nobody named one, so that of a study that is there stays.
         """
         with self.lock():
             if not self.exists():
@@ -88,6 +88,7 @@ class Sweep:
                 self.study.set_user_attr("images", images)
                 self.study.set_user_attr("definition", json.dumps(asdict(definition)))
             elif definition:
+                definition = replace(definition, pruner=stored.pruner) if any_pruner else definition
                 if lines := stored.differences(definition):
                     raise SweepError(f"the sweep {self.name} exists and is another one:\n  " + "\n  ".join(lines)
                                      + f"\ncontinue that one with --resume and none of these, or give this one a name "
@@ -114,9 +115,10 @@ class Sweep:
     def require_images(self, now: str | None) -> None:
         "Raises SweepError where the images are no longer those that it began with."
         if self.images and now and self.images != now:
-            raise SweepError(f"the images have changed since the sweep {self.name} began (fingerprint "
-                             f"{self.images[:8]} then, {now[:8]} now), and its trials could not be compared: restore "
-                             f"them, or give a sweep of the new ones a name of its own: name={self.name}-b")
+            raise SweepError(f"the images have changed since the sweep {self.name} began, or another version of Pillow "
+                             f"decodes them otherwise (fingerprint {self.images[:8]} then, {now[:8]} now), and its "
+                             f"trials could not be compared: restore them, or give a sweep of the new ones a name of "
+                             f"its own: name={self.name}-b")
 
     # ------------------------------------------------------------ trials
 

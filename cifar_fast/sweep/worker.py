@@ -104,7 +104,8 @@ def run_trial(sweep: Sweep, trial: Any, worker: str, recipe: str, space: Any) ->
         return round(before + time.monotonic() - began, 1)
 
     try:
-        if sweep.images:  # they may change while it runs, and a run that is resumed here is not asked again
+        # They may change while it runs, and a run that is resumed here is not asked again.
+        if sweep.images and not {"size", "init"} & space.texts.keys():  # else trials see them in different sizes
             sweep.require_images(images_of(override(load_recipe(recipe), list(space.fixed))).fingerprint)
         changes = space.suggest(trial)
         state, value, facts = outcome(sweep, trial, worker, recipe, changes, spent)

@@ -13,6 +13,7 @@ import timm
 import torch
 from timm.models import parse_model_name
 
+from cifar_fast.data.block import split_rows
 from cifar_fast.data.sources import Source
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
@@ -115,21 +116,39 @@ def saw_held_out(init: Init, recipe: Recipe, source: Source) -> bool:
     card = init.card
     if not card:
         return False
-    theirs = str(card.recipe.get("data", ""))
-    if card.data.fingerprint == source.fingerprint or same_data(theirs, recipe.data):
-        if source.seeded and card.recipe.get("seed") != recipe.seed:  # another test set of the same images
-            return True
-        split = ("valid", "seed", "validate_on")
-        if recipe.valid and not source.valid:
-            return [card.recipe.get(key) for key in split] != [getattr(recipe, key) for key in split]
-    if init.trained is None or not source.test or source.test.digests is None:
+    measured = measured_digests(recipe, source)
+    if init.trained is not None and measured is not None and seen_alike(card, source):
+        return bool(np.isin(measured, init.trained).any())
+    # Otherwise by what both were told.
+    if card.data.fingerprint != source.fingerprint and not same_data(str(card.recipe.get("data", "")), recipe.data):
         return False
-    return bool(np.isin(source.test.digests, init.trained).any())  # of the same size they are known by their pixels
+    if source.seeded and card.recipe.get("seed") != recipe.seed:  # another test set of the same images
+        return True
+    split = ("valid", "seed", "validate_on")
+    return bool(recipe.valid and not source.valid) and (
+        [card.recipe.get(key) for key in split] != [getattr(recipe, key) for key in split])
+
+
+def seen_alike(card: Card, source: Source) -> bool:
+    "Whether the run saw its images in the size that these have, so that equal images have equal pixels."
+    return (card.size, card.resize_mode) == (source.size, source.resize_mode)
+
+
+def measured_digests(recipe: Recipe, source: Source) -> np.ndarray | None:
+    "Of the images that a run is measured on, (N,) uint64; None where there are none, or they were no files."
+    _, rows = split_rows(source, recipe.valid, recipe.validate_on, recipe.seed)
+    if recipe.validate_on == "test" or not len(rows) or source.valid and source.test:
+        rows = source.rows("test")
+    if not len(rows):
+        return None
+    part, places = source.locate(rows)
+    return None if part.digests is None else part.digests[places]
 
 
 def same_data(one: str, other: str) -> bool:
     "Whether these name the same dataset, folder or table."
-    return one == other or os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other))
+    one, other = (name and os.path.realpath(os.path.expanduser(name)) for name in (one, other))
+    return one == other
 
 
 def take_weights(

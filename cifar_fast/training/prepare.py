@@ -27,7 +27,7 @@ from cifar_fast.training.callbacks.compiling import choose_compile
 from cifar_fast.training.callbacks.ema import fitting_decay
 from cifar_fast.training.callbacks.precision import choose_precision
 from cifar_fast.training.distill import TeacherModel, open_teacher, read_teacher
-from cifar_fast.training.init import Init, read_init, saw_held_out, take_weights
+from cifar_fast.training.init import Init, read_init, saw_held_out, seen_alike, take_weights
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
 from cifar_fast.training.parallel import require_device
@@ -78,6 +78,7 @@ class Run:
     widths: Sequence[int] | None = None  # of the model, where it was scaled to a budget, or pruned
     teacher: TeacherModel | None = None  # whose predictions are learned beside the labels
     tuning: bool = False  # one of many that are compared: it has no test set, and needs no files for deployment
+    seen: np.ndarray | None = None  # digests of what the weights it starts from were trained on, in this size
 
 
 def prepare(
@@ -147,7 +148,8 @@ def prepare(
     compiled = not (ranks.several and recipe.sync_bn) and choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats, start,
                valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps), widths=widths,
-               tuning=tuning, teacher=teacher and teacher.normalized_by(*stats))
+               tuning=tuning, teacher=teacher and teacher.normalized_by(*stats),
+               seen=init.trained if init and init.card and seen_alike(init.card, source) else None)
 
 
 def load_images(recipe: Recipe, init: Init | None = None) -> Source:

@@ -163,9 +163,17 @@ def test_weights_of_another_seed_have_seen_the_test_images_of_this_one(tmp_path,
         return prepare(recipe).start.saw_held_out
 
     assert not start() and not start("size=64") and start("seed=1") and start("seed=1", "size=64")
-    fill(tmp_path / "copy" / "train", 4, first=20)
+    copy = f"data={tmp_path / 'copy'}"
+    fill(tmp_path / "copy" / "train", 6, first=20)
     fill(tmp_path / "copy" / "test", 10)
-    assert start(f"data={tmp_path / 'copy'}") and not start(f"data={tmp_path / 'copy'}", "size=64")
+    assert start(copy) and not start(copy, "size=64") and not start(copy, "valid=0.5")  # measured on images of train
+    (tmp_path / "copy" / "test").rename(tmp_path / "copy" / "valid")
+    assert start(copy)
+    fill(tmp_path / "own", 10, first=30)  # the same seed splits otherwise now
+    assert start() and start("valid=0.2")
+    assert main(["recipe", "sprint", copy, f"exports={tmp_path}", f"init={tmp_path / 'sprint-own'}",
+                 *settings("epochs=1")]) == 0
+    assert len(np.load(tmp_path / "sprint-copy" / NAME)) == 24 + 18  # with those that its weights had seen
 
 
 def test_a_table_and_the_predictions_as_csv(trained, tmp_path, capsys):

@@ -214,6 +214,11 @@ def test_images_behind_links_to_folders_are_found_once(place):
     for target, name in (("../album", "a/linked"), ("../../a/b", "a/b/again"), ("..", "a/up")):
         os.symlink(target, name)
     assert find_images(["a"]) == ([Path("a/b/deep.png"), Path("a/linked/deep.png")], [], [])
+    os.symlink("b", "a/a")  # comes before the folder's own name
+    assert find_images(["a/**/b/*.png"])[0] == [Path("a/b/deep.png")]
+    os.symlink("a/b", "short")  # behind it `a` lies above
+    os.symlink("..", "a/b/up")
+    assert find_images(["short"])[0] == [Path("short/deep.png")]
 
 
 @pytest.mark.parametrize("pattern", ["**", "**/*.png", "a/**/c/*", "*/**/x.*", "a/**/**/y.png", "**/b/**",

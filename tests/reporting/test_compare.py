@@ -128,9 +128,11 @@ def test_runs_that_saw_the_same_files_in_other_sizes_are_paired(tmp_path):
     files = tuple(f"cup/{i}.png" for i in range(1000))
     a = run_of(tmp_path, "a", replace(predictions(100), files=files))
     b = run_of(tmp_path, "b", replace(predictions(150), files=files, images="xyz/test"))
-    assert pair(a, b).n == 1000
-    for other in (replace(b, card=replace(b.card, recipe={**b.card.recipe, "data": "elsewhere"})),
-                  run_of(tmp_path, "c", replace(b.predictions(), files=files[::-1]))):
+    larger = replace(b, card=replace(b.card, size=64))
+    assert pair(a, larger).n == 1000
+    c = run_of(tmp_path, "c", replace(b.predictions(), files=files[::-1]))
+    for other in (b, replace(larger, card=replace(larger.card, recipe={**b.card.recipe, "data": "elsewhere"})),
+                  replace(c, card=larger.card)):  # in the same size their pixels have changed
         with pytest.raises(CompareError, match="measured on different images"):
             pair(a, other)
 

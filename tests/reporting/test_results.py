@@ -1,5 +1,6 @@
 """One line a recipe, README's block, curves beside the published ones."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -280,7 +281,9 @@ def test_runs_of_a_recipe_with_other_settings_keep_their_line():
             made(recipe="teacher", recipe_id="w", settings="valid=500"),
             made(recipe="micro", recipe_id="taken over", settings="epochs=1"), made(recipe="micro", recipe_id="m")]
     ids = {"sprint": "old", "final": "z", "teacher": "v", "micro": "m"}
-    found = summarize(pd.DataFrame(rows), ids).set_index("recipe")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = summarize(pd.DataFrame(rows), ids).set_index("recipe")
     assert list(found.index) == [*ids, "sprint lr=0.1", "final epochs=20"]
     assert found.loc["sprint lr=0.1", ["n", "accuracy"]].tolist() == [2, pytest.approx(0.87)]
     assert list(found["n"]) == [1, 1, 1, 1, 2, 1]

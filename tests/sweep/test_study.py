@@ -184,6 +184,8 @@ def test_another_sweep_of_the_name_is_refused_with_what_differs(made):
     assert all(w in str(e.value) for w in ("lr: 0.01..0.1 then, 0.1..0.2 now", "bs: – then", "valid=2 now", "name="))
     with pytest.raises(SweepError, match="has 4 already"):
         sweep.create_or_join(DEFINITION, 3)
+    sweep.create_or_join(replace(DEFINITION, pruner="none"), 4, any_pruner=True)  # the default was another one then
+    assert sweep.definition == DEFINITION
     sweep.create_or_join(DEFINITION, 6)
     assert len(sweep.trials()) == 6
     with pytest.raises(SweepError, match="no sweep"):

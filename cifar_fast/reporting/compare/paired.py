@@ -62,10 +62,10 @@ def pair(first: Run, second: Run) -> Pair:
 
 
 def same_files(first: Run, second: Run) -> bool:
-    "Whether both were measured on the same files, seen in another size or resize_mode perhaps."
-    files = first.predictions().files
+    "Whether both were measured on the same files, seen in other sizes or cropped otherwise: pixels differ then."
+    a, b, files = first.card, second.card, first.predictions().files
     return files is not None and files == second.predictions().files and (
-        first.card.recipe.get("data") == second.card.recipe.get("data"))
+        (a.size, a.resize_mode) != (b.size, b.resize_mode) and a.recipe.get("data") == b.recipe.get("data"))
 
 
 def described(predictions) -> str:

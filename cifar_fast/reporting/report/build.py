@@ -205,8 +205,8 @@ def same_source(card: Card) -> Source:
         raise ExportError("its card does not say what it was trained on")
     source = load_source(card.recipe["data"], seed=card.recipe.get("seed", 42), **image_settings(card.recipe))
     if source.fingerprint != card.data.fingerprint:
-        raise ExportError(f"the images of {card.recipe['data']} have changed since it was measured; restore "
-                          "them")
+        raise ExportError(f"the images of {card.recipe['data']} have changed since it was measured, or another "
+                          "version of Pillow decodes them otherwise; restore them, or train again")
     return source
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import PurePosixPath, PureWindowsPath
 
 from cifar_fast.export.card import Card
 from cifar_fast.export.summary import exported_cells
@@ -66,8 +67,13 @@ def body(card: Card, name: str, dataset: str, weights: bool) -> list[str]:
 
 
 def place(card: Card, name: str) -> str:
-    "The run's folder, as the recipe names it."
-    return plain(f"{card.recipe.get('exports') or 'exports'}/{name}")
+    "The run's folder, as the recipe names it; a path of this machine alone is not for a card that is published."
+    exports = card.recipe.get("exports") or "exports"
+    return plain(f"{'exports' if is_absolute(exports) else exports}/{name}")
+
+
+def is_absolute(path: str) -> bool:
+    return path.startswith("~") or PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()
 
 
 def use(folder: str) -> list[str]:

@@ -61,7 +61,7 @@ def summarize(rows: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
         shown.update(runs["experiment"])
     # With settings of their own they are an experiment of their own, without them a former state of the recipe.
     former = rows["recipe"].isin(ids) & rows["settings"].eq("")
-    others = not_taken_over(rows)[~former & ~rows["experiment"].isin(shown)]
+    others = not_taken_over(rows, ~former & ~rows["experiment"].isin(shown))
     for experiment in dict.fromkeys(others["experiment"]):
         runs = others[others["experiment"] == experiment]
         lines.append(line(common_name(runs, ids), runs, current=None))
@@ -75,10 +75,10 @@ def common_name(runs: pd.DataFrame, recipes: Iterable[str]) -> str:
     return f"{name} {textwrap.shorten(runs['settings'].iloc[0], LABEL, placeholder=' …')}" if name in recipes else name
 
 
-def not_taken_over(rows: pd.DataFrame) -> pd.DataFrame:
-    "The runs without those whose name another experiment has taken over since."
+def not_taken_over(rows: pd.DataFrame, among: pd.Series) -> pd.DataFrame:
+    "Those of the runs `among` (bool) `rows` whose name no other experiment has taken over since."
     last = rows.drop_duplicates("run", keep="last").set_index("run")["experiment"]
-    return rows[rows["experiment"] == rows["run"].map(last)]
+    return rows[among & (rows["experiment"] == rows["run"].map(last))]
 
 
 def completed(rows: pd.DataFrame) -> pd.DataFrame:
