@@ -111,8 +111,10 @@ def require_free_name(path: Path) -> None:
 
 
 def own_folder(path: Path, stopped: list[RunFolder], overwrite: bool) -> RunFolder:
-    "The folder of exactly this name. Raises RunError where it is taken."
+    "The folder of exactly this name. Raises RunError where it is taken, Busy where a run is at work there."
     if any(f.path == path for f in stopped):
+        with RunFolder(path):  # one that has only just begun has not written its settings yet
+            pass
         raise Interrupted(f"a run with other settings has stopped in {path}: --resume with its settings continues it, "
                           f"--restart discards it, name= chooses another name")
     if path.exists() and not overwrite:

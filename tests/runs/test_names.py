@@ -12,8 +12,8 @@ from PIL import Image
 from cifar_fast.cli.main import main
 from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import at_size, describe, load_recipe, override
-from cifar_fast.runs.names import set_by_data, settings_of
-from cifar_fast.runs.run_dir import RunFolder
+from cifar_fast.runs.names import choose_folder, set_by_data, settings_of
+from cifar_fast.runs.run_dir import Busy, Interrupted, RunFolder
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -248,3 +248,14 @@ def test_the_first_command_after_a_clone_changes_nothing_that_is_committed(tmp_p
     assert main(["compare"]) == 0
     status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
     assert status == ""
+
+
+def test_a_run_that_has_just_begun_is_at_work_and_not_stopped(tmp_path):
+    "Two workers of seeds= look at one seed: the first one has made its folder, and not written its settings yet."
+    recipe = override(load_recipe("sprint"), ["data=digits", f"exports={tmp_path}", "name=one"])
+    with RunFolder(tmp_path / "one") as folder:
+        folder.start_run(keep=False)
+        with pytest.raises(Busy):
+            choose_folder(recipe, named=True, resume=None, overwrite=False)
+    with pytest.raises(Interrupted):
+        choose_folder(recipe, named=True, resume=None, overwrite=False)

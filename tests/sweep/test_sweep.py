@@ -214,7 +214,7 @@ def test_a_sweep_does_not_go_on_with_other_images(tmp_path, capsys, untrained):
     sweep.create_or_join(None, None)
     trial = sweep.claim("elsewhere/x", make_sampler("random", 1), make_pruner("none", 1))
     with pytest.raises(SweepError, match="images have changed"):
-        worker.run_trial(sweep, trial, "elsewhere/x", "sprint", SimpleNamespace(fixed=(f"data={images}",)))
+        worker.run_trial(sweep, trial, "elsewhere/x", "sprint", SimpleNamespace(fixed=(f"data={images}",), texts={}))
     assert sweep.trials()[0].state.name == "WAITING"  # it was given back
     sweep.study.set_user_attr("images", None)  # as of an older one
     assert main(resumed) == 0
