@@ -127,7 +127,7 @@ def work(name: str, changes: tuple[str, ...], seeds: tuple[int, ...], logs: Path
                     # Another worker may have died of it: then it resumes.
                     train(own, resume=True if folder.working.exists() else None, allow_changes=allow_changes,
                           given=given, log="lines")
-            except Busy:
+            except (Busy, Interrupted):  # another worker has begun it since, and may have died: then it is resumed
                 continue
         time.sleep(IDLE if left else 0)
     return 0

@@ -20,6 +20,7 @@ from cifar_fast.data.sources import load_source
 from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import load_recipe
 from cifar_fast.reporting.results import OWN, read, summarize
+from cifar_fast.runs.run_dir import Interrupted, RunFolder
 from cifar_fast.sweep import pool, seeds, worker
 from cifar_fast.sweep.pruners import make_pruner
 from cifar_fast.sweep.study import Definition, Sweep, SweepError, make_sampler
@@ -313,6 +314,22 @@ def test_seeds_are_one_row(tmp_path, capsys, digits):
     assert accuracies.mean() - line["accuracy_low"] == pytest.approx(4.302653 * accuracies.std() / 3**0.5)
     assert main([*given[:-1], "seeds=42,43"]) == 0 and "n = 2" in capsys.readouterr().out  # nothing is trained anew
     assert main(["results", str(tmp_path)]) == 0 and "95 % interval of the mean" in capsys.readouterr().out
+
+
+def test_a_seed_that_another_worker_began_and_died_of_is_resumed(tmp_path, monkeypatch):
+    asked = []
+
+    def train(own, resume, **more):
+        asked.append(resume)
+        if resume is None:  # both looked before either had begun
+            RunFolder(tmp_path / own.name).working.mkdir()
+            raise Interrupted("stopped after epoch 1")
+
+    monkeypatch.setattr(seeds, "train", train)
+    monkeypatch.setattr(seeds, "IDLE", 0)
+    monkeypatch.setattr(seeds, "is_done", lambda *_: True in asked)
+    assert seeds.work("sprint", (f"exports={tmp_path}", "data=digits"), (42,), tmp_path, False) == 0
+    assert asked == [None, True]
 
 
 def worker_of(exports):
