@@ -181,6 +181,12 @@ def data_path(data: str | os.PathLike) -> Path:
     return root
 
 
+def same_data(one: str, other: str) -> bool:
+    "Whether these values of data= name the same dataset, folder or table; an empty one names nothing."
+    one, other = (name and os.path.realpath(os.path.expanduser(name)) for name in (one, other))
+    return one == other
+
+
 def plan_named(known: Dataset, slot: str) -> Plan:
     return Plan(known.name, known.origin, slot, f"v{FORMAT}-{known.version}", known.fill, known.size)
 

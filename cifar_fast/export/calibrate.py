@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from cifar_fast.data.block import split_rows
-from cifar_fast.data.sources import Source
+from cifar_fast.data.sources import Source, same_data
 from cifar_fast.export.calibration import (
     CalibrationError,
     calibration_error,
@@ -34,7 +34,6 @@ from cifar_fast.export.files import LEARNER, stale_name
 from cifar_fast.export.predictor import Predictor, load_export, rebuild_pickle
 from cifar_fast.export.trained import read_trained
 from cifar_fast.export.trust import trust
-from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import printable
 
 
@@ -107,10 +106,10 @@ def held_out_images(model: Predictor, source: Source) -> tuple[np.ndarray, np.nd
 def own_images(model: Predictor, data: str, columns: Mapping[str, str] | None,
                trained: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, str]:
     "(logits, labels, name) of what `evaluate` takes: a dataset by name, a folder or a label table."
-    card, own = model.card, model.card.recipe.get("data")
+    card = model.card
     refusal = CalibrationError(f"{printable(data)} is what the run was trained and tested on; leave out data= to "
                                f"calibrate on its held-out images, or name other images")
-    if own and os.path.realpath(expand_path(data)) == os.path.realpath(expand_path(own)):
+    if same_data(card.recipe.get("data") or "", data):
         raise refusal
     measured = evaluate(replace(model, temperature=1.0), data, columns, trained)
     if measured.fingerprint and measured.fingerprint == card.data.fingerprint:

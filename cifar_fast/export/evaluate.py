@@ -17,7 +17,7 @@ from cifar_fast.data.hub import PREFIX
 from cifar_fast.data.labelled import scan_labelled
 from cifar_fast.data.layout import class_name, count, names
 from cifar_fast.data.registry import Request, named_datasets
-from cifar_fast.data.sources import Source, data_path, image_settings, load_source
+from cifar_fast.data.sources import Source, data_path, image_settings, load_source, same_data
 from cifar_fast.export.base import BasePredictor
 from cifar_fast.utils.text import printable
 
@@ -86,8 +86,7 @@ def is_named(data: str | None) -> bool:
 def is_own(model: BasePredictor, data: str | None) -> bool:
     "Whether `data` is the folder or label table that the run was trained on."
     trained = model.card.recipe.get("data") if model.card else None
-    return bool(trained and data) and not is_named(data) and not is_named(trained) and (
-        os.path.realpath(os.path.expanduser(trained)) == os.path.realpath(os.path.expanduser(data)))
+    return bool(trained and data) and not is_named(data) and not is_named(trained) and same_data(trained, data)
 
 
 def named_source(model: BasePredictor, data: str | None, columns: Mapping[str, str] | None = None) -> Source:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from cifar_fast.data.sources import same_data
 from cifar_fast.utils.csv import FORMULA, safe_cell
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import atomic_write, read_regular, write_text
@@ -175,7 +176,7 @@ def table_of(run: Path, fingerprint: str, data: str) -> Path:
     """
     for n in count(1):
         table = run.with_name(f"{run.name}.labels{'' if n == 1 else f'-{n}'}.csv")
-        if os.path.realpath(table) == os.path.realpath(os.path.expanduser(data)):
+        if same_data(str(table), data):
             continue
         if belongs(log_of(table), fingerprint) or not (os.path.lexists(table) or os.path.lexists(log_of(table))):
             return table

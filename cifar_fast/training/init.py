@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from timm.models import parse_model_name
 
 from cifar_fast.data.block import split_rows
-from cifar_fast.data.sources import Source
+from cifar_fast.data.sources import Source, same_data
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import NAME as CARD
@@ -143,12 +142,6 @@ def measured_digests(recipe: Recipe, source: Source) -> np.ndarray | None:
         return None
     part, places = source.locate(rows)
     return None if part.digests is None else part.digests[places]
-
-
-def same_data(one: str, other: str) -> bool:
-    "Whether these name the same dataset, folder or table."
-    one, other = (name and os.path.realpath(os.path.expanduser(name)) for name in (one, other))
-    return one == other
 
 
 def take_weights(
