@@ -210,12 +210,16 @@ def test_another_run_of_the_name_is_told_and_neither_is_harmed(tmp_path, capsys,
         folder.start_run(keep=False)
         (folder.staged / "history.csv").write_text("mine")
         assert main([*RUN, f"name={NAME}", f"exports={tmp_path}"]) == 2
-        assert f"stopped in {tmp_path / NAME}" in capsys.readouterr().err
+        # It is at work, whatever its settings: it has not stopped.
+        assert f"another process is training {tmp_path / NAME}" in capsys.readouterr().err
         same = prepare(override(load_recipe("final"), RUN[2:]), typed=RUN[2:]).recipe
         (folder.staged / "recipe.json").write_text(json.dumps(describe(same)))
         assert main([*RUN, f"exports={tmp_path}"]) == 2
         assert f"another process is training {tmp_path / NAME}" in capsys.readouterr().err
         assert (folder.staged / "history.csv").read_text() == "mine"
+        (folder.staged / "recipe.json").unlink()
+    assert main([*RUN, f"name={NAME}", f"exports={tmp_path}"]) == 2
+    assert f"other settings has stopped in {tmp_path / NAME}" in capsys.readouterr().err
     with RunFolder(tmp_path / NAME):
         "It can be held again once it was released."
 
