@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules import module as nn_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -37,12 +38,13 @@ class Layer:
 def eval_copy(model: nn.Module, dtype: torch.dtype):
     """A contiguous copy in eval mode on the CPU. The model itself is not run.
 
-    Meanwhile transformer layers take no fast path, which is one operation; it and the random state are restored.
+    Meanwhile transformer layers take no fast path and attention no fused kernel, which are one operation each; they
+    and the random state are restored.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), sdpa_kernel(SDPBackend.MATH):
             yield copy.deepcopy(model).eval().to(device="cpu", dtype=dtype, memory_format=torch.contiguous_format)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -180,7 +180,7 @@ class ReceptiveFieldTracker:
         "Element-wise operations, reshapes, and all others without a window."
         inputs = [t for t in tensors if id(t) in self.maps]
         x = self.merged([self.maps[id(t)] for t in inputs])
-        if note := _WHOLE_IMAGE.get(name) or (_ATTENTION if "scaled_dot_product" in name else None):
+        if note := _WHOLE_IMAGE.get(name):
             self.notes[note] = None
         if name in _NORMS or "batch_norm" in name:
             layer["kind"] = "norm"

@@ -10,7 +10,7 @@ from cifar_fast.utils.files import expand_path
 
 SUFFIXES = (".parquet", ".csv")
 ON_A_GPU = 4
-"Processes that predict on a GPU unless --procs says how many: each takes a part of its memory, whatever the model."
+"Processes that predict on each GPU unless --procs says how many: each takes a part of its memory, whatever the model."
 
 
 def predict_to_file(args: Namespace) -> int:
@@ -29,7 +29,7 @@ def predict_to_file(args: Namespace) -> int:
     model = with_confidence(load_model(args.export, args.device, args.trust_pickle), args)
     job = job_of(model, args.export, device=args.device, trust_pickle=args.trust_pickle, recipe=args.recipe,
                  tta=args.tta, topk=0 if args.all else args.topk)
-    procs = args.procs or (10**6 if args.address else default_procs(job.engine))
+    procs = args.procs or (10**6 if args.address else default_procs(job.engine, args.device))
     missing, closed = [], []
     done = predict_bulk(job, list_sources(args.paths, missing, closed), out, procs, shard, args.restart, make)
     for error in [*closed, *(f"{printable(pattern)}: no image there" for pattern in missing)]:
@@ -42,12 +42,17 @@ def predict_to_file(args: Namespace) -> int:
     return 1 if done.unreadable or missing or closed else 0
 
 
-def default_procs(engine: str) -> int:
-    "As many as there are cores, on a GPU at most ON_A_GPU; `engine` as a Job names it."
+def default_procs(engine: str, asked: str | None = None) -> int:
+    "As many as there are cores, at most ON_A_GPU for each GPU; `engine` as a Job names it, `asked` as --device has it."
     from cifar_fast.utils.cores import CORES
 
     device = engine.partition(" on ")[2]  # none for an engine other than torch
-    return CORES if device in ("", "cpu") else min(CORES, ON_A_GPU)
+    if device in ("", "cpu"):
+        return CORES
+    import torch
+
+    shared = device == "cuda" and ":" not in (asked or "")  # by the processes of the pool, all that are there
+    return min(CORES, ON_A_GPU * (torch.cuda.device_count() if shared else 1))
 
 
 def check(args: Namespace):

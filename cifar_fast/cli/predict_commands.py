@@ -41,8 +41,8 @@ class Predict(Command):
         many.add_argument("--out", metavar="FILE", help="a .parquet or .csv with file, label, probability, further "
                                                         "classes, error; prints nothing of each image")
         many.add_argument("--all", action="store_true", help="with --out: the probability of every class, not --topk")
-        many.add_argument("--procs", type=int, metavar="N", help="processes, or CPUs of Ray (default: all, on a GPU at "
-                                                                 "most 4; more where images are read over a network)")
+        many.add_argument("--procs", type=int, metavar="N", help="processes, or CPUs of Ray (default: all, at most 4 "
+                                                                 "a GPU; more where images are read over a network)")
         many.add_argument("--shard", type=int, metavar="N", help="images that are written, or done again, together "
                                                                  "(default 1000)")
         many.add_argument("--restart", action="store_true", help="discard what is there and begin anew")

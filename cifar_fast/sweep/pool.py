@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cifar_fast.utils.cores import CORES
+from cifar_fast.utils.cores import CORES, PLACE
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.signals import StopRequested, handling, raise_on_signals
@@ -114,8 +114,6 @@ def main(work: Callable[..., int], args: tuple[Any, ...], threads: int, cwd: str
         os.setsid()  # Ctrl-C of a terminal goes to the parent alone, which passes it on once
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the forkserver ignores it
     import torch
-
-    from cifar_fast.utils.device import PLACE
 
     os.environ[PLACE] = str(place)
     torch.set_num_threads(threads)

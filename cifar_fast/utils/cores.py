@@ -1,4 +1,4 @@
-"""How many threads decode images, and how many run a model beside them."""
+"""How many threads decode images and run a model beside them, and which process of a pool this is."""
 
 from __future__ import annotations
 
@@ -12,3 +12,6 @@ DECODERS = min(4, CORES)
 
 BESIDE = max(1, CORES - DECODERS)
 "Threads for a model while images are decoded; more than there are cores make both slower."
+
+PLACE = "CIFAR_FAST_PLACE"
+"The environment variable that each process of a pool has: its number, by which they share out the GPUs."

@@ -9,10 +9,8 @@ import warnings
 
 import torch
 
+from cifar_fast.utils.cores import PLACE
 from cifar_fast.utils.errors import SettingError
-
-PLACE = "CIFAR_FAST_PLACE"
-"Set in each process of a pool: its number, by which the pool shares out the GPUs."
 
 
 def choose_device(device: str = "auto") -> torch.device:

@@ -144,6 +144,22 @@ def test_what_the_output_does_not_need_or_what_sees_no_positions_does_not_count(
     assert counted(lambda x: x * over_channels(x.mean((2, 3))[:, None]).view(1, 8, 1, 1)) == (0, 0)
 
 
+def test_fused_attention_counts_as_its_matrix_products():
+    def attention(fused):
+        def between(x):
+            q = k = v = x.flatten(2).transpose(1, 2)[:, None]  # (N, heads, positions, channels)
+            if fused:
+                return F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
+            return ((q @ k.mT / 8**0.5).softmax(-1) @ v)[:, 0].transpose(1, 2).reshape(x.shape)
+        return profile(Body(between))
+
+    fused, by_hand = attention(True), attention(False)
+    assert fused.macs == by_hand.macs == profile(Body()).macs + 2 * 1024 * 1024 * 8
+    assert fused.ram_bytes >= 2 * 1024 * 1024  # the scores, before and after softmax
+    assert fused.notes == by_hand.notes and any("attention" in note for note in fused.notes)
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
 def test_transformer_layers_show_their_operations():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     model = Body(lambda x: layer(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape))

@@ -11,13 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from bulk import IMAGES, SHARD, Disasters, expected, make_images, make_run, rows
 
 from cifar_fast.cli.bulk import default_procs
 from cifar_fast.cli.main import main
+from cifar_fast.export.bulk.job import engine_of
 from cifar_fast.export.bulk.pool import Pool
 from cifar_fast.export.bulk.sources import list_sources
 from cifar_fast.export.bulk.worker import Task
+from cifar_fast.utils.cores import PLACE
 from cifar_fast.utils.files import TEMPORARY
 
 
@@ -120,11 +123,19 @@ def workers(folder: Path) -> list[str]:
     return found
 
 
-def test_a_killed_worker_is_replaced_and_its_images_are_done_again(made, disasters, tmp_path):
+def test_a_killed_worker_is_replaced_and_its_images_are_done_again(made, disasters, tmp_path, monkeypatch):
     run, images, plain = made
     disasters.strike("06.png", signal.SIGKILL, times=2)
     disasters.strike("13.png", signal.SIGSEGV)
+    start, places = subprocess.Popen, []
+
+    def started(*args, env=None, **kwargs):
+        places.extend([env[PLACE]] if PLACE in (env or {}) else [])
+        return start(*args, env=env, **kwargs)
+
+    monkeypatch.setattr(subprocess, "Popen", started)
     assert main(command(run, images, tmp_path / "out.parquet")) == 1
+    assert places[:2] == ["0", "1"] and len(places) == 5 and set(places) == {"0", "1"}  # by which they share out GPUs
     assert disasters.left("06.png") == disasters.left("13.png") == 0
     assert (tmp_path / "out.parquet").read_bytes() == plain.read_bytes()
 
@@ -248,12 +259,18 @@ def test_what_cannot_be_is_said_before_anything_is_done(made, tmp_path, monkeypa
     assert named in capsys.readouterr().err and not list(tmp_path.glob("*.shards"))
 
 
-@pytest.mark.parametrize("cores, engine, procs", [
-    (16, "OnnxPredictor", 16), (16, "Predictor on cpu", 16), (16, "Predictor on cuda:1", 4),
-    (2, "Predictor on mps", 2)])
-def test_few_processes_share_a_gpu(monkeypatch, cores, engine, procs):
+@pytest.mark.parametrize("cores, engine, asked, procs", [
+    (16, "OnnxPredictor", None, 16), (16, "Predictor on cpu", "cpu", 16), (16, "Predictor on cuda", "cuda:1", 4),
+    (16, "Predictor on cuda", None, 8), (16, "Predictor on cuda", "cuda", 8), (2, "Predictor on mps", "auto", 2)])
+def test_few_processes_share_a_gpu(monkeypatch, cores, engine, asked, procs):
     monkeypatch.setattr("cifar_fast.utils.cores.CORES", cores)
-    assert default_procs(engine) == procs
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert default_procs(engine, asked) == procs
+
+
+def test_a_gpu_of_any_number_goes_on_with_the_job():
+    engines = {engine_of(type("Predictor", (), {"device": torch.device(name)})()) for name in ("cuda", "cuda:1")}
+    assert engines == {"Predictor on cuda"}
 
 
 def test_no_image_makes_no_table(made, tmp_path, capsys):

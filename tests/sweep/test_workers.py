@@ -11,7 +11,7 @@ from cifar_fast.sweep import pool, worker
 from cifar_fast.sweep.pruners import make_pruner
 from cifar_fast.sweep.study import Definition, Sweep, make_sampler
 from cifar_fast.training.state import TrainState
-from cifar_fast.utils.device import PLACE
+from cifar_fast.utils.cores import PLACE
 from cifar_fast.utils.signals import StopRequested
 
 

@@ -16,7 +16,8 @@ from cifar_fast.recipe import RecipeError
 from cifar_fast.training.callbacks.precision import Autocast, choose_precision
 from cifar_fast.training.fit import fit
 from cifar_fast.training.prepare import prepare
-from cifar_fast.utils.device import PLACE, choose_device
+from cifar_fast.utils.cores import PLACE
+from cifar_fast.utils.device import choose_device
 from cifar_fast.utils.log import quiet_warnings
 
 

@@ -46,8 +46,9 @@ def job_of(model: BasePredictor, export: str, **settings) -> Job:
 
 
 def engine_of(model: BasePredictor) -> str:
+    "Of a GPU the kind alone: the processes of a job share out those of a machine."
     name = type(model).__name__
-    return name if name in ("OnnxPredictor", "TflitePredictor") else f"{name} on {model.device}"
+    return name if name in ("OnnxPredictor", "TflitePredictor") else f"{name} on {model.device.type}"
 
 
 def weights_sha256(export: str) -> str:

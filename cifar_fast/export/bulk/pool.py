@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cifar_fast.export.bulk.job import BulkError, Job
 from cifar_fast.export.bulk.worker import DONE, READING, State, Task
+from cifar_fast.utils.cores import PLACE
 
 TRIES = 3
 "Worker processes that an image may end before it is left out, and those that may end with no image to blame."
@@ -25,17 +26,17 @@ BEAT = 0.5  # seconds between two looks at how far the workers are
 class Worker:
     "A process and the task that it was given."
 
-    def __init__(self, job: Job, folder: Path):
+    def __init__(self, job: Job, folder: Path, place: int):
         fd, path = tempfile.mkstemp(dir=folder)
         os.write(fd, b"\0" * 16)
         os.close(fd)
-        self.state, self.task, self.ready = State(Path(path)), None, False
+        self.state, self.task, self.ready, self.place = State(Path(path)), None, False, place
         self.state[READING] = -1
         # -P: no module in the current folder is taken for one of ours; one thread each, since there is one a core.
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "cifar_fast.export.bulk.worker"], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, start_new_session=True, env={
-                "OMP_NUM_THREADS": "1", **os.environ,
+                "OMP_NUM_THREADS": "1", **os.environ, PLACE: str(place),
                 "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGE_PARENT,
                                                             os.environ.get("PYTHONPATH")]))})
         self.send((job, Path(path)))
@@ -95,8 +96,8 @@ class Pool:
         waiting = next(tasks, None)
         blamed, unexplained = Counter(), Counter()  # deaths by (task, image), and by task or None at the start
         while True:
-            while len(self.workers) < self.procs:
-                self.workers.append(Worker(self.job, Path(self.folder.name)))
+            for place in sorted(set(range(self.procs)) - {worker.place for worker in self.workers}):
+                self.workers.append(Worker(self.job, Path(self.folder.name), place))
             for worker in self.workers:
                 if worker.ready and worker.task is None:
                     if again:
