@@ -279,7 +279,8 @@ def test_recipes_differ_in_dotted_values():
     assert found["mix.cutmix"] == {"final": final.mix.keywords["cutmix"]}
     assert found["resize"] == {"final": None, "sprint": "progressive"}
     assert found["augment"]["final"] == [*found["augment"]["sprint"], "Affine", "ColorJitter", "Sharpen"]
-    assert not {"name", "bs", "lr", "fit.pct_start", "waive"} & set(found)
+    assert found["lr"] == {"final": final.lr, "sprint": sprint.lr}
+    assert not {"name", "fit.pct_start", "opt.weight_decay", "waive"} & set(found)
     assert recipe_differences("final", "final") == {}
     waived = recipe_differences("final", "strided")
     assert list(waived["waive.receptive_field"]) == ["strided"] and "augment.CoarseDropout.fill" not in waived

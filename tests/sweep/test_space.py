@@ -51,7 +51,7 @@ def test_paths_are_no_lists():
     ("lr=0.1..0.2:log:step=0.1", SpaceError, "no steps"), ("lr=0.1..0.2:step=1", SpaceError, "width"),
     ("lr=0.1..x", SpaceError, "both ends"), ("opt=0.1..0.2", SpaceError, "opt=a,b"),
     ("arch=1..2", SpaceError, "no number"), ("tta=0..1", SpaceError, "no number"),
-    ("resize_mode=1..2", SpaceError, "no number"), ("fit.moms=1..2", RecipeError, "(0.9, 0.9, 0.9)"),
+    ("resize_mode=1..2", SpaceError, "no number"), ("fit.moms=1..2", RecipeError, "(0.8, 0.8, 0.8)"),
     ("nope=1..2", RecipeError, "nope"), ("fit.nope=1..2", RecipeError, "nope"),
     ("epochs=0..3", RecipeError, "epochs=0 "),
     ("bs=1.5..3", RecipeError, "whole"), ("epochs=2..8:step=1.5", SpaceError, "whole"),

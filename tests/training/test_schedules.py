@@ -198,7 +198,7 @@ def test_flat_cos_holds_then_falls():
 
 
 def test_flat_holds():
-    assert preview(changed("sprint", "epochs=2", "fit=constant", "lr=0.4"), 5) == [(0.4, 0.9)] * 10
+    assert preview(changed("sprint", "epochs=2", "fit=constant", "lr=0.4", "opt.momentum=0.7"), 5) == [(0.4, 0.7)] * 10
 
 
 def test_plateau_has_a_lower_bound():
