@@ -16,6 +16,7 @@ from cifar_fast.export.card_file import read_card
 from cifar_fast.export.predictions import Predictions
 from cifar_fast.recipe import describe, load_recipe, recipes_dir
 from cifar_fast.reporting.report import figures, model_card, page, renew_model_card
+from cifar_fast.reporting.report.page import cell
 
 NAME = "final-digits"
 FIGURES = {"history.png", "learning_rate.png", "confusion.png", "classes.png", "calibration.png", "mistakes.png",
@@ -308,3 +309,11 @@ def test_the_published_model_cards_are_those_of_their_cards(name):
     weights = (folder / "model.safetensors").is_file()
     assert read_card(folder).recipe["exports"] == "exports"  # no folder of the machine that trained it
     assert (folder / "README.md").read_text("utf-8") == model_card(read_card(folder), weights)
+
+
+@pytest.mark.parametrize("column, value, shown", [
+    ("images_per_second", 10258.3, "10,258"), ("images_per_second", 99.87, "99.87"),
+    ("train_accuracy", 0.7621, "76.21%"), ("lr", 2.1e-05, "2.1e-05"), ("epoch", 4.0, "4"),
+    ("valid_loss", float("nan"), "–")])
+def test_figures_of_an_epoch_are_written_to_be_read(column, value, shown):
+    assert cell(column, value) == shown

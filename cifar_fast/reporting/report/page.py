@@ -140,10 +140,12 @@ def errors_table(rows: list[list[str]] | None, name: str) -> list[FT]:
 
 
 def cell(column: str, value: float) -> str:
-    "An accuracy in percent, as everywhere else; – where the epoch has no such value."
+    "An accuracy in percent, as everywhere else, no thousands as powers of ten; – where the epoch has no such value."
     if pd.isna(value):
         return "–"
-    return f"{value:.0f}" if column == "epoch" else f"{value:.2%}" if "accuracy" in column else f"{value:.4g}"
+    if "accuracy" in column:
+        return f"{value:.2%}"
+    return f"{value:,.0f}" if column == "epoch" or value >= 1000 else f"{value:.4g}"
 
 
 def audited(card: Card, layers: list[list[str]] | None) -> tuple[str, list[FT]] | None:
