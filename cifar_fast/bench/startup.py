@@ -1,7 +1,7 @@
 """startup: wall seconds of commands in fresh processes, against python alone and the libraries that they need.
 
-One image is predicted with model.onnx, and by torch without it. Also lists which of `NEEDLESS` a process that predicts
-has imported.
+One image is predicted with model.onnx, and by torch without it. A recipe is timed from its command to the end of its
+first step. Also lists which of `NEEDLESS` a process that predicts has imported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ LISTING = Bar(must=0.5, goal=0.3, at_most=True, of="difference_s")
 COLD = Bar(must=1.0, goal=0.6, at_most=True, of="difference_s")
 COLD_TORCH = Bar(must=2.0, at_most=True, of="difference_s")
 NEEDLESS = ("torch", "timm", "fastai", "albumentations", "pandas", "matplotlib", "onnx")
+FIRST_STEP = Bar(must=2.5, at_most=True)
 SLOWEST = "import fastai.vision.all"
+OPTIMIZER = "import torch; torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)"
+"The least that any training imports: torch's optimizers import torch._dynamo when the first is built."
+TRAIN = """
+import os, sys
+from torch.optim.optimizer import register_optimizer_step_post_hook
+register_optimizer_step_post_hook(lambda *args: os._exit(0))
+from cifar_fast.cli.main import main
+main(sys.argv[1:])
+sys.exit("the recipe ended without a step")
+"""
 CLI = ("-m", "cifar_fast")
 
 
@@ -42,6 +53,10 @@ def measure(rounds: int) -> dict:
                           "timm": side("-c", "import torch, timm"), "by torch": side(*CLI, *by_torch)}, rounds)
         note(f"startup: {SLOWEST}, once")
         fastai = alternate({"torch": side("-c", "import torch"), "fastai": side("-c", SLOWEST)}, 1)
+        note("startup: first step of recipe final, once")
+        recipe = ("recipe", "final", f"data={image_tree(Path(tmp) / 'data')}", f"exports={tmp}/exports", "device=cpu")
+        training = alternate({"torch": side("-c", "import torch"), "optimizer": side("-c", OPTIMIZER),
+                              "recipe": side("-c", TRAIN, *recipe)}, 1)
         imported = needless(f"from cifar_fast.cli.main import main; assert main({list(predict)!r}) == 0")
     pair = partial(compare, unit="s")
     return {"comparisons": {
@@ -52,6 +67,9 @@ def measure(rounds: int) -> dict:
         "predict one image by torch": pair(cold["by torch"], cold["timm"], bar=COLD_TORCH,
                                            against="import torch, timm"),
         SLOWEST: pair(fastai["fastai"], fastai["torch"], bar=Bar(of="difference_s"), against="import torch"),
+        "import torch and build an optimizer": pair(training["optimizer"], training["torch"], against="import torch"),
+        "first step of recipe final": pair(training["recipe"], training["torch"], bar=FIRST_STEP,
+                                           against="import torch"),
     }, "imported_by_predict": imported,
         "notes": [f"imported by predict of {', '.join(NEEDLESS)}: {', '.join(imported) or 'none, as required'}"]}
 
@@ -64,6 +82,18 @@ def untrained_export(folder: Path, with_onnx: bool = True) -> tuple[str, str]:
         onnx.make(folder / "cold", card, model.model)
     Image.fromarray(random_images(1)[0]).save(folder / "cold.png")
     return str(folder / "cold"), str(folder / "cold.png")
+
+
+def image_tree(folder: Path) -> Path:
+    "A dataset of random images, two classes, one batch of recipe final in train; returns `folder`."
+    images = iter(random_images(320))
+    for split, count in (("train", 128), ("test", 32)):
+        for name in ("a", "b"):
+            place = folder / split / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(next(images)).save(place / f"{i}.png")
+    return folder
 
 
 def side(*args: str):

@@ -269,6 +269,13 @@ def test_startup_compares_fresh_processes(monkeypatch):
                                                               "the same against torch": None,
                                                               "predict one image by torch": 2.0}
     assert found["imported_by_predict"] == [] and any("fastai.vision.all" in a[-1] for a in ran)
+    first_step = found["comparisons"]["first step of recipe final"]
+    assert first_step["must"] == 2.5 and any(a[1:4] == (startup.TRAIN, "recipe", "final") for a in ran)
+
+
+def test_a_command_that_takes_no_step_is_no_first_step():
+    with pytest.raises(RuntimeError, match="ended without a step"):
+        startup.fresh("-c", startup.TRAIN, "recipes")
 
 
 def test_predict_needs_no_torch_and_the_check_is_real(tmp_path):
