@@ -1,7 +1,7 @@
 """Our flagship: under 200,000 parameters, all rules kept, flip-equivariant layers, Muon, one cycle, CutMix and EMA.
 
 Source   ours; ablations: recipes/README.md
-Expect   93.6 ± 0.4 % on CIFAR-10's test set (n = 2), 49 to 56 minutes on two CPU cores with bf16; 200 epochs
+Expect   93.5 ± 0.3 % on CIFAR-10's test set (n = 3), 49 to 56 minutes on two CPU cores with bf16; 200 epochs
          have no more (93.9 %, n = 1)
 Run      python -m cifar_fast recipe final procs=auto        (epochs= is the one setting to change)
 
