@@ -31,6 +31,7 @@ from cifar_fast.export.card_parts import (
     Width,
     class_names,
     described_recipe,
+    teachers_text,
 )
 from cifar_fast.utils.files import write_text
 
@@ -58,7 +59,8 @@ class Card:
     waived: dict[str, Text] = field(default_factory=dict)  # broken rule → why that is allowed
     mixed: dict[str, Count] | None = None  # kind of mixing → batches
     start: Start | None = None  # None where it started from random weights
-    teacher: Teacher | None = None  # whose predictions it learned beside the labels
+    teacher: Teacher | None = None  # whose predictions it learned beside the labels; written by earlier versions
+    teachers: list[Teacher] = field(default_factory=list)  # the mean of whose logits it learned beside the labels
     recipe: Annotated[dict[str, Any], AfterValidator(described_recipe)] = field(default_factory=dict)
     recipe_name: Text = ""  # of the recipe file that it was started from
     settings: Text = ""  # what was changed of that recipe, as key=value
@@ -93,6 +95,11 @@ class Card:
         held_out = "measured on images held out of training" + ("; test was not used" if self.data.test else "")
         return {"test": "evaluated once on test", "held-out": held_out,
                 None: "not measured: no test images, and nothing held out"}[self.split]
+
+    @property
+    def taught_by(self) -> str:
+        "Its teachers and how their predictions were weighted; empty without one."
+        return teachers_text(self.teachers or ([self.teacher] if self.teacher else []))
 
     @property
     def temperature(self) -> float:

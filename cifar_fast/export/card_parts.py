@@ -204,10 +204,19 @@ class Teacher(Trained):
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
     def __str__(self) -> str:
-        "`exports/teacher (…): cifar_teacher, 4,966,730 parameters, trained in 1,700 s, alpha 0.9, temperature 4`."
+        "`exports/teacher (…): cifar_teacher, 4,966,730 parameters, trained in 1,700 s`."
         seconds = "" if self.seconds is None else f", trained in {self.seconds:,.0f} s"
-        return (f"{self.what}: {self.arch}, {self.params:,} parameters{seconds}, alpha {self.alpha:g}, temperature "
-                f"{self.temperature:g}")
+        return f"{self.what}: {self.arch}, {self.params:,} parameters{seconds}"
+
+
+def teachers_text(teachers: list[Teacher]) -> str:
+    "`exports/teacher (…): …, alpha 0.9, temperature 4`, or of several `the mean logits of exports/a (…): … and of …`."
+    if not teachers:
+        return ""
+    which = "the mean logits of " if len(teachers) > 1 else ""
+    first = teachers[0]
+    return (f"{which}{' and of '.join(map(str, teachers))}, alpha {first.alpha:g}, temperature "
+            f"{first.temperature:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ def make_card(recipe: Recipe, run: Run, fitted: Fitted) -> tuple[Card, Predictio
         last_epoch={k: None if pd.isna(v) else float(v) for k, v in last.items()},
         seconds=Seconds(training=float(frame["seconds"].sum()), epoch=float(frame["seconds"].median()),
                         total=state.seconds, to_85=seconds_to(0.85, frame)),
-        audit=audited(run.audit), start=run.start, teacher=run.teacher and run.teacher.entry(),
+        audit=audited(run.audit), start=run.start, teachers=run.teachers.entries() if run.teachers else [],
         waived=dict(recipe.waive), recipe=describe(recipe), mixed=dict(state.mix_counts) or None, resumed=state.resumes,
         data=Data(name=data.name, fingerprint=data.fingerprint, train=len(learn.dls.train_ds),
                   test=len(data.test or ()), skipped=len(data.skipped), ranges=dict(data.ranges)),

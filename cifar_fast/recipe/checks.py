@@ -125,9 +125,9 @@ def check_teacher(r: Recipe) -> None:
     if r.distill_repeat and not r.distill_cache:
         raise RecipeError(f"distill.repeat={r.distill_repeat} repeats images so that cached logits serve again, and "
                           f"none are cached; add distill.cache=yes")
-    if r.distill_sha256 and not (r.distill and re.fullmatch("[0-9a-f]{64}", r.distill_sha256)):
+    if r.distill_sha256 and not (r.distill and re.fullmatch("[0-9a-f]{64}(,[0-9a-f]{64})*", r.distill_sha256)):
         raise RecipeError(f"distill_sha256={r.distill_sha256}: expected the 64 hex digits of the weights that distill= "
-                          f"names")
+                          f"names, of several separated by commas")
 
 
 def require_tracker(track: str) -> None:

@@ -82,7 +82,8 @@ class Recipe:
     init_sha256: str = ""  # of these weights; a run fills it in, and refuses others where it is given
     # Fraction of the channels of `init` that are removed before training, the least important ones.
     prune: float = _number(lambda x: 0 <= x < 1, "a fraction of the channels, 0 or more and less than 1", 0)
-    distill: str | None = _neutral(None)  # a teacher: an export whose predictions are learned beside the labels
+    distill: str | None = _neutral(None)  # a teacher: an export whose logits are learned beside the labels
+    # Several teachers are separated by commas: their mean logits are learned.
     distill_sha256: str = ""  # of its weights; a run fills it in, and refuses others where it is given
     # `distill.alpha`: the loss is (1 - alpha) times that of the labels plus alpha times the distillation loss.
     distill_alpha: float = _number(lambda x: 0 < x <= 1, "a number above 0 and at most 1", 0.9,

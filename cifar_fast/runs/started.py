@@ -1,7 +1,8 @@
-"""What a run says of the trained weights that it starts from, and of its teacher."""
+"""What a run says of the trained weights that it starts from, and of its teachers."""
 
 from __future__ import annotations
 
+from cifar_fast.export.card_parts import teachers_text
 from cifar_fast.recipe import settings
 from cifar_fast.training.logits_cache import logits_cache_of
 from cifar_fast.training.prepare import Run
@@ -10,21 +11,22 @@ from cifar_fast.utils.ranks import here
 
 def starts(run: Run) -> list[str]:
     "A line for each of both."
-    return [say(run) for say, used in ((started, run.start), (taught, run.teacher)) if used]
+    return [say(run) for say, used in ((started, run.start), (taught, run.teachers)) if used]
 
 
 def taught(run: Run) -> str:
-    "One line: the teacher, how its loss is weighted, and which images it is given."
-    teacher, size = run.teacher.entry(), run.source.size
+    "One line: the teachers, how their loss is weighted, and which images they are given."
+    teachers, size = run.teachers.entries(), run.source.size
     mixed = " and mixed" if run.recipe.mix else ""
-    parts = [f"learns from {teacher}", f"on the student's own images, augmented{mixed}"]
-    if size != teacher.size or run.recipe.resize:
-        parts.append(f"brought to the teacher's {teacher.size}×{teacher.size}")
+    parts = [f"learns from {teachers_text(teachers)}", f"on the student's own images, augmented{mixed}"]
+    if run.recipe.resize or any(teacher.size != size for teacher in teachers):
+        sizes = " and ".join(f"{side}×{side}" for side in sorted({teacher.size for teacher in teachers}))
+        parts.append(f"brought to {sizes} for the {'teachers' if len(teachers) > 1 else 'teacher'}")
     if run.recipe.distill_cache:
         cache, epochs = logits_cache_of(run), run.recipe.epochs
         epochs = min(epochs, run.recipe.distill_repeat or epochs)
         each = ", and as much for each other process" if here().several else ""
-        parts.append(f"its logits are cached in {cache.path} ({cache.size(epochs) / 2**20:,.1f} MB{each})")
+        parts.append(f"the logits are cached in {cache.path} ({cache.size(epochs) / 2**20:,.1f} MB{each})")
     return ", ".join(parts)
 
 

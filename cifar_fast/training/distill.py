@@ -7,6 +7,9 @@ al., 2021, arXiv:2106.05237). The loss of a batch is
 
 of both softmaxes at temperature T.
 
+Several teachers, `distill=exports/a,exports/b`, are one whose logits are the mean of theirs: its probabilities are the
+geometric mean of theirs, as Hinton et al. have it for an ensemble.
+
 T² keeps the gradient's size from depending on T. Label smoothing is in the first term alone: the teacher's
 probabilities are soft by themselves. With `balance=loss` both terms of an image are multiplied by the same weight, the
 mean of the class weights under its label or mixed target.
@@ -47,23 +50,50 @@ class TeacherError(CifarFastError):
     "An export that a run cannot learn from; the message names it and the next step."
 
 
-def read_teacher(recipe: Recipe) -> Init:
-    "The weights that `recipe.distill` names. Raises TeacherError."
-    path = expand_path(recipe.distill)
+def read_teachers(recipe: Recipe) -> list[Init]:
+    "The weights that `recipe.distill` names, in that order. Raises TeacherError."
+    names = teacher_names(recipe.distill)
+    known = recipe.distill_sha256.split(",") if recipe.distill_sha256 else [""] * len(names)
+    if len(known) != len(names):
+        raise TeacherError(f"teachers in distill={recipe.distill}: {len(names)}, checksums in distill_sha256: "
+                           f"{len(known)}; give one for each, separated by commas, or leave out distill_sha256")
+    return [read_teacher(recipe, name, sha256) for name, sha256 in zip(names, known, strict=True)]
+
+
+def teacher_names(distill: str) -> list[str]:
+    "One, or several separated by commas. Raises TeacherError."
+    if "," not in distill or expand_path(distill).exists():  # a folder may have a comma in its name
+        return [distill]
+    names = [name.strip() for name in distill.split(",")]
+    if "" in names:
+        raise TeacherError(f"distill={distill}: a name is missing beside a comma; write distill=exports/a,exports/b")
+    if again := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise TeacherError(f"distill={distill} names {again[0]} twice; name each teacher once")
+    return names
+
+
+def checksums_of(teachers: list[Init]) -> str:
+    "As `distill_sha256` holds them."
+    return ",".join(teacher.sha256 for teacher in teachers)
+
+
+def read_teacher(recipe: Recipe, name: str, sha256: str = "") -> Init:
+    "The weights of the export `name`, which must have this checksum if one is given. Raises TeacherError."
+    path = expand_path(name)
     folder = run_folder(path)
     if path.suffix in (".onnx", ".pkl"):
-        raise TeacherError(f"distill={recipe.distill}: a teacher is a run, whose card says what its classes are; write "
+        raise TeacherError(f"distill={name}: a teacher is a run, whose card says what its classes are; write "
                            f"distill={folder if folder != path else path.parent}")
     try:
         card = read_card(folder)
         state, trained = read_weights(folder, card), read_trained(folder)
     except ExportError as e:
-        raise TeacherError(f"distill={recipe.distill}: {e}{place_hint('distill', recipe, folder)}") from None
-    sha256 = card.sha256 or file_sha256(folder / WEIGHTS)
-    if recipe.distill_sha256 not in ("", sha256):
-        raise TeacherError(f"distill={recipe.distill} holds other weights (sha256 {sha256}) than those of "
-                           f"distill_sha256={recipe.distill_sha256}; restore them, or leave out distill_sha256")
-    return Init(recipe.distill, sha256, state, card.normalize, card.size, card, card.widths,
+        raise TeacherError(f"distill={name}: {e}{place_hint('distill', recipe, folder)}") from None
+    own = card.sha256 or file_sha256(folder / WEIGHTS)
+    if sha256 not in ("", own):
+        raise TeacherError(f"distill={name} holds other weights (sha256 {own}) than those of "
+                           f"distill_sha256={sha256}; restore them, or leave out distill_sha256")
+    return Init(name, own, state, card.normalize, card.size, card, card.widths,
                 trained=trained)
 
 
@@ -107,8 +137,7 @@ class TeacherModel:
             x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
         if self.scale is not None:
             x = x * self.scale + self.shift
-        # Rounded as in the cache.
-        return self.model(x.to(self.dtype, memory_format=self.format)).half().float()
+        return self.model(x.to(self.dtype, memory_format=self.format)).float()
 
     def normalized_by(self, mean, std) -> TeacherModel:
         "The same for batches of this mean and std."
@@ -128,6 +157,24 @@ class TeacherModel:
                        data=card.data.name, split=card.split,
                        accuracy=card.metrics.accuracy if card.metrics else None, saw_held_out=self.saw_held_out,
                        alpha=self.settings.distill_alpha, temperature=self.settings.distill_temperature)
+
+
+@dataclass(frozen=True)
+class Teachers:
+    "The teachers of a run, one or several."
+
+    members: list[TeacherModel]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        "The mean of their logits (B, C), float32 rounded to float16 as in the cache, of images (B, 3, H, W)."
+        return (sum(teacher(x) for teacher in self.members) / len(self.members)).half().float()
+
+    def normalized_by(self, mean, std) -> Teachers:
+        return Teachers([teacher.normalized_by(mean, std) for teacher in self.members])
+
+    def entries(self) -> list[Teacher]:
+        "Their part of the card."
+        return [teacher.entry() for teacher in self.members]
 
 
 def open_teacher(weights: Init, recipe: Recipe, source: Source, device: torch.device, precision: str) -> TeacherModel:
@@ -150,7 +197,7 @@ class Distillation(Callback):
     order = 8.5  # after BatchTransforms (8) has made the view that the student sees; Autocast (9) begins after it
     run_valid = False
 
-    def __init__(self, teacher: TeacherModel, alpha: float, temperature: float, cache: LogitsCache | None = None):
+    def __init__(self, teacher: Teachers, alpha: float, temperature: float, cache: LogitsCache | None = None):
         self.teacher, self.alpha, self.temperature, self.cache = teacher, alpha, temperature, cache
         self.part = None  # the teacher's term of the batch at hand
 
@@ -214,8 +261,8 @@ class TeacherLoss(Metric):
 
 def distillation_cbs(run, keeps: bool = False) -> list[Callback]:
     "The callback that makes a prepared run learn from its teacher; none without one. `keeps`: it may use the cache."
-    if not run.teacher:
+    if not run.teachers:
         return []
     r = run.recipe
     cache = logits_cache_of(run) if keeps and r.distill_cache else None
-    return [Distillation(run.teacher, r.distill_alpha, r.distill_temperature, cache)]
+    return [Distillation(run.teachers, r.distill_alpha, r.distill_temperature, cache)]

@@ -79,7 +79,7 @@ def fit(
 def more_metrics(run: Run, average: EMA | None) -> list[Metric]:
     "Of the averaged weights, measured beside the trained ones on the same batches; and where classes are unequal."
     ema = [EMAAccuracy(average, partial(autocast, run.precision, run.device))] if average else []
-    taught = [TeacherLoss()] if run.teacher else []
+    taught = [TeacherLoss()] if run.teachers else []
     if not unequal(np.bincount(run.valid_labels)):
         return [*ema, *taught]
     watched = {"predicted": lambda _: ema[0].predicted, "name": "ema_balanced_accuracy"} if ema else {}

@@ -26,7 +26,7 @@ from cifar_fast.recipe.spec import SIDE
 from cifar_fast.training.callbacks.compiling import choose_compile
 from cifar_fast.training.callbacks.ema import fitting_decay
 from cifar_fast.training.callbacks.precision import choose_precision
-from cifar_fast.training.distill import TeacherModel, open_teacher, read_teacher
+from cifar_fast.training.distill import Teachers, checksums_of, open_teacher, read_teachers
 from cifar_fast.training.init import Init, read_init, saw_held_out, seen_alike, take_weights
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
@@ -76,7 +76,7 @@ class Run:
     memory_format: str | None = None  # None until `settle_memory_format` has timed both
     format_speeds: dict[str, float] = field(default_factory=dict)  # images per second of each, where they were timed
     widths: Sequence[int] | None = None  # of the model, where it was scaled to a budget, or pruned
-    teacher: TeacherModel | None = None  # whose predictions are learned beside the labels
+    teachers: Teachers | None = None  # whose predictions are learned beside the labels
     tuning: bool = False  # one of many that are compared: it has no test set, and needs no files for deployment
     seen: np.ndarray | None = None  # digests of what the weights it starts from were trained on, in this size
 
@@ -105,13 +105,13 @@ def prepare(
     init = read_init(recipe) if recipe.init else None
     recipe = replace(recipe, init_sha256=init.sha256) if init else recipe
     init = narrowed(init, recipe.prune) if recipe.prune else init
-    taught = read_teacher(recipe) if recipe.distill else None
-    recipe = replace(recipe, distill_sha256=taught.sha256) if taught else recipe
+    taught_by = read_teachers(recipe) if recipe.distill else []
+    recipe = replace(recipe, distill_sha256=checksums_of(taught_by)) if taught_by else recipe
     source = source or load_images(recipe, init)
     if tuning:
         source = replace(source, test=None)
     require_validation(recipe, bool(source.valid))
-    teacher = taught and open_teacher(taught, recipe, source, device, precision)
+    teachers = [open_teacher(weights, recipe, source, device, precision) for weights in taught_by]
     if source.size != (recipe.size or SIDE):
         recipe = at_size(recipe, source.size, any(change.startswith("resize.size=") for change in typed))
     require_augment(recipe, source.size)
@@ -148,7 +148,7 @@ def prepare(
     compiled = not (ranks.several and recipe.sync_bn) and choose_compile(recipe.compile, device, steps, learn.model)
     return Run(recipe, source, learn, result, device, precision, compiled, git_commit(recipes_dir()), stats, start,
                valid_labels(dls, source), choose_memory_format(recipe.channels_last, device, steps), widths=widths,
-               tuning=tuning, teacher=teacher and teacher.normalized_by(*stats),
+               tuning=tuning, teachers=Teachers(teachers).normalized_by(*stats) if teachers else None,
                seen=init.trained if init and init.card and seen_alike(init.card, source) else None)
 
 

@@ -15,14 +15,16 @@ from tiny import MIXED, tiny, trained
 from toys import state
 
 from cifar_fast.cli.main import main
+from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
+from cifar_fast.export.card_format import validated
 from cifar_fast.export.card_parts import Data
 from cifar_fast.export.files import WEIGHTS, file_sha256
 from cifar_fast.models import create_model
 from cifar_fast.recipe import RecipeError, check, describe
 from cifar_fast.reporting.results import read, recipe_id
 from cifar_fast.training.callbacks.checkpoint import Checkpoint
-from cifar_fast.training.distill import TeacherError, read_teacher, teacher_loss
+from cifar_fast.training.distill import TeacherError, read_teachers, teacher_loss
 from cifar_fast.training.fit import fit
 from cifar_fast.training.logits_cache import logits_cache_of
 from cifar_fast.training.prepare import prepare
@@ -70,15 +72,18 @@ class Watch(Callback):
             self.batches.append((self.view, self.target, self.pred.detach(), float(self.loss)))
 
 
-def expected(run, folder, batch, alpha, temperature, smoothing=0.1, class_weights=None):
-    "The loss of a batch, from the formula in words and a teacher that is opened anew."
+def expected(run, folders, batch, alpha, temperature, smoothing=0.1, class_weights=None):
+    "The loss of a batch, from the formula in words and teachers that are opened anew."
     x, target, ours, _ = batch
-    card = read_card(folder)
-    model = create_model(card.arch, 10, card.size).eval()
-    model.load_state_dict(run.teacher.weights.state)
     (mean, std), (their_mean, their_std) = ((torch.tensor(v).view(3, 1, 1) for v in s) for s in (run.stats, STATS))
-    with torch.no_grad():
-        theirs = model((x * std + mean - their_mean) / their_std)
+    logits = []
+    for folder, teacher in zip(folders, run.teachers.members, strict=True):
+        card = read_card(folder)
+        model = create_model(card.arch, 10, card.size).eval()
+        model.load_state_dict(teacher.weights.state)
+        with torch.no_grad():
+            logits.append(model((x * std + mean - their_mean) / their_std))
+    theirs = torch.stack(logits).mean(0)
     p, q = ((z / temperature).softmax(1) for z in (theirs, ours))
     kl = (p * (p / q).log()).sum(1) * temperature**2
     ce = F.cross_entropy(ours, target, label_smoothing=smoothing, reduction="none")
@@ -96,11 +101,31 @@ def test_teacher_and_student_see_the_same_mixed_view(digits, teacher, changes):
     weight = getattr(result.run.learn.loss_func, "weight", None)
     assert {batch[1].ndim for batch in watch.batches} == {1, 2} and (weight is not None) is (changes != MIXED)
     for batch in watch.batches[::3]:
-        assert batch[3] == pytest.approx(expected(result.run, teacher, batch, 0.7, 3.0, class_weights=weight), rel=1e-4)
+        loss = expected(result.run, [teacher], batch, 0.7, 3.0, class_weights=weight)
+        assert batch[3] == pytest.approx(loss, rel=1e-4)
     # The accuracy shown is that of the plain labels, and validation knows no teacher.
     first = result.frame.iloc[0]
     assert first["train_teacher_loss"] > 0 and "valid_teacher_loss" not in result.frame
     assert 0 < first["train_accuracy"] < 1
+
+
+def test_several_teachers_are_one_with_their_mean_logits(digits, teacher, tmp_path, cache):
+    exported(tmp_path / "other", vocab=DIGITS, seed=3)
+    watch, asked = Watch(), []
+    run = prepare(tiny(f"distill={teacher}, {tmp_path / 'other'}", "distill.cache=yes", "epochs=1", "valid=1200",
+                       "resize=none"))
+    for member in run.teachers.members:
+        member.model.register_forward_pre_hook(lambda *_: asked.append(1))
+    run.learn.add_cb(watch)
+    fit(run, folder=tmp_path)
+    for batch in watch.batches:
+        assert batch[3] == pytest.approx(expected(run, [teacher, tmp_path / "other"], batch, 0.9, 4.0), rel=1e-3)
+    assert len(asked) == 2 * len(run.learn.dls.train)
+    assert run.recipe.distill_sha256 == ",".join(file_sha256(f / WEIGHTS) for f in (teacher, tmp_path / "other"))
+    # The cache is of both together.
+    paths = {logits_cache_of(prepare(replace(run.recipe, distill=d, distill_sha256=""))).path
+             for d in (run.recipe.distill, str(teacher), str(tmp_path / "other"))}
+    assert len(paths) == 3
 
 
 def test_a_student_learns_from_a_teacher_alone(digits, tmp_path):
@@ -121,8 +146,8 @@ def test_a_view_of_another_size_is_brought_to_the_teachers(digits, tmp_path):
     exported(tmp_path / "large", vocab=DIGITS, size=48)
     run = trained(tiny(f"distill={tmp_path / 'large'}", "epochs=1", "valid=1200", "resize.size=24")).run
     sizes = []
-    run.teacher.model.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-1]))
-    assert run.teacher(torch.zeros(2, 3, 24, 24)).shape == run.teacher(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    run.teachers.members[0].model.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-1]))
+    assert run.teachers(torch.zeros(2, 3, 24, 24)).shape == run.teachers(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert sizes == [48, 48]
 
 
@@ -134,7 +159,7 @@ def test_a_second_student_takes_the_logits_that_the_first_one_cached(digits, tea
     asked = []
     for _ in range(2):
         run = prepare(recipe)
-        run.teacher.model.register_forward_pre_hook(lambda *_: asked.append(1))
+        run.teachers.members[0].model.register_forward_pre_hook(lambda *_: asked.append(1))
         fit(run, folder=tmp_path)
         assert bytes_that_differ(state(run.learn.model), without) == 0
         assert kept.path.stat().st_size <= kept.size(1)
@@ -154,7 +179,7 @@ def test_repeated_images_need_the_teacher_once(digits, teacher, tmp_path, cache)
     asked, watch = [], Watch()
     run = prepare(recipe)
     kept = logits_cache_of(run)
-    run.teacher.model.register_forward_pre_hook(lambda *_: asked.append(1))
+    run.teachers.members[0].model.register_forward_pre_hook(lambda *_: asked.append(1))
     run.learn.add_cb(watch)
     fit(run, folder=tmp_path)
     steps = len(run.learn.dls.train)
@@ -220,9 +245,29 @@ def test_teachers_that_are_refused(digits, tmp_path, make):
 def test_another_teacher_than_the_one_that_was_named_by_its_checksum(teacher):
     recipe = tiny(f"distill={teacher}")
     right = file_sha256(teacher / WEIGHTS)
-    assert read_teacher(replace(recipe, distill_sha256=right)).sha256 == right
+    assert read_teachers(replace(recipe, distill_sha256=right))[0].sha256 == right
     with pytest.raises(TeacherError, match=right):
-        read_teacher(replace(recipe, distill_sha256="0" * 64))
+        read_teachers(replace(recipe, distill_sha256="0" * 64))
+    with pytest.raises(TeacherError, match="1, checksums in distill_sha256: 2"):
+        read_teachers(replace(recipe, distill_sha256=f"{right},{right}"))
+
+
+@pytest.mark.parametrize("names, said", [("{0},", "missing beside a comma"), ("{0},{0}", "twice"),
+                                         ("{0},{0}-gone", "-gone")])
+def test_several_teachers_that_are_refused(teacher, names, said):
+    with pytest.raises(TeacherError, match=said):
+        read_teachers(tiny(f"distill={names.format(teacher)}"))
+
+
+def test_a_folder_with_a_comma_in_its_name_is_one_teacher(tmp_path):
+    exported(tmp_path / "a,b", vocab=DIGITS)
+    assert [t.name for t in read_teachers(tiny(f"distill={tmp_path / 'a,b'}"))] == [str(tmp_path / "a,b")]
+
+
+def test_a_card_of_an_earlier_version_names_its_one_teacher(taught):
+    content = json.loads((taught / NAME / "card.json").read_text())
+    content["teacher"] = content.pop("teachers")[0]
+    assert validated(Card, json.dumps(content), "card.json").taught_by == read_card(taught / NAME).taught_by != ""
 
 
 @pytest.mark.parametrize("changes, said", [
@@ -245,7 +290,7 @@ def test_a_teacher_that_knows_the_held_out_images_is_pointed_out(digits, tmp_pat
         recipe = tiny(f"distill={tmp_path / 'wise'}", "seed=1")
         replace(card, data=Data(name="digits", fingerprint=digits.fingerprint),
                 recipe=describe(replace(recipe, seed=seed))).write(tmp_path / "wise")
-        entry = prepare(recipe).teacher.entry()
+        entry = prepare(recipe).teachers.entries()[0]
         assert entry.saw_held_out is seen and ("accuracy is too high" in str(entry)) is seen
 
 
@@ -289,8 +334,9 @@ def test_it_does_not_resume_with_another_teacher(teacher, broken, tmp_path, caps
 def test_the_run_says_who_taught_it(taught, teacher, capsys):
     folder, sha256 = taught / NAME, file_sha256(teacher / WEIGHTS)
     card = read_card(folder)
-    assert (card.teacher.sha256, card.teacher.accuracy, card.teacher.arch) == (sha256, 0.75, "cifar_final")
-    assert (card.teacher.alpha, card.teacher.temperature, card.teacher.params) == (0.9, 4.0, 192_642)
+    (entry,) = card.teachers
+    assert (entry.sha256, entry.accuracy, entry.arch) == (sha256, 0.75, "cifar_final")
+    assert (entry.alpha, entry.temperature, entry.params) == (0.9, 4.0, 192_642)
     assert json.loads((folder / "recipe.json").read_text())["distill_sha256"] == sha256
     assert f"distill={teacher}" in read(taught / "runs.csv").iloc[0]["settings"]
     assert "train_teacher_loss" in history(taught)

@@ -52,7 +52,7 @@ def cautions(first: Run, second: Run) -> list[str]:
     if all(e is not None for e in experiments) and experiments[0]["recipe_id"] == experiments[1]["recipe_id"]:
         lines = ["Both are runs of one recipe: they differ in the seed (or the machine) only."]
     lines += [f"{run.name}: started from {run.card.start.what}" for run in (first, second) if run.card.start]
-    lines += [f"{run.name}: learned from {run.card.teacher}" for run in (first, second) if run.card.teacher]
+    lines += [f"{run.name}: learned from {run.card.taught_by}" for run in (first, second) if run.card.taught_by]
     for run, experiment in zip((first, second), experiments, strict=True):
         if run.exported:  # a file of a run, of which no table has a row
             continue

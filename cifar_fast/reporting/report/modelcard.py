@@ -137,7 +137,7 @@ def on_microcontrollers(card: Card) -> list[str]:
 def training(card: Card) -> str:
     seconds = card.seconds.training if card.seconds else 0
     start = f"Started from {card.start.what}: {card.start.amount}. " if card.start else ""
-    start += f"Distilled from {card.teacher}. " if card.teacher else ""
+    start += f"Distilled from {card.taught_by}. " if card.taught_by else ""
     return plain(f"{start}{card.epochs} epochs, seed {card.recipe.get('seed', '–')}, {card.machine.device or '–'} in "
                  f"{card.machine.precision or '–'}, {seconds:,.0f} s of training, {card.date or '–'}, commit "
                  f"{card.commit or 'unknown'}.")

@@ -70,7 +70,7 @@ def page(card: Card, folder: Path, history: pd.DataFrame | None, layers: list[li
 def lead(card: Card) -> str:
     parts = [f"{card.arch} on {card.data.name or 'its data'}",
              f"started from {card.start.what}" if card.start else "",
-             f"learned from {card.teacher}" if card.teacher else "", card.measured_how, card.date,
+             f"learned from {card.taught_by}" if card.taught_by else "", card.measured_how, card.date,
              f"{card.seconds.training:,.0f} s of training" if card.seconds else "", card.machine.device,
              f"commit {card.commit}" if card.commit else ""]
     return " · ".join(p for p in parts if p)
