@@ -106,7 +106,8 @@ def require_classes(name: str, theirs: list[str], ours: list[str]) -> None:
         raise TeacherError(f"distill={name} knows the same classes in another order: its class {first} is "
                            f"{theirs[first]}, here it is {ours[first]}; train a teacher on these data")
     odd = sorted({*theirs} ^ {*ours})
-    raise TeacherError(f"distill={name} knows other classes ({len(theirs)}, here there are {len(ours)}; {names(odd)} "
+    counts = "" if len(theirs) == len(ours) else f"{len(theirs)}, here there are {len(ours)}; "
+    raise TeacherError(f"distill={name} knows other classes than these data ({counts}{names(odd)} "
                        f"{'is' if len(odd) == 1 else 'are'} known to one of the two alone); train a teacher on these "
                        f"data")
 
