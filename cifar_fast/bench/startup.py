@@ -51,12 +51,10 @@ def measure(rounds: int) -> dict:
         note("startup: one image from a cold start")
         cold = alternate({"python": side("-c", "pass"), "predict": side(*CLI, *predict),
                           "timm": side("-c", "import torch, timm"), "by torch": side(*CLI, *by_torch)}, rounds)
-        note(f"startup: {SLOWEST}, once")
-        fastai = alternate({"torch": side("-c", "import torch"), "fastai": side("-c", SLOWEST)}, 1)
-        note("startup: first step of recipe final, once")
+        note(f"startup: {SLOWEST} and the first step of recipe final, once")
         recipe = ("recipe", "final", f"data={image_tree(Path(tmp) / 'data')}", f"exports={tmp}/exports", "device=cpu")
-        training = alternate({"torch": side("-c", "import torch"), "optimizer": side("-c", OPTIMIZER),
-                              "recipe": side("-c", TRAIN, *recipe)}, 1)
+        slow = alternate({"torch": side("-c", "import torch"), "fastai": side("-c", SLOWEST),
+                          "optimizer": side("-c", OPTIMIZER), "recipe": side("-c", TRAIN, *recipe)}, 1)
         imported = needless(f"from cifar_fast.cli.main import main; assert main({list(predict)!r}) == 0")
     pair = partial(compare, unit="s")
     return {"comparisons": {
@@ -66,10 +64,9 @@ def measure(rounds: int) -> dict:
         "the same against torch": pair(cold["predict"], cold["by torch"], against="predict without model.onnx"),
         "predict one image by torch": pair(cold["by torch"], cold["timm"], bar=COLD_TORCH,
                                            against="import torch, timm"),
-        SLOWEST: pair(fastai["fastai"], fastai["torch"], bar=Bar(of="difference_s"), against="import torch"),
-        "import torch and build an optimizer": pair(training["optimizer"], training["torch"], against="import torch"),
-        "first step of recipe final": pair(training["recipe"], training["torch"], bar=FIRST_STEP,
-                                           against="import torch"),
+        SLOWEST: pair(slow["fastai"], slow["torch"], bar=Bar(of="difference_s"), against="import torch"),
+        "import torch and build an optimizer": pair(slow["optimizer"], slow["torch"], against="import torch"),
+        "first step of recipe final": pair(slow["recipe"], slow["torch"], bar=FIRST_STEP, against="import torch"),
     }, "imported_by_predict": imported,
         "notes": [f"imported by predict of {', '.join(NEEDLESS)}: {', '.join(imported) or 'none, as required'}"]}
 
