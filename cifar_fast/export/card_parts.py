@@ -210,12 +210,12 @@ class Teacher(Trained):
 
 
 def teachers_text(teachers: list[Teacher]) -> str:
-    "`exports/teacher (…): …, alpha 0.9, temperature 4`, or of several `the mean logits of exports/a (…): … and of …`."
+    "`exports/teacher (…): …, alpha 0.9, temperature 4`, or of several `the mean logits of exports/a (…): …, and of …`."
     if not teachers:
         return ""
     which = "the mean logits of " if len(teachers) > 1 else ""
     first = teachers[0]
-    return (f"{which}{' and of '.join(map(str, teachers))}, alpha {first.alpha:g}, temperature "
+    return (f"{which}{', and of '.join(map(str, teachers))}, alpha {first.alpha:g}, temperature "
             f"{first.temperature:g}")
 
 
