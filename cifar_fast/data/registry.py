@@ -53,12 +53,13 @@ class Dataset:
     version: str = ""  # changes with its contents
     about: str = ""  # images of train (+ valid) + test; how large the download is, or that there is none
     folder: str = ""  # its download in the cache, relative to the shelf
+    valid: bool = False  # whether it has a validation split of its own
 
 
 DATASETS: dict[str, Dataset] = {}
 
 
-def register_source(name: str, origin: str, *, size: int, classes: int, **more: str):
+def register_source(name: str, origin: str, *, size: int, classes: int, **more: str | bool):
     "A decorator: the function fills a folder of the cache with the dataset (see fill.py)."
     def register(fill: Callable[[Path, Request], dict]) -> Callable[[Path, Request], dict]:
         DATASETS[name] = Dataset(name, origin, size, classes, fill, **more)

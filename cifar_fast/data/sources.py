@@ -162,6 +162,12 @@ def plan_source(data: str | os.PathLike, seed: int, columns: Mapping[str, str] |
     return plan_tree(printable(root.stem), root, scan_table(root, columns, seed), seed, columns)
 
 
+def may_have_valid(data: str | os.PathLike) -> bool:
+    "False for a named dataset without a validation split of its own, of which this is known before its download."
+    named = None if data == "cifar10" and named_tree() else named_datasets().get(str(data))
+    return named is None or named.valid
+
+
 def data_path(data: str | os.PathLike) -> Path:
     "The folder or label table that the user names. Raises DataError."
     try:

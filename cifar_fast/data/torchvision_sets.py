@@ -92,4 +92,5 @@ def fill_from_torchvision(name: str, spec: TorchvisionSet, folder: Path, request
 
 for name, spec in TORCHVISION.items():
     register_source(name, f"torchvision.datasets.{spec.cls}", size=spec.size, classes=spec.classes, about=spec.about,
-                    folder=f"torchvision/{spec.cls}")(partial(fill_from_torchvision, name, spec))
+                    folder=f"torchvision/{spec.cls}", valid="valid" in spec.splits)(
+                        partial(fill_from_torchvision, name, spec))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cifar_fast.data.sources import may_have_valid
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.summary import summary
 from cifar_fast.recipe import Recipe, check, describe, load_recipe, override
@@ -71,7 +72,7 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
     if options.final and space:
         require_final(name, space, resolved)
     if space:
-        require_held_out(resolved, name, asked, own=True)  # what needs no images, before they are decoded
+        require_held_out(resolved, name, asked, may_have_valid(resolved.data))  # before images are fetched or decoded
         source = images_of(resolved)
         require_held_out(resolved, name, asked, bool(source.valid))
     sweep = Sweep(resolved.name, folder, options.storage, options.grace)

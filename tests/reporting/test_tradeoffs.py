@@ -74,6 +74,18 @@ def test_rows_far_below_or_without_accuracy_are_left_out_and_named():
     assert data == "digits" and list(digits["label"]) == ["final (held-out)"]  # others' figures are of CIFAR-10
 
 
+def test_rows_on_test_and_on_held_out_images_are_not_drawn_together():
+    arm = made(recipe="arm", split="held-out", images=5000)
+    points, _, left_out = figure_points(rows_of(made(), arm))  # as many of each: test
+    assert list(points["label"][points["kind"] == "ours"]) == ["final"]
+    assert left_out == ["arm: measured on held-out images, most others on test ones"]
+    points, _, left_out = figure_points(rows_of(made(), arm, made(recipe="other", split="held-out", images=5000)))
+    assert list(points["label"][points["kind"] == "ours"]) == ["arm (held-out)", "other (held-out)"]
+    assert left_out == ["final: measured on test images, most others on held-out ones"]
+    points, _, left_out = figure_points(rows_of(arm))
+    assert list(points["label"][points["kind"] == "ours"]) == ["arm (held-out)"] and not left_out
+
+
 @pytest.mark.parametrize("ours", [1, 12])
 def test_no_name_covers_another_or_a_point(ours):
     rng = np.random.default_rng(3)

@@ -13,6 +13,7 @@ from PIL import Image
 from sweeping import folder_of_images, when
 
 from cifar_fast.cli.main import main
+from cifar_fast.data.sources import may_have_valid
 from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import load_recipe
 from cifar_fast.sweep import worker
@@ -167,6 +168,21 @@ def test_a_grid_that_is_enlarged_goes_on_with_its_combinations(tmp_path, capsys,
 def test_a_validation_split_of_the_data_is_held_out_enough(tmp_path, untrained):
     images = folder_of_images(tmp_path / "grow")
     assert main(["sweep", "sprint", f"data={images}", f"exports={tmp_path}", "lr=0.01,0.05"]) == 0
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar100"])
+def test_without_held_out_images_it_is_refused_before_a_download(data, tmp_path, capsys, monkeypatch, untrained):
+    monkeypatch.setattr("cifar_fast.sweep.run.images_of", lambda recipe: pytest.fail("the images were asked for"))
+    assert main(["sweep", "sprint", f"data={data}", f"exports={tmp_path}", "lr=0.01,0.05"]) == 2
+    err = capsys.readouterr().err.replace(f"exports={tmp_path} ", "")
+    assert f"sweep sprint data={data} lr=0.01,0.05 valid=0.1" in err
+
+
+def test_named_datasets_say_which_have_a_validation_split(monkeypatch, tmp_path):
+    monkeypatch.delenv("CIFAR_FAST_DATA", raising=False)
+    assert may_have_valid("dtd") and not may_have_valid("cifar100") and not may_have_valid("cifar10")
+    monkeypatch.setenv("CIFAR_FAST_DATA", str(folder_of_images(tmp_path / "grow")))  # with a folder valid
+    assert may_have_valid("cifar10") and may_have_valid("hf:owner/name")
 
 
 def test_a_sweep_does_not_go_on_with_other_images(tmp_path, capsys, untrained):

@@ -57,13 +57,21 @@ def public_points() -> list[dict]:
 def figure_points(rows: pd.DataFrame, floor: float | None = None) -> tuple[pd.DataFrame, str, list[str]]:
     """The points of a table's rows and of others, their dataset, and why which rows are left out.
 
-    One figure shows what was measured on the same images; what others state is about CIFAR-10.
+    One figure shows what was measured on the same images: of one dataset, and either of its test set or held out of
+    its training set, whichever more rows are. What others state is about CIFAR-10's test set.
     """
     on = rows["data"].where(rows["data"] != "", "cifar10")  # old rows have no such column
     data = "cifar10" if (on == "cifar10").any() else on.iloc[0]
     here, left_out = rows[on == data], []
     if len(other := rows["run"][on != data]):
         left_out.append(f"{', '.join(other)}: not on {data}")
+    held_out = here["split"] == "held-out"
+    of_most = held_out.mean() > 0.5
+    if held_out.nunique() > 1:
+        images, most = ("test", "held-out") if of_most else ("held-out", "test")
+        left_out.append(f"{', '.join(here['run'][held_out != of_most])}: measured on {images} images, most others on "
+                        f"{most} ones")
+        here = here[held_out == of_most]
     if len(unmeasured := here["run"][here["accuracy"].isna()]):
         left_out.append(f"{', '.join(unmeasured)}: no accuracy")
     here = here[here["accuracy"].notna()]
