@@ -33,7 +33,7 @@ class Frame:
             h.Meta(name="color-scheme", content="light dark"),
             h.Link(rel="icon", href="/static/icon.svg", type="image/svg+xml"),
             h.Link(rel="stylesheet", href="/static/style.css"),
-            h.Script(src="/static/page.js", defer=True),
+            *(h.Script(src=f"/static/{file}", defer=True) for file in ("choose.js", "page.js")),
         )
         home = h.A(h.Span("cifar_fast", cls="brand"), h.Span(self.name, cls="model-name"), href="/", cls="home")
         return h.Html(

@@ -54,7 +54,7 @@ def test_a_failure_of_ours_has_them_too(folder, monkeypatch):
 def test_pages_name_no_other_place(client):
     "Nothing is loaded from elsewhere, nothing stands inline that the policy would stop."
     for path in ("/", "/runs", "/runs/net", "/compare", "/review", "/nothing", "/static/style.css", "/static/page.js",
-                 "/static/review.js"):
+                 "/static/choose.js", "/static/review.js"):
         text = client.get(path).text
         assert not re.search(r"https?://|@import|url\(", text), path
         assert not re.search(r" on\w+=|style=|<style|<script>", text), path

@@ -186,41 +186,9 @@ const classifyAll = async (files) => {
 
 let work = ready;
 const take = (files) => {
-  if (files.length) work = work.then(() => classifyAll(files)); // one choice after the other
+  work = work.then(() => classifyAll(files)); // one choice after the other
 };
-
-for (const input of [find("images"), find("capture")]) {
-  input.addEventListener("change", () => {
-    take([...input.files]);
-    input.value = ""; // so that the same image can be chosen again
-  });
-}
-find("form").addEventListener("submit", (event) => event.preventDefault());
-
-document.addEventListener("paste", (event) => {
-  const files = [...event.clipboardData.files];
-  if (!files.length) say("There is no image in the clipboard.");
-  take(files);
-});
-
-// On the whole page: a drop beside the form would make the browser open the image.
-let depth = 0;
-const over = (by) => {
-  depth = Math.max(0, depth + by);
-  find("form").classList.toggle("over", depth > 0);
-};
-document.addEventListener("dragenter", () => over(1));
-document.addEventListener("dragleave", () => over(-1));
-document.addEventListener("dragover", (event) => event.preventDefault());
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  over(-depth);
-  if ([...event.dataTransfer.items].some((item) => item.webkitGetAsEntry?.()?.isDirectory)) {
-    say("A folder cannot be dropped here; choose or drop the images in it.");
-    return;
-  }
-  take([...event.dataTransfer.files]);
-});
+onImages(find("form"), [find("images"), find("capture")], say, take);
 
 find("threshold").addEventListener("input", () => {
   find("least").textContent = `${find("threshold").value}\u00a0%`;

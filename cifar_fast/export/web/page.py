@@ -22,8 +22,10 @@ from cifar_fast.export.web.runtime import PACKAGE, VERSION
 from cifar_fast.utils.text import printable
 
 HERE = Path(__file__).parent
-STYLES = (HERE.parents[1] / "serve" / "static" / "style.css", HERE / "page.css")
+SERVED = HERE.parents[1] / "serve" / "static"
+STYLES = (SERVED / "style.css", HERE / "page.css")
 "The served page's look, and what differs."
+SCRIPTS = (SERVED / "choose.js", HERE / "pixels.js", HERE / "page.js")
 
 SEEN = {"crop": "the centre square, scaled", "pad": "the whole image, scaled and with black bars,",
         "squash": "the whole image, scaled without its proportions,"}
@@ -38,7 +40,7 @@ def page(
     "The file's content; the same for the same arguments. Raises ExportError."
     script, glue, wasm = (runtime[key] for key in runtime)
     scripts = [re.sub(r"\n//# sourceMappingURL=.*", "", script.decode()),  # a page without a network asks for nothing
-               *((HERE / file).read_text("utf-8") for file in ("pixels.js", "page.js"))]
+               *(path.read_text("utf-8") for path in SCRIPTS)]
     style = "".join(path.read_text("utf-8") for path in STYLES)
     model = {"classes": card.vocab, "size": card.size, "mode": card.resize_mode, "check": known_prediction(card, onnx)}
     packed = {"wasm": wasm, "glue": glue, "onnx": onnx}

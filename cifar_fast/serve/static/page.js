@@ -121,40 +121,8 @@ if (form) {
 
   cam.addEventListener("change", explain);
 
-  const take = (files) => {
-    if (files.length) queue = queue.then(() => classify(files)); // one after the other
-  };
-
-  input.addEventListener("change", () => {
-    take([...input.files]);
-    input.value = ""; // so that the same image can be chosen again
-  });
-  form.addEventListener("submit", (event) => event.preventDefault());
-
-  document.addEventListener("paste", (event) => {
-    const files = [...event.clipboardData.files];
-    if (!files.length) say("There is no image in the clipboard.");
-    take(files);
-  });
-
-  // On the whole page: a drop beside the form would make the browser open the image.
-  let depth = 0;
-  const over = (by) => {
-    depth = Math.max(0, depth + by);
-    form.classList.toggle("over", depth > 0);
-  };
-  document.addEventListener("dragenter", () => over(1));
-  document.addEventListener("dragleave", () => over(-1));
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    over(-depth);
-    const items = [...event.dataTransfer.items];
-    if (items.some((item) => item.webkitGetAsEntry && item.webkitGetAsEntry()?.isDirectory)) {
-      say("A folder cannot be dropped here; choose or drop the images in it.");
-      return;
-    }
-    take([...event.dataTransfer.files]);
+  onImages(form, [input], say, (files) => {
+    queue = queue.then(() => classify(files)); // one after the other
   });
 
   document.getElementById("clear").addEventListener("click", () => {
