@@ -39,9 +39,15 @@ def run_path(name: str) -> str:
     return name if os.sep in name or "/" in name else f"exports/{name}"
 
 
+def model_path(name: str) -> str:
+    "The path of a run or a model file: a bare name that is neither a file nor a folder here is a run in exports/."
+    return name if os.path.exists(name) or os.path.splitext(name)[1] else run_path(name)
+
+
 def add_model_arguments(parser: ArgumentParser) -> None:
     "The model that a command opens."
-    parser.add_argument("export", help="exports/NAME, a .onnx or .tflite file in it, or a trusted .pkl")
+    parser.add_argument("export", type=model_path, metavar="RUN",
+                        help="exports/NAME, or NAME alone; a .onnx or .tflite file in it, or a trusted .pkl")
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1 … or mps, in torch; default: the CPU by "
                                                       "model.onnx, without torch, and auto where a run has none")
     parser.add_argument("--trust-pickle", action="store_true", help="open a .pkl, which runs its code, this once")

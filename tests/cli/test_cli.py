@@ -44,6 +44,21 @@ def images(tmp_path_factory, digits):
     return folder
 
 
+def test_a_run_is_given_by_its_path_or_by_its_name_alone(trained, images, tmp_path, monkeypatch, capsys):
+    (tmp_path / "exports").symlink_to(trained.parent)
+    monkeypatch.chdir(tmp_path)
+    printed = []
+    for name in ("exports/final-digits", "final-digits", "exports/final-digits/model.onnx"):
+        assert main(["predict", name, str(images / "0.png")]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] == printed[2]
+    assert main(["predict", "final-digit", str(images / "0.png")]) == 2
+    assert "no run exports/final-digit (did you mean final-digits?)" in capsys.readouterr().err
+    (tmp_path / "final-digits").mkdir()  # what is here comes first
+    assert main(["predict", "final-digits", str(images / "0.png")]) == 2
+    assert "there is no final-digits/card.json" in capsys.readouterr().err
+
+
 def test_final_learns_digits(trained):
     card = read_card(trained)
     assert card.split == "test" and card.metrics.accuracy > 0.95 and not card.selected_on_test
