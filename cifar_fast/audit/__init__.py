@@ -15,7 +15,7 @@ from cifar_fast.audit.graph import Profile, profile
 from cifar_fast.audit.op_recorder import Layer
 from cifar_fast.audit.params import count_params, weights
 from cifar_fast.audit.probe import receptive_field_probe
-from cifar_fast.audit.tables import audit_table, layer_rows, layer_table
+from cifar_fast.audit.tables import LEGEND, audit_table, layer_rows, layer_table
 from cifar_fast.audit.verdicts import RULES, STANDARD, Audit, AuditError, Budget, Verdict, amount, audit, bound
 
 __all__ = [
@@ -24,5 +24,5 @@ __all__ = [
     "receptive_field_probe",  # the receptive field, measured
     "Budget", "STANDARD", "RULES",  # what is required
     "audit", "Audit", "Verdict", "bound", "amount", "AuditError",  # a verdict on each rule
-    "audit_table", "layer_table", "layer_rows",  # as text, or cell by cell
+    "audit_table", "LEGEND", "layer_table", "layer_rows",  # as text, or cell by cell
 ]

@@ -32,6 +32,12 @@ def audit_table(audits: Sequence[Audit]) -> str:
     return "\n".join([*aligned(rows), *([""] if remarks else []), *remarks])
 
 
+LEGEND = ("MMACs: million multiply-adds an image; flash, RAM: in int8; RF, probe: receptive field in pixels, "
+          "calculated and measured; down: downsampling operations; max: max pools; d-sep, dil: depthwise-separable and "
+          "dilated convolutions; GAP: whether there is a global average pool; broken: rules")
+"What the columns of `audit_table` are."
+
+
 def layer_rows(audit: Audit) -> list[list[str]]:
     """A heading, then convolutions, matrix products, norms, pools and joins in the order they ran, then the sums.
 

@@ -48,8 +48,9 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     "The model that a command opens."
     parser.add_argument("export", type=model_path, metavar="RUN",
                         help="exports/NAME, or NAME alone; a .onnx or .tflite file in it, or a trusted .pkl")
-    parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1 … or mps, in torch; default: the CPU by "
-                                                      "model.onnx, without torch, and auto where a run has none")
+    parser.add_argument("--device", metavar="D", help="cpu: by model.onnx, without torch, where the run has one; auto, "
+                                                      "cuda, cuda:1 … or mps: in torch (default: cpu where there is a "
+                                                      "model.onnx, else auto)")
     parser.add_argument("--trust-pickle", action="store_true", help="open a .pkl, which runs its code, this once")
     add_model_file(parser)
 
@@ -65,7 +66,7 @@ def add_confidence(parser: ArgumentParser, threshold: bool = True) -> None:
         parser.add_argument("--threshold", type=float, default=0.0, metavar="P",
                             help="predict \"unknown\" where no class has at least this probability, e.g. 0.8")
     parser.add_argument("--temperature", type=float, metavar="T",
-                        help="divide the logits by T; default that of `calibrate`, 1 takes it back")
+                        help="divide the logits by T (default: the temperature that `calibrate` saved; 1: none)")
 
 
 def with_confidence(model, args: Namespace):

@@ -7,16 +7,13 @@ from dataclasses import replace
 
 from cifar_fast.cli.command import UsageError
 
-FILES = (".onnx", ".tflite", ".pkl")
-"Endings of what a run was exported to: it may predict differently."
-
 
 def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str]) -> None:
     "Measure and print; the run's own test set is also kept in its card, with figures. Raises UsageError, DataError."
     from cifar_fast.export.card_file import read_card
     from cifar_fast.export.card_format import NAME
     from cifar_fast.export.corruptions.measure import labelled_images, measure
-    from cifar_fast.export.files import run_folder
+    from cifar_fast.export.files import EXPORTED, run_folder
     from cifar_fast.reporting.report.corrupted import corruptions_text
     from cifar_fast.utils.files import expand_path
 
@@ -24,6 +21,8 @@ def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str])
         raise UsageError("--csv saves predictions for the uncorrupted images; with --corruptions, use --json")
     if args.images is not None and args.images < 1:
         raise UsageError(f"--images {args.images}: at least 1")
+    if args.seed < 0:
+        raise UsageError(f"--seed {args.seed}: a whole number from 0 up")
     images, labels, rows = labelled_images(model, data, columns, args.images, args.seed)
     found = measure(model, images, labels, rows, args.seed)
     if args.json:
@@ -33,7 +32,7 @@ def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str])
     folder = run_folder(args.export)
     if data is not None or not model.card or not (folder / NAME).is_file():
         return
-    if expand_path(args.export).suffix in FILES:
+    if expand_path(args.export).suffix in EXPORTED:
         if not args.json:
             print(f"not kept: the card of {folder} has the figures of the run itself, not of {args.export}")
     else:

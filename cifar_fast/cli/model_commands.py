@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 
 from cifar_fast.cli.command import Command, UsageError, add_model_file, run_path
 from cifar_fast.utils.files import expand_path
@@ -30,7 +31,7 @@ class Audit(Command):
     def run(args):
         import timm
 
-        from cifar_fast.audit import audit, audit_table, layer_table
+        from cifar_fast.audit import LEGEND, audit, audit_table, layer_table
         from cifar_fast.models import create_model, published_claims
 
         names = args.arch or timm.list_models("cifar_*")
@@ -41,6 +42,7 @@ class Audit(Command):
             print(json.dumps({n: {**a.as_dict(), "stated": published_claims(n)} for n, a in audits.items()}, indent=1))
         else:
             print(audit_table(list(audits.values())))
+            print(f"\n{textwrap.fill(LEGEND, 100)}")
             stated = [(n, published_claims(n)) for n in names if published_claims(n)]
             if stated:
                 print("\nwhat the published systems state, and what was measured here:")

@@ -92,8 +92,9 @@ def completion_script(commands: Mapping[str, type[Command]], shell: str) -> str:
     values = {"name": list(list_recipes()), "names": list(BENCHMARKS)}
     for subparser in subparsers.values():
         for action in subparser._actions:
-            if action.choices is None and action.dest in values:
+            is_run = action.metavar == "RUN"
+            if action.choices is None and action.dest in values and not is_run:
                 action.choices = values[action.dest]
-            elif action.nargs != 0 and action.dest in ("export", "paths", "file", "csv", "plot", "runs"):
+            elif is_run or action.nargs != 0 and action.dest in ("paths", "file", "csv", "plot", "runs"):
                 action.complete = shtab.FILE
     return shtab.complete(top, shell=shell)

@@ -43,7 +43,8 @@ class Predict(Command):
         many.add_argument("--all", action="store_true", help="with --out: the probability of every class, not --topk")
         many.add_argument("--procs", type=int, metavar="N", help="processes, or CPUs of Ray (default: all, at most 4 "
                                                                  "a GPU; more where images are read over a network)")
-        many.add_argument("--shard", type=int, metavar="N", help="images that are written, or done again, together "
+        many.add_argument("--shard", type=int, metavar="N", help="images in a shard: each shard is saved as a "
+                                                                 "whole, and an interrupted one is done again "
                                                                  "(default 1000)")
         many.add_argument("--restart", action="store_true", help="discard what is there and begin anew")
         many.add_argument("--engine", choices=("processes", "ray"), default="processes",
@@ -280,7 +281,7 @@ def save_predictions(path: str, measured, vocab: list[str]) -> None:
 
 class Calibrate(Command):
     name = "calibrate"
-    help = "make a model right as often as its confidence says"
+    help = "fit a temperature, so that a model's confidence says how often it is right"
     examples = ("calibrate exports/final", "calibrate exports/final data=my/images", "calibrate exports/final --undo")
 
     @staticmethod

@@ -131,7 +131,8 @@ def train_or_show(args, ranks) -> int:
             raise
         print(f"cifar_fast: {e}", file=sys.stderr)
         try:
-            answer = input("Resume it? [Y/n] ")
+            print("Resume it? [Y/n] ", end="", file=sys.stderr, flush=True)  # stdout may be redirected to a file
+            answer = input()
         except EOFError:  # Ctrl-D
             answer = "n"
         if answer.strip().lower() not in ("", "y", "yes"):
@@ -284,4 +285,4 @@ class LrFind(Command):
             print(f"{name:<8} {at['lr']:.3g}")
         print(f"saved: {folder / 'lr_find.png'}, lr_find.json\n"
               f"next: python -m cifar_fast recipe "
-              f"{' '.join([args.name, *args.changes])} lr={result['suggestions']['valley']['lr']:.2g}  (or lr=find)")
+              f"{shlex.join([args.name, *args.changes])} lr={result['suggestions']['valley']['lr']:.2g}  (or lr=find)")

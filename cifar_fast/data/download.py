@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from cifar_fast.data.cifar10 import ARCHIVE, MD5, URL
 from cifar_fast.data.errors import DataError
@@ -26,12 +27,14 @@ def official_archive(folder: Path) -> Path:
     "The archive in `folder`, downloaded if missing; its md5 is verified each time. Raises DataError."
     archive, part = folder / ARCHIVE, folder / f"{ARCHIVE}.part"
     if not archive.is_file():
-        fetch(part)
-        if (md5 := file_md5(part)) != MD5:
-            part.unlink()
-            raise DataError(f"the download of {URL} is damaged: its md5 is {md5} instead of {MD5}; "
-                            f"run the same command again, or {OFFLINE}")
-        os.replace(part, archive)
+        with FileLock(folder / f".{ARCHIVE}.lock"):  # runs with images of several sizes take it at the same time
+            if not archive.is_file():
+                fetch(part)
+                if (md5 := file_md5(part)) != MD5:
+                    part.unlink()
+                    raise DataError(f"the download of {URL} is damaged: its md5 is {md5} instead of {MD5}; "
+                                    f"run the same command again, or {OFFLINE}")
+                os.replace(part, archive)
     elif (md5 := file_md5(archive)) != MD5:
         raise DataError(f"{printable(archive)} is damaged: its md5 is {md5} instead of {MD5}; "
                         "delete it and run the same command again to download it again")

@@ -22,6 +22,7 @@ from cifar_fast.data.images import deep_range, read_image
 from cifar_fast.data.layout import count, names
 from cifar_fast.data.registry import Request
 from cifar_fast.data.tree import File, Tree
+from cifar_fast.utils.cores import DECODERS
 from cifar_fast.utils.log import progress
 from cifar_fast.utils.text import encodable
 
@@ -60,7 +61,7 @@ def fill_from_tree(tree: Tree, folder: Path, request: Request, compare: bool = T
 
 def deep_ranges(files: Iterable[File]) -> list[tuple[str, Range]]:
     "What `deep_range` finds in each image of a format whose files do not say how many of their bits they use."
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(DECODERS) as pool:
         maybe = [file for file in files if not isinstance(file, File) or str(file.path).lower().endswith(DEEP)]
         return [found for found in pool.map(range_if_deep, maybe) if found]
 
@@ -105,7 +106,7 @@ def decoded(
     files: list[File], errors: list[tuple[int, str]], read: list[File], request: Request
 ) -> Iterator[tuple[np.ndarray, int]]:
     "Images and labels, in order, their files added to `read`; of an unreadable one label and error go to `errors`."
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(DECODERS) as pool:
         for start in range(0, len(files), CHUNK):
             chunk = files[start : start + CHUNK]
             for file, image in zip(chunk, pool.map(partial(try_image, request), chunk), strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 
 from cifar_fast.data.errors import DataError, ImageError
 from cifar_fast.data.fill import fill_from_tree
+from cifar_fast.data.layout import class_name
 from cifar_fast.data.registry import Dataset, Request, needed
 from cifar_fast.data.tree import Tree, seeded_split
 from cifar_fast.utils.errors import FULL
@@ -23,6 +24,7 @@ PREFIX = "hf:"
 PLACE = re.compile(r"(?P<path>[\w.-]+(/[\w.-]+)?)(:(?P<name>[\w.+-]+))?(@(?P<revision>[\w./-]+))?")
 SPLITS = {"train": ("train",), "valid": ("validation", "valid", "val", "dev"), "test": ("test",)}
 LABELS = ("label", "labels", "class", "category", "target")  # columns of labels, where none has names of classes
+UNLABELLED = (None, "")
 SEED = 0  # of the test set of a dataset that has one split only
 
 
@@ -58,6 +60,9 @@ def hub_dataset(
                         "data=hf:owner/name:config or data=hf:owner/name@revision")
     name = place["path"].rpartition("/")[2]
     columns = dict(columns or {})
+    if "split" in columns:
+        raise DataError(f"data.split={columns['split']} has no effect: a dataset of the Hub names its splits itself; "
+                        "leave it out")
     chosen = hashlib.sha256(json.dumps(columns, sort_keys=True).encode()).hexdigest()[:16]
     return Dataset(name, f"Hugging Face Hub, {data.removeprefix(PREFIX)}", size=64, classes=0, version=chosen,
                    fill=partial(fill_from_hub, data, place.groupdict(), columns))
@@ -137,10 +142,14 @@ def find_columns(data: str, features: Mapping, columns: dict[str, str]) -> tuple
 
 
 def class_names(feature, values: dict[str, list]) -> tuple[str, ...]:
+    "As folders and tables have them. Raises DataError where two are one then."
     if names := getattr(feature, "names", None):
-        return tuple(names)
-    found = {value for split in values.values() for value in split if value is not None}
-    return tuple(str(value) for value in sorted(found))
+        cleaned = tuple(map(class_name, names))
+        if twice := [name for i, name in enumerate(cleaned) if name in cleaned[:i]]:
+            raise DataError(f"two of the dataset's classes are called {twice[0]!r}; choose another dataset")
+        return cleaned
+    found = {value for split in values.values() for value in split if value not in UNLABELLED}
+    return tuple(dict.fromkeys(class_name(str(value)) for value in sorted(found)))
 
 
 def hub_images(split: str, rows, values: list, image: str, label: str, vocab: tuple[str, ...]) -> list[HubImage]:
@@ -152,5 +161,5 @@ def hub_images(split: str, rows, values: list, image: str, label: str, vocab: tu
         indices = [-1 if value is None else value for value in values]
     else:
         number = {name: i for i, name in enumerate(vocab)}
-        indices = [-1 if value is None else number[str(value)] for value in values]
+        indices = [-1 if value in UNLABELLED else number[class_name(str(value))] for value in values]
     return [HubImage(encoded, row, image, index, f"{split}-{row}") for row, index in enumerate(indices) if index >= 0]

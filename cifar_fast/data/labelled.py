@@ -33,8 +33,10 @@ def scan_labelled(
     splits, unknown, notes, table = (of_table if root.is_file() else of_tree)(root, label_of, columns)
     found = {file.label for files in splits.values() for file in files}
     if not found:
-        raise DataError(f"{root} has no image of a class that the model knows: it has {names(list(unknown), 20)}, the "
-                        f"model knows {names(list(vocab), 20)}{below_hint(root, label_of)}")
+        theirs = [name for name, images in unknown.items() if images]
+        raise DataError(f"{root} has no image of a class that the model knows: it has "
+                        f"{names(theirs, 20) if theirs else 'no image at all'}, the model knows "
+                        f"{names(list(vocab), 20)}{below_hint(root, label_of)}")
     if len(found) == 1 and len(vocab) > 1:
         notes = [f"all images are of one class, {names([vocab[min(found)]])}: this is how often that class is "
                  f"recognised, and says nothing of images that are taken for it", *notes]

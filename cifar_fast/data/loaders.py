@@ -4,7 +4,6 @@ Where several processes train together, each has its slice of every batch, and d
 """
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Sequence
 
@@ -16,6 +15,8 @@ from fastcore.basics import chunked
 from cifar_fast.data.balance import balanced_sample
 from cifar_fast.data.transforms import AlbumentationsTransform, Items
 from cifar_fast.data.vectorized import vectorized
+from cifar_fast.utils.cores import CORES
+from cifar_fast.utils.ranks import here
 from cifar_fast.utils.seeds import derive
 
 ON_DEVICE = 2**30
@@ -149,8 +150,9 @@ def choose_workers(workers: int | None, device: torch.device, augment: Sequence,
     """Worker processes for augmentation where `workers` is None, else `workers`.
 
     0 without CUDA (the cores are needed for the steps), where the batches are made on the GPU, and where processes
-    cannot be forked (each would import torch and fastai in every epoch). Else one per core, up to 8: for other
-    transforms, or `nbytes` of images that do not fit on the GPU.
+    cannot be forked (each would import torch and fastai in every epoch). Else, for other transforms or `nbytes` of
+    images that do not fit on the GPU, one for each core of this process, up to 8: the processes that train together on
+    a machine share out its cores.
     """
     if workers is not None:
         return workers
@@ -158,4 +160,4 @@ def choose_workers(workers: int | None, device: torch.device, augment: Sequence,
     method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
     if device.type != "cuda" or on_gpu or method != "fork":
         return 0
-    return min(len(os.sched_getaffinity(0)), 8)
+    return min(max(1, CORES // here().local_count), 8)

@@ -146,6 +146,10 @@ def plan_source(data: str | os.PathLike, seed: int, columns: Mapping[str, str] |
         unique = hashlib.sha256(data.encode()).hexdigest()[:8]  # name:config and name-config are two datasets
         return plan_named(hub_dataset(data, columns), f"{slot}-{unique}")
     root = named_tree() if data == "cifar10" else None
+    if columns and (data in named_datasets() or os.path.isdir(os.path.expanduser(data))):
+        key = next(iter(columns))
+        raise DataError(f"data.{key}={printable(columns[key])} names a column of a label table, and data="
+                        f"{printable(data)} is none; leave it out")
     if root is None and data in named_datasets():
         return plan_named(named_datasets()[data], f"{data}-official")
     if root is not None:
@@ -164,7 +168,7 @@ def plan_source(data: str | os.PathLike, seed: int, columns: Mapping[str, str] |
 
 def may_have_valid(data: str | os.PathLike) -> bool:
     "False for a named dataset without a validation split of its own, of which this is known before its download."
-    named = None if data == "cifar10" and named_tree() else named_datasets().get(str(data))
+    named = None if data == "cifar10" and os.environ.get("CIFAR_FAST_DATA") else named_datasets().get(str(data))
     return named is None or named.valid
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cifar_fast.data.depth import Ranges
 from cifar_fast.data.images import read_image
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_format import ExportError
@@ -38,7 +39,12 @@ class BasePredictor:
 
     def read(self, source) -> np.ndarray:
         "An image (see `read_image`) as the model sees it, (size, size, 3) uint8. Raises ImageError."
-        return read_image(source, self.size, self.resize_mode, self.card and self.card.data.ranges)
+        return read_image(source, self.size, self.resize_mode, self.ranges)
+
+    @property
+    def ranges(self) -> Ranges | None:
+        "Those that images of more than eight bits are scaled from, see `data.depth`."
+        return self.card.data.ranges if self.card else None
 
     def label(self, probs: np.ndarray) -> str:
         "The class of highest probability (C,), or UNKNOWN below the threshold."

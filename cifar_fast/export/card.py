@@ -172,4 +172,7 @@ class Card:
         return validated(cls, content, path)
 
     def write(self, folder: Path) -> None:
-        write_text(folder / NAME, json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
+        "Raises ExportError where it could not be read again; a card that is there is kept then."
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        self.from_json(text, folder / NAME)
+        write_text(folder / NAME, text)

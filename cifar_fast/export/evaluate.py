@@ -56,7 +56,7 @@ def evaluate(
     own = is_own(model, data)
     listed = scan_labelled(root, model.vocab, columns or (settings["columns"] if own else None),
                            recipe.get("seed", 42) if own else None)
-    request = Request(model.size, model.resize_mode, cache_folder() / "data", model.card and model.card.data.ranges)
+    request = Request(model.size, model.resize_mode, cache_folder() / "data", model.ranges)
     errors, read, digests = [], [], []
     files = [file for part in listed.splits.values() for file in part]
     rows = hashed(decoded(files, errors, read, request), digests)

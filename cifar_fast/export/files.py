@@ -17,6 +17,9 @@ folded model for ONNX Runtime, and the same in int8."""
 TFLITE = ("model.tflite", "model.int8.tflite", "model.micro.tflite")
 "Those for LiteRT and for microcontrollers."
 
+EXPORTED = (".onnx", ".tflite", ".pkl")
+"Endings of what a run was exported to, which may predict differently than its weights."
+
 MODEL_BYTES = 2**29  # of weights, a Learner or a graph: 134 million parameters, where the budget allows 200,000
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cifar_fast.data.depth import Ranges
 from cifar_fast.export.base import BasePredictor, batch_size, probe
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
@@ -39,6 +40,11 @@ class Predictor(BasePredictor):
     temperature: float = 1.0  # by which logits are divided before the softmax
     threshold: float = 0.0  # least confidence; below it `label` gives UNKNOWN
     folded: torch.nn.Module | None = None  # the same function in fewer operations, used instead of `model`
+    pickled_ranges: Ranges | None = None  # `ranges` of a .pkl
+
+    @property
+    def ranges(self) -> Ranges | None:
+        return self.card.data.ranges if self.card else self.pickled_ranges
 
     def normalize(self, images: np.ndarray) -> torch.Tensor:
         "(N, size, size, 3) uint8 → (N, 3, size, size) float32 as the model was trained on."
@@ -146,7 +152,7 @@ def load_pickle(path: Path, device: str | torch.device = "cpu", trusted: bool = 
                           f"{path.parent} opens the run instead, if it is one of ours") from None
     return check_forward(Predictor(learn.model, vocab, Normalization(mean=mean, std=std), torch.device("cpu"),
                                    origin=str(path), size=reader.size, resize_mode=reader.resize_mode,
-                                   temperature=temperature), device)
+                                   temperature=temperature, pickled_ranges=reader.ranges), device)
 
 
 def rebuild_pickle(path: str | Path) -> Path:

@@ -34,16 +34,17 @@ def result_text(card: Card) -> str:
 
 def summary(card: Card, folder: Path) -> str:
     "What a run prints at its end: accuracy, where its outputs are, and what to do next."
-    lines = [result_text(card)]
+    lines, quoted = [result_text(card)], shlex.quote(str(folder))
     if card.split == "held-out" and card.data.test:
-        lines.append(f"test was not used; python -m cifar_fast evaluate {folder} evaluates on it")
+        lines.append(f"test was not used; python -m cifar_fast evaluate {quoted} evaluates on it")
     lines.append(f"saved: {folder}/ (model, card, history, figures), a row in {folder.parent / 'runs.csv'}")
     if (page := folder / "report.html").is_file():
         lines.append(f"open: {page}")
     if card.tracked:
         lines.append(where_tracked(card.tracked, folder))
-    own = f" --recipe {folder / SOURCE}" if card.source_file else ""  # the model is known once that file has run
-    lines.append(f"next: python -m cifar_fast predict {folder} IMAGE…{own}, or serve {folder}{own}")
+    # The model is known once that file has run.
+    own = f" --recipe {shlex.quote(str(folder / SOURCE))}" if card.source_file else ""
+    lines.append(f"next: python -m cifar_fast predict {quoted} IMAGE…{own}, or serve {quoted}{own}")
     return "\n".join(lines)
 
 

@@ -11,11 +11,8 @@ from pathlib import Path
 from cifar_fast.recipe.overrides import settings
 from cifar_fast.recipe.spec import Recipe, RecipeError, require_value
 
-TABLES = ("results.csv", "runs.csv")
-"Files beside the runs, which no run may be called."
-
-NO_VALID = ("cifar10", "digits")
-"Datasets that are known to have no validation split."
+RESERVED = ("results.csv", "runs.csv", "sweeps", "lr_find")
+"What lies beside the runs, so that no run may be called so."
 
 
 def require_text(key: str, value: str) -> None:
@@ -48,8 +45,9 @@ def check(recipe: Recipe) -> None:
     if not r.name or Path(r.name).name != r.name or r.name.startswith("."):
         raise RecipeError(f"name={r.name}: expected a plain name without a dot in front; exports=DIR chooses the "
                           f"folder")
-    if r.name in TABLES:
-        raise RecipeError(f"name={r.name}: a table of results has this name; choose another")
+    if r.name in RESERVED:
+        raise RecipeError(f"name={r.name}: beside the runs there is something else of this name; choose another, "
+                          f"name={Path(r.name).stem}-run")
     for key in ("data", "exports", "name", "init", "distill"):  # they go into the files of the run, which are UTF-8
         require_text(key, str(getattr(r, key) or ""))
     if r.channels_last not in (True, False, "auto"):
@@ -77,7 +75,9 @@ def check(recipe: Recipe) -> None:
     if r.validate_on == "test" and r.valid:
         raise RecipeError(f"validate_on=test validates on the test set and holds nothing out; leave out "
                           f"valid={r.valid}")
-    if r.data in NO_VALID:  # other data may bring a validation split, which only shows once it is read
+    from cifar_fast.data.sources import may_have_valid
+
+    if not may_have_valid(r.data):
         require_validation(r, False)
     loss = getattr(r.loss, "func", r.loss)
     if r.balance == "loss" and not getattr(loss, "takes_class_weights", False):

@@ -24,13 +24,13 @@ from cifar_fast.utils.text import nearest
 def on_other_data(recipe: Recipe, data: str) -> Recipe:
     """The recipe on another dataset than its own, named NAME-DATA, so that it has a folder of its own.
 
-    The mean and std of its own dataset are removed: those of the images are used.
+    The mean and std of its own dataset are removed: those of the images are used. So are the columns of its table.
     """
     path = Path(os.path.realpath(expand_path(data)))
     short = path.stem if path.is_file() else path.name  # "digits" of digits
     if data.startswith("hf:"):
         short = re.sub(r"[^\w.-]", "-", data.removeprefix("hf:").rpartition("/")[2])
-    return replace(recipe, data=data, name=f"{recipe.name}-{short}", stats=None)
+    return replace(recipe, data=data, name=f"{recipe.name}-{short}", stats=None, columns={})
 
 
 def override(recipe: Recipe, changes: list[str]) -> Recipe:

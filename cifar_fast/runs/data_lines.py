@@ -50,7 +50,7 @@ def data_lines(run: Run) -> list[str]:
     if run.recipe.valid and source.valid:
         lines.append(f"valid={run.recipe.valid:g} has no effect: the data has a validation split of its own")
     if source.name in SIGNS and run.recipe.tta:
-        lines.append(f"a mirrored digit is no digit: TTA accuracy and flips do not suit {source.name}; recipe digits "
+        lines.append(f"left and right differ in {source.name}: TTA accuracy and flips do not suit it; recipe digits "
                      f"has neither")
     return [textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
             for line in (*lines, *source.notes)]

@@ -72,6 +72,15 @@ def of_same_settings(folder: RunFolder, recipe: Recipe, unknown: frozenset[str] 
     return isinstance(saved, dict) and settings_of(saved, unknown) == settings_of(describe(recipe), unknown)
 
 
+def of_other_seed(folder: RunFolder, recipe: Recipe) -> bool:
+    "Whether an unfinished run is one of `seeds=`, called NAME-SEED, with another seed than this recipe's."
+    try:
+        seed = json.loads((folder.staged / RECIPE).read_text("utf-8"))["seed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return seed != recipe.seed and folder.path.name == f"{recipe.name}-{seed}"
+
+
 def choose_folder(
     recipe: Recipe,
     named: bool,  # whether name= was given: then no other name is taken
@@ -87,6 +96,8 @@ def choose_folder(
         return same[0], ""
     if resume and (done := [p for p in taken(path) if same_as_finished(p, recipe, unknown)]):
         return RunFolder(done[-1]), ""
+    if resume is False:
+        stopped = [f for f in stopped if not of_other_seed(f, recipe)]
     if resume is not None and stopped:
         if len(stopped) > 1:
             raise RunError(f"several runs have stopped: {', '.join(str(f.path) for f in stopped)}. Give the settings "

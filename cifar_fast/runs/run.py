@@ -98,10 +98,11 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
           given: Sequence[str], progress: Callable[..., Progress], tuning: bool = False) -> tuple[Card, Path]:
     "`train`, from where a run of this recipe stopped or from scratch; also returns the run's folder."
     recipe = with_checksums(recipe)
-    folder, _ = choose_folder(recipe, named, resume, overwrite, unknown := set_by_data(given[1:]))  # refuse early,
+    # What must be refused is refused now, before images are read and hours of training.
+    folder, _ = choose_folder(recipe, named, resume, overwrite, unknown := set_by_data(given[1:]))
     exports = folder.path.parent
     if (exports / OWN).exists():
-        read(exports / OWN)  # before images are read and hours of training
+        read(exports / OWN)
     base = load_recipe(given[0]) if given else None
     run = None if folder.complete or is_done(folder, resume) else prepare(recipe, typed=given, tuning=tuning)
     # Again, as another run may have started in the meantime; now with the settings that the images decide.

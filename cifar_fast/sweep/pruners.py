@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-PRUNERS = ("median", "hyperband", "halving", "none")
-
 
 def bending(keys: Iterable[str]) -> list[str]:
     "Those of the searched settings that bend the schedule: before its end, accuracy says little about them."
@@ -21,7 +19,7 @@ def bending(keys: Iterable[str]) -> list[str]:
 
 
 def make_pruner(
-    name: str,  # one of PRUNERS
+    name: str,  # as --pruner takes it
     epochs: int,  # of every trial that has none among its parameters
     fewest: int | None = None,  # of the searched epochs; None where they are not searched
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 import uuid
@@ -154,7 +155,7 @@ def require_held_out(recipe: Recipe, name: str, changes: Sequence[str], own: boo
         others = [change for change in changes if not change.startswith("valid=")]
         raise SweepError(f"a sweep chooses by accuracy on held-out images and never looks at the test set, and this "
                          f"recipe holds nothing out: add valid=0.1 (a tenth of train) or a number of images, as in "
-                         f"python -m cifar_fast sweep {' '.join([name, *others])} valid=0.1")
+                         f"python -m cifar_fast sweep {shlex.join([name, *others])} valid=0.1")
 
 
 def own_folder(sweep: Sweep) -> None:
@@ -194,7 +195,7 @@ def work_off(sweep: Sweep, options: Options) -> None:
 
 
 def resumed_by(sweep: Sweep, options: Options) -> str:
-    places = f" name={sweep.name} exports={sweep.folder.parent.parent}"
+    places = f" {shlex.join([f'name={sweep.name}', f'exports={sweep.folder.parent.parent}'])}"
     return f"{places} --jobs {options.jobs}" + (" --storage …" if sweep.url else "") + " --resume"
 
 

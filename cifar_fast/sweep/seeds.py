@@ -54,7 +54,7 @@ def run_seeds(name: str, changes: Sequence[str], text: str, jobs: int, resume: b
         try:
             run_pool(work, (name, tuple(changes), tuple(left), logs, allow_changes), min(jobs, len(left)), watch)
         except StopRequested:
-            words = " ".join([name, *changes, f"seeds={text}"])
+            words = shlex.join([name, *changes, f"seeds={text}"])
             print(f"stopped at checkpoints, {watch.done} of {len(seeds)} seeds trained\nresume with: python -m "
                   f"cifar_fast recipe {words} --jobs {jobs} --resume", file=sys.stderr)
             raise

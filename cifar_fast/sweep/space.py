@@ -15,12 +15,13 @@ from cifar_fast.utils.errors import CifarFastError
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})((?::[^:]*)*)")
 
-FIXED = (settings_that(affects_weights=False) - {"init"}) | {"data", "columns", "valid", "validate_on", "init_sha256"}
+FIXED = (settings_that(affects_weights=False) - {"init"}) | {
+    "data", "columns", "valid", "validate_on", "init_sha256", "distill_sha256"}
 "Settings that are no part of a search: they do not change the weights, or make trials incomparable."
 
 MOST_SEEDS = 1000
 
-PATHS = ("data", "init=", "name=", "exports=")
+PATHS = ("data", "init=", "distill=", "distill_sha256=", "name=", "exports=")
 "Changes whose value is a name or path, which may hold commas and dots."
 
 

@@ -15,7 +15,6 @@ from cifar_fast.sweep.locks import is_alive
 from cifar_fast.sweep.storage import GRACE, one_at_a_time, open_storage, require_optuna
 from cifar_fast.utils.errors import CifarFastError
 
-SAMPLERS = ("tpe", "random", "cmaes", "grid")
 MOST_DEATHS = 10
 "Workers that may die of one trial: it probably needs more memory than there is."
 

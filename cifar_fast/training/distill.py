@@ -30,7 +30,7 @@ from cifar_fast.data.sources import Source
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.card_parts import Normalization, Teacher
-from cifar_fast.export.files import WEIGHTS, file_sha256, run_folder
+from cifar_fast.export.files import EXPORTED, WEIGHTS, file_sha256, run_folder
 from cifar_fast.export.trained import read_trained
 from cifar_fast.export.weights import read_weights
 from cifar_fast.models import create_model
@@ -81,7 +81,7 @@ def read_teacher(recipe: Recipe, name: str, sha256: str = "") -> Init:
     "The weights of the export `name`, which must have this checksum if one is given. Raises TeacherError."
     path = expand_path(name)
     folder = run_folder(path)
-    if path.suffix in (".onnx", ".pkl"):
+    if path.suffix in EXPORTED:
         raise TeacherError(f"distill={name}: a teacher is a run, whose card says what its classes are; write "
                            f"distill={folder if folder != path else path.parent}")
     try:

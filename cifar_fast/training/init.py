@@ -19,12 +19,13 @@ from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import NAME as CARD
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.card_parts import Normalization, Start
-from cifar_fast.export.files import WEIGHTS, file_sha256, run_folder, short
+from cifar_fast.export.files import EXPORTED, WEIGHTS, file_sha256, run_folder, short
 from cifar_fast.export.trained import read_trained
 from cifar_fast.export.weights import read_weights
 from cifar_fast.models.parts import head_names
 from cifar_fast.recipe import Recipe
 from cifar_fast.utils.errors import CifarFastError
+from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.seeds import rng_restored
 from cifar_fast.utils.text import printable
 
@@ -62,7 +63,10 @@ def read_init(recipe: Recipe) -> Init:
 
 
 def from_export(recipe: Recipe) -> Init:
-    folder = run_folder(recipe.init)
+    path, folder = expand_path(recipe.init), run_folder(recipe.init)
+    if path.suffix in EXPORTED:
+        raise InitError(f"init={recipe.init} is an exported file, which cannot be trained further; name its run: "
+                        f"init={folder if folder != path else path.parent}")
     try:
         card = read_card(folder)
         require_arch(recipe, card.arch)

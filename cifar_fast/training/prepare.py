@@ -89,7 +89,7 @@ def prepare(
 ) -> Run:
     """Load the data, build and audit the model.
 
-    Raises RecipeError, DataError, BudgetError, ModelError, AuditError, InitError, TeacherError.
+    Raises RecipeError, SettingError, DataError, BudgetError, ModelError, AuditError, InitError, TeacherError.
     """
     check(recipe)
     device = use_device(recipe.device)

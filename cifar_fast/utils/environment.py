@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from cifar_fast import __version__
+from cifar_fast.utils.cores import CORES
 
 LIBRARIES = ("torch", "torchvision", "fastai", "timm", "albumentations", "pandas", "numpy")
 
@@ -29,7 +30,7 @@ def hardware() -> dict:
     "CPU, cores, threads and GPU; and the load, since other processes slow every measurement."
     return {
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": CORES,
         "threads": torch.get_num_threads(),
         "gpu": gpu_name(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,

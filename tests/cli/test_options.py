@@ -77,7 +77,8 @@ def test_recipes_fit_a_narrow_terminal_and_a_pipe_keeps_them_whole(capsys, monke
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
 @pytest.mark.parametrize("words, offered", [
     (["rec"], {"recipe", "recipes"}), (["recipe", "s"], {"sprint", "strided"}), (["recipe", "final", "--re"],
-                                                                                {"--resume", "--restart"})])
+                                                                                {"--resume", "--restart"}),
+    (["report", "pyp"], {"pyproject.toml"})])  # a run is a path
 def test_bash_completes(tmp_path, words, offered):
     script = tmp_path / "completion.sh"
     script.write_text(completion_script(COMMANDS, "bash"))

@@ -16,6 +16,7 @@ from cifar_fast.data.block import split_rows
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.loaders import BatchDL, SeededDL, choose_workers
 from cifar_fast.data.transforms import ReadImage
+from cifar_fast.utils.ranks import Ranks
 
 AUGMENT = (
     A.PadIfNeeded(min_height=40, min_width=40, border_mode=0, fill=0),
@@ -196,10 +197,14 @@ def test_which_images_are_kept_on_a_device(small, monkeypatch):
 
 def test_processes_help_where_a_gpu_would_wait_for_images(monkeypatch):
     cuda, cpu, slow = torch.device("cuda"), torch.device("cpu"), (*AUGMENT, A.RandomBrightnessContrast())
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(6), raising=False)
+    monkeypatch.setattr("cifar_fast.data.loaders.CORES", 6)
     monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: "fork")
     assert choose_workers(None, cuda, slow, 1) == 6
     assert choose_workers(None, cuda, AUGMENT, 2**30 + 1) == 6  # too many to lie on the GPU
+    for processes, workers in ((2, 3), (4, 1), (8, 1)):
+        monkeypatch.setattr("cifar_fast.data.loaders.here", lambda n=processes: Ranks(0, n, 0, n))
+        assert choose_workers(None, cuda, slow, 1) == workers
+    monkeypatch.setattr("cifar_fast.data.loaders.here", Ranks)
     assert [choose_workers(None, *rest, 1) for rest in ((cpu, slow), (cuda, AUGMENT), (cuda, ()))] == [0, 0, 0]
     assert choose_workers(0, cuda, slow, 1) == 0 and choose_workers(3, cpu, AUGMENT, 1) == 3
     monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: "spawn")

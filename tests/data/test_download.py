@@ -5,8 +5,10 @@ import http.client
 import io
 import pickle
 import tarfile
+import threading
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -172,6 +174,30 @@ def test_interrupted_download_resumes(web, shelf, error, ranges):
     web.most = web.error = None
     assert len(load_source().train) == 10 and web.requests == [0, 100]
     assert f"{download.ARCHIVE}.part" not in names(shelf)
+
+
+def test_two_sizes_at_once_download_it_once(web, shelf):
+    "Each size has an entry of its own in the cache; the archive is the same file."
+    web.serve(archive()[0])
+    begun, go_on = threading.Event(), threading.Event()
+    read = Response.read
+
+    def slow(self, size):
+        begun.set()
+        assert go_on.wait(30)
+        return read(self, size)
+
+    with ThreadPoolExecutor(2) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Response, "read", slow)
+        first = pool.submit(load_source, size=32)
+        assert begun.wait(30)
+        second = pool.submit(load_source, size=48)
+        with pytest.raises(TimeoutError):
+            second.result(0.5)  # it waits
+        assert web.requests == [0]
+        go_on.set()
+        assert first.result().train.images.shape[1] == 32 and second.result().train.images.shape[1] == 48
+    assert web.requests == [0]
 
 
 def test_a_download_that_was_complete_but_not_verified(web, shelf):

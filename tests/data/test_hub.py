@@ -11,6 +11,7 @@ from PIL import Image
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.sources import load_source
 from cifar_fast.recipe import load_recipe, override
+from cifar_fast.utils.text import printable
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,25 @@ def test_labels_as_text_and_one_split():
     source = load_source("hf:owner/name", size=32)
     assert source.vocab == ("cat", "dog") and (len(source.train), len(source.test)) == (8, 2)
     assert (source.train.images[:, 0, 0, 0] == 50 * source.train.labels).all()
+
+
+def test_names_of_classes_are_those_of_folders():
+    "Printable, and none is empty: a card could not hold another."
+    odd = ["cafe\u0301", "tab\there", ""].__getitem__
+    publish({"train": [0, 1] * 5 + [2]}, datasets.Value("string"), encode=odd)
+    source = load_source("hf:owner/name", size=32)
+    assert source.vocab == ("caf\u00e9", printable("tab\there")) and len(source.train) + len(source.test) == 10
+    publish({"train": [0, 1] * 5}, datasets.ClassLabel(names=["cafe\u0301", "line\nbreak"]), name="owner/lines")
+    assert load_source("hf:owner/lines", size=32).vocab == ("caf\u00e9", printable("line\nbreak"))
+    publish({"train": [0, 1] * 5}, datasets.ClassLabel(names=["cafe\u0301", "caf\u00e9"]), name="owner/twice")
+    with pytest.raises(DataError, match="two of the dataset's classes are called 'caf\u00e9'"):
+        load_source("hf:owner/twice", size=32)
+
+
+def test_a_column_of_splits_is_refused():
+    publish({"train": [0, 1] * 5}, datasets.ClassLabel(names=["a", "b"]))
+    with pytest.raises(DataError, match="data.split=fold has no effect"):
+        load_source("hf:owner/name", columns={"split": "fold"})
 
 
 def test_column_of_labels_is_asked_for():

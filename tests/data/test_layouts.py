@@ -205,6 +205,20 @@ def test_the_run_and_evaluate_split_numbered_files_alike(tmp_path):
     assert tree.splits.keys() == listed.splits.keys() and len(listed.splits["test"]) == 8
 
 
+def test_class_folders_without_an_image_are_refused(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="it has no image at all, the model knows a and b"):
+        scan_labelled(tmp_path, ("a", "b"))
+
+
+@pytest.mark.parametrize("data", ["digits", "folder"])
+def test_a_column_of_what_is_no_table_is_refused(tmp_path, data):
+    fill(tmp_path / "folder", "a", "b")
+    with pytest.raises(DataError, match="data.label=kind names a column of a label table, and data=.* is none"):
+        load_source(str(tmp_path / data) if data == "folder" else data, columns={"label": "kind"})
+
+
 def test_classes_that_may_be_one_are_said(tmp_path):
     fill(tmp_path / "own", "cup", "Cup ", "key", "new_cup")
     assert [note for note in scan_tree(tmp_path / "own").notes if "'Cup ' and 'cup'" in note]

@@ -199,9 +199,12 @@ def test_of_the_runs_own_folder_only_the_test_part_is_measured(digits, tmp_path,
 
 
 @pytest.mark.parametrize("options", [["--corruptions", "--images", "0"], ["--images", "5"],
+                                     ["--corruptions", "--seed", "-1"],
                                      ["--corruptions", "--csv", "x.csv"]])
-def test_options_that_do_not_go_together(run, options, capsys):
+def test_options_that_cannot_be(run, options, capsys):
+    before = (run / "card.json").read_bytes()
     assert main(["evaluate", str(run), *options]) == 2
+    assert (run / "card.json").read_bytes() == before
     assert options[-2] in capsys.readouterr().err
 
 

@@ -149,6 +149,7 @@ def test_a_switch_takes_no_number():
     (["patience=3"], "patience=3 needs validation accuracy"),
     (["target=0.85"], "target=0.85 needs validation accuracy"),
     (["keep=best"], "keep=best needs validation accuracy"),
+    (["data=cifar100", "keep=best"], "keep=best needs validation accuracy"),  # before it is downloaded
     (["balance=loss", "loss=focal"], "balance=loss needs a loss.*focal does not; use .*or balance=sample"),
     (["mix=mixing", "loss=focal"], "mix=mixing needs a loss.*focal does not; use loss=cross_entropy, or mix=none"),
     (["precision=fp16", "device=cpu"], "fp16 does not train on a CPU.*use bf16 or fp32"),

@@ -113,7 +113,7 @@ def test_statistics_that_cannot_normalise(stats):
         check(replace(sprint(), stats=stats))
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", "", ".final", "results.csv", "runs.csv"])
+@pytest.mark.parametrize("name", ["a/b", "..", "", ".final", "results.csv", "runs.csv", "sweeps", "lr_find"])
 def test_names_that_would_land_elsewhere(name):
     with pytest.raises(RecipeError, match=re.escape(f"name={name}: ")):
         check(sprint(f"name={name}"))

@@ -156,6 +156,14 @@ def test_stopped_runs_of_several_settings_are_resumed_each_by_its_own(sprint, st
     assert "has finished already" in capsys.readouterr().out and len(runs(tmp_path)) == 3
 
 
+def test_restart_leaves_a_stopped_run_of_another_seed(sprint, stopped, tmp_path):
+    "`seeds=` calls its runs NAME-SEED, which looks like a run that was numbered."
+    stopped("seed=43", "name=sprint-digits-43")
+    kept = (tmp_path / ".sprint-digits-43.running" / "checkpoint.pt").read_bytes()
+    assert sprint("--restart") == 0 and runs(tmp_path) == ["sprint-digits"]
+    assert (tmp_path / ".sprint-digits-43.running" / "checkpoint.pt").read_bytes() == kept
+
+
 def test_a_run_at_work_keeps_its_name(sprint, tmp_path):
     with RunFolder(tmp_path / "sprint-digits"):
         assert sprint() == 0

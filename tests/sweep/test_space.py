@@ -41,6 +41,7 @@ def test_a_grid_is_every_combination():
 
 def test_paths_are_no_lists():
     assert split_list("a,(b,c),'d,e'") == ["a", "(b,c)", "'d,e'"]
+    assert not is_searched("distill=exports/a,exports/b") and not is_searched("distill=../exports/teacher")
     assert not is_searched("data=../photos,2024") and not is_searched("exports=a..b") and not is_searched("name=1..2")
     assert is_searched("lr=.1..5") and not is_searched("lr=0.1")
 

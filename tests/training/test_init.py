@@ -161,6 +161,13 @@ def test_a_name_without_its_folder_is_completed(tmp_path):
         read_init(tiny("init=farm", f"exports={tmp_path}"))
 
 
+@pytest.mark.parametrize("file", ["model.onnx", "model.int8.onnx", "model.tflite", "learner.pkl", "other.onnx"])
+def test_an_exported_file_is_no_start(tmp_path, file):
+    exported(tmp_path / "farm")
+    with pytest.raises(InitError, match=f"cannot be trained further; name its run: init={tmp_path / 'farm'}$"):
+        read_init(tiny(f"init={tmp_path / 'farm' / file}"))
+
+
 def test_a_recipe_may_say_which_weights(tmp_path):
     exported(tmp_path / "farm")
     recipe = tiny(f"init={tmp_path / 'farm'}")

@@ -117,6 +117,9 @@ def test_the_pickle_reads_16_bits_by_the_range_of_the_dataset(tmp_path):
     learn = inference_learner(card, create_model(card.arch, 10, 32).state_dict())
     (x,) = learn.dls.test_dl([str(tmp_path / "dark.png")]).one_batch()
     assert float(x.mean()) == pytest.approx((round(800 / 4095 * 255) / 255 - 0.5) / 0.25, abs=1e-4)
+    learn.export(tmp_path / "learner.pkl")
+    opened = load_model(tmp_path / "learner.pkl", trust_pickle=True)
+    assert opened.ranges == card.data.ranges and opened.read(tmp_path / "dark.png")[0, 0, 0] == round(800 / 4095 * 255)
 
 
 def test_a_card_without_a_size_is_of_32(tmp_path, colours):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cifar_fast.export.base import BasePredictor
-from cifar_fast.export.files import WEIGHTS, file_sha256, run_folder
+from cifar_fast.export.files import EXPORTED, WEIGHTS, file_sha256, run_folder
 from cifar_fast.export.load import load_model
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.files import expand_path
@@ -55,8 +55,7 @@ def weights_sha256(export: str) -> str:
     "Of model.safetensors in a run, else of the file itself."
     path = expand_path(export)
     weights = run_folder(path) / WEIGHTS
-    is_file = path.suffix in (".onnx", ".pkl", ".tflite")
-    return file_sha256(weights if not is_file and weights.is_file() else model_file(path))
+    return file_sha256(weights if path.suffix not in EXPORTED and weights.is_file() else model_file(path))
 
 
 def model_file(path: Path) -> Path:

@@ -73,8 +73,7 @@ def labelled_images(model: BasePredictor, data: str | None, columns: Mapping[str
     listed = scan_labelled(data_path(data), model.vocab, columns)
     files = [file for part in listed.splits.values() for file in part]
     rows = chosen(np.array([file.label for file in files]), np.arange(len(files)), most, seed)
-    request, errors, read = Request(model.size, model.resize_mode, cache_folder() / "data",
-                                    model.card and model.card.data.ranges), [], []
+    request, errors, read = Request(model.size, model.resize_mode, cache_folder() / "data", model.ranges), [], []
     place = {id(files[row]): row for row in rows}
     images = [image for image, _ in decoded([files[row] for row in rows], errors, read, request)]
     if not images:

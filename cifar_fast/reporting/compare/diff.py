@@ -6,11 +6,11 @@ from dataclasses import fields
 from inspect import Parameter
 from typing import Any
 
-from cifar_fast.recipe import Recipe, describe, flatten, load_recipe, settings
+from cifar_fast.recipe import Recipe, describe, flatten, load_recipe, settings, settings_that
 from cifar_fast.reporting.compare.runs import Run
 
 ABSENT = object()
-PLACE = ("name", "exports", "report", "workers", "checkpoint_epochs", "checkpoint_minutes")
+PLACE = settings_that(affects_weights=False) - {"init"}  # of which `init` says where the weights began
 
 
 def recipe_differences(first: str, second: str) -> dict[str, dict[str, Any]]:
@@ -39,7 +39,7 @@ def differing(names: tuple[str, str], one: dict[str, Any], two: dict[str, Any]) 
 
 
 def described_values(recipe: dict) -> dict[str, Any]:
-    "Dotted name → value of a described recipe, without the settings of place and machine."
+    "Dotted name → value of a described recipe, without the settings that do not affect the weights."
     result: dict[str, Any] = {}
     for name, value in recipe.items():
         if name in PLACE:

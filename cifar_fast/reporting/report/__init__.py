@@ -1,6 +1,5 @@
 """What a run shows: figures, a self-contained report.html, a model card."""
 
-from cifar_fast.export.calibration import calibration_error
 from cifar_fast.reporting.report.build import errors_folder, rebuild, redraw, renew_model_card, report
 from cifar_fast.reporting.report.modelcard import model_card
 from cifar_fast.reporting.report.page import page
@@ -11,5 +10,4 @@ __all__ = [
     "errors_folder",  # a folder with all images that were predicted wrongly
     "page", "model_card",  # the HTML and the Markdown
     "renew_model_card",  # the Markdown of a run on disk
-    "calibration_error",
 ]

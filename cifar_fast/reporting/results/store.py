@@ -119,8 +119,9 @@ def add_row(folder: Path) -> None:
     ResultsError where the table cannot be changed: the row stays in the folder.
     """
     spare, replaced, table = folder / ROW, folder / REPLACED, folder.parent / OWN
+    lock = table.with_name(f".{OWN}.lock")
     try:
-        with FileLock(folder.parent / f".{OWN}.lock", timeout=60):
+        with FileLock(lock, timeout=60):
             if not spare.exists():  # another run has added it
                 return
             line = read(spare)
@@ -133,7 +134,7 @@ def add_row(folder: Path) -> None:
             replaced.unlink(missing_ok=True)
             spare.unlink()
     except (ResultsError, OSError) as e:
-        why = f"{table}.lock has been held for a minute" if isinstance(e, Timeout) else e
+        why = f"{lock} has been held for a minute" if isinstance(e, Timeout) else e
         raise ResultsError(f"{why}. The run itself is complete; its row is kept in {spare}, and the next run here adds "
                            f"it") from None
 

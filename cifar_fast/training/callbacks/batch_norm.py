@@ -34,7 +34,7 @@ class RecomputedBatchNorm(Callback):
     def after_train(self):
         with rng_restored(), torch.compiler.set_stance("force_eager"):  # dropout uses random numbers
             for module in (self.learn.model, *([self.ema.module] if self.ema else [])):
-                self.dls.train.set_epoch(self.epoch)
+                self.dls.train.set_epoch(self.seeding.seeded_epoch)
                 with self.context():
                     update_bn(self.images(), module)
                 self.share(module)
