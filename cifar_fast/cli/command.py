@@ -41,7 +41,9 @@ def run_path(name: str) -> str:
 
 def model_path(name: str) -> str:
     "The path of a run or a model file: a bare name that is neither a file nor a folder here is a run in exports/."
-    return name if os.path.exists(name) or os.path.splitext(name)[1] else run_path(name)
+    from cifar_fast.export.files import EXPORTED
+
+    return name if os.path.exists(name) or name.endswith(EXPORTED) else run_path(name)
 
 
 def add_model_arguments(parser: ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from cifar_fast.cli.command import (
@@ -225,6 +226,10 @@ def named_data(changes: list[str]) -> tuple[str | None, dict[str, str]]:
         else:
             raise UsageError(f"{change!r}: name images with data=NAME (a dataset that recipes lists), data=FOLDER or "
                              "data=TABLE, of which data.file=, data.label= and data.split= name the columns")
+    if columns and (data is None or os.path.isdir(expand_path(data))):
+        key = next(iter(columns))
+        raise UsageError(f"data.{key}={columns[key]} names a column of a label table, and there is none: name it with "
+                         "data=TABLE, or leave this out")
     return data, columns
 
 

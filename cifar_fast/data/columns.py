@@ -52,7 +52,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
     try:
         if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
+            frame = pd.read_parquet(path)  # with the index that was saved, which may hold a number twice
+            return frame.reset_index(drop=all(name is None for name in frame.index.names))
         delimiter, encoding = dialect(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of values beyond the heading, see `beyond`

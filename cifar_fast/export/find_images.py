@@ -70,7 +70,7 @@ def _is_list(pattern: str) -> bool:
 def _listed(path: Path, reasons: list[str]) -> Iterator[Path | str]:
     "The images of a text file: a path a line, relative to the current folder as on the command line, or a URI."
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
             for line in file:
                 if name := line.rstrip("\r\n"):
                     yield name if "://" in name else expand_path(name)

@@ -90,7 +90,7 @@ def read_onnx(path: str | Path) -> tuple[bytes, OnnxInfo]:
         raise OnnxError(f"no file {path}; {again}") from None
     except OSError as e:
         raise OnnxError(f"{path} cannot be read: {e.strerror or e}; {again}") from None
-    except (ValueError, RecursionError, MemoryError, struct.error) as e:
+    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError, struct.error) as e:
         raise OnnxError(f"{path} is no model that this project made, or it is damaged: {oneline(e)}; {again}") from None
 
 

@@ -69,7 +69,7 @@ def read_tflite(path: str | Path) -> tuple[bytes, OnnxInfo, dict[str, str]]:
         raise TfliteError(f"no file {path}; {again}") from None
     except OSError as e:
         raise TfliteError(f"{path} cannot be read: {e.strerror or e}; {again}") from None
-    except (ValueError, RecursionError, MemoryError, struct.error) as e:
+    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError, struct.error) as e:
         raise TfliteError(f"{path} is no model that this project made, or it is damaged: {oneline(e)}; "
                           f"{again}") from None
 

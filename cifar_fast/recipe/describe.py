@@ -19,7 +19,8 @@ def describe(value: Any) -> Any:
     if hasattr(value, "get_transform_init_args"):  # an Albumentations transform
         return {type(value).__name__: describe({"p": value.p, **value.get_transform_init_args()})}
     if hasattr(value, "transforms"):  # several: OneOf, Sequential …
-        return {type(value).__name__: {"p": value.p, "transforms": describe(list(value.transforms))}}
+        some = {key: getattr(value, key) for key in ("n", "replace") if hasattr(value, key)}  # SomeOf, RandomOrder
+        return {type(value).__name__: {"p": value.p, **some, "transforms": describe(list(value.transforms))}}
     if isinstance(value, Path):
         return str(value)
     if callable(value):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shlex
 
 from fasthtml import components as h
 
+from cifar_fast.recipe import list_recipes
 from cifar_fast.serve.decisions import LEFT_OUT
 from cifar_fast.serve.review import Review
 from cifar_fast.utils.text import printable
@@ -22,7 +22,8 @@ def refusal(text: str):
 def page(review: Review, token: str):
     vocab = [printable(name) for name in review.classifier.predictor.vocab]
     keyed = len(vocab) <= KEYED
-    train = shlex.quote(review.card.recipe_name or "final") if review.card else "final"
+    name = review.card.recipe_name or "final" if review.card else "final"
+    train = name if name in list_recipes() else "YOUR_RECIPE.py"
     find = () if keyed else (
         h.Label("Type to filter the classes", fr="filter", cls="quiet"),
         h.Input(id="filter", type="search", autocomplete="off", spellcheck="false", aria_controls="classes"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 from collections import Counter
 from itertools import chain, islice
@@ -100,6 +101,7 @@ class Review:
             done = Counter(str(self.splits[row]) for row in given)
             return {
                 "state": "ready", "table": str(self.decisions.table) if given else None,
+                "data": shlex.quote(str(self.decisions.table)) if given else None,
                 "done": done.total() if split == "all" else done[split],
                 "total": len(self.splits) if split == "all" else int((self.splits == split).sum()),
                 "relabelled": self.decisions.relabelled(), "left_out": self.decisions.left_out(),

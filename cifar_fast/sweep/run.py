@@ -13,7 +13,7 @@ from pathlib import Path
 from cifar_fast.data.sources import may_have_valid
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.summary import summary
-from cifar_fast.recipe import Recipe, check, describe, load_recipe, override
+from cifar_fast.recipe import Recipe, check, describe, load_recipe, override, require_validation
 from cifar_fast.reporting.results import recipe_id
 from cifar_fast.runs.names import export_path, same_as_finished, set_by_data, stopped_folders
 from cifar_fast.runs.run import train
@@ -60,6 +60,9 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
     asked = [c for c in changes if c not in places]
     space = None if options.resume and not any(map(is_searched, asked)) else parse_space(name, asked)
     resolved = override(load_recipe(name), [*(space.fixed if space else asked), *places])
+    if resolved.procs != 1:
+        raise SweepError(f"procs={resolved.procs or 'auto'}: a trial trains in one process, and --jobs N trains N "
+                         f"trials at a time; give procs=1")
     exports = expand_path(resolved.exports).absolute()
     folder = exports / SWEEPS / resolved.name
     definition, grid, trials = None, None, options.trials
@@ -70,12 +73,15 @@ def search(name: str, changes: Sequence[str], options: Options) -> Snapshot:
     if options.resume and not options.storage and not (folder / SQLITE).exists():
         raise SweepError(f"there is no sweep in {folder}: leave out --resume to start one, or give the --storage that "
                          f"it is in")
-    if options.final and space:
-        require_final(name, space, resolved)
     if space:
-        require_held_out(resolved, name, asked, may_have_valid(resolved.data))  # before images are fetched or decoded
+        def require(own: bool) -> None:
+            require_held_out(resolved, name, asked, own)
+            if options.final:
+                require_final(name, space, own)
+
+        require(may_have_valid(resolved.data))  # before images are fetched or decoded
         source = images_of(resolved)
-        require_held_out(resolved, name, asked, bool(source.valid))
+        require(bool(source.valid))
     sweep = Sweep(resolved.name, folder, options.storage, options.grace)
     if space:
         sweep.create_or_join(definition, trials, grid, source.fingerprint, any_pruner=not options.pruner)
@@ -139,7 +145,10 @@ def require_same(sweep: Sweep, name: str, changes: Sequence[str], options: Optio
                          f"{stored.recipe} {' '.join(stored.fixed)}, {stored.sampler}, {stored.pruner}); leave this "
                          f"out, or give another sweep a name of its own: name={sweep.name}-b")
     if goes_on and sweep.images:
-        sweep.require_images(images_of(resolved).fingerprint)
+        source = images_of(resolved)
+        sweep.require_images(source.fingerprint)
+        if options.final:
+            require_final(stored.recipe, space, bool(source.valid))
     return grid
 
 
@@ -275,15 +284,24 @@ def final_changes(fixed: Sequence[str], params: dict) -> list[str]:
     return [*kept, *(change(k, v) for k, v in params.items()), "valid=0"]
 
 
-def require_final(name: str, space: Space, resolved: Recipe) -> None:
-    "Raises SpaceError before the sweep where its winner could not be trained without held-out images."
-    try:
-        check(override(load_recipe(name), [*space.fixed, "valid=0"]))
-    except SpaceError:
-        raise
-    except Exception as e:
-        raise SpaceError(f"--final trains the winner on all of train and tests it once, which does not work with these "
-                         f"settings: {e}; leave out --final or the setting") from None
+def require_final(name: str, space: Space, own: bool) -> None:
+    """Raises SpaceError before the sweep where a winner of it could not be trained without held-out images.
+
+    Each choice of a list is tried, and both ends of a range. `own`: whether the data has a validation split of its own.
+    """
+    tried = {d.key: d.choices or [f"{int(end) if d.kind == 'int' else end!r}" for end in (d.low, d.high)]
+             for d in space.dimensions}
+    first = {key: values[0] for key, values in tried.items()}
+    for key, values in tried.items():
+        for value in values:
+            changes = [f"{k}={v}" for k, v in {**first, key: value}.items()]
+            try:
+                check(recipe := override(load_recipe(name), [*space.fixed, *changes, "valid=0"]))
+                require_validation(recipe, own)
+            except Exception as e:
+                raise SpaceError(f"--final trains the winner on all of train and tests it once, which does not work "
+                                 f"with these settings and {key}={value}: {e}; leave out --final or the "
+                                 f"setting") from None
 
 
 def final(definition: Definition, snapshot: Snapshot, places: Sequence[str]) -> None:
@@ -298,5 +316,9 @@ def final(definition: Definition, snapshot: Snapshot, places: Sequence[str]) -> 
         print(f"the winner has been trained and tested already\n{summary(read_card(path), path)}")
         return
     stopped = any(f.path == path for f in stopped_folders(path))
+    if path.exists() and not stopped:
+        again = shlex.join([definition.recipe, *changes])
+        raise SweepError(f"{path} holds another run, perhaps an earlier winner: python -m cifar_fast recipe {again} "
+                         f"--overwrite trains this one in its place")
     print(f"the winner, trained on all of train and tested once: {path}", flush=True)
     train(recipe, resume=True if stopped else None, given=[definition.recipe, *changes])

@@ -37,6 +37,9 @@ def run_seeds(name: str, changes: Sequence[str], text: str, jobs: int, resume: b
         raise RecipeError("lr=find would find another rate for each seed: python -m cifar_fast lr_find suggests one")
     recipe = with_checksums(override(load_recipe(name), list(changes)))
     check(recipe)
+    if recipe.procs != 1:
+        raise RecipeError(f"procs={recipe.procs or 'auto'} with seeds={text}: each seed trains in one process, and "
+                          f"--jobs N trains N seeds at a time; give procs=1")
     seeds = parse_seeds(text, recipe.seed)
     paths = [path_of(recipe, seed) for seed in seeds]
     finished = {path: read_card(path) for seed, path in zip(seeds, paths, strict=True)

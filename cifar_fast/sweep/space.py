@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from cifar_fast.recipe import Recipe, RecipeError, check, load_recipe, override, settings, settings_that
+from cifar_fast.recipe.overrides import split
 from cifar_fast.recipe.spec import UNTYPED
 from cifar_fast.utils.errors import CifarFastError
 
@@ -153,7 +154,7 @@ def require_searchable(name: str, change: str) -> None:
     if key == "seed":
         raise SpaceError(f"{change}: the best of several seeds is luck; python -m cifar_fast recipe {name} seeds=5 "
                          f"gives their mean and interval")
-    if key.partition(".")[0] in FIXED:
+    if split(change)[0].name in FIXED:
         raise SpaceError(f"{change}: trials that differ in {key} cannot be compared by accuracy; give one value")
     if key in UNTYPED:
         raise SpaceError(f"{change}: {key} is more than one value and is set in a recipe file; python -m cifar_fast "
@@ -215,16 +216,12 @@ def require_works(base: Recipe, rest: list[str], key: str, text: str, value: str
 
 def require_number(base: Recipe, rest: list[str], key: str, text: str, first: str) -> None:
     "Raises SpaceError where the setting is no number."
-    name, _, arg = key.partition(".")
-    known = {f.name: f for f in fields(Recipe)}
+    f, arg, _ = split(f"{key}={first}")
     wrong = SpaceError(f"{key}={text}: {key} is no number; list its values instead: {key}=a,b")
-    if name in known and not arg:
-        f = known[name]
-        if "from" in f.metadata or "choices" in f.metadata or f.type.startswith(("str", "bool")):
-            raise wrong
-    recipe = require_works(base, rest, key, text, first)  # an unknown setting is refused here
-    value = getattr(recipe, name)
-    value = (getattr(value, arg) if name == "budget" else settings(value)[arg]) if arg else value
+    if not arg and ("from" in f.metadata or "choices" in f.metadata or f.type.startswith(("str", "bool"))):
+        raise wrong
+    value = getattr(require_works(base, rest, key, text, first), f.name)
+    value = (getattr(value, arg) if f.name == "budget" else settings(value)[arg]) if arg else value
     if type(value) not in (int, float):
         raise wrong
 

@@ -81,6 +81,12 @@ def at_least_0(name: str, value: float) -> None:
         raise SettingError(f"{name}={value}: expected a number of at least 0")
 
 
+def two_betas(betas: tuple) -> tuple:
+    if len(betas) != 2:
+        raise SettingError(f"betas={betas}: expected two numbers, for example (0.9, 0.999)")
+    return betas
+
+
 def sgd(params, lr: float, *, momentum: float = 0.9, weight_decay: float = 0.0, nesterov: bool = False,
         decay_norms: bool = True):
     "torch.optim.SGD; `weight_decay` is L2, on norms and biases too unless `decay_norms=False`."
@@ -91,13 +97,13 @@ def sgd(params, lr: float, *, momentum: float = 0.9, weight_decay: float = 0.0, 
 def adam(params, lr: float, *, betas: tuple = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
          decay_norms: bool = True):
     "torch.optim.Adam; `weight_decay` is L2 added to the gradient."
-    return wrapped(torch.optim.Adam, params, by_decay(weight_decay, decay_norms), lr, betas=betas, eps=eps)
+    return wrapped(torch.optim.Adam, params, by_decay(weight_decay, decay_norms), lr, betas=two_betas(betas), eps=eps)
 
 
 def adamw(params, lr: float, *, betas: tuple = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01,
           decay_norms: bool = True):
     "torch.optim.AdamW; `weight_decay` is decoupled from the gradient and times the learning rate."
-    return wrapped(torch.optim.AdamW, params, by_decay(weight_decay, decay_norms), lr, betas=betas, eps=eps)
+    return wrapped(torch.optim.AdamW, params, by_decay(weight_decay, decay_norms), lr, betas=two_betas(betas), eps=eps)
 
 
 QUINTIC = [(3.4445, -4.7750, 2.0315)]

@@ -54,6 +54,11 @@ def test_a_run_is_given_by_its_path_or_by_its_name_alone(trained, images, tmp_pa
     assert printed[0] == printed[1] == printed[2]
     assert main(["predict", "final-digit", str(images / "0.png")]) == 2
     assert "no run exports/final-digit (did you mean final-digits?)" in capsys.readouterr().err
+    assert main(["predict", "mushrooms-1.2", str(images / "0.png")]) == 2  # a dot in a name ends no file's
+    assert "no run exports/mushrooms-1.2" in capsys.readouterr().err
+    for words in (["data.label=kind"], [f"data={images}", "data.label=kind"]):
+        assert main(["evaluate", "final-digits", *words]) == 2
+        assert "data.label=kind names a column of a label table" in capsys.readouterr().err
     (tmp_path / "final-digits").mkdir()  # what is here comes first
     assert main(["predict", "final-digits", str(images / "0.png")]) == 2
     assert "there is no final-digits/card.json" in capsys.readouterr().err

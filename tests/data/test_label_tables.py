@@ -83,6 +83,17 @@ def test_parquet_with_numbers(folder):
     assert "10 rows without a label" in tree.problems[0]
 
 
+def test_parquet_with_an_index_that_repeats(folder):
+    "As of two tables that were put together: of the row that is left out alone goes."
+    frame = pd.DataFrame({"file": FILES, "label": LABELS})
+    frame.loc[3, "file"] = "images/gone.png"
+    frame.set_index(pd.Index([*range(15)] * 2)).to_parquet(folder / "labels.parquet")
+    tree = scan_table(folder / "labels.parquet")
+    assert sum(map(len, tree.splits.values())) == len(FILES) - 1
+    frame.set_index("file").to_parquet(folder / "named.parquet")  # an index with a name is a column
+    assert sum(map(len, scan_table(folder / "named.parquet").splits.values())) == len(FILES) - 1
+
+
 def test_labels_are_text_and_numbers_are_sorted_by_value(folder):
     text = rows(*(f"{f},{label}" for f, label in zip(FILES, ["10", "9", "NA", "None", "007", "a"] * 5, strict=True)))
     assert scan_table(write(folder, text)).vocab == ("007", "10", "9", "NA", "None", "a")

@@ -71,7 +71,8 @@ def test_every_image_is_a_row_in_order_and_a_bad_one_has_its_reason(made):
 def test_csv_with_all_classes_and_images_from_a_list_once_each(made, tmp_path, monkeypatch):
     run, images, plain = made
     monkeypatch.chdir(images)
-    (tmp_path / "list.txt").write_text("00.png\n\nbad.jpg\n00.png\nsub/01.png\n")
+    # With the mark that Windows' Notepad puts before UTF-8.
+    (tmp_path / "list.txt").write_text("00.png\n\nbad.jpg\n00.png\nsub/01.png\n", encoding="utf-8-sig")
     out = tmp_path / "new" / "out.csv"
     assert main(["predict", str(run), str(tmp_path / "list.txt"), "02.png", "--out", str(out), "--all"]) == 1
     with open(out, encoding="utf-8", newline="") as file:
@@ -282,6 +283,10 @@ def test_uris_are_listed_and_read(made, tmp_path):
     run, images, plain = made
     found = [str(uri) for uri in list_sources([f"file://{images}"], [], [])]
     assert found == [f"file://{row['file']}" for row in rows(plain)]
+    assert [str(uri) for uri in list_sources([f"file://{images}/sub", f"file://{images}", str(images / "00.png"),
+                                              str(images)], [], [])] == [
+        *(uri for uri in found if "/sub/" in uri), *(uri for uri in found if "/sub/" not in uri),
+        *sorted((row["file"] for row in rows(plain)), key=lambda file: not file.endswith("/00.png"))]
     assert main(command(run, f"file://{images}", tmp_path / "out.parquet")) == 1
     for row, right in zip(rows(tmp_path / "out.parquet"), rows(plain), strict=True):
         assert row == {**right, "file": f"file://{right['file']}"}

@@ -111,6 +111,16 @@ def test_accuracy_with_and_without_by_hand():
             with_and_without(predicted, pd.DataFrame(wrong))
 
 
+def test_a_list_of_another_dataset_is_refused_by_its_labels(tmp_path):
+    "Images that were no files have no names to compare."
+    predicted = predictions([True, False, True])
+    right = pd.DataFrame({"test": [0, 1], "test_file": ["", ""], "test_label": ["a", "a"]})
+    right.to_csv(tmp_path / "pairs.csv")
+    assert with_and_without(predicted, read(tmp_path / "pairs.csv")).n == 2
+    with pytest.raises(ListingError, match="other images"):
+        with_and_without(predicted, right.assign(test_label=["ship", "truck"]))
+
+
 def test_names_are_compared_as_they_are_shown(tmp_path):
     "Predictions hold them with escapes, a table with a quote before what a spreadsheet takes for a formula."
     names = ("-1/1.23\u202fPM.png", "+1/b.png")

@@ -133,6 +133,8 @@ def test_transforms_that_hold_others_are_described():
     shown = json.loads(json.dumps(describe(replace(sprint(), augment=augment))))["augment"]
     assert shown[0]["OneOf"]["transforms"][1] == {"VerticalFlip": {"p": 1}}
     assert shown[1]["Sequential"]["transforms"][0]["Transpose"]["p"] == 0.2
+    one, three = (describe(A.SomeOf([A.HorizontalFlip(), A.VerticalFlip(), A.Transpose()], n=n)) for n in (1, 3))
+    assert one != three and one["SomeOf"]["n"] == 1 and "replace" in one["SomeOf"]
 
 
 def test_a_recipe_may_register_a_net_of_its_own(tmp_path):

@@ -107,6 +107,14 @@ def test_a_schedule_of_each_batch_ends_where_it_should_with_other_batches(broken
     assert history(exports)["lr"].iloc[-1] < 1e-4 < history(exports)["lr"].max()
 
 
+def test_with_more_epochs_the_rest_of_an_epoch_is_where_it_would_be(broken, tmp_path):
+    "The checkpoint says which fraction of the run is done: of the epochs that there were then."
+    exports = broken(5)
+    assert resume(exports, "epochs=4", "--allow-changes") == 0
+    assert main([*RUN, "epochs=4", f"exports={tmp_path / 'whole'}"]) == 0
+    assert list(history(exports)["lr"]) == pytest.approx(list(history(tmp_path / "whole")["lr"]))
+
+
 def test_another_optimizer_cannot_take_over(broken, capsys):
     exports = broken(5)
     assert resume(exports, "opt=adamw", "lr=0.001", "--allow-changes") == 2

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import time
 
 import numpy as np
@@ -177,6 +178,7 @@ def test_another_dataset_s_table_is_left_alone(project):
     client = Client(project)
     state = client.decide(client.state()["image"]["row"], LEFT_OUT)
     assert state["table"].endswith("net.labels-2.csv") and path.read_text() == "file,label\n"
+    assert state["data"] == shlex.quote(state["table"])
 
 
 def test_a_run_on_a_review_s_table_has_a_table_of_its_own(project):

@@ -97,3 +97,8 @@ def worker_of(exports):
 def test_bad_seeds(capsys, text):
     assert main(["recipe", "sprint", "data=digits", f"seeds={text}"]) == 2
     assert f"seeds={text}" in capsys.readouterr().err
+
+
+def test_a_seed_trains_in_one_process(capsys):
+    assert main(["recipe", "sprint", "data=digits", "seeds=2", "procs=2"]) == 2
+    assert "give procs=1" in capsys.readouterr().err

@@ -30,6 +30,15 @@ def test_an_argument_may_need_a_fixed_choice_first():
     assert space.dimensions[0].key == "mix.cutmix" and "mix=mixing" in space.fixed
 
 
+def test_arguments_that_are_settings_of_their_own():
+    "Of which the command line writes views.weight for views_weight."
+    assert parse_space("sprint", [*FIXED, "views=2", "views.weight=1..12"]).dimensions[0].high == 12
+    assert parse_space("sprint", [*FIXED, "distill=exports/a", "distill.alpha=0.5..1"]).dimensions[0].low == 0.5
+    for change in ("distill.cache=yes,no", "data.label=a,b"):
+        with pytest.raises(SpaceError, match="cannot be compared|nothing to search"):
+            parse_space("sprint", [*FIXED, "distill=exports/a", change])
+
+
 def test_a_grid_is_every_combination():
     space = parse_space("sprint", [*FIXED, "opt=sgd,muon", "bs=64,128,256"])
     assert space.only_lists and len(list(space.grid())) == 6

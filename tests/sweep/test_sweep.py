@@ -18,7 +18,8 @@ from cifar_fast.export.card_file import read_card
 from cifar_fast.recipe import load_recipe
 from cifar_fast.sweep import worker
 from cifar_fast.sweep.pruners import make_pruner
-from cifar_fast.sweep.study import Sweep, SweepError, make_sampler
+from cifar_fast.sweep.run import final
+from cifar_fast.sweep.study import Definition, Sweep, SweepError, make_sampler
 
 
 def words(exports, *more, tiny=TINY):
@@ -109,6 +110,8 @@ def test_a_bad_trial_says_why_and_the_others_go_on(tmp_path, capsys, digits):
     (["valid=0"], "valid=0.1"), (["validate_on=test", "valid=0"], "by the test set"),
     (["--resume"], "leave out --resume"), (["--jobs", "0"], "--jobs 0"), (["--grace", "1"], "--grace 1"),
     (["bs=32,64", "lr=0.1,0.2", "--trials", "9"], "4 combinations"), (["keep=best", "--final"], "leave out --final"),
+    (["keep=last,best", "--final"], "keep=best: keep=best needs"),
+    (["procs=2"], "procs=2: a trial trains in one process"), (["procs=auto"], "procs=auto: a trial"),
 ])
 def test_bad_input(tmp_path, capsys, more, text):
     given = [] if any(m.startswith("lr=") for m in more) else SPACE[:1]
@@ -183,6 +186,25 @@ def test_named_datasets_say_which_have_a_validation_split(monkeypatch, tmp_path)
     assert may_have_valid("dtd") and not may_have_valid("cifar100") and not may_have_valid("cifar10")
     monkeypatch.setenv("CIFAR_FAST_DATA", str(folder_of_images(tmp_path / "grow")))  # with a folder valid
     assert may_have_valid("cifar10") and may_have_valid("hf:owner/name")
+
+
+def test_what_final_could_not_train_is_refused_once_the_images_are_known(tmp_path, capsys, untrained):
+    "A folder may have a validation split of its own, with which keep=best would work."
+    images = folder_of_images(tmp_path / "grow")
+    given = ["sweep", "sprint", f"exports={tmp_path}", "lr=0.01,0.05", "keep=best", "--final"]
+    (tmp_path / "own").mkdir()
+    for name in "ab":
+        (images / "train" / name).rename(tmp_path / "own" / name)
+    assert main([*given, f"data={tmp_path / 'own'}", "valid=0.2"]) == 2
+    assert "keep=best needs validation accuracy" in capsys.readouterr().err and not (tmp_path / "sweeps").exists()
+
+
+def test_a_former_winner_is_not_replaced_and_the_command_that_does_is_named(swept, capsys):
+    definition = Definition("sprint", "", ("data=digits", "epochs=1"), {}, "tpe", "none", 42)
+    better = SimpleNamespace(name=NAME, best=SimpleNamespace(params={"lr": 0.123}))
+    (swept / f"{NAME}-best").mkdir(exist_ok=True)
+    with pytest.raises(SweepError, match=f"another run.*recipe sprint .*lr=0.123 .*name={NAME}-best.*--overwrite"):
+        final(definition, better, [f"exports={swept}"])
 
 
 def test_a_sweep_does_not_go_on_with_other_images(tmp_path, capsys, untrained):

@@ -11,6 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from toys import Watch, equal, state, toy
 
+from cifar_fast.recipe import RecipeError, check, load_recipe, override
 from cifar_fast.training import optimizers
 from cifar_fast.training.callbacks import compiling
 
@@ -44,6 +45,13 @@ def test_optimizers_are_torchs_step_for_step(name, theirs, kw):
     assert len(ours) == 12
     for step, (one, other) in enumerate(zip(ours, plain, strict=True)):
         assert equal(one, other), step
+
+
+@pytest.mark.parametrize("betas", [(0.9,), (0.9, 0.99, 0.5)])
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_betas_are_two(name, betas):
+    with pytest.raises(RecipeError, match="opt: betas=.*two numbers"):
+        check(override(load_recipe("sprint"), [f"opt={name}", f"opt.betas={betas}"]))
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Iterator
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 
 from cifar_fast.data.errors import ImageError
@@ -21,6 +23,15 @@ def list_sources(patterns: Iterable[str], missing: list[str], closed: list[str])
     if not any(map(is_uri, patterns)):
         yield from walk_images(patterns, missing, closed)
         return
+    seen: set[bytes] = set()  # digests, which need less memory than names
+    for source in of_each(patterns, missing, closed):
+        if (digest := blake2b(os.fsencode(source), digest_size=16).digest()) not in seen:
+            seen.add(digest)
+            yield source
+
+
+def of_each(patterns: list[str], missing: list[str], closed: list[str]) -> Iterator[str | Path]:
+    "Those of one pattern after the other: an image comes again where several name it."
     for pattern in dict.fromkeys(patterns):
         if not is_uri(pattern):
             yield from walk_images([pattern], missing, closed)

@@ -41,12 +41,13 @@ def save(rows: pd.DataFrame, path: Path) -> None:
 def read(path: Path) -> pd.DataFrame:
     "Raises ListingError."
     try:
-        rows = pd.read_csv(path, keep_default_na=False, dtype={"test_file": str})
+        rows = pd.read_csv(path, keep_default_na=False, dtype={"test_file": str, "test_label": str})
         if lacking := {"test", "test_file"} - set(rows):
             raise ValueError(f"no column {', '.join(sorted(lacking))}")
         if rows["test"].dtype.kind not in "iu" and len(rows):
             raise ValueError("a place in the test set is no whole number")
-        rows["test_file"] = rows["test_file"].map(original_cell)
+        for column in {"test_file", "test_label"} & set(rows):
+            rows[column] = rows[column].map(original_cell)
     except FileNotFoundError:
         raise ListingError(f"no {path}; duplicates RUN makes such a list") from None
     except (ValueError, UnicodeError) as e:
@@ -63,6 +64,9 @@ def with_and_without(predicted: Predictions, rows: pd.DataFrame) -> Duplicates:
         # Predictions are read with their names as they are shown.
         wrong = any(file and printable(predicted.files[i]) != printable(file)
                     for i, file in zip(places, rows["test_file"], strict=True))
+    if not wrong and "test_label" in rows:
+        wrong = any(printable(predicted.vocab[predicted.labels[i]]) != printable(label)
+                    for i, label in zip(places, rows["test_label"], strict=True))
     if wrong:
         raise ListingError("the list is of other images than these predictions; duplicates RUN makes one for them")
     listed = np.zeros(n, bool)

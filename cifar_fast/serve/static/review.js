@@ -65,7 +65,8 @@ if (review) {
     at("count").textContent = `${state.done} of ${state.total} reviewed; ${changed.join(", ")}`;
     at("undo").hidden = !state.can_undo;
     at("saved").hidden = !state.table;
-    at("table").textContent = at("data").textContent = state.table || "";
+    at("table").textContent = state.table || "";
+    at("data").textContent = state.data || "";
     if (at("split").options.length === 1 && state.splits.length > 1)
       for (const name of state.splits) at("split").append(new Option(`${name} images`, name));
     review.hidden = false;

@@ -83,6 +83,9 @@ class Checkpoint(Callback):
         if self.start and self.resumes_at[1] and self.epoch == self.resumes_at[0]:
             with checkpoint_error(self.path):
                 restore_epoch(self.learn, self.history, own_part(self.start["epoch"], self.start.get("others", [])))
+            if self.changed():  # the saved one is a fraction of the epochs that there were then
+                epoch, batch = self.resumes_at
+                self.learn.pct_train = (epoch + batch / len(self.dls.train)) / self.n_epoch
 
     def changed(self) -> bool:
         "Whether the run resumes with another recipe than it was started with."

@@ -95,6 +95,8 @@ def test_functions_and_other_graphs_are_not_run(refused):
     ({**FACTS, "temperature": "NaN"}, "temperature"), ({**FACTS, "temperature": "0"}, "temperature"),
     ({**FACTS, "resize_mode": "../x"}, "resize_mode"), ({**FACTS, "ranges": '{"I": [1]}'}, "ranges"),
     ({**FACTS, "size": "16"}, "16"),
+    ({**FACTS, "temperature": "1" + "0" * 400}, "too large"),
+    ({**FACTS, "ranges": '{"I": [0, 1' + "0" * 400 + "]}"}, "too large"),
 ], ids=str)
 def test_what_a_file_says_of_itself_is_checked(refused, facts, words):
     refused(proto(facts=facts), words)
@@ -111,6 +113,18 @@ def test_damaged_files(refused, tmp_path, monkeypatch):
         read_onnx("/dev/zero")
     monkeypatch.setattr(onnx_file, "ONNX_BYTES", len(whole) - 1)
     refused(whole, "more than")
+
+
+def test_an_attribute_that_is_a_number_is_refused(refused):
+    def part(number, content):  # a field of protobuf, of fewer than 2^14 bytes
+        return bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
+
+    model = proto()
+    node = model.graph.node[0].SerializeToString() + b"\x28\x01"  # field 5, which is its attributes, holds 1
+    del model.graph.node[0]
+    graph = part(1, node) + model.graph.SerializeToString()
+    model.ClearField("graph")
+    refused(model.SerializeToString() + part(7, graph), "no model")
 
 
 def test_any_changed_byte_is_refused_or_harmless(tmp_path):
