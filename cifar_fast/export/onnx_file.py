@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ ONNX_BYTES = 2**29
 NODES = 20_000
 LARGEST_ATTRIBUTE = 4_096  # of a kernel, stride, padding: a huge padding would take all memory
 CLASSES, SIDE = 10_000, 1024
+MEMORY = 2**33  # bytes for the maps of all models in this process: a file can ask for a map of any size
 
 OPERATORS = frozenset("""
     Abs Add And AveragePool BatchNormalization Cast Clip Concat Constant Conv ConvTranspose DepthToSpace
@@ -60,7 +62,9 @@ def open_onnx(path: str | Path, threads: int | None = None) -> tuple[InferenceSe
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised
+    limit_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")  # the one with a limit
     options.add_session_config_entry("session.load_model_format", "ONNX")  # what was checked, not a format of its own
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a thread that waits leaves its core
     if threads:
@@ -78,6 +82,15 @@ def open_onnx(path: str | Path, threads: int | None = None) -> tuple[InferenceSe
                         f"N×{info.size}×{info.size}×3) and give probabilities: python -m cifar_fast export NAME --to "
                         f"onnx makes one")
     return session, info
+
+
+@cache
+def limit_memory() -> None:
+    "Once in a process: the allocator that its sessions share."
+    import onnxruntime as ort
+
+    cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(cpu, ort.OrtArenaCfg({"max_mem": MEMORY}))
 
 
 def read_onnx(path: str | Path) -> tuple[bytes, OnnxInfo]:

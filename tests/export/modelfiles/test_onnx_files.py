@@ -9,6 +9,8 @@ from onnx import TensorProto, helper
 
 from cifar_fast.cli.main import main
 from cifar_fast.export import onnx_file
+from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.load import load_model
 from cifar_fast.export.onnx_file import OnnxError, judged, open_onnx, read_onnx
 
 FACTS = {"classes": '["ant", "bee"]', "size": "8", "temperature": "1.0", "name": "farm"}
@@ -125,6 +127,21 @@ def test_an_attribute_that_is_a_number_is_refused(refused):
     graph = part(1, node) + model.graph.SerializeToString()
     model.ClearField("graph")
     refused(model.SerializeToString() + part(7, graph), "no model")
+
+
+def test_a_map_that_would_take_all_memory_is_refused(tmp_path, capfd):
+    "Sizes that are tensors are seen by the runtime alone: 28,000 × 28,000 × 3 numbers of 4 bytes are 9.4 GB."
+    model = proto(helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
+                  helper.make_node("ReduceMean", ["x", "axes"], ["mean"]),
+                  helper.make_node("Expand", ["mean", "shape"], ["wide"]),
+                  helper.make_node("ReduceMean", ["wide", "axes"], ["narrow"], keepdims=0),
+                  helper.make_node("MatMul", ["narrow", "weights"], ["logits"]),
+                  helper.make_node("Softmax", ["logits"], ["probabilities"]))
+    model.graph.initializer.append(helper.make_tensor("shape", TensorProto.INT64, [4], [1, 28_000, 28_000, 3]))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ExportError, match="net.onnx cannot be run"):
+        load_model(tmp_path / "net.onnx")
+    assert not capfd.readouterr().err  # the runtime's own log
 
 
 def test_any_changed_byte_is_refused_or_harmless(tmp_path):
