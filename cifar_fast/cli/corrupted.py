@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 
 from cifar_fast.cli.command import UsageError
@@ -40,7 +41,8 @@ def evaluate_corruptions(args, model, data: str | None, columns: dict[str, str])
         paths = keep(folder, replace(read_card(folder), corruptions=found), images[len(labels) // 2],
                      int(rows[len(labels) // 2]))
         if not args.json:
-            print(f"kept in {folder} ({', '.join(paths)}); python -m cifar_fast report {args.export} shows it")
+            print(f"kept in {folder} ({', '.join(paths)}); python -m cifar_fast report {shlex.quote(args.export)} "
+                  f"shows it")
 
 
 def keep(folder, card, image, row: int) -> list[str]:

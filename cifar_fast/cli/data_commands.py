@@ -67,6 +67,8 @@ def search(folders, cards, data: str | None, columns: dict[str, str], csv, quiet
     from cifar_fast.reporting.report.build import same_source
     from cifar_fast.reporting.report.copies import figure_of_pairs
 
+    if csv and not csv.exists() and (figure := csv.with_suffix(".png")).exists():
+        raise UsageError(f"--csv {csv}: the figure of the pairs would replace {figure}; name another file")
     source = load_source(data, columns=columns or None, seed=42) if data else same_source(cards[0])
     test = source.test or source.valid
     if test is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 
 from cifar_fast.cli.command import (
@@ -188,6 +189,8 @@ class Evaluate(Command):
             return
         if args.images is not None:
             raise UsageError("--images goes with --corruptions; all images are evaluated as they are")
+        if args.seed:
+            raise UsageError(f"--seed {args.seed} goes with --corruptions; without them nothing is drawn")
         measured = evaluate(model, data, columns, read_trained(run_folder(args.export)))
         probs, labels = measured.probabilities, measured.labels
         result = scores(probs, labels, model.vocab)
@@ -305,6 +308,9 @@ class Calibrate(Command):
         from cifar_fast.reporting.report.build import renew_model_card, same_source
 
         folder = run_folder(run_path(args.name))
+        if args.undo and args.changes:
+            raise UsageError(f"--undo takes the temperature out and needs no images; leave out "
+                             f"{' '.join(args.changes)}")
         if args.undo:
             undo(folder)
             renew_model_card(folder)
@@ -314,5 +320,5 @@ class Calibrate(Command):
         card = calibrate(folder, None if data else same_source(read_card(folder)), data, columns)
         renew_model_card(folder)
         print(f"{card.calibration}\nkept in {folder}: predict, serve and evaluate use it (--temperature 1: not this "
-              f"once; calibrate {args.name} --undo: no more)\n"
-              f"next: python -m cifar_fast report {args.name} redraws its report")
+              f"once; calibrate {shlex.quote(args.name)} --undo: no more)\n"
+              f"next: python -m cifar_fast report {shlex.quote(args.name)} redraws its report")

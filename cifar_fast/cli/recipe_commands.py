@@ -90,6 +90,9 @@ class Recipe(Command):
             if args.allow_changes and not args.resume:
                 raise UsageError("--allow-changes is for --resume only")
             require_values(args)
+            if args.jobs != 1 and not any(c.startswith("seeds=") for c in args.changes):
+                raise UsageError(f"--jobs {args.jobs} goes with seeds=; procs={args.jobs} trains one run in several "
+                                 "processes")
             if any(c.startswith("seeds=") for c in args.changes) and not args.dry_run:
                 if ranks.several:
                     raise UsageError("seeds= starts processes of its own (--jobs): run it without torchrun")
@@ -244,7 +247,7 @@ class Copy(Command):
             write_new(target, text)
         except FileExistsError:
             raise UsageError(f"{target} exists already and was not changed; choose another name") from None
-        print(f"{target}: edit it, then python -m cifar_fast recipe {target}")
+        print(f"{target}: edit it, then python -m cifar_fast recipe {shlex.quote(str(target))}")
 
 
 class LrFind(Command):
@@ -283,6 +286,8 @@ class LrFind(Command):
         write_text(folder / "lr_find.json", json.dumps(result, indent=1) + "\n")
         for name, at in {**result["suggestions"], "recipe": result["recipe"]}.items():
             print(f"{name:<8} {at['lr']:.3g}")
+        own = getattr(getattr(resolved.sched, "func", resolved.sched), "sets_lr", False)
+        key, otherwise = ("sched.max_lr", "") if own else ("lr", "  (or lr=find)")
         print(f"saved: {folder / 'lr_find.png'}, lr_find.json\n"
               f"next: python -m cifar_fast recipe "
-              f"{shlex.join([args.name, *args.changes])} lr={result['suggestions']['valley']['lr']:.2g}  (or lr=find)")
+              f"{shlex.join([args.name, *args.changes])} {key}={result['suggestions']['valley']['lr']:.2g}{otherwise}")

@@ -123,6 +123,7 @@ class Figures(Command):
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("exports", nargs="?", default="exports", metavar="DIR", help="default: %(default)s")
+        add_model_file(parser)
 
     @staticmethod
     def run(args):

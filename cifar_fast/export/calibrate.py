@@ -7,6 +7,7 @@ loss, of which fastai makes probabilities.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Mapping
@@ -71,7 +72,8 @@ def save(folder: Path, calibration: Calibration | None) -> Card:
         if (folder / name).exists():  # nobody should take it for the run as it is now
             os.replace(folder / name, folder / stale_name(name))
             warnings.warn(f"{folder / name} has the former temperature inside, so it is {stale_name(name)} now; "
-                          f"python -m cifar_fast export {folder} --to {targets[name]} makes it again", stacklevel=2)
+                          f"python -m cifar_fast export {shlex.quote(str(folder))} --to {targets[name]} makes it again",
+                          stacklevel=2)
     if (folder / LEARNER).exists():
         trust(rebuild_pickle(folder))
     return card

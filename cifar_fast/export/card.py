@@ -35,6 +35,9 @@ from cifar_fast.export.card_parts import (
 )
 from cifar_fast.utils.files import write_text
 
+MANY = 1_000
+"Classes from which the numbers of a card are not written a line each: a confusion matrix has their square."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
@@ -173,6 +176,7 @@ class Card:
 
     def write(self, folder: Path) -> None:
         "Raises ExportError where it could not be read again; a card that is there is kept then."
-        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        many = len(self.vocab) > MANY
+        text = json.dumps(self.to_dict(), indent=None if many else 1, ensure_ascii=False) + "\n"
         self.from_json(text, folder / NAME)
         write_text(folder / NAME, text)

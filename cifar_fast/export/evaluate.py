@@ -19,6 +19,7 @@ from cifar_fast.data.layout import class_name, count, names
 from cifar_fast.data.registry import Request, named_datasets
 from cifar_fast.data.sources import Source, data_path, image_settings, load_source, same_data
 from cifar_fast.export.base import BasePredictor
+from cifar_fast.export.card import Card
 from cifar_fast.utils.text import printable
 
 BATCH = 250  # images decoded and predicted at a time
@@ -128,6 +129,8 @@ def of_source(model: BasePredictor, source: Source, trained: np.ndarray | None =
     if changed(model, source):
         notes.append(f"{changed_text(model, source)}: these are not the images that it was measured on then. Restore "
                      f"them, or name labelled images: data=FOLDER")
+    elif model.card and other_copy(model.card, source):
+        notes.append(other_copy_text(source))
     if lost.any():
         notes.append(f"not measured: {lost.sum():,} images of classes that the model does not know")
     return Evaluated(labels=index[rows], probabilities=plain, mirrored=mirrored, name=source.name,
@@ -137,10 +140,24 @@ def of_source(model: BasePredictor, source: Source, trained: np.ndarray | None =
                      trained=None if trained is None or part.digests is None else np.isin(part.digests[rows], trained))
 
 
+def other_copy(card: Card, source: Source) -> bool:
+    """Whether `source` is the named dataset that the run was trained on, in a copy of which some pixels differ.
+
+    For example CIFAR-10 as its archive holds it, and as a folder of JPEG files.
+    """
+    return (card.recipe.get("data") in named_datasets() and source.name == card.data.name
+            and source.vocab == tuple(card.vocab) and len(source.test or ()) == card.data.test
+            and source.fingerprint != card.data.fingerprint)
+
+
+def other_copy_text(source: Source) -> str:
+    return f"{source.name} is another copy here than the run was trained on: some pixels may differ"
+
+
 def changed(model: BasePredictor, source: Source) -> bool:
     "Whether `source` is what the run was trained on by its name or place, and holds other images than then."
     card = model.card
-    return bool(card and card.data.fingerprint and source.name == card.data.name
+    return bool(card and not other_copy(card, source) and card.data.fingerprint and source.name == card.data.name
                 and (source.size, source.resize_mode) == (card.size, card.resize_mode)
                 and source.fingerprint != card.data.fingerprint)
 

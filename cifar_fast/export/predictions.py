@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import zipfile
 from dataclasses import dataclass
 from math import prod
@@ -70,16 +71,17 @@ class Predictions:
     @classmethod
     def load(cls, path: Path) -> Predictions:
         "Raises PredictionsError; no pickle is read."
+        again = f"python -m cifar_fast report {shlex.quote(str(path.parent))}"
         try:
             predictions = cls(**read_arrays(path))
             predictions.check()
             return predictions
         except FileNotFoundError:
-            raise PredictionsError(f"no {path}: python -m cifar_fast report {path.parent} makes it") from None
+            raise PredictionsError(f"no {path}: {again} makes it") from None
         except Exception as e:  # whatever zipfile, zlib and numpy raise on somebody's file
             reason = f"missing: {printable(e)}" if isinstance(e, KeyError) else printable(e) or type(e).__name__
             raise PredictionsError(f"{path} is not a file of predictions ({reason}); remove it, and "
-                                   f"python -m cifar_fast report {path.parent} makes it again") from None
+                                   f"{again} makes it again") from None
 
     def check(self) -> None:
         "Raises ValueError where the values cannot be predictions."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from pathlib import Path
 
 from filelock import FileLock
@@ -63,4 +64,5 @@ def require_trust(path: Path, content: bytes) -> None:
         raise ExportError(
             f"{path} is a pickle: opening it would run whatever code it holds, and it is not in your list of trusted "
             f"files ({trust_list()}). {path.parent} opens the run's card and weights, which run no code. "
-            f"Where you know who made it: python -m cifar_fast trust {path}, or --trust-pickle this once")
+            f"Where you know who made it: python -m cifar_fast trust {shlex.quote(str(path))}, or --trust-pickle this "
+            f"once")

@@ -10,6 +10,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
+from cifar_fast.data.sources import same_data
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import NAME as CARD
@@ -42,7 +43,7 @@ def stopped_folders(path: Path) -> list[RunFolder]:
 
 def typed_for(recipe: Recipe, changes: Sequence[str]) -> list[str] | None:
     "The arguments of the stopped run of this recipe: its name and the changes; None where there is no such run."
-    folders = stopped_folders(export_path(recipe))
+    folders = [f for f in stopped_folders(export_path(recipe)) if not of_another_command(f, recipe)]
     same = [f for f in folders if of_same_settings(f, recipe, set_by_data(changes))]
     folder = (same or folders)[0] if len(folders) == 1 or same else None
     return load(folder.checkpoint)["about"]["given"] if folder and folder.checkpoint.exists() else None
@@ -72,13 +73,15 @@ def of_same_settings(folder: RunFolder, recipe: Recipe, unknown: frozenset[str] 
     return isinstance(saved, dict) and settings_of(saved, unknown) == settings_of(describe(recipe), unknown)
 
 
-def of_other_seed(folder: RunFolder, recipe: Recipe) -> bool:
-    "Whether an unfinished run is one of `seeds=`, called NAME-SEED, with another seed than this recipe's."
+def of_another_command(folder: RunFolder, recipe: Recipe) -> bool:
+    "Whether an unfinished NAME-N is no numbered run of this recipe: it is of data called N, or one of `seeds=`."
     try:
-        seed = json.loads((folder.staged / RECIPE).read_text("utf-8"))["seed"]
+        saved = json.loads((folder.staged / RECIPE).read_text("utf-8"))
+        seed, data = saved["seed"], str(saved["data"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return seed != recipe.seed and folder.path.name == f"{recipe.name}-{seed}"
+    return folder.path != export_path(recipe) and (
+        not same_data(data, recipe.data) or folder.path.name == f"{recipe.name}-{seed}")
 
 
 def choose_folder(
@@ -92,13 +95,13 @@ def choose_folder(
     path = export_path(recipe)
     require_free_name(path)
     stopped = [f for f in stopped_folders(path) if not named or f.path == path]
-    if same := [f for f in stopped if of_same_settings(f, recipe, unknown)]:
+    own = [f for f in stopped if not of_another_command(f, recipe)]
+    # To go on with a run of `seeds=` that is the same does no harm; to discard it would.
+    if same := [f for f in (own if resume is False else stopped) if of_same_settings(f, recipe, unknown)]:
         return same[0], ""
     if resume and (done := [p for p in taken(path) if same_as_finished(p, recipe, unknown)]):
         return RunFolder(done[-1]), ""
-    if resume is False:
-        stopped = [f for f in stopped if not of_other_seed(f, recipe)]
-    if resume is not None and stopped:
+    if resume is not None and (stopped := own):
         if len(stopped) > 1:
             raise RunError(f"several runs have stopped: {', '.join(str(f.path) for f in stopped)}. Give the settings "
                            f"of one of them, or name=")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -262,7 +263,7 @@ def stage_report(run: Run, folder: RunFolder, card: Card, predicted: Predictions
                run.audit)
     except Exception as e:  # an unusual dataset may break a figure in any way
         warnings.warn(f"{folder.path / 'report.html'} could not be made ({type(e).__name__}: {e}); the run itself is "
-                      f"whole: python -m cifar_fast report {folder.path} tries again", stacklevel=2)
+                      f"whole: python -m cifar_fast report {shlex.quote(str(folder.path))} tries again", stacklevel=2)
 
 
 def stopped_message(folder: RunFolder, about: dict, why: BaseException, trained: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -160,10 +161,24 @@ def load_images(recipe: Recipe, init: Init | None = None) -> Source:
 
 
 def fitting_widths(recipe: Recipe, init: Init | None, classes: int, size: int) -> Sequence[int] | None:
-    "Those of the trained weights to start from, else those that fit the recipe's own budget; None for the model's own."
+    """Those of the trained weights to start from, else those that fit the budget; None for the model's own.
+
+    A model keeps its own where they fit: with many classes, or large images, its classifier and stem have more
+    parameters.
+    """
     if init and init.widths:
         return init.widths
-    return scaled_widths(recipe.arch, recipe.budget.max_params, classes, size) if recipe.budget else None
+    if recipe.budget:
+        return scaled_widths(recipe.arch, recipe.budget.max_params, classes, size)
+    if init or "parameters" in recipe.waive:
+        return None
+    most = Budget().max_params
+    fitting, own = (scaled_widths(recipe.arch, n, classes, size) for n in (most, sys.maxsize))
+    if fitting == own:
+        return None
+    log_progress(f"{recipe.arch} has {'-'.join(map(str, fitting))} channels instead of {'-'.join(map(str, own))}, so "
+                 f"that with {classes:,} classes at {size} pixels it keeps to {most:,} parameters")
+    return fitting
 
 
 def input_stats(recipe: Recipe, init: Init | None, source: Source) -> tuple:

@@ -61,6 +61,17 @@ def test_the_version(capsys):
     assert told(capsys, "--version") == (0, f"cifar_fast {__version__}\n", "")
 
 
+@pytest.mark.parametrize("command, words", [
+    (["recipe", "final", "--jobs", "2"], "--jobs 2 goes with seeds="),
+    (["evaluate", "exports/final", "--seed", "5"], "--seed 5 goes with --corruptions"),
+    (["calibrate", "exports/final", "data=photos", "--undo"], "leave out data=photos"),
+    (["figures", "nowhere", "--recipe", "none.py"], "none.py"),
+])
+def test_options_without_effect_are_refused(capsys, command, words):
+    assert main(command) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_no_command_prints_help(capsys):
     assert main([]) == 2 and "commands:" in capsys.readouterr().out
 

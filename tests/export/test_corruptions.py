@@ -1,6 +1,8 @@
 """Corrupted images: each kind at each severity, its draws, what it damages, and a run measured on them."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -173,6 +175,35 @@ def test_images_of_ones_own_are_measured_and_not_kept(run, digits, tmp_path, cap
     assert main(["evaluate", str(run), f"data={tmp_path / 'mine'}", "--corruptions", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["n"] == 30 and (run / "card.json").read_bytes() == before
+
+
+def test_images_that_are_not_measured_are_named(run, digits, tmp_path, capsys):
+    for i, name in enumerate((*digits.vocab[:2], "axolotl")):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for j in range(3):
+            Image.fromarray(np.array(digits.test.images[3 * i + j])).save(tmp_path / "mine" / name / f"{j}.png")
+    (tmp_path / "mine" / digits.vocab[0] / "2.png").write_bytes(b"no image")
+    capsys.readouterr()
+    assert main(["evaluate", str(run), f"data={tmp_path / 'mine'}", "--corruptions"]) == 0
+    err = capsys.readouterr().err
+    assert "left out: 1 unreadable image" in err and "axolotl" in err
+
+
+def test_another_copy_of_the_runs_dataset_is_measured_and_that_is_said(run, tmp_path, capsys):
+    "Of CIFAR-10 as a download, for example, where the run had a folder of JPEG files."
+    other = tmp_path / "held"
+    shutil.copytree(run, other)
+    card = read_card(other)
+    replace(card, data=replace(card.data, fingerprint="0" * 64)).write(other)
+    capsys.readouterr()
+    for command in (["evaluate", str(other), "--corruptions", "--images", "20"], ["evaluate", str(other)],
+                    ["report", str(other)]):
+        assert main(command) == 0
+        out, err = capsys.readouterr()
+        assert "digits is another copy here than the run was trained on" in out + err, command
+    (other / "card.json").write_text((other / "card.json").read_text().replace('"test": 359', '"test": 358'))
+    assert main(["evaluate", str(other), "--corruptions", "--images", "20"]) == 2
+    assert "have changed" in capsys.readouterr().err
 
 
 def test_a_file_of_the_run_is_measured_and_not_kept(run, capsys):

@@ -173,6 +173,13 @@ def test_a_folder_is_searched_by_pixels_alone(mine, tmp_path, capsys):
     assert rows["test_label"].tolist() == ["a", "b", "b"] and rows["train_label"].tolist() == ["b", "a", "b"]
 
 
+def test_the_figure_replaces_no_picture_of_the_user(mine, tmp_path, capsys):
+    (tmp_path / "holiday.png").write_bytes(b"a photograph")
+    assert main(["duplicates", f"data={mine}", "--csv", str(tmp_path / "holiday.csv")]) == 2
+    assert "would replace" in capsys.readouterr().err and (tmp_path / "holiday.png").read_bytes() == b"a photograph"
+    assert not (tmp_path / "holiday.csv").exists()
+
+
 def test_a_run_is_measured_with_and_without_them(run, capsys):
     assert main(["duplicates", str(run)]) == 0
     told, kept = capsys.readouterr().out, read_card(run).duplicates

@@ -15,7 +15,7 @@ from cifar_fast.export.save import save_export
 from cifar_fast.models import ModelError, create_model, scaled_widths
 from cifar_fast.models.mirror import WIDTHS
 from cifar_fast.recipe import RecipeError, load_recipe, override
-from cifar_fast.training.prepare import prepare
+from cifar_fast.training.prepare import fitting_widths, prepare
 
 FAMILY = {25_000: (8, 18, 34), 50_000: (6, 26, 50), 100_000: (14, 36, 70), 199_999: WIDTHS}
 
@@ -52,6 +52,18 @@ def test_a_limit_of_the_budget_on_the_command_line():
                           ("budget.max_macs=nan", "at least 0"), ("budget.max_params=none", "whole number")):
         with pytest.raises(RecipeError, match=named):
             override(final, [change])
+
+
+@pytest.mark.parametrize("classes, size, own", [
+    (10, 32, True), (44, 32, True), (45, 32, False), (100, 32, False), (257, 32, False), (12, 224, False)])
+def test_with_many_classes_or_large_images_final_is_narrower_instead_of_over_the_budget(classes, size, own):
+    recipe = load_recipe("final")
+    widths = fitting_widths(recipe, None, classes, size)
+    assert (widths is None) == own
+    found = audit(create_model("cifar_mirror", classes, size, widths), Budget(), (3, size, size))
+    assert not found.failures() and 190_000 < found.profile.params < 200_000
+    assert fitting_widths(load_recipe("teacher"), None, 1_000, 32) is None  # its budget is waived by name
+    assert fitting_widths(load_recipe("mobile"), None, classes, 32) is None  # a published one is as it is
 
 
 def test_an_export_holds_its_widths(tmp_path, digits):

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.card import Card
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_parts import Audited, BestEpoch, Data, Machine, Metrics, Normalization, Seconds
 from cifar_fast.export.predictions import NAME, Predictions
 from cifar_fast.recipe import describe, flatten, load_recipe
@@ -114,20 +115,47 @@ def test_only_what_is_beyond_noise_is_called_better(tmp_path):
     assert verdict(small) == "a is better by 0.04 to 0.36 points."
 
 
+def test_a_card_of_many_classes_can_be_read_again(tmp_path):
+    n = 2_000
+    card = card_of("many", vocab=[f"class {i}" for i in range(n)], metrics=Metrics(
+        n=n, accuracy=1.0, accuracy_tta=1.0, confusion=[[int(i == j) for j in range(n)] for i in range(n)]))
+    card.write(tmp_path)
+    assert read_card(tmp_path).metrics.n == n and (tmp_path / "card.json").stat().st_size < 16e6
+
+
+def on_data(run, data):
+    return replace(run, card=replace(run.card, recipe={**run.card.recipe, "data": data}))
+
+
+def test_two_copies_of_a_named_dataset_are_paired(tmp_path):
+    "As its archive has it and as a folder of JPEG files, which are other pixels."
+    files = tuple(f"cup/{i}.png" for i in range(1000))
+    a, b = run_of(tmp_path, "a", predictions(100)), run_of(tmp_path, "b", predictions(150, images="xyz/test"))
+    assert a.card.recipe["data"] == "cifar10" and pair(a, b).n == 1000
+    named, turned = (replace(predictions(150, images="xyz/test"), files=f) for f in (files, files[::-1]))
+    assert pair(a, run_of(tmp_path, "c", named)).n == 1000
+    held = replace(predictions(150, images="xyz/held"), on="held-out", items=np.arange(1000))
+    for one, other in ((run_of(tmp_path, "d", replace(predictions(100), files=files)), run_of(tmp_path, "e", turned)),
+                       (on_data(a, "photos"), on_data(b, "photos")), (a, on_data(b, "digits")),
+                       (a, run_of(tmp_path, "f", held))):
+        with pytest.raises(CompareError, match="measured on different images"):
+            pair(one, other)
+
+
 def test_runs_of_other_images_are_not_paired(tmp_path):
-    a = run_of(tmp_path, "a", predictions(10))
+    a = on_data(run_of(tmp_path, "a", predictions(10)), "photos")
     others = [predictions(10, images="xyz/test"), predictions(10, n=900), predictions(10, seed=1),
               replace(predictions(10), vocab=tuple("abcdefghij"))]
     for i, other in enumerate(others):
         with pytest.raises(CompareError, match="a and b. were measured on different images"):
-            pair(a, run_of(tmp_path, f"b{i}", other))
+            pair(a, on_data(run_of(tmp_path, f"b{i}", other), "photos"))
 
 
 def test_runs_that_saw_the_same_files_in_other_sizes_are_paired(tmp_path):
     "Which of two sizes or crops is better is what one wants to know."
     files = tuple(f"cup/{i}.png" for i in range(1000))
-    a = run_of(tmp_path, "a", replace(predictions(100), files=files))
-    b = run_of(tmp_path, "b", replace(predictions(150), files=files, images="xyz/test"))
+    a = on_data(run_of(tmp_path, "a", replace(predictions(100), files=files)), "photos")
+    b = on_data(run_of(tmp_path, "b", replace(predictions(150), files=files, images="xyz/test")), "photos")
     larger = replace(b, card=replace(b.card, size=64))
     assert pair(a, larger).n == 1000
     c = run_of(tmp_path, "c", replace(b.predictions(), files=files[::-1]))

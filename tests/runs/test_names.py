@@ -156,12 +156,32 @@ def test_stopped_runs_of_several_settings_are_resumed_each_by_its_own(sprint, st
     assert "has finished already" in capsys.readouterr().out and len(runs(tmp_path)) == 3
 
 
-def test_restart_leaves_a_stopped_run_of_another_seed(sprint, stopped, tmp_path):
+def test_restart_leaves_a_stopped_run_of_seeds(sprint, stopped, tmp_path, capsys):
     "`seeds=` calls its runs NAME-SEED, which looks like a run that was numbered."
-    stopped("seed=43", "name=sprint-digits-43")
-    kept = (tmp_path / ".sprint-digits-43.running" / "checkpoint.pt").read_bytes()
+    for seed in ("42", "43"):  # the first has the recipe's own seed
+        stopped(f"seed={seed}", f"name=sprint-digits-{seed}")
+    kept = {path: path.read_bytes() for path in tmp_path.glob(".*.running/checkpoint.pt")}
+    assert sprint("lr=0.02", "--resume") == 2 and "no run of sprint-digits has stopped" in capsys.readouterr().err
     assert sprint("--restart") == 0 and runs(tmp_path) == ["sprint-digits"]
-    assert (tmp_path / ".sprint-digits-43.running" / "checkpoint.pt").read_bytes() == kept
+    assert len(kept) == 2 and all(path.read_bytes() == content for path, content in kept.items())
+
+
+def test_restart_leaves_a_stopped_run_on_data_whose_name_is_a_number(sprint, stopped, tmp_path, capsys):
+    for name in "abcdefgh":
+        path = tmp_path / "2024" / "ab"["e" <= name] / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (ord(name), 0, 0)).save(path)
+    photos = ["recipe", "sprint", f"data={tmp_path / '2024'}", "name=sprint-digits-2024", "epochs=1", "bs=2"]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Broken):
+        def breaking(self, *where, save=Checkpoint.save):
+            save(self, *where)
+            raise Broken
+
+        patch.setattr(Checkpoint, "save", breaking)
+        main([*photos, "report=no", f"exports={tmp_path}"])
+    kept = (tmp_path / ".sprint-digits-2024.running" / "checkpoint.pt").read_bytes()
+    assert sprint("--restart") == 0 and runs(tmp_path) == ["sprint-digits"]
+    assert (tmp_path / ".sprint-digits-2024.running" / "checkpoint.pt").read_bytes() == kept
 
 
 def test_a_run_at_work_keeps_its_name(sprint, tmp_path):

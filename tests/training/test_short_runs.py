@@ -10,7 +10,7 @@ from toys import equal
 from cifar_fast.data.errors import DataError
 from cifar_fast.recipe import describe
 from cifar_fast.training import fit as fit_module
-from cifar_fast.training.callbacks.ema import fitting_decay
+from cifar_fast.training.callbacks.ema import ema, fitting_decay
 from cifar_fast.training.prepare import prepare, with_fitting_bs
 
 
@@ -67,6 +67,11 @@ def few(digits, images):
     (False, 10_000, 0.999), (False, 600, 0.9833), (False, 5, 0.5)])
 def test_an_average_covers_a_tenth_of_a_short_run(warmup, steps, decay):
     assert fitting_decay(0.999, warmup, steps) == decay
+
+
+def test_a_long_average_of_a_long_run_stays_one():
+    decay = fitting_decay(0.99999, False, 234_000)
+    assert decay == pytest.approx(1 - 1 / 23_400, abs=1e-6) and ema(decay=decay).decay == decay
 
 
 def test_the_average_of_a_short_run_is_recorded_and_a_typed_one_kept(digits, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,13 +11,23 @@ from cifar_fast.data.cache import cache_folder
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.fill import decoded
 from cifar_fast.data.labelled import scan_labelled
+from cifar_fast.data.layout import count, names
 from cifar_fast.data.registry import Request
 from cifar_fast.data.sources import data_path
 from cifar_fast.export.base import BasePredictor
 from cifar_fast.export.card_checks import Corruptions
 from cifar_fast.export.corruptions import CORRUPTIONS, QUALITIES, SEVERITIES, corrupt
 from cifar_fast.export.corruptions.digital import compressed
-from cifar_fast.export.evaluate import changed, changed_text, is_named, is_own, known_images, named_source
+from cifar_fast.export.evaluate import (
+    changed,
+    changed_text,
+    is_named,
+    is_own,
+    known_images,
+    named_source,
+    other_copy,
+    other_copy_text,
+)
 from cifar_fast.utils.log import progress
 
 BATCH = 250  # images corrupted and predicted at a time
@@ -67,7 +78,11 @@ def labelled_images(model: BasePredictor, data: str | None, columns: Mapping[str
         source = named_source(model, None if is_own(model, data) else data, columns)
         if changed(model, source):  # some of its test set may have been trained on, and the figures are kept
             raise DataError(f"{changed_text(model, source)}; restore them, or name other images: data=FOLDER")
+        if model.card and other_copy(model.card, source):
+            warnings.warn(other_copy_text(source), stacklevel=2)
         part, index, rows = known_images(model, source)  # of the run's own data those that it was not trained on
+        if lost := int((index < 0).sum()):
+            warnings.warn(f"not measured: {lost:,} images of classes that the model does not know", stacklevel=2)
         rows = chosen(index, rows, most, seed)
         return part.images[rows], index[rows], rows
     listed = scan_labelled(data_path(data), model.vocab, columns)
@@ -78,6 +93,11 @@ def labelled_images(model: BasePredictor, data: str | None, columns: Mapping[str
     images = [image for image, _ in decoded([files[row] for row in rows], errors, read, request)]
     if not images:
         raise DataError(f"none of the {len(rows):,} images of {data} can be read: {errors[0][1]}")
+    for note in listed.notes:
+        warnings.warn(note, stacklevel=2)
+    if errors:
+        warnings.warn(f"left out: {count(len(errors), 'unreadable image')} ({names([text for _, text in errors])})",
+                      stacklevel=2)
     return images, np.array([file.label for file in read]), np.array([place[id(file)] for file in read])
 
 

@@ -10,6 +10,7 @@ from math import sqrt
 
 import numpy as np
 
+from cifar_fast.data.registry import named_datasets
 from cifar_fast.reporting.compare.runs import CompareError, Run
 from cifar_fast.utils.statistics import wilson
 
@@ -48,8 +49,8 @@ class Pair:
 def pair(first: Run, second: Run) -> Pair:
     "Raises PredictionsError where a run has no predictions, CompareError where they are of different images."
     a, b = first.predictions(), second.predictions()
-    if not (a.images == b.images or same_files(first, second)) or a.vocab != b.vocab or not np.array_equal(
-            a.labels, b.labels):
+    same = a.images == b.images or same_files(first, second) or same_test_set(first, second)
+    if not same or a.vocab != b.vocab or not np.array_equal(a.labels, b.labels):
         raise CompareError(f"{first.name} and {second.name} were measured on different images ({described(a)}; "
                            f"{described(b)}), so they cannot be paired; train both with the same data=, valid= and "
                            f"seed=, or compare their means: python -m cifar_fast results")
@@ -66,6 +67,14 @@ def same_files(first: Run, second: Run) -> bool:
     a, b, files = first.card, second.card, first.predictions().files
     return files is not None and files == second.predictions().files and (
         (a.size, a.resize_mode) != (b.size, b.resize_mode) and a.recipe.get("data") == b.recipe.get("data"))
+
+
+def same_test_set(first: Run, second: Run) -> bool:
+    "Whether both were measured on the test set of the same named dataset, of which they may have had different copies."
+    a, b = first.predictions(), second.predictions()
+    data = first.card.recipe.get("data")
+    return (data in named_datasets() and data == second.card.recipe.get("data") and a.on == b.on == "test"
+            and (a.files is None or b.files is None or a.files == b.files))
 
 
 def described(predictions) -> str:

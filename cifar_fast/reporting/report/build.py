@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cifar_fast.export.calibration import confidence_scores, tempered
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import ExportError
+from cifar_fast.export.evaluate import other_copy, other_copy_text
 from cifar_fast.export.files import WEIGHTS
 from cifar_fast.export.metrics import scores_of_predicted
 from cifar_fast.export.predictions import NAME, Predictions, PredictionsError
@@ -200,11 +202,13 @@ def draw_confusion(folder: Path, card: Card, counts: list[list[int]]) -> Path:
 
 
 def same_source(card: Card) -> Source:
-    "The dataset that the card names, if it is still the same. Raises ExportError, DataError."
+    "The dataset that the card names, if it is still the same; warns of `other_copy`. Raises ExportError, DataError."
     if not card.recipe.get("data"):
         raise ExportError("its card does not say what it was trained on")
     source = load_source(card.recipe["data"], seed=card.recipe.get("seed", 42), **image_settings(card.recipe))
-    if source.fingerprint != card.data.fingerprint:
+    if other_copy(card, source):
+        warnings.warn(other_copy_text(source), stacklevel=2)
+    elif source.fingerprint != card.data.fingerprint:
         raise ExportError(f"the images of {card.recipe['data']} have changed since it was measured, or another "
                           "version of Pillow decodes them otherwise; restore them, or train again")
     return source
@@ -214,7 +218,7 @@ def errors_folder(folder: Path, target: Path) -> ErrorsFolder:
     "Lay out all wrong images of a run on disk in `target`. Raises CifarFastError where its dataset is gone."
     card = read_card(folder)
     source = same_source(card)
-    predicted = saved_or_new(folder, card, source)
+    predicted = calibrated(saved_or_new(folder, card, source), card)  # as the report has it
     return lay_out(target, card, predicted, images_of(predicted, source), paths_of(predicted, source))
 
 

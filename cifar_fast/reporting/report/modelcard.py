@@ -23,7 +23,8 @@ def model_card(
     weights: bool = True,  # whether the folder holds the trained weights
 ) -> str:
     "README.md of a run."
-    identity, dataset = DATASETS.get(card.data.name, ("", card.data.name or "its own images"))
+    data = card.recipe.get("data") or card.data.name  # a folder may have the name of a dataset
+    identity, dataset = DATASETS.get(data, ("", card.data.name or "its own images"))
     name = card.name or card.arch
     return "\n".join([*front(card, name, identity, dataset), "", f"# {plain(name)}", "",
                       *body(card, name, dataset, weights), ""])

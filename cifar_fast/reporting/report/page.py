@@ -58,12 +58,14 @@ def page(card: Card, folder: Path, history: pd.DataFrame | None, layers: list[li
     for the images that the run was measured on.
     """
     name = card.name or folder.name
-    sections = figures(folder, history, numbered_in_figures(card.vocab), errors_table(errors, name),
+    exports = card.recipe.get("exports") or "exports"
+    named = shlex.quote(name if exports == "exports" else f"{exports}/{name}")
+    sections = figures(folder, history, numbered_in_figures(card.vocab), errors_table(errors, named),
                        {"Calibration": calibration(card, confidence), "Corruptions": corrupted(card),
                         "Near-duplicates": copies(card)})
     sections += filter(None, [audited(card, layers), recipe(card), environment(card)])
     left_out = [P(Span("Not in this report: ", cls="dim"), "; ".join(missing))] if missing else []
-    end = P("Made by cifar_fast. ", Code(f"python -m cifar_fast report {name}"), " makes it again.")
+    end = P("Made by cifar_fast. ", Code(f"python -m cifar_fast report {named}"), " makes it again.")
     return document(f"{name}: report of a run", name, lead(card), card.facts(), sections, end, left_out)
 
 
@@ -131,12 +133,12 @@ def epochs_table(history: pd.DataFrame) -> FT:
                table([[c.replace("_", " ") for c in shown.columns], *rows]))
 
 
-def errors_table(rows: list[list[str]] | None, name: str) -> list[FT]:
-    "Which images those of mistakes.png are, row by row."
+def errors_table(rows: list[list[str]] | None, named: str) -> list[FT]:
+    "Which images those of mistakes.png are, row by row; `named` is the run as a command takes it."
     if not rows or len(rows) == 1:
         return []
     return [table(rows, words=True),
-            P("Copies of all errors in a folder: ", Code(f"python -m cifar_fast report {name} --errors DIR"))]
+            P("Copies of all errors in a folder: ", Code(f"python -m cifar_fast report {named} --errors DIR"))]
 
 
 def cell(column: str, value: float) -> str:

@@ -78,7 +78,7 @@ def fitting_decay(decay: float, warmup: bool, steps: int) -> float:
     steps^(2/3), which is less than a tenth from 1,000 steps on.
     """
     window, most = min(1 / (1 - decay), steps ** (2 / 3) if warmup else math.inf), max(2, steps / 10)
-    return decay if window <= most else round(1 - 1 / most, 4)
+    return decay if window <= most else round(1 - 1 / most, max(4, math.ceil(math.log10(most)) + 1))
 
 
 def ema(*, decay: float = 0.999, warmup: bool = False):
