@@ -42,7 +42,7 @@ class Audit(Command):
             print(json.dumps({n: {**a.as_dict(), "stated": published_claims(n)} for n, a in audits.items()}, indent=1))
         else:
             print(audit_table(list(audits.values())))
-            print(f"\n{textwrap.fill(LEGEND, 100)}")
+            print(f"\n{textwrap.fill(LEGEND, 100, break_on_hyphens=False)}")
             stated = [(n, published_claims(n)) for n in names if published_claims(n)]
             if stated:
                 print("\nwhat the published systems state, and what was measured here:")
