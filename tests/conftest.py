@@ -11,6 +11,15 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
 
+FORKING = ("test_parallel.py", "test_parallel_stops.py", "test_processes.py")
+"Tests whose processes are forks of the one that runs the tests."
+
+
+def pytest_collection_modifyitems(items):
+    "Forks come first: a process in which other tests have started threads (autograd, ONNX Runtime) has unsafe forks."
+    items.sort(key=lambda item: item.path.name not in FORKING)
+
+
 CACHE = "CIFAR_FAST_CACHE"
 USERS_CACHE = os.environ.get(CACHE)
 

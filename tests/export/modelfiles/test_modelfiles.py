@@ -142,7 +142,7 @@ HOSTILE = {
     "card: no UTF-8": (card_text(b"\xff\xfe{}"), "cannot be read"),
     "card: a pickle": (lambda stem: (stem / "card.json").write_bytes(pickle.dumps(Payload())), "cannot be read"),
     "card: nested 100,000 deep": (card_text("[" * 100_000), "cannot be read"),
-    "card: 17 MB": (card_bytes(17 * 2**20), "17,825,792 bytes, more than the 16,777,216"),
+    "card: 257 MB": (card_bytes(257 * 2**20), "269,484,032 bytes, more than the 268,435,456"),
     "card: a device": (card_node(lambda path: path.symlink_to("/dev/zero")), "no regular file"),
     "card: a pipe": (card_node(os.mkfifo), "no regular file"),
     "card: a folder": (card_node(Path.mkdir), "cannot be read"),
