@@ -83,7 +83,7 @@ def create_app(
         run = find_run(request)
         figures = [n for n in browse.FIGURES if browse.run_file(folder, run, n)]
         report = browse.run_file(folder, run, browse.REPORT) is not None
-        return html(printable(run.name), *page_runs.run_page(run, figures, report))
+        return html(printable(run.name), *page_runs.run_page(run, figures, report, browse.argument(folder, run)))
 
     def run_file(request: Request) -> Response:
         run, file = find_run(request), request.path_params["file"]

@@ -54,6 +54,20 @@ def find(folder: Path, name: str) -> Run | None:
     return next((r for r in runs(folder) if r.name == name and r.card), None)
 
 
+def argument(folder: Path, run: Run) -> str:
+    """`run` as the commands take it where the server was started: NAME in exports/, else its path.
+
+    A page has other readers than who started the server, so that of a folder elsewhere shows its name alone.
+    """
+    here, started = folder.resolve(), Path.cwd().resolve()
+    if here == started / "exports":
+        return printable(run.name)
+    if here == started:
+        return printable(f"./{run.name}")
+    return printable(here.relative_to(started) / run.name if here.is_relative_to(started) else
+                     f".../{here.name}/{run.name}")
+
+
 def run_file(folder: Path, run: Run, name: str) -> Path | None:
     "A file of `run`; None if it was not saved, or is none of those that are served."
     known = next((n for n in (REPORT, *FIGURES) if n == name), None)

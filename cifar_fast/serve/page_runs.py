@@ -44,14 +44,15 @@ def capitalized(label: str) -> str:
     return label[:1].upper() + label[1:]
 
 
-def run_page(run: Run, figures: list[str], report: bool):
+def run_page(run: Run, figures: list[str], report: bool, argument: str):
+    "`argument` is the run as a command takes it."
     to = address(run)
     return (
         h.P(h.A("All runs", href="/runs"), cls="back"),
         h.H1(printable(run.name)),
         h.Div(*facts(run), cls="card"),
         h.P(h.A("Open the report", href=f"{to}/report", cls="button")) if report else
-        h.P("There is no report yet; ", h.Code(f"python -m cifar_fast report {shlex.quote(printable(run.name))}"),
+        h.P("There is no report yet; ", h.Code(f"python -m cifar_fast report {shlex.quote(argument)}"),
             " creates it.", cls="quiet"),
         h.Div(*(figure(f"{to}/{n}", FIGURES[n]) for n in figures), cls="figures") if figures else
         h.P("No figures were saved for this run.", cls="quiet"),

@@ -26,8 +26,17 @@ def test_a_run_shows_its_files_and_names_the_commands_for_missing_ones(client):
     text = client.get("/runs/net").text
     assert "/runs/net/history.png" in text and "/runs/net/report" in text and "confusion.png" not in text
     assert client.get("/runs/net/history.png").headers["content-type"] == "image/png"
-    assert "python -m cifar_fast report other" in client.get("/runs/other").text
     assert "python -m cifar_fast compare" in client.get("/compare").text
+
+
+@pytest.mark.parametrize("start, argument", [("..", "other"), (".", "./other"), ("../..", "{above}/exports/other"),
+                                             ("net", ".../exports/other")])
+def test_the_command_for_a_missing_report_finds_the_run_from_where_the_server_was_started(client, folder, monkeypatch,
+                                                                                         start, argument):
+    monkeypatch.chdir(folder / start)
+    command = argument.format(above=folder.parent.name)
+    text = html.unescape(client.get("/runs/other").text)
+    assert f"python -m cifar_fast report {command} creates it" in text.replace("</code>", "")
 
 
 def test_the_comparison_is_shown_where_it_is(client, folder):
