@@ -30,6 +30,7 @@ from cifar_fast.reporting.results import (
     recipe_id,
     redraw,
     replace_block,
+    reproductions_markdown,
     row,
     size_markdown,
     summarize,
@@ -110,6 +111,16 @@ def test_readmes_table():
         assert f"cpu (x86_64){told} fp32" in markdown(lines(made(seed=1, threads=threads)), FACTS)
     assert "thread" not in markdown(lines(made(threads="16", device="NVIDIA H100")), FACTS)
     assert "| – | – | – | not run | – |" in markdown(lines(REPRODUCED), FACTS)
+
+
+def test_published_systems_beside_what_was_published():
+    again = REPRODUCED | {"seed": "2", "best_accuracy": "0.8722", "last_accuracy": "0.8552"}
+    mine = made(selected_on_test="True", best_accuracy="0.9", last_accuracy="0.9")  # nothing was published for it
+    table = reproductions_markdown(lines(REPRODUCED, again, mine), FACTS).splitlines()
+    assert table[2:] == ["| `net` | 87.02 | 87.11 ± 0.16 | +0.09 | 85.52 ± 0.00 | 50, 1 | 2 |"]
+    behind = reproductions_markdown(lines(REPRODUCED), FACTS).splitlines()
+    assert behind[2:] == ["| `net` | 87.02 | 87.00 | −0.02 | 85.52 | 50, 1 | 1 |"]
+    assert reproductions_markdown(lines(made()), FACTS) == ""  # `net` was not run
 
 
 def test_what_epochs_give():

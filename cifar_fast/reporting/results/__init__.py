@@ -12,6 +12,7 @@ from cifar_fast.reporting.results.markdown import (
     epochs_markdown,
     markdown,
     replace_block,
+    reproductions_markdown,
     size_markdown,
 )
 from cifar_fast.reporting.results.rows import changes, recipe_id, row
@@ -36,7 +37,7 @@ __all__ = [
     "leave_row", "leave_replaced", "add_row", "add_missing_rows",
     "summarize", "by_epochs", "by_budget", "by_pruning",  # one line a recipe, or a setting
     "facts",  # what is known of the recipes without a run
-    "terminal", "markdown", "epochs_markdown", "size_markdown",  # tables for people
+    "terminal", "markdown", "epochs_markdown", "size_markdown", "reproductions_markdown",  # tables for people
     "block", "replace_block", "START", "END",
     "published_curve", "draw_published", "redraw",  # figures against the published records
 ]

@@ -12,13 +12,18 @@ from cifar_fast.utils.tables import markdown_table
 START, END = "<!-- results: python -m cifar_fast results --readme -->", "<!-- /results -->"
 EARLIER = "; an earlier state of the recipe"
 HEAD = ("recipe", "description", "parameters", "RF", "published accuracy", "our accuracy", "training")
+REPRODUCTIONS = ("published system", "published, best epoch %", "measured, best epoch %", "difference, points",
+                 "measured, last epoch %", "epochs, published and here", "n")
 
 
 def block(rows: pd.DataFrame, facts: dict[str, dict]) -> str:
-    "The text between the markers: recipes on CIFAR-10, then `final` at other numbers of epochs, smaller, and pruned."
+    """The text between the markers: recipes on CIFAR-10, those of published systems against what was published, then
+    `final` at other numbers of epochs, smaller, and pruned.
+    """
     facts = {name: fact for name, fact in facts.items() if fact["data"] == "cifar10"}
     lines = summarize(rows, {name: fact["recipe_id"] for name, fact in facts.items()})
-    return "\n\n".join(filter(None, [markdown(lines, facts), epochs_markdown("final", by_epochs(rows, "final")),
+    return "\n\n".join(filter(None, [markdown(lines, facts), reproductions_markdown(lines, facts),
+                                     epochs_markdown("final", by_epochs(rows, "final")),
                                      size_markdown("recipe final budget.max_params=", by_budget(rows, "final")),
                                      size_markdown("recipe final init=exports/final prune=", by_pruning(rows, "final"))
                                      ]))
@@ -34,6 +39,20 @@ def markdown(lines: pd.DataFrame, facts: dict[str, dict]) -> str:
                      with_stated(line["receptive_field"], stated.get("receptive_field")), claim(stated), here(line),
                      training(line)))
     return markdown_table(rows)
+
+
+def reproductions_markdown(lines: pd.DataFrame, facts: dict[str, dict]) -> str:
+    "Published and measured accuracy of the published systems, a line each; empty if none was run."
+    rows = [REPRODUCTIONS]
+    for _, line in lines[lines["recipe"].isin(facts)].iterrows():
+        stated = facts[line["recipe"]]["stated"]
+        if not stated or pd.isna(line["best_accuracy"]):
+            continue
+        difference = 100 * line["best_accuracy"] - stated["accuracy"]
+        rows.append((f"`{line['recipe']}`", f"{stated['accuracy']:.2f}", percent(line, "best_accuracy", " ± "),
+                     f"{difference:+.2f}".replace("-", "−"), percent(line, "last_accuracy", " ± "),
+                     f"{stated['epochs']}, {whole(line['epochs'])}", str(line["n"])))
+    return markdown_table(rows) if len(rows) > 1 else ""
 
 
 def epochs_markdown(name: str, lines: pd.DataFrame) -> str:
