@@ -19,6 +19,7 @@ from cifar_fast.utils.fonts import figure_names, plain_text
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 NUMBERED = 20  # classes of a confusion matrix: its cells hold their numbers up to so many
 LARGEST = 9.5  # inches, of one with more classes: a page shows it at about its own size
+MOST_TURNS, TURNS_DRAWN = 60, 16  # of a learning rate that rises and falls: more than so many are a solid block
 MOST_TICKS = 50  # names that fit legibly on an axis of the largest confusion matrix
 
 
@@ -58,8 +59,9 @@ def history(frame: pd.DataFrame, title: str = "", target: float | None = None, v
 
 
 def set_title(fig: Figure, title: str, fontsize: float = 12) -> None:
-    "A title over the whole figure, in as many lines as its width needs."
-    fig.suptitle(textwrap.fill(title, int(fig.get_figwidth() * 72 / (0.62 * fontsize))), fontsize=fontsize)
+    "A title over the whole figure, each of its lines in as many as the figure's width needs."
+    width = int(fig.get_figwidth() * 72 / (0.62 * fontsize))
+    fig.suptitle("\n".join(textwrap.fill(line, width) for line in title.split("\n")), fontsize=fontsize)
 
 
 def epoch_axis(ax: Axes) -> None:
@@ -102,16 +104,41 @@ def published(measured: pd.DataFrame | dict[str, pd.DataFrame], record: pd.DataF
 
 
 def learning_rate(steps: list[tuple[float, float | None]]) -> Figure:
-    "Learning rate and momentum over steps."
+    """Learning rate and momentum over steps.
+
+    A cyclic schedule may turn thousands of times, and its line would be a solid block: then the first cycles are
+    drawn, and beside them the range of the values over the whole run.
+    """
     lr, mom = zip(*steps, strict=True)
-    fig, axes = figure(2 if mom[0] is not None else 1)
-    axes = np.atleast_1d(axes)
-    labels = ("learning rate", "momentum (of Adam: beta1)")
-    for ax, values, label in zip(axes, (lr, mom), labels, strict=False):
-        ax.plot(values, color=VERMILION, lw=1)
-        ax.set(xlabel="step (batch)", ylabel=label)
+    shown = [("learning rate", np.array(lr))]
+    if mom[0] is not None:
+        shown.append(("momentum (of Adam: beta1)", np.array(mom)))
+    turns = turning_points(shown[0][1])
+    dense = len(turns) > MOST_TURNS
+    columns = 2 if dense else len(shown)
+    fig = Figure(figsize=(5.2 * columns, 3.6 * (len(shown) if dense else 1)), layout="constrained")
+    axes = fig.subplots(len(shown) if dense else 1, columns, squeeze=False)
+    first = turns[TURNS_DRAWN] if dense else len(lr)
+    for i, (label, values) in enumerate(shown):
+        ax = axes[i, 0] if dense else axes[0, i]
+        ax.plot(values[:first], color=VERMILION, lw=1)
+        ax.set(xlabel=f"step (batch), the first {first} of {len(lr):,}" if dense else "step (batch)", ylabel=label)
+        if dense:
+            parts = np.array_split(np.arange(len(values)), min(200, len(turns) // 4))
+            axes[i, 1].fill_between([p.mean() for p in parts], [values[p].min() for p in parts],
+                                    [values[p].max() for p in parts], color=VERMILION, alpha=0.4, lw=0)
+            axes[i, 1].set(xlabel="step (batch)", ylabel=f"{label}: range")
+    for ax in axes.flat:
         ax.grid(alpha=0.3)
     return fig
+
+
+def turning_points(values: np.ndarray) -> np.ndarray:
+    "Indices at which a rising sequence begins to fall, or a falling one to rise; level stretches do not count."
+    change = np.diff(values)
+    moves = np.flatnonzero(change)
+    turns = np.flatnonzero(np.diff(np.sign(change[moves])))
+    return moves[turns + 1]
 
 
 def lr_find(search: dict) -> Figure:

@@ -151,3 +151,31 @@ def test_a_page_names_the_classes_that_figures_number(tmp_path, no_more_fonts):
     (_, parts), = sections(tmp_path, None, fonts.numbered_in_figures(["b", "苹果"]))
     assert "苹果" in to_xml(parts[-1]) and "class 1" in to_xml(parts[-1]) and "class 0" not in to_xml(parts[-1])
     assert cell("train_accuracy", 0.91234) == "91.23%" and cell("lr", 0.05) == "0.05" and cell("epoch", 3.0) == "3"
+
+
+def triangle(cycles, up=4, top=0.01):
+    "(learning rate, momentum) of each step of a triangular cycle of 2·`up` steps; the momentum goes the other way."
+    heights = [min(i, 2 * up - i) / up for i in range(2 * up)] * cycles
+    return [(top * h, 0.9 - 0.1 * h) for h in heights]
+
+
+def test_a_learning_rate_that_cycles_a_thousand_times_is_drawn_by_its_first_cycles_and_its_range(tmp_path):
+    fig = drawn(plots.learning_rate(triangle(1000)), tmp_path / "learning_rate.png")
+    first, whole, momentum, _ = fig.axes
+    assert len(first.lines[0].get_ydata()) == 4 * 17  # a turn every four steps, the first at step 4
+    assert "the first 68 of 8,000" in first.get_xlabel() and "momentum" in momentum.get_ylabel()
+    band = whole.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (0, 0.01) and "range" in whole.get_ylabel()
+
+
+def test_a_learning_rate_of_a_few_cycles_is_drawn_whole(tmp_path):
+    steps = triangle(20)
+    fig = drawn(plots.learning_rate(steps), tmp_path / "learning_rate.png")
+    assert len(fig.axes) == 2 and list(fig.axes[0].lines[0].get_ydata()) == [lr for lr, _ in steps]
+    fig = drawn(plots.learning_rate([(lr, None) for lr, _ in triangle(1000)]), tmp_path / "learning_rate.png")
+    assert len(fig.axes) == 2  # no momentum, dense: the first cycles and the range
+
+
+@pytest.mark.parametrize("values, turns", [([1, 1, 1], []), ([0, 1, 1, 0], [2]), ([0, 1, 0, 1], [1, 2]), ([3], [])])
+def test_turning_points(values, turns):
+    assert plots.turning_points(np.array(values)).tolist() == turns

@@ -47,7 +47,7 @@ def calibration(predictions: Predictions, title: str) -> Figure:
     error = calibration_error(predictions.probabilities, predictions.correct)
     ax.set(ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
     loss = log_loss(predictions.probabilities, predictions.labels)
-    set_title(fig, f"{title}: expected calibration error {error:.1%}, log loss {loss:.3f}")
+    set_title(fig, f"{title}\nexpected calibration error {error:.1%}, log loss {loss:.3f}")
     ax.legend(loc="upper left", fontsize=8)
     below.bar(centres, table["count"] / table["count"].sum() * 100, width=100 / BINS, color=GREEN, edgecolor="white")
     below.set(xlabel="confidence: probability of the predicted class (%)", ylabel="images (%)")
