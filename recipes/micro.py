@@ -1,4 +1,4 @@
-"""For microcontrollers: 96 KB of int8 weights, 40 KB of activations and 12.5 million multiply-adds, other rules kept.
+"""For microcontrollers: at most 96 KB of int8 weights, 40 KB of activations, 12.5 million multiply-adds.
 
 Source   ours; ablations: recipes/README.md
 Expect   90.1 % on CIFAR-10's test set, 90.0 % in int8, 51 minutes on one CPU core with bf16 (n = 1); with file

@@ -1,4 +1,4 @@
-"""85 % in about 45 seconds on two CPU cores: a small network, Muon and eight epochs.
+"""About 85 % in 45 seconds on two CPU cores: a small network, Muon and eight epochs.
 
 Source   ours; ablations: recipes/README.md
 Expect   85.0 ± 0.1 % on CIFAR-10's test set (n = 3), 44 to 47 s in two processes on two CPU cores with bf16

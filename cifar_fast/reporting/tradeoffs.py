@@ -12,8 +12,8 @@ from cifar_fast.utils.fonts import plain_text
 
 KINDS = {  # of points: legend, colour, marker, filled
     "ours": ("ours", BLUE, "o", True),
-    "published": ("systems under the same rules, stated by their authors, selected on test", VERMILION, "s", False),
-    "public": ("public models under other rules, stated by others", GREEN, "^", False),
+    "published": ("reproduced systems, stated by their authors, selected on test", VERMILION, "s", False),
+    "public": ("public models, stated by others", GREEN, "^", False),
 }
 COSTS = (  # column, unit, label of the axis
     ("parameters", 1e3, "parameters (thousands, log scale)"),
@@ -26,7 +26,6 @@ COSTS = (  # column, unit, label of the axis
 def tradeoffs(
     points: pd.DataFrame,  # label, kind (of KINDS), accuracy and std in percent, and the columns of COSTS
     title: str = "",
-    stated: tuple[str, float] | None = None,  # systems of which only the accuracy (percent) is known
     target: float | None = None,  # accuracy, a fraction
     joined: bool = False,  # our points by a line, where they are one thing at several sizes
 ) -> Figure:
@@ -38,8 +37,6 @@ def tradeoffs(
         for kind in KINDS:
             draw_kind(ax, points[points["kind"] == kind], cost, unit, kind, joined and kind == "ours")
         target_line(ax, target)
-        if stated:
-            ax.axhline(stated[1], color="black", ls=":", lw=1, label=f"{stated[1]} %: {stated[0]}, its size not stated")
         ax.set(xscale="log", xlabel=label)
         ax.margins(x=0.15, y=0.1)
         low, high = ax.get_xlim()

@@ -5,7 +5,6 @@ from cifar_fast.reporting.compare.paired import Pair, newcombe, pair
 from cifar_fast.reporting.compare.points import (
     FLOOR,
     PUBLIC,
-    UNPLACED,
     draw,
     draw_sizes,
     figure_points,
@@ -20,6 +19,6 @@ __all__ = [
     "table", "ordered", "table_text", "table_csv", "records",  # a line each
     "HEAD", "table_cells", "notes",  # for another table than the terminal's
     "Pair", "pair", "newcombe", "pair_text",  # two runs, image by image
-    "PUBLIC", "UNPLACED", "FLOOR", "published_points", "figure_points", "draw", "draw_sizes",  # what the figure shows
+    "PUBLIC", "FLOOR", "published_points", "figure_points", "draw", "draw_sizes",  # what the figure shows
     "recipe_differences", "run_differences", "differences_text",  # two recipes, value by value
 ]
