@@ -13,6 +13,7 @@ from cifar_fast.models.final import cifar_final
 from cifar_fast.models.layers import SIDE
 from cifar_fast.models.micro import cifar_micro
 from cifar_fast.models.mirror import cifar_mirror
+from cifar_fast.models.mirror_dilated import cifar_mirror_dilated
 from cifar_fast.models.mobile import cifar_mobile
 from cifar_fast.models.net import cifar_net
 from cifar_fast.models.netv2 import cifar_netv2
@@ -25,9 +26,9 @@ from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.text import nearest
 
 __all__ = [
-    "ModelError", "cifar_final", "cifar_micro", "cifar_mirror", "cifar_mobile", "cifar_net", "cifar_netv2",
-    "cifar_optimized200k", "cifar_sprint", "cifar_strided", "cifar_teacher", "create_model", "published_claims",
-    "register_from_file", "require_model", "scaled_widths",
+    "ModelError", "cifar_final", "cifar_micro", "cifar_mirror", "cifar_mirror_dilated", "cifar_mobile", "cifar_net",
+    "cifar_netv2", "cifar_optimized200k", "cifar_sprint", "cifar_strided", "cifar_teacher", "create_model",
+    "published_claims", "register_from_file", "require_model", "scaled_widths",
 ]
 
 

@@ -144,9 +144,9 @@ class FlipEquivariantConvBnAct(nn.Module):
         return nn.Sequential(self.conv.plain(), bn.to(self.bn.weight), self.act).eval()
 
 
-def flip_equivariant_separable(width: int, act_layer: str = "relu") -> Residual:
+def flip_equivariant_separable(width: int, act_layer: str = "relu", dilation: int = 1) -> Residual:
     "Depthwise 3×3 → pointwise 1×1 → batch norm, with a shortcut."
     return Residual(nn.Sequential(
-        FlipEquivariantConv2d(width, width, groups=width),
+        FlipEquivariantConv2d(width, width, dilation=dilation, groups=width),
         FlipEquivariantConvBnAct(width, width, 1, act_layer=""),
     ), act_layer)

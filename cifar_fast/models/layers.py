@@ -200,12 +200,13 @@ class Residual(nn.Module):
 
 def dense_block(
     width: int,
-    dilation: int = 1,
+    dilation: int = 1,  # of the second convolution
     act_layer: str = "relu",
     unit: Callable[..., nn.Module] = conv_bn_act,  # or another of (in_chs, out_chs, dilation=, act_layer=)
+    first_dilation: int = 1,
 ) -> Residual:
-    "Two dense 3×3 convolutions with a shortcut; `dilation` is that of the second one."
+    "Two dense 3×3 convolutions with a shortcut."
     return Residual(nn.Sequential(
-        unit(width, width, act_layer=act_layer),
+        unit(width, width, dilation=first_dilation, act_layer=act_layer),
         unit(width, width, dilation=dilation, act_layer=""),
     ), act_layer)

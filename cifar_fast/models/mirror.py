@@ -25,6 +25,9 @@ class CifarMirror(CifarModel):
     3×3 stem at 32×32 → dense residual blocks at 16×16 → dilated, then separable residual blocks at 8×8 → group
     pooling. The stages begin with 4×4 kernels, since odd ones at stride 2 are not flip-equivariant. Exact for images
     whose width is a multiple of four times `stem_scale`. For larger images the stem strides more, the maps keep sizes.
+
+    With `output_stride=2` the maps stay at 16×16 to the end: a 3×3 kernel stands for the second strided one, and twice
+    the dilation after it keeps what each kernel reads (Yu, Koltun and Funkhouser, 2017, arXiv:1705.09914).
     """
 
     def __init__(
@@ -34,10 +37,15 @@ class CifarMirror(CifarModel):
         depths: tuple[int, int, int] = (2, 1, 2),  # residual blocks: dense, dilated, separable
         act_layer: str = "silu",
         stem_scale: int = 1,  # stride of the stem; see `layers.stem_scale`
+        output_stride: int = 4,  # of the last map, times `stem_scale`: 4 or 2
         **head,  # as `CifarModel` takes them: num_classes, drop_rate, global_pool
     ):
+        if output_stride not in (2, 4):
+            raise ValueError(f"output_stride={output_stride}: it is built for 4 and for 2")
         stem, w1, w2 = widths
         dense, dilated, light = depths
+        stride = output_stride // 2  # of stage 2
+        rate = 2 // stride  # by which everything after it is dilated more
         act = dict(act_layer=act_layer)
         block = partial(dense_block, unit=FlipEquivariantConvBnAct, **act)
 
@@ -47,11 +55,14 @@ class CifarMirror(CifarModel):
         features.add_module("stage1", nn.Sequential(
             FlipEquivariantConvBnAct(stem, w1, 4, stride=2, **act), *(block(w1) for _ in range(dense))))
         features.add_module("stage2", nn.Sequential(
-            FlipEquivariantConvBnAct(w1, w2, 4, stride=2, **act), *(block(w2, dilation=2) for _ in range(dilated))))
-        features.add_module("stage3", nn.Sequential(*(flip_equivariant_separable(w2, **act) for _ in range(light))))
+            FlipEquivariantConvBnAct(w1, w2, stride + 2, stride=stride, **act),
+            *(block(w2, dilation=2 * rate, first_dilation=rate) for _ in range(dilated))))
+        features.add_module("stage3", nn.Sequential(*(
+            flip_equivariant_separable(w2, dilation=rate, **act) for _ in range(light))))
         features.add_module("group_pool", GroupPooling())
         s = stem_scale
-        levels = [("stem", stem, s), ("stage1", w1, 2 * s), ("stage2", w2, 4 * s), ("group_pool", w2 // 2, 4 * s)]
+        last = output_stride * s
+        levels = [("stem", stem, s), ("stage1", w1, 2 * s), ("stage2", w2, last), ("group_pool", w2 // 2, last)]
         super().__init__(features, levels, in_chans, **head)
 
 

@@ -129,10 +129,11 @@ def test_channels_stay_last_in_both_directions():
     assert len(maps) > 60 and all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
 
 
+@pytest.mark.parametrize("name", ["cifar_mirror", "cifar_mirror_dilated"])
 @pytest.mark.parametrize("img_size, size", [(32, 32), (32, 24), (32, 48), (48, 48), (64, 64), (96, 96), (128, 128)])
-def test_the_model_predicts_the_same_for_a_flipped_image(img_size, size):
+def test_the_model_predicts_the_same_for_a_flipped_image(name, img_size, size):
     torch.manual_seed(0)
-    model = timm.create_model("cifar_mirror", img_size=img_size).double().train()
+    model = timm.create_model(name, img_size=img_size).double().train()
     x = torch.randn(16, 3, size, size, dtype=torch.float64)
     for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         randomize(norm)
@@ -159,6 +160,19 @@ def test_it_is_the_model_of_recipe_final():
     assert not result.failures()
     own = timm.create_model(FLAGSHIP, widths=WIDTHS[OWN])
     assert [p.shape for p in own.parameters()] == [p.shape for p in model.parameters()]
+
+
+def test_dilated_instead_of_strided_keeps_the_maps_at_16():
+    "With the figures of its docstring."
+    from cifar_fast.audit import audit
+
+    result = audit(timm.create_model("cifar_mirror_dilated"))
+    assert (result.profile.params, round(result.profile.macs / 1e6), result.receptive_field_probe) == (199_858, 102, 66)
+    assert not result.failures()
+    maps = timm.create_model("cifar_mirror_dilated", features_only=True)(torch.randn(2, 3, 32, 32))
+    assert [tuple(m.shape[1:]) for m in maps] == [(16, 32, 32), (48, 16, 16), (112, 16, 16), (56, 16, 16)]
+    with pytest.raises(ValueError, match="output_stride=3: it is built for 4 and for 2"):
+        timm.create_model("cifar_mirror", output_stride=3)
 
 
 @in_both_formats

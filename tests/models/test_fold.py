@@ -44,7 +44,8 @@ def norms(model):
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("name", timm.list_models("cifar_*"))
 def test_exact_for_every_registered_model(name, size):
-    sized = {"img_size": size} if name in ("cifar_final", "cifar_mirror", "cifar_sprint") else {}
+    mirrored = ("cifar_mirror", "cifar_mirror_dilated")
+    sized = {"img_size": size} if name in ("cifar_final", "cifar_sprint", *mirrored) else {}
     model = as_trained(name, size, **sized)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     folded = fold(model)

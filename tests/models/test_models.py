@@ -28,7 +28,8 @@ def count(model):
 
 
 def test_all_are_registered():
-    assert set(NAMES) == {*PARAMETERS, "cifar_final", "cifar_micro", "cifar_mirror", "cifar_sprint", "cifar_teacher"}
+    assert set(NAMES) == {*PARAMETERS, "cifar_final", "cifar_micro", "cifar_mirror", "cifar_mirror_dilated",
+                          "cifar_sprint", "cifar_teacher"}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

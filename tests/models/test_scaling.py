@@ -34,6 +34,13 @@ def test_classes_and_size_count(classes, size):
     assert 0.95 * 30_000 < count_params(create_model("cifar_mirror", classes, size, widths)) <= 30_000
 
 
+def test_the_dilated_one_is_scaled_too():
+    widths = scaled_widths("cifar_mirror_dilated", 50_000, 10)
+    found = audit(create_model("cifar_mirror_dilated", 10, widths=widths), Budget(max_params=50_000))
+    assert not found.failures() and found.rf_agrees and 0.97 * 50_000 < found.profile.params <= 50_000
+    assert scaled_widths("cifar_mirror_dilated", 10**6, 10) == (16, 48, 112)
+
+
 def test_what_cannot_be_scaled():
     assert scaled_widths("cifar_sprint", 1000, 10) is None  # no rule: its budget is broken, as before
     assert scaled_widths("cifar_mirror", 10**6, 10) == WIDTHS

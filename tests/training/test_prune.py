@@ -24,7 +24,8 @@ from cifar_fast.training.prune import narrowed
 
 DIGITS = [str(i) for i in range(10)]
 ARCHS = {"cifar_sprint": (32, 48, 64), "cifar_micro": (16, 28, 72), "cifar_final": (16, 48, 72),
-         "cifar_mirror": (16, 48, 104)}
+         "cifar_mirror": (16, 48, 104), "cifar_mirror_dilated": (16, 48, 112)}
+MIRRORED = ("cifar_mirror", "cifar_mirror_dilated")  # half of their channels follow from the other half
 
 
 def init_of(folder, arch):
@@ -34,7 +35,7 @@ def init_of(folder, arch):
 
 def without_every_fourth(state, arch):
     "Tensors in which every fourth channel of each layer is nothing: neither computed nor read."
-    widths, halves = ARCHS[arch], 2 if arch == "cifar_mirror" else 1
+    widths, halves = ARCHS[arch], 2 if arch in MIRRORED else 1
     result = {}
     for name, t in state.items():
         t = t.clone()
@@ -61,7 +62,7 @@ def test_channels_that_do_nothing_are_those_that_go(tmp_path, arch):
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert before(x).std() > 1e-3 and torch.allclose(before(x), after(x), atol=1e-5)
-        if arch == "cifar_mirror":
+        if arch in MIRRORED:
             assert torch.allclose(after(x), after(x.flip(3)), atol=1e-5)
 
 
