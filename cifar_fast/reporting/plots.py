@@ -115,19 +115,18 @@ def learning_rate(steps: list[tuple[float, float | None]]) -> Figure:
         shown.append(("momentum (of Adam: beta1)", np.array(mom)))
     turns = turning_points(shown[0][1])
     dense = len(turns) > MOST_TURNS
-    columns = 2 if dense else len(shown)
-    fig = Figure(figsize=(5.2 * columns, 3.6 * (len(shown) if dense else 1)), layout="constrained")
-    axes = fig.subplots(len(shown) if dense else 1, columns, squeeze=False)
+    rows, columns = (len(shown), 2) if dense else (1, len(shown))
+    fig = Figure(figsize=(5.2 * columns, 3.6 * rows), layout="constrained")
+    axes = fig.subplots(rows, columns, squeeze=False)
     first = turns[TURNS_DRAWN] if dense else len(lr)
-    for i, (label, values) in enumerate(shown):
-        ax = axes[i, 0] if dense else axes[0, i]
+    for ax, (label, values) in zip(axes[:, 0] if dense else axes[0], shown, strict=True):
         ax.plot(values[:first], color=VERMILION, lw=1)
         ax.set(xlabel=f"step (batch), the first {first} of {len(lr):,}" if dense else "step (batch)", ylabel=label)
-        if dense:
-            parts = np.array_split(np.arange(len(values)), min(200, len(turns) // 4))
-            axes[i, 1].fill_between([p.mean() for p in parts], [values[p].min() for p in parts],
-                                    [values[p].max() for p in parts], color=VERMILION, alpha=0.4, lw=0)
-            axes[i, 1].set(xlabel="step (batch)", ylabel=f"{label}: range")
+    for ax, (label, values) in zip(axes[:, 1], shown, strict=True) if dense else ():
+        parts = np.array_split(np.arange(len(values)), min(200, len(turns) // 4))
+        ax.fill_between([p.mean() for p in parts], [values[p].min() for p in parts],
+                        [values[p].max() for p in parts], color=VERMILION, alpha=0.4, lw=0)
+        ax.set(xlabel="step (batch)", ylabel=f"{label}: range")
     for ax in axes.flat:
         ax.grid(alpha=0.3)
     return fig
