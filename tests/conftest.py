@@ -35,12 +35,6 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def as_talkative_as_a_new_process(monkeypatch):
-    "A test that ran a command with -q before, in the same process, leaves no later one without its output."
-    monkeypatch.setattr("cifar_fast.utils.log._level", 0)  # NORMAL
-
-
-@pytest.fixture(autouse=True)
 def users_cache_for_real_data(request, monkeypatch):
     "CIFAR-10 is decoded once for all runs, not once a test session."
     if request.node.get_closest_marker("real"):

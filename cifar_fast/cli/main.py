@@ -10,7 +10,7 @@ from cifar_fast.cli import COMMANDS
 from cifar_fast.cli.command import UsageError
 from cifar_fast.cli.parser import parse
 from cifar_fast.utils.errors import CifarFastError, file_error
-from cifar_fast.utils.log import NORMAL, QUIET, VERBOSE, quiet_warnings, set_level
+from cifar_fast.utils.log import NORMAL, QUIET, VERBOSE, as_before, quiet_warnings, set_level
 from cifar_fast.utils.ranks import here, hide_from_fastai, started_by_torchrun
 from cifar_fast.utils.signals import raise_on_signals
 
@@ -18,7 +18,7 @@ from cifar_fast.utils.signals import raise_on_signals
 def main(argv: list[str] | None = None) -> int:
     "Run a command; returns the exit code. Any exception that `as_user_error` does not explain is a bug, and is raised."
     try:
-        with raise_on_signals():
+        with raise_on_signals(), as_before():
             return run(argv)
     except KeyboardInterrupt as e:
         if here().first:

@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
@@ -15,6 +16,17 @@ _level = NORMAL
 def set_level(level: int) -> None:
     global _level
     _level = level
+
+
+@contextmanager
+def as_before() -> Iterator[None]:
+    "What a command sets here ends with it: another in the same process, such as a notebook's, starts anew."
+    before = _level
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        set_level(before)
 
 
 def quiet() -> bool:

@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 
 from cifar_fast.cli import COMMANDS
 from cifar_fast.cli.main import main
 from cifar_fast.cli.parser import SHELLS, completion_script, parse
+from cifar_fast.utils.log import log_progress
 
 
 def told(capsys, *argv):
@@ -53,6 +55,17 @@ def test_what_may_have_been_meant(capsys, typed, meant):
 def test_only_what_is_required_is_called_so(capsys):
     code, _, err = told(capsys, "recipe")
     assert code == 2 and err.endswith("the following arguments are required: NAME\n")
+
+
+@pytest.mark.parametrize("argv, code", [(["completion", "bash", "-q"], 0), (["evaluate", "no such run", "-q"], 2)])
+def test_a_quiet_command_leaves_the_next_one_its_words(capsys, argv, code):
+    "Two commands may share a process, as in a notebook."
+    shown, filters = warnings.showwarning, list(warnings.filters)
+    assert main(argv) == code
+    capsys.readouterr()
+    assert (warnings.showwarning, list(warnings.filters)) == (shown, filters)
+    log_progress("still here")
+    assert capsys.readouterr().err == "still here\n"
 
 
 def test_the_version(capsys):
