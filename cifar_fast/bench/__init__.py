@@ -8,7 +8,7 @@ BENCHMARKS = {
     "gradients": "batches/s of depthwise convolutions' gradients in bf16, against PyTorch's own",
     "bulk": "images/s and memory of predict --out, against decoding alone in as many processes",
     "startup": "seconds of a command in a fresh process, against python and torch alone",
-    "procs": "images/s of recipe final in one process a core, against one process with all threads",
+    "procs": "images/s of recipe final in two processes, against one process with all threads",
     "serve": "response time with 32 clients at once, against predicting their images without a server",
     "scale": "cost of an epoch and memory as images, resolution and parameters grow",
 }

@@ -1,8 +1,8 @@
 """scale: time and memory of an epoch at three numbers of images, three resolutions and three model sizes.
 
 Times eager steps of the flagship in the recipe's precision and memory format, without fastai; for the number of images
-the DataLoader too. A few batches are timed and extrapolated to an epoch. Peak memory is measured in a fresh process for
-each size.
+the DataLoader too. A few batches are timed and extrapolated to an epoch. Peak memory is measured in fp32, in a fresh
+process for each size.
 """
 
 from __future__ import annotations

@@ -11,17 +11,18 @@ from cifar_fast.utils.files import expand_path
 
 class Duplicates(Command):
     name = "duplicates"
-    help = "test images that are nearly in train too, and accuracy without them"
+    help = "test images with near-duplicates in train; accuracy without them"
     examples = ("duplicates final", "duplicates data=my/images", "duplicates final sprint --csv pairs.csv",
                 "duplicates final sprint --list exports/duplicates.csv")
 
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("runs", nargs="*", metavar="RUN | data=…",
-                            help="exports/NAME, or NAME alone: the first one's images are searched, with its features; "
-                                 "of each the accuracy with and without is printed and kept. Or data=, a dataset by "
-                                 "name, a folder or a table (data.file=, data.label=, data.split= name its columns), "
-                                 "searched by pixels alone")
+                            help="exports/NAME, or NAME alone: the dataset of the first run is searched, by pixels and "
+                                 "by that network's features; of every run the accuracy with and without the "
+                                 "duplicates is printed and saved in its card. Or data=, a dataset by name, a folder "
+                                 "or a table (data.file=, data.label=, data.split= name its columns), searched by "
+                                 "pixels alone")
         parser.add_argument("--list", metavar="FILE", help="a list that was made before: nothing is searched")
         parser.add_argument("--csv", metavar="FILE", help="where the list is saved (default: duplicates.csv in the "
                                                           "folder of the first run; with data= it is printed only)")

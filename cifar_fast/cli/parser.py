@@ -20,14 +20,17 @@ EPILOG = f"""examples:
   {PROGRAM} COMMAND --help                      # examples of each
 
 environment:
-  CIFAR_FAST_DATA   folder with CIFAR-10 as images, instead of the download
-  CIFAR_FAST_CACHE  decoded images (default ~/.cache/cifar_fast)
-  CIFAR_FAST_TRUST  your list of trusted .pkl (~/.config/cifar_fast/trusted)
-  OMP_WAIT_POLICY   PASSIVE unless you set it: waiting threads do not spin
+  CIFAR_FAST_DATA     folder with CIFAR-10 as images, instead of the download
+  CIFAR_FAST_CACHE    decoded images (default ~/.cache/cifar_fast)
+  CIFAR_FAST_TRUST    your list of trusted .pkl (~/.config/cifar_fast/trusted)
+  CIFAR_FAST_ORT_WEB  onnxruntime-web's npm package, for export --to html
+  OMP_WAIT_POLICY     PASSIVE unless you set it: waiting threads do not spin
 
 exit codes:
-  0 success   1 a check failed, or some images could not be read; or a bug
-  2 the input cannot be used; the message says why and what to do
+  0 success
+  1 a check failed, images could not be read, a process was killed; or a bug
+  2 any other error (input, full disk, memory, diverged loss); the message says
+    why and what to do
   130 stopped by Ctrl-C, 143 by SIGTERM (recipe NAME --resume continues)
   141 the reader of the output closed it (| head)
 """

@@ -43,8 +43,9 @@ class Predict(Command):
         many.add_argument("--out", metavar="FILE", help="a .parquet or .csv with file, label, probability, further "
                                                         "classes, error; prints nothing of each image")
         many.add_argument("--all", action="store_true", help="with --out: the probability of every class, not --topk")
-        many.add_argument("--procs", type=int, metavar="N", help="processes, or CPUs of Ray (default: all, at most 4 "
-                                                                 "a GPU; more where images are read over a network)")
+        many.add_argument("--procs", type=int, metavar="N",
+                          help="processes, or CPUs of Ray (default: one for each core, at most 4 for each GPU; with "
+                               "--address all CPUs of the cluster). More pay where images are read over a network")
         many.add_argument("--shard", type=int, metavar="N", help="images in a shard: each shard is saved as a "
                                                                  "whole, and an interrupted one is done again "
                                                                  "(default 1000)")
@@ -152,8 +153,9 @@ class Evaluate(Command):
     @staticmethod
     def add_arguments(parser):
         add_model_arguments(parser)
-        add_changes(parser, "data=FOLDER or data=TABLE: all of its images are measured, classes are found by name; "
-                            "data.file=, data.label= and data.split= name the columns of a table", metavar="data=…")
+        add_changes(parser, "data=NAME (`recipes` lists them), data=FOLDER or data=TABLE: all of its images are "
+                            "measured, classes are found by name; data.file=, data.label= and data.split= name the "
+                            "columns of a table", metavar="data=…")
         parser.add_argument("--csv", metavar="FILE", help="save file, label, prediction and every probability here")
         add_confidence(parser, threshold=False)
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -67,7 +67,8 @@ class Recipe(Command):
                             help="with seeds=: how many at a time; they share the cores (default %(default)s)")
         parser.add_argument("--log", choices=("auto", "bars", "lines", "json", "quiet"), default="auto",
                             help="bars, plain lines every ten seconds, or JSON lines on stdout: one per epoch, then "
-                                 "one for the result (default auto: bars on a terminal, lines elsewhere)")
+                                 "one for the result; quiet: no progress (default auto: bars on a terminal, lines "
+                                 "elsewhere)")
         parser.add_argument("--dry-run", action="store_true",
                             help="train nothing: show recipe, audit, shapes and schedule; time three steps")
         stopped = parser.add_mutually_exclusive_group()

@@ -29,9 +29,10 @@ class Sweep(Command):
         parser.add_argument("--sampler", choices=("tpe", "random", "cmaes", "grid"),
                             help="default tpe; grid where only lists are given")
         parser.add_argument("--pruner", choices=("median", "hyperband", "halving", "none"),
-                            help="when a trial ends early, by its accuracy after as many epochs as others, where "
-                                 "epochs is searched after the same percent of its own (default median; none where "
-                                 "the schedule's shape is searched: fit, sched, their arguments, until, fade)")
+                            help="which trials end early: their accuracy is compared with that of others after "
+                                 "as many epochs, or, where epochs is searched, after the same percentage of their "
+                                 "epochs (default median; none where the schedule's shape is searched: fit, sched, "
+                                 "their arguments, until, fade)")
         parser.add_argument("--storage", metavar="URL",
                             help="postgresql://USER@HOST/DATABASE: the same command on other machines joins in; "
                                  "default a SQLite file in the sweep's folder")

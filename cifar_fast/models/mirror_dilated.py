@@ -1,4 +1,4 @@
-"""`cifar_mirror` with maps of 16×16 to its end: the same number of parameters, 2.3 times the multiply-adds."""
+"""`cifar_mirror` with maps of 16×16 to its end: about as many parameters, 2.3 times the multiply-adds."""
 
 from timm.models import generate_default_cfgs, register_model
 

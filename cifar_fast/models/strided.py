@@ -1,4 +1,4 @@
-"""Net: unpadded and dilated convolutions, 193,280 parameters; its receptive field of 33 pixels breaks that rule."""
+"""Net: unpadded and dilated convolutions, 193,280 parameters; its receptive field is 33 pixels, not over 44."""
 
 from timm.models import generate_default_cfgs, register_model
 from torch import nn

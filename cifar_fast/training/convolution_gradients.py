@@ -1,9 +1,10 @@
-"""Gradients of convolutions in bf16 on a CPU, where oneDNN's kernels for some of them are wrong or slow.
+"""Gradients of convolutions in bf16 and fp16 on a CPU, where oneDNN's kernels for some of them are wrong or slow.
 
 With dilation, channels last and a map 30 or more pixels wide, the gradient of the weights may come out of memory that
 nobody has written: always for depthwise kernels, and by the number of channels for others (52 and 72, not 32 and 64;
 torch 2.15 with oneDNN 3.13, on a processor with AVX-512 and bf16). And depthwise kernels that are dilated or larger
-than 3×3 have a reference kernel only, which is many times slower. Both are avoided by writing the sum in another way:
+than 3×3 have a reference kernel only, which is many times slower. Both are avoided by writing the sum in another way
+(or, for the rare kernels that are dilated and have a stride, by computing it in fp32):
 
 - a dilated convolution is one without dilation of every d-th row and column, of which there are d × d sets;
 - the gradient of a large depthwise kernel consists of those of its 3×3 parts, each with the image shifted to that

@@ -1,4 +1,7 @@
-"""Which memory format a run trains in: `channels_last=` true, false, or `auto`, which times both at the start."""
+"""Which memory format a run trains in: `channels_last=` true, false, or `auto`.
+
+`auto` times both at the start; on CUDA, and in runs of fewer than 100 steps, it takes channels_last.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ partners, shares and boxes, so their targets are equal. The loss of a batch is
     (the recipe's loss, over all views)  +  views.weight · JS(views)
 
 with the Jensen-Shannon divergence of the views' softmaxes, mean over the images (Hendrycks et al., 2020,
-arXiv:1912.02781, who weight it by 12). `bs` counts images: a step costs as much as one of `views` times as many.
+arXiv:1912.02781, who weight it by 12). `bs` counts images before they are repeated: a step costs as much as one of
+`views` · `bs` images.
 """
 
 from __future__ import annotations
