@@ -8,6 +8,7 @@ device's own rate of matrix products the training reaches.
 from __future__ import annotations
 
 import copy
+import statistics
 from dataclasses import replace
 
 import torch
@@ -17,7 +18,7 @@ from cifar_fast.audit.graph import profile
 from cifar_fast.bench.timing import Bar, alternate, compare, note, seconds
 from cifar_fast.bench.workload import BareLoop, Batches, batches, plain, prepared, steps_of
 from cifar_fast.recipe import load_recipe
-from cifar_fast.runs.dryrun import seconds_a_step
+from cifar_fast.runs.dryrun import step_seconds
 from cifar_fast.training.callbacks.precision import DTYPES
 from cifar_fast.training.prepare import Run
 
@@ -68,4 +69,4 @@ def fitted(run: Run, fed: Batches) -> float:
     "Seconds per step of a fit on these batches, from the end of the first step to the end of the last."
     run.learn.dls = DataLoaders(fed, Batches(), device=run.device)
     with run.learn.no_bar():
-        return seconds_a_step(run, len(fed) - 1)[0]
+        return statistics.mean(step_seconds(run, len(fed) - 1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import statistics
 import time
 from collections.abc import Sequence
 
@@ -134,19 +136,19 @@ def lr_curve(recipe: Recipe, steps: int) -> str:
 
 
 def timing(run: Run, steps: int) -> str:
-    seconds, timed = seconds_a_step(run)
+    timed = step_seconds(run)
     if not timed:
         return f"the run has {steps * run.recipe.epochs} steps, too few to time"
+    seconds = statistics.median(timed)  # one of the three may compile again, which takes many times as long
     total = seconds * steps * run.recipe.epochs
-    return (f"{timed} timed steps: {seconds * 1000:.0f} ms each, "
+    return (f"{len(timed)} timed steps: {seconds * 1000:.0f} ms each (median), "
             f"{run.recipe.bs / seconds:.0f} images/s, about {total / 60:.1f} minutes of training in all")
 
 
-def seconds_a_step(run: Run, n: int = 3) -> tuple[float, int]:
-    "Mean seconds of `n` steps of `fit` after one that warms up, and how many there were (a run may have fewer)."
+def step_seconds(run: Run, n: int = 3) -> list[float]:
+    "Seconds of each of `n` steps of `fit`, after one that warms up; a run may have fewer steps, or none to time."
     timer = _Timer(n)
     run.learn.add_cb(timer)
     fit(run)
     run.learn.remove_cb(timer)
-    timed = len(timer.marks) - 1
-    return (timer.marks[-1] - timer.marks[0]) / timed if timed > 0 else float("nan"), timed
+    return [end - start for start, end in itertools.pairwise(timer.marks)]

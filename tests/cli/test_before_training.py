@@ -36,6 +36,12 @@ def test_dry_run_shows_and_writes_nothing(tmp_path, capsys, digits, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
+def test_a_step_that_compiles_again_does_not_change_what_a_dry_run_estimates(capsys, digits, monkeypatch):
+    monkeypatch.setattr("cifar_fast.runs.dryrun.step_seconds", lambda run: [0.125, 40.0, 0.125])
+    assert main(["recipe", "sprint", "--dry-run", "data=digits", "bs=64"]) == 0
+    assert "3 timed steps: 125 ms each (median), 512 images/s" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("recipe", sorted(list_recipes()))
 def test_every_recipe_passes_a_dry_run(recipe, capsys, digits):
     assert main(["recipe", recipe, "--dry-run", "data=digits", "epochs=2", "bs=32"]) == 0
