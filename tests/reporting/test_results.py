@@ -166,6 +166,27 @@ def test_what_a_smaller_budget_gives():
     assert by_budget(rows[:2], "final").empty and size_markdown("recipe final", found[:1]) == ""
 
 
+def test_of_several_runs_with_a_smaller_budget_the_longest_of_the_recipe_as_it_is_now_is_shown():
+    usual = load_recipe("final").epochs
+
+    def run(*words, epochs=usual, now=True, **changes):
+        id_ = recipe_id(describe(override(load_recipe("final"), list(words)))) if now else f"old-{' '.join(words)}"
+        return made(recipe="final-small", settings=" ".join(words), recipe_id=id_, epochs=str(epochs)) | changes
+
+    size, twice = "budget.max_params=25000", 2 * usual
+    earlier = [run(f"epochs={n}", size, epochs=n, now=False) for n in (60, twice)]
+    whole = [made(recipe="final", settings="", recipe_id=recipe_id(describe(load_recipe("final"))), epochs=str(usual)),
+             run("epochs=60", epochs=60, now=False)]
+
+    def shown(*rows):
+        found = by_budget(pd.DataFrame([*earlier, *rows, *whole]), "final")
+        return list(zip(found["recipe"], found["epochs"], found["current"], strict=True))
+
+    assert shown() == [("25,000", twice, False), ("199,999", 60, False)]  # the whole one with as many epochs as a size
+    assert shown(run(size)) == [("25,000", usual, True), ("199,999", usual, True)]
+    assert shown(run(size), run("epochs=60", size, epochs=60)) == [("25,000", usual, True), ("199,999", usual, True)]
+
+
 def test_the_hardware_of_several_processes_is_that_of_all():
     def of(**machine):
         made = row(replace(CARD, machine=Machine(precision="fp32", **machine)))

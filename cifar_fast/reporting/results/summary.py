@@ -14,8 +14,8 @@ from cifar_fast.reporting.results.rows import recipe_id
 from cifar_fast.reporting.results.store import COLUMNS, FIGURES, SCATTERED
 from cifar_fast.utils.statistics import mean_interval
 
-SMALLER = re.compile(r"epochs=\d+ budget\.max_params=\d+")
-"Settings of a run that only has another number of epochs and a smaller budget."
+SMALLER = re.compile(r"(epochs=\d+ )?budget\.max_params=\d+")
+"Settings of a run that only has a smaller budget, and perhaps another number of epochs."
 
 PRUNED = re.compile(r"epochs=\d+ init=exports/(\w+) prune=([\d.]+)")
 "Settings of a run that only starts from a trained run, prunes it, and has another number of epochs."
@@ -90,20 +90,22 @@ def by_epochs(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     "A line of `summarize` for each number of epochs with which a recipe of the project was run, see `variants`."
     rows = completed(rows)
     counts = sorted({int(n) for n in rows["epochs"] if str(n).isdigit()})
-    return variants(rows, name, {str(n): f"epochs={n}" for n in counts})
+    return variants(rows, name, {str(n): [f"epochs={n}"] for n in counts})
 
 
 def by_budget(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """A line of `summarize` for each limit of parameters with which a recipe of the project was run, see `variants`.
 
-    Its own limit is among them, with as many epochs.
+    Its own limit is among them, with as many epochs. Of a limit that was run with several numbers of epochs, the
+    greatest is shown.
     """
     recipe, rows = load_recipe(name), completed(rows)
-    small = {words: override(recipe, words.split()) for words in sorted(set(rows["settings"]))
-             if SMALLER.fullmatch(words)}
-    whole = {f"epochs={n}": recipe for n in sorted({r.epochs for r in small.values()})}
-    limits = {words: limit(r) for words, r in (small | whole).items()}
-    return variants(rows, name, {f"{limits[words]:,}": words for words in sorted(limits, key=limits.get)})
+    small = {words: override(recipe, words.split()) for words in set(rows["settings"]) if SMALLER.fullmatch(words)}
+    whole = {f"epochs={n}": override(recipe, [f"epochs={n}"]) for n in {r.epochs for r in small.values()}}
+    typed: dict[str, list[str]] = {}
+    for words, changed in sorted((small | whole).items(), key=lambda item: (limit(item[1]), item[1].epochs)):
+        typed.setdefault(f"{limit(changed):,}", []).append(words)
+    return variants(rows, name, typed)
 
 
 def by_pruning(rows: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -120,25 +122,28 @@ def limit(recipe: Recipe) -> int:
     return (recipe.budget or Budget()).max_params
 
 
-def variants(rows: pd.DataFrame, name: str, typed: dict[str, str]) -> pd.DataFrame:
+def variants(rows: pd.DataFrame, name: str, typed: dict[str, list[str]]) -> pd.DataFrame:
     """A line of `summarize` for each of these changes (label → as they are typed) with which a recipe was run.
 
-    Runs of the recipe as it is now; without such runs those of its latest earlier state, `current` being False.
+    Where several stand for one label, the last of them that was run is shown. Runs of the recipe as it is now; without
+    such runs those of its latest earlier state, `current` being False.
     """
-    recipe = load_recipe(name)
-    now = {label: recipe_id(describe(override(recipe, words.split()))) for label, words in typed.items()}
-    ids, run = {}, set(rows["recipe_id"])
-    for label, words in typed.items():
-        own = rows["recipe"].eq(name) | rows["recipe"].str.startswith(f"{name}-")
+    recipe, run = load_recipe(name), set(rows["recipe_id"])
+    own = rows["recipe"].eq(name) | rows["recipe"].str.startswith(f"{name}-")
+    ids, current = {}, {}
+    for label, words in [(label, words) for label, alternatives in typed.items() for words in alternatives]:
+        now = recipe_id(describe(override(recipe, words.split())))
         alike = rows["settings"].eq(words)
         if words == f"epochs={recipe.epochs}":  # which need not be typed
             alike |= rows["settings"].eq("") & rows["epochs"].eq(str(recipe.epochs))
         earlier = [id_ for id_ in rows["recipe_id"][own & alike] if id_]
-        if now[label] in run or earlier:
-            ids[label] = now[label] if now[label] in run else earlier[-1]
+        if now in run:
+            ids[label], current[label] = now, True
+        elif earlier and not current.get(label):
+            ids[label], current[label] = earlier[-1], False
     lines = summarize(rows[rows["recipe_id"].isin(ids.values())], ids)
     lines = lines[lines["recipe"].isin(ids)]
-    return lines.assign(current=[now[label] == ids[label] for label in lines["recipe"]])
+    return lines.assign(current=[current[label] for label in lines["recipe"]])
 
 
 def latest(rows: pd.DataFrame, name: str) -> pd.DataFrame:
