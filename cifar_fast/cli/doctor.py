@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from cifar_fast.data.cache import cache_folder
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.registry import named_datasets
-from cifar_fast.data.sources import load_source, named_tree
-from cifar_fast.data.tree import scan_tree
+from cifar_fast.data.sources import load_source, named_tree, plan_source
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_parts import Data, Normalization
 from cifar_fast.export.predictor import load_export
@@ -60,7 +59,7 @@ def data() -> dict:
         if tree is None:
             official = "the official archive, downloaded once (CIFAR_FAST_DATA may name a folder of it)"
             return {"cifar10": official, **named}
-        scan_tree(tree)
+        plan_source("cifar10", 0)
     except (DataError, OSError) as e:
         return {"cifar10": "not usable", "problem": str(e), **named}
     return {"cifar10": f"image folder {tree}", **named}

@@ -29,6 +29,10 @@ USUAL = {  # by these, in this order; case, spaces, _ and - do not count
     "split": "split fold set subset partition phase usage splitname datasplit isvalid isval isvalidation istest "
              "istrain istraining",
 }
+FLAGS = {"isvalid": ("valid", "train"), "isval": ("valid", "train"), "isvalidation": ("valid", "train"),
+         "istest": ("test", "train"), "istrain": ("train", "test"), "istraining": ("train", "test")}
+"Columns of yes and no → the splits that these mean, where there is no second one."
+TRUE, FALSE = {"1", "true", "t", "yes", "y"}, {"0", "false", "f", "no", "n"}
 DELIMITERS = ",;\t|"
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -43,7 +47,14 @@ def read_columns(path: Path, given: Mapping[str, str]) -> tuple[pd.DataFrame, di
                         "data.file=, data.label= and data.split=, each with the name of a column")
     frame = read_table(path)
     chosen = choose(path, frame, dict(given))
-    unused = [name for name in frame.columns if name not in chosen.values() and not name.startswith("Unnamed: ")]
+    flags = {} if "split" in given else flags_of(frame, chosen)
+    if len(flags) > 1:
+        frame = frame.assign(**{(joined := " and ".join(flags)): combined(flags)})
+        chosen["split"] = joined
+    elif flags:  # beside the folds of a cross-validation
+        chosen["split"] = next(iter(flags))
+    used = {*chosen.values(), *flags}
+    unused = [name for name in frame.columns if name not in used and not name.startswith("Unnamed: ")]
     return frame[list(chosen.values())].apply(as_text).set_axis(list(chosen), axis=1), chosen, unused
 
 
@@ -120,9 +131,35 @@ def choose(path: Path, frame: pd.DataFrame, given: dict[str, str]) -> dict[str, 
     return {role: chosen[role] for role in USUAL if role in chosen}
 
 
+def flags_of(frame: pd.DataFrame, chosen: Mapping[str, str]) -> dict[str, pd.Series]:
+    "Columns of yes and no that name splits (is_train, is_test), as text; none where a column names each row's split."
+    split = chosen.get("split")
+    if split is None or key_of(split) not in FLAGS and "fold" not in key_of(split):
+        return {}
+    texts = {name: as_text(frame[name]).str.lower() for name in frame.columns
+             if key_of(name) in FLAGS and name not in (chosen["file"], chosen["label"])}
+    return {name: text for name, text in texts.items() if set(text) <= TRUE | FALSE}
+
+
+def combined(flags: Mapping[str, pd.Series]) -> pd.Series:
+    "The split of each row by several columns of yes and no; no split's name where none or more than one of them fits."
+    import pandas as pd
+
+    meant = {name: FLAGS[key_of(name)][0] for name in flags}
+    rest = "none" if "train" in meant.values() else "train"
+    rows = zip(*(text.isin(TRUE) for text in flags.values()), strict=True)
+    found = [" and ".join(sorted({meant[name] for name, yes in zip(flags, row, strict=True) if yes})) for row in rows]
+    return pd.Series([split or rest for split in found], index=next(iter(flags.values())).index)
+
+
+def key_of(name: str) -> str:
+    "A column's name as USUAL and FLAGS have it."
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
 def usual_column(role: str, there: list[str], chosen: dict[str, str]) -> str | None:
     "The column with the first of the role's usual names."
-    by_key = {re.sub(r"[\W_]+", "", name.casefold()): name for name in reversed(there) if name not in chosen.values()}
+    by_key = {key_of(name): name for name in reversed(there) if name not in chosen.values()}
     return next((by_key[key] for key in USUAL[role].split() if key in by_key), None)
 
 

@@ -49,8 +49,11 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def has_deep_colours(image: Image.Image) -> bool:
-    "Whether an opened file holds 16 bits a channel: Pillow keeps the upper eight, which may all be 0."
-    return image.mode in ("RGB", "RGBA", "LA") and any("16" in str(t.args) for t in getattr(image, "tile", ()))
+    """Whether an opened file holds 16 bits a channel, of which Pillow keeps the upper eight, which may all be 0.
+
+    A PPM or JPEG 2000 file says how many of its bits it uses, and Pillow scales by that.
+    """
+    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(t.args) for t in getattr(image, "tile", ()))
 
 
 def deep_values(image: Image.Image) -> np.ndarray | None:

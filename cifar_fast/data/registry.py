@@ -76,7 +76,8 @@ def named_datasets() -> dict[str, Dataset]:
 
 def in_cache(dataset: Dataset, shelf: Path) -> str:
     "What the cache holds of a dataset: 'decoded at 32 and 64 pixels', 'downloaded', or ''."
-    decoded = re.compile(rf"{dataset.name}-(?:official|[0-9a-f]{{12}})(?:-(\d+)-\w+)?@.*")
+    tree = "|[0-9a-f]{12}" if dataset.name == "cifar10" else ""  # of CIFAR_FAST_DATA; else a folder called so
+    decoded = re.compile(rf"{dataset.name}-(?:official{tree})(?:-(\d+)-\w+)?@.*")
     names = [entry.name for entry in shelf.iterdir()] if shelf.is_dir() else []
     sizes = sorted({int(match[1] or 32) for match in map(decoded.fullmatch, names) if match})
     if sizes:

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from cifar_fast.data.table import scan_table
 from cifar_fast.data.tree import Tree, scan_tree
 from cifar_fast.utils.text import is_windows_path, nearest, printable
 
-FORMAT = 10  # of the cache entries; a higher one rebuilds them all
+FORMAT = 11  # of the cache entries; a higher one rebuilds them all
 META = "meta.json"
 
 
@@ -150,8 +150,10 @@ def plan_source(data: str | os.PathLike, seed: int, columns: Mapping[str, str] |
         key = next(iter(columns))
         raise DataError(f"data.{key}={printable(columns[key])} names a column of a label table, and data="
                         f"{printable(data)} is none; leave it out")
+    hidden = f"data={data} is the dataset of that name; your folder is data=./{data}" \
+        if data in named_datasets() and os.path.isdir(data) and (root is None or not same_data(str(root), data)) else ""
     if root is None and data in named_datasets():
-        return plan_named(named_datasets()[data], f"{data}-official")
+        return plan_named(named_datasets()[data], f"{data}-official")._replace(notes=(hidden,) if hidden else ())
     if root is not None:
         tree = scan_tree(root)
         if tree.vocab != CLASSES:
@@ -159,7 +161,8 @@ def plan_source(data: str | os.PathLike, seed: int, columns: Mapping[str, str] |
                 f"CIFAR_FAST_DATA names {printable(root)}, whose classes are not CIFAR-10's: "
                 f"{', '.join(tree.vocab)}; use data={printable(root)} for a dataset of your own"
             )
-        return plan_tree("cifar10", root, tree, seed)
+        tree = replace(tree, notes=(*tree.notes, hidden)) if hidden else tree
+        return plan_tree("cifar10", root, tree, seed, compare=False)  # no test image of CIFAR-10 is in train
     root = data_path(data)
     if os.path.isdir(root):
         return plan_tree(printable(root.name) or "data", root, scan_tree(root, seed), seed)
@@ -216,13 +219,14 @@ def named_tree() -> Path | None:
     )
 
 
-def plan_tree(name: str, root: Path, tree: Tree, seed: int, columns: Mapping[str, str] | None = None) -> Plan:
+def plan_tree(name: str, root: Path, tree: Tree, seed: int, columns: Mapping[str, str] | None = None,
+              compare: bool = True) -> Plan:  # compare: look for images of test in train
     chosen = f"\0{sorted(columns.items())}" if columns else ""
     place = hashlib.sha256(os.fsencode(root) + (f"\0{seed}" if tree.seeded else "").encode() + chosen.encode())
     slot = re.sub(r"[^\w-]", "-", name, flags=re.ASCII)[:40]
     state = f"v{FORMAT}-{tree.state[:16]}"
     origin = f"{'label table' if tree.table else 'image tree'} {printable(root)}"
-    fill = partial(fill_from_tree, tree, compare=name != "cifar10")
+    fill = partial(fill_from_tree, tree, compare=compare)
     size = choose_size([file.path for files in tree.splits.values() for file in files])
     return Plan(name, origin, f"{slot}-{place.hexdigest()[:12]}", state, fill, size, tree.notes, tree.problems,
                 tree.seeded)

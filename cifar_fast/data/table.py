@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cifar_fast.data.columns import is_image, read_columns
+from cifar_fast.data.columns import FALSE, FLAGS, TRUE, is_image, key_of, read_columns
 from cifar_fast.data.errors import DataError
 from cifar_fast.data.layout import alike, count, look, names, split_role
 from cifar_fast.data.tree import File, Tree, missing_classes, sampled, stat_state, tree_state
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPLITS = ("train", "test", "valid")
-FLAGS = {"isvalid": ("valid", "train"), "isval": ("valid", "train"), "isvalidation": ("valid", "train"),
-         "istest": ("test", "train"), "istrain": ("train", "test"), "istraining": ("train", "test")}
-TRUE, FALSE = {"1", "true", "t", "yes", "y"}, {"0", "false", "f", "no", "n"}
 WHOLE = re.compile(r"([+-]?\d+)(?:\.0+)?")
 
 
@@ -68,7 +65,7 @@ def as_splits(frame: pd.DataFrame, label_of: Mapping[str, int]) -> dict[str, lis
 def sorted_labels(labels: Sequence[str]) -> tuple[str, ...]:
     "Numbers by value, anything else by name."
     numbers = all(WHOLE.fullmatch(label) for label in labels)
-    return tuple(sorted(labels, key=int if numbers else None))
+    return tuple(sorted(labels, key=float if numbers else None))
 
 
 def read_rows(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
@@ -130,16 +127,19 @@ def with_splits(rows: Rows, path: Path, column: str | None) -> Rows:
 
 def roles_of(column: str, values: Sequence[str]) -> tuple[dict[str, str], str]:
     "Value of the split column → split, of those that name one; and a note where that was a guess."
-    key = re.sub(r"[\W_]+", "", column.casefold())
+    key = key_of(column)
     if key in FLAGS and set(map(str.lower, values)) <= TRUE | FALSE:
         yes, no = FLAGS[key]
         return {value: yes if value.lower() in TRUE else no for value in values}, ""
     folds = {value: int(WHOLE.fullmatch(value)[1]) for value in values if WHOLE.fullmatch(value)}
+    named = {value: role for value in values if (role := split_role(value))}
+    if "fold" in key and folds and named:
+        return named | dict.fromkeys(folds, "train"), f"the rows of {count(len(folds), 'fold')} are trained on"
     if "fold" in key and len(set(folds.values())) > 1:
         least = min(folds.values())
         return ({value: "test" if fold == least else "train" for value, fold in folds.items()},
                 f"fold {least} of {len(set(folds.values()))} is the test set, the others are trained on")
-    return {value: role for value in values if (role := split_role(value))}, ""
+    return named, ""
 
 
 def with_files(rows: Rows, table: Path) -> Rows:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from cifar_fast.cli.main import main
 
@@ -76,6 +77,17 @@ def test_what_keeps_data_from_being_found_is_told(monkeypatch, variable, value, 
     monkeypatch.setenv(variable, value)
     part = doctor.data() if variable.endswith("DATA") else doctor.cache()
     assert told in part["problem"]
+
+
+def test_an_image_tree_of_other_classes_is_told(tmp_path, monkeypatch):
+    from cifar_fast.cli import doctor
+
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(tmp_path / split / name / "0.png")
+    monkeypatch.setenv("CIFAR_FAST_DATA", str(tmp_path))
+    assert "classes are not CIFAR-10's: cat, dog" in doctor.data()["problem"]
 
 
 @pytest.mark.parametrize("device, precision, advice", [

@@ -123,6 +123,14 @@ def test_a_file_that_states_its_range_is_read_by_that():
         assert (read_image(encoded(dark, kind)) == 1).all()
 
 
+@pytest.mark.parametrize("top", [200, 1600, 4095, 16383, 65535])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_white_in_a_ppm_is_white_whatever_its_range(top, channels):
+    pixels = np.full((8, 8, channels), top, ">u2" if top > 255 else "u1")
+    head = f"P{6 if channels == 3 else 5} 8 8 {top}\n".encode()
+    assert (read_image(io.BytesIO(head + pixels.tobytes())) == 255).all()
+
+
 def test_the_range_of_a_dataset_holds_for_each_of_its_images(tmp_path):
     dark, bright = (Image.fromarray(np.full((32, 32), v, np.uint16)) for v in (200, 4000))
     for part, name in ((p, n) for p in ("train", "test") for n in "ab"):

@@ -131,6 +131,33 @@ def test_splits(folder, head, values, expected):
     assert ("unused" in " ".join(tree.problems)) == ("unused" in values)
 
 
+@pytest.mark.parametrize("head, values, expected", [
+    ("is_train,is_test,is_valid", ("1,0,0", "0,1,0", "0,0,1"), {"train": 10, "test": 10, "valid": 10}),
+    ("is_test,is_valid", ("False,False", "True,False", "False,True"), {"train": 10, "test": 10, "valid": 10}),
+    ("is_train,is_test", ("1,0", "0,1", "0,0"), {"train": 10, "test": 10}),  # the last third is of no split
+    ("is_test,is_valid", ("0,0", "1,1", "0,1"), {"train": 10, "valid": 10}),  # the second third is of two
+    ("fold,is_test", ("0,0", "1,1", "2,0"), {"train": 20, "test": 10}),
+    ("is_test,fold", ("0,0", "1,1", "0,2"), {"train": 20, "test": 10}),
+    ("fold", ("1", "2", "test"), {"train": 20, "test": 10}),
+    ("split,is_test", ("train,1", "test,0", "train,1"), {"train": 20, "test": 10}),  # what names the split itself
+])
+def test_splits_of_several_columns(folder, head, values, expected):
+    text = rows(*(f"{f},{i // 3 % 2},{values[i % 3]}" for i, f in enumerate(FILES)), head=f"file,label,{head}")
+    tree = scan_table(write(folder, text))
+    assert {split: len(files) for split, files in tree.splits.items()} == expected
+    assert ("10 rows of no known split" in " ".join(tree.problems)) == (sum(expected.values()) < 30)
+    if head.startswith("is_train,is_test,"):
+        assert "columns of labels.csv: split from is_train and is_test and is_valid" in tree.notes
+
+
+def test_labels_with_a_fraction_of_zero_beside_one_that_is_left_out(folder):
+    "Whole numbers lose their fraction where all labels are such; `unsure` is a label, but none of its files is there."
+    text = rows(*(f"{f},{1 + i % 2}.0" for i, f in enumerate(FILES)), "images/gone.png,unsure")
+    assert scan_table(write(folder, text)).vocab == ("1.0", "2.0")
+    text = rows(*(f"{f},{9 + i % 2}.0" for i, f in enumerate(FILES)), "images/gone.png,unsure")
+    assert scan_table(write(folder, text)).vocab == ("9.0", "10.0")
+
+
 def test_what_is_wrong_is_counted_and_named(folder):
     text = rows("images/gone.png,cat,train", "images/cat1.png,,train", "images/cat2.png,cat,train",
                 "images/cat2.png,dog,train", "images/cat3.png,cat,train", "images/cat3.png,cat,test",

@@ -66,6 +66,14 @@ def test_a_class_may_be_called_train(tmp_path):
     assert tree.vocab == ("bus", "car", "train") and tree.seeded
 
 
+def test_an_empty_folder_that_is_called_like_a_split_is_not_used(tmp_path):
+    fill(tmp_path, "a", "b")
+    (tmp_path / "test").mkdir()
+    tree = scan_tree(tmp_path)
+    assert tree.vocab == ("a", "b") and {s: len(files) for s, files in tree.splits.items()} == {"train": 4, "test": 2}
+    assert "not used: the folder test/, which holds no image" in tree.notes
+
+
 def test_what_is_not_used_is_named(tmp_path):
     fill(tmp_path, "train/a", "train/b", "test", "unlabelled")
     fill(tmp_path, "train", images=1)
@@ -147,6 +155,14 @@ def test_equal_images_on_both_sides_are_said(tmp_path):
     assert "1 image of test is also trained on: equal pixels (a/0.png)" in source.notes
     assert "2 images to train on are equal to one of another class (a/2.png and b/2.png)" in source.notes
     assert load_source(tmp_path, cache=tmp_path / "cache", on_error="refuse").problems == ()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "own"])
+def test_they_are_said_whatever_the_folder_is_called(tmp_path, name):
+    fill(tmp_path / name, "train/a", "train/b", "test/a", "test/b")
+    (tmp_path / name / "test" / "a" / "0.png").write_bytes((tmp_path / name / "train" / "a" / "1.png").read_bytes())
+    notes = load_source(tmp_path / name, cache=tmp_path / "cache").notes
+    assert "1 image of test is also trained on: equal pixels (a/0.png)" in notes
 
 
 # ---------------------------------------------------------------- validation

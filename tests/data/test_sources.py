@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from cifar_fast.data import fill
 from cifar_fast.data.cifar10 import CLASSES
+from cifar_fast.data.registry import in_cache, named_datasets
 from cifar_fast.data.sources import DataError, load_source
 
 SKIPPED = pytest.mark.filterwarnings("ignore:left out")
@@ -21,6 +23,23 @@ SKIPPED = pytest.mark.filterwarnings("ignore:left out")
 def no_settings(monkeypatch, tmp_path):
     monkeypatch.delenv("CIFAR_FAST_DATA", raising=False)
     monkeypatch.setenv("CIFAR_FAST_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_folder_called_like_a_dataset_is_mentioned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not any("your folder" in note for note in load_source("digits").notes)
+    for name in ("cat", "dog"):
+        for i in range(5):
+            paint(tmp_path / "digits" / name / f"{i}.png", 40 * i + len(name) * (name == "cat"))
+    named, own = load_source("digits"), load_source("./digits")
+    assert len(named.vocab) == 10 and own.vocab == ("cat", "dog")
+    assert "data=digits is the dataset of that name; your folder is data=./digits" in named.notes
+    assert not any("your folder" in note for note in own.notes)
+    shelf = tmp_path / "cache" / "data"
+    assert in_cache(named_datasets()["digits"], shelf) == "decoded at 32 pixels"
+    for entry in shelf.glob("digits-official@*"):
+        shutil.rmtree(entry)
+    assert in_cache(named_datasets()["digits"], shelf) == ""  # what is left is the folder's
 
 
 def entries(tmp_path) -> int:
