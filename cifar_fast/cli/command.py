@@ -80,6 +80,9 @@ def with_confidence(model, args: Namespace):
         return replace(model, threshold=threshold)
     if not 0 < temperature < float("inf"):
         raise UsageError(f"--temperature {temperature:g}: a number above 0; 1 leaves the logits as they are")
+    if temperature > (most := getattr(model, "most_temperature", float("inf"))):
+        raise UsageError(f"--temperature {temperature:g}: a model file on its own takes up to {most:g}; for more, name "
+                         f"the run's folder instead")
     return replace(model, threshold=threshold, temperature=temperature)
 
 

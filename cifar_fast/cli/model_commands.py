@@ -83,8 +83,7 @@ class Export(Command):
 
         folder, names = run_folder(run_path(args.name)), [name.strip() for name in args.to.split(",")]
         read_card(folder)  # this and a wrong target are refused before seconds of imports
-        if names != ["all"]:
-            require_known(names)
+        require_known([name for name in names if name != "all"])
         from cifar_fast.export.convert import Conversion, chosen
         from cifar_fast.export.predictor import load_export
         from cifar_fast.reporting.report import renew_model_card

@@ -66,10 +66,13 @@ class Predict(Command):
                 raise UsageError(f"--{name} belongs to --out FILE.parquet")
         if args.engine == "ray":
             raise UsageError("--engine ray writes a table: --out FILE.parquet")
+        from cifar_fast.utils.text import encodable, printable
+
+        if uri := next((path for path in args.paths if "://" in path), None):
+            raise UsageError(f"{printable(uri)} is a URI, which is read with --out FILE.parquet (or .csv)")
         from cifar_fast.export.find_images import find_images
         from cifar_fast.export.load import load_model
         from cifar_fast.export.predict_files import predict_files
-        from cifar_fast.utils.text import encodable, printable
 
         if args.topk < 1:
             raise UsageError(f"--topk {args.topk}: at least 1")

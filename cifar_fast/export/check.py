@@ -96,9 +96,9 @@ def training_images(card: Card, source: Source, most: int) -> np.ndarray:
 
 def check(target: Target, path: Path, model: Predictor, on: Measured, speed: bool = True) -> Exported:
     "What is measured of a file. Raises ExportError where it is too far from the model in torch."
-    row = Exported(target=target.name, bytes=path.stat().st_size, note=target.note(path),
-                   **target.memory(path))
     predict = target.open(path, model.card) if target.open else None
+    row = Exported(target=target.name, bytes=path.stat().st_size, note=target.note(path, predict is not None),
+                   **target.memory(path))
     if predict is None:
         return row
     found = predict_in_batches(predict, on.images)

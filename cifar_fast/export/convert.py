@@ -63,10 +63,12 @@ class Conversion:
 
 def chosen(names: Sequence[str], folder: Path, source: Source | None) -> tuple[list[Target], list[str]]:
     "The targets of these names, and for `all` what is left out and why. Raises ExportError."
-    if list(names) != ["all"]:
-        return find_targets(names), []
-    targets, left_out = [], []
+    targets, left_out = find_targets([name for name in names if name != "all"]), []
+    if "all" not in names:
+        return targets, []
     for target in all_targets().values():
+        if target in targets:
+            continue
         try:
             require(target, str(folder))
         except ExportError as e:

@@ -72,6 +72,10 @@ def _listed(path: Path, reasons: list[str]) -> Iterator[Path | str]:
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
             for line in file:
+                if "\0" in line:
+                    reasons.append(f"{printable(path)}: is not UTF-8 text (UTF-16?), so it cannot be read as a list of "
+                                   f"images; save it as UTF-8")
+                    return
                 if name := line.rstrip("\r\n"):
                     yield name if "://" in name else expand_path(name)
     except OSError as e:

@@ -73,6 +73,11 @@ class OnnxPredictor(BasePredictor):
             raise ExportError(f"{self.origin} cannot be run: {short(e)}") from None
         return probs if self.temperature == self.inside else tempered(probs, self.temperature / self.inside)
 
+    @property
+    def most_temperature(self) -> float:
+        "Of a file on its own, see OTHER; beyond it a run's folder is opened in torch."
+        return OTHER * self.inside if self.folder is None else float("inf")
+
     # ------------------------------------------------------------ what only torch can
 
     @cached_property

@@ -34,9 +34,14 @@ class ImageResult:
     error: str | None = None
     image: np.ndarray | None = None  # (size, size, 3) uint8: the model's input
     probs: np.ndarray | None = None  # (C,) probabilities
-    tta: np.ndarray | None = None  # (C,) mean probabilities of the image and its mirror image
+    tta: np.ndarray | None = None  # (C,) mean probabilities of the image and its mirror image; None without TTA
     cam: np.ndarray | None = None  # (h, w) in [0, 1], for the class that `probs` ranks first; None if not asked for
     label: str = ""  # the class that `probs` ranks first, or "unknown" where it is below the threshold
+
+
+def with_tta(predictor: BasePredictor) -> bool:
+    "False where left and right differ (`tta=False` in the recipe), so that a mirror image is another thing."
+    return not predictor.card or predictor.card.recipe.get("tta", True)
 
 
 class Classifier:
@@ -44,6 +49,7 @@ class Classifier:
 
     def __init__(self, predictor: BasePredictor):
         self.predictor, self.lock, self.loading = predictor, threading.Lock(), threading.Lock()
+        self.tta = with_tta(predictor)
 
     def classify(
         self,
@@ -60,9 +66,10 @@ class Classifier:
             images = np.stack([results[i].image for i in good])
             with self.lock:
                 check()
-                plain, tta = self.predictor.probabilities(images, tta=True)
+                plain, tta = self.predictor.probabilities(images, tta=self.tta)
             cams = self.grad_cams(images, plain) if explain else [None] * len(good)
-            for i, probs, mirrored, cam in zip(good, plain, tta, cams, strict=True):
+            mirrored_too = [None] * len(good) if tta is None else tta
+            for i, probs, mirrored, cam in zip(good, plain, mirrored_too, cams, strict=True):
                 label = printable(self.predictor.label(probs))
                 results[i] = ImageResult(results[i].name, None, results[i].image, probs, mirrored, cam, label) \
                     if np.isfinite(probs).all() else ImageResult(results[i].name, NON_FINITE)

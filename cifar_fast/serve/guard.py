@@ -42,20 +42,22 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        problem = self.problem(scope["method"], Headers(scope=scope))
+        problem = self.problem(scope["method"], scope["path"], Headers(scope=scope))
         app = PlainTextResponse(problem, status_code=403) if problem else self.app
         await app(scope, receive, with_headers)
 
-    def problem(self, method: str, headers: Headers) -> str | None:
+    def problem(self, method: str, path: str, headers: Headers) -> str | None:
         "Why a request is refused; None if it is not."
         host = headers.get("host", "")
         if not self.known(host):
             # DNS rebinding: another site's name made to resolve to this machine would be in the Host header.
             return "This server is not known by that host name. Open the address that it printed.\n"
-        if method in ("GET", "HEAD"):
-            return None
         # Browsers send the first, which no page can forge; older ones send the second, other programs neither.
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if method in ("GET", "HEAD"):
+            # The review starts work and serves your images, so that no other site may have a browser ask for them.
+            own = not path.startswith("/review/") or site in (None, "same-origin", "none")
+            return None if own else "Only this server's own page can load this.\n"
         own = site == "same-origin" if site else origin in (None, f"http://{host}")
         return None if own else "Images can only be sent from this server's own page.\n"
 

@@ -6,7 +6,7 @@ from fasthtml import components as h
 
 from cifar_fast.data.images import EXTENSIONS
 from cifar_fast.export.base import BasePredictor
-from cifar_fast.serve.classify import ImageResult, data_uri, overlay, strongest_place
+from cifar_fast.serve.classify import ImageResult, data_uri, overlay, strongest_place, with_tta
 from cifar_fast.serve.page import percent
 from cifar_fast.serve.upload import MAX_IMAGE, MAX_REQUEST, TOO_LARGE
 
@@ -40,8 +40,9 @@ def predict(predictor: BasePredictor, results=None):
         h.Div(
             h.Label(h.Input(type="checkbox", id="cam", checked=True, autocomplete="off"),
                     h.Span("Show Grad-CAM"), cls="switch"),
-            h.P("Grad-CAM: the lighter a place, the more it contributed to the predicted class. "
-                "TTA: the mean of the predictions for the image and its mirror image.", cls="quiet"),
+            h.P("Grad-CAM: the lighter a place, the more it contributed to the predicted class. ",
+                "TTA: the mean of the predictions for the image and its mirror image." if with_tta(predictor) else None,
+                cls="quiet"),
             h.Button("Clear", type="button", id="clear", cls="scripted"),
             cls="tools",
         ),
@@ -75,7 +76,9 @@ def card(result: ImageResult, vocab: list[str]):
               alt=f"{result.name} as the model sees it, {size} by {size} pixels"),
         map_image(result),
     )
-    heads = (h.Th("Class", scope="col"), h.Th(aria_hidden="true"), h.Th("Image", scope="col"), h.Th("TTA", scope="col"))
+    heads = (h.Th("Class", scope="col"), h.Th(aria_hidden="true"), h.Th("Image", scope="col"),
+             None if result.tta is None else h.Th("TTA", scope="col"))
+    tta = [None] * len(result.probs) if result.tta is None else result.tta
     return h.Li(
         h.Div(*view, cls="view"),
         h.Div(h.H2(result.name, cls="file", title=result.name),
@@ -83,7 +86,7 @@ def card(result: ImageResult, vocab: list[str]):
         h.Table(
             h.Caption(f"Probabilities for {result.name}", cls="visually-hidden"),
             h.Thead(h.Tr(*heads)),
-            h.Tbody(*(row(vocab[i], result.probs[i], result.tta[i], i == best) for i in shown)),
+            h.Tbody(*(row(vocab[i], result.probs[i], tta[i], i == best) for i in shown)),
         ),
         h.P(f"{len(rest):,} more classes, each at most {percent(result.probs[rest[0]])}", cls="quiet more")
         if rest else None,
@@ -104,11 +107,11 @@ def map_image(result: ImageResult):
                  alt=f"Grad-CAM: {strongest_place(result.cam)}")
 
 
-def row(name: str, prob: float, tta: float, best: bool):
+def row(name: str, prob: float, tta: float | None, best: bool):
     # A width in an SVG: our Content-Security-Policy allows no style in the HTML.
     bar = h.ft_html("svg", h.ft_html("rect", width=f"{100 * prob:.1f}%", height="100%", rx="4", cls="fill"), cls="bar")
-    return h.Tr(h.Th(name, scope="row"), h.Td(bar, aria_hidden="true"), h.Td(percent(prob)), h.Td(percent(tta)),
-                cls="best" if best else None)
+    return h.Tr(h.Th(name, scope="row"), h.Td(bar, aria_hidden="true"), h.Td(percent(prob)),
+                None if tta is None else h.Td(percent(tta)), cls="best" if best else None)
 
 
 def sentence(error: str) -> str:

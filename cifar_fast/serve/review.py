@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import threading
 from collections import Counter
@@ -24,6 +25,20 @@ if TYPE_CHECKING:
 NO_FILES = ("The images of this run are no files of their own, which a label table could name. The review takes runs "
             "that were trained on a folder or a label table of yours.")
 NO_CARD = "A .pkl does not say which images it was trained on. Serve the run instead: serve exports/NAME."
+
+
+def require_at_hand(data: str, run: Path) -> None:
+    "Raise ReviewError where the images of `data` would have to be downloaded first: opening a page downloads nothing."
+    from cifar_fast.data.cache import cache_folder
+    from cifar_fast.data.hub import PREFIX
+    from cifar_fast.data.registry import in_cache, named_datasets
+
+    if data.startswith(PREFIX):
+        raise ReviewError(NO_FILES)
+    known = None if data == "cifar10" and os.environ.get("CIFAR_FAST_DATA") else named_datasets().get(data)
+    if known and known.folder and not in_cache(known, cache_folder() / "data"):
+        raise ReviewError(f"The images of {data} are not in the cache of this machine, and this page downloads "
+                          f"nothing. This command downloads them: python -m cifar_fast evaluate {run}")
 
 
 class Review:
@@ -72,6 +87,7 @@ class Review:
 
         if self.card is None:
             raise ReviewError(NO_CARD)
+        require_at_hand(self.card.recipe.get("data", ""), self.run)
         source = same_source(self.card)
         parts = source.splits.values()
         files = [arrays.paths() for arrays in parts]

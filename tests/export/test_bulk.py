@@ -292,6 +292,37 @@ def test_uris_are_listed_and_read(made, tmp_path):
         assert row == {**right, "file": f"file://{right['file']}"}
 
 
+def test_a_single_uri_may_have_escaped_characters(made, tmp_path):
+    image = tmp_path / "my photo.png"
+    image.write_bytes((made[1] / "00.png").read_bytes())
+    out = tmp_path / "out.parquet"
+    assert main(command(made[0], image.as_uri(), out)) == 0  # file:///…/my%20photo.png
+    assert [row["file"] for row in rows(out)] == [f"file://{image}"]
+
+
+def test_a_line_that_nothing_can_read_is_a_row_with_its_reason(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(made[1])
+    (tmp_path / "list.txt").write_text("00.png\nhttps://example.com/cat.jpg\nno-scheme://a/b.png\n02.png\n")
+    assert main(command(made[0], tmp_path / "list.txt", tmp_path / "out.parquet")) == 1
+    found = rows(tmp_path / "out.parquet")
+    assert [bool(row["label"]) for row in found] == [True, False, False, True]
+    assert "cannot be opened" in found[1]["error"] and "no-scheme" in found[2]["file"] and found[2]["error"]
+
+
+def test_a_list_that_is_not_utf8_is_refused(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(made[1])
+    (tmp_path / "list.txt").write_text("00.png\nhouse.png\n", encoding="utf-16")  # as PowerShell 5 writes it
+    for more in (["--out", str(tmp_path / "out.csv")], []):
+        assert main(["predict", str(made[0]), str(tmp_path / "list.txt"), *more]) == 1
+        assert "list.txt: is not UTF-8" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
+
+
+def test_a_uri_without_a_table_says_what_reads_it(made, capsys):
+    assert main(["predict", str(made[0]), "s3://bucket/photos"]) == 2
+    assert "s3://bucket/photos is a URI" in (said := capsys.readouterr().err) and "--out" in said
+
+
 def test_a_worker_needs_no_torch(made, tmp_path, monkeypatch):
     from cifar_fast.export.bulk.job import job_of
     from cifar_fast.export.load import load_model

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -39,18 +40,34 @@ def test_what_an_actor_makes_is_what_a_process_here_makes(tmp_path, capfd):
     with Pool(job, 1) as pool:
         assert list(pool.run([Task(3, paths, tmp_path / "here")])) == [3]
     batch = pa.table({"index": [3], "sources": [[os.fsencode(path) for path in paths]]})
-    made = ray_engine.ShardMaker(job_for_nodes(job), (run / "model.onnx").read_bytes())
+    model = ray_engine.for_nodes(job)
+    made = ray_engine.ShardMaker(*model)
     (row,) = made(batch).to_pylist()
     made.pool.__exit__()
     assert row == {"index": 3, "content": (tmp_path / "here").read_bytes(), "error": ""}
-    broken = ray_engine.ShardMaker(job_for_nodes(job), b"no model")
+    broken = ray_engine.ShardMaker(model[0], b"no model", model[2])
     (row,) = broken(batch).to_pylist()
     assert row["content"] == b"" and "model.onnx" in row["error"]
     assert "Fatal" not in capfd.readouterr().err
 
 
-def job_for_nodes(job):
-    return ray_engine.for_nodes(job)[0]
+def test_relative_paths_start_from_the_folder_of_the_command(tmp_path, monkeypatch):
+    run, images = make_run(tmp_path / "net"), make_images(tmp_path / "images", 3)
+    monkeypatch.chdir(images)
+    # A file of a recipe that a node need not have: model.onnx is run without it.
+    job, content, cwd = ray_engine.for_nodes(replace(job_of(load_model(run), str(run)), recipe="mine.py"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # where Ray starts its actors
+    batch = pa.table({"index": [0], "sources": [[b"00.png"]]})
+    found = []
+    for folder in (cwd, str(tmp_path / "gone")):
+        maker = ray_engine.ShardMaker(job, content, folder)
+        found += maker(batch).to_pylist()
+        maker.pool.__exit__()
+    (table := tmp_path / "table.parquet").write_bytes(found[0]["content"])
+    (row,) = rows(table)
+    assert row["file"] == "00.png" and row["label"] and not row["error"] and found[0]["error"] == ""
+    assert "there is no folder" in found[1]["error"] and "gone" in found[1]["error"]
 
 
 def test_what_ray_gives_twice_or_loses_is_written_once(tmp_path, monkeypatch):

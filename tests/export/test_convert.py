@@ -157,6 +157,21 @@ def test_a_target_that_cannot_be_made_here_says_how_it_can(run, wrong, capsys):
     assert "elsewhere" not in [t.name for t in taken] and any("no_such_package" in reason for reason in left_out)
     assert "onnx-int8" not in [t.name for t in taken]  # it is calibrated on images, and there are none
     assert main(["export", str(run), "--to", "onxx"]) == 2 and "onnx" in capsys.readouterr().err
+    assert main(["export", str(run), "--to", "all,onxx"]) == 2 and "'onxx'" in capsys.readouterr().err
+    taken, left_out = chosen(["all", "elsewhere"], run, None)  # named besides `all` it is not left out, but refused
+    assert taken[0].name == "elsewhere" and not any("no_such_package" in reason for reason in left_out)
+    with pytest.raises(ExportError, match="no_such_package"):
+        Conversion.of(run, None, taken)
+
+
+def test_a_file_that_nothing_here_can_run_says_so(run, wrong, digits):
+    def make(folder, card, model):
+        (path := folder / "closed.txt").write_text("")
+        return [path]
+
+    register_target("closed", about="", open=lambda path, card: None, note=lambda path, run: f"run here: {run}")(make)
+    made = Conversion.of(run, digits, find_targets(["closed"])).make(targets.TARGETS["closed"])
+    assert made["closed.txt"].note == "run here: False" and made["closed.txt"].n == 0
 
 
 def test_a_run_whose_images_are_gone_is_compared_on_noise(run, capsys):

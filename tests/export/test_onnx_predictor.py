@@ -198,3 +198,12 @@ def test_the_command_takes_a_device(made, files, capsys):
     assert json.loads(capsys.readouterr().out)[0]["probabilities"] == pytest.approx(by_onnx, abs=1e-4)
     assert main(["predict", str(made), str(files / "1.jpg"), "--device", "tpu"]) == 2
     assert "device=tpu" in capsys.readouterr().err
+
+
+def test_a_temperature_too_high_for_a_file_alone_is_refused_at_the_start(made, files, tmp_path, capsys):
+    lone = Path(shutil.copy(made / "model.onnx", tmp_path / "lone.onnx"))
+    for args in (["predict", str(lone), str(files / "1.jpg")], ["serve", str(lone)]):
+        assert main([*args, "--temperature", "14"]) == 2  # 1.7 in the file, times 8
+        assert "--temperature 14: a model file on its own takes up to 13.6" in capsys.readouterr().err
+    assert main(["predict", str(lone), str(files / "1.jpg"), "--temperature", "13"]) == 0
+    assert main(["predict", str(made), str(files / "1.jpg"), "--temperature", "14"]) == 0

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import time
 
 import numpy as np
@@ -255,6 +256,17 @@ def test_a_run_on_no_files_says_so(project, digits):
     export(project / "exports" / "digits", "digits")
     state = Client(project, "digits").state()
     assert state["state"] == "problem" and "are no files" in state["text"]
+
+
+@pytest.mark.parametrize("data, said", [("cifar100", "downloads nothing"), ("hf:owner/name", "are no files")])
+def test_opening_it_downloads_nothing(project, tmp_path, monkeypatch, data, said):
+    monkeypatch.setenv("CIFAR_FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("cifar_fast.data.sources.cached", None)  # what decodes, and downloads before that
+    run = shutil.copytree(project / "exports" / "net", project / "exports" / "named", dirs_exist_ok=True)
+    card = json.loads((run / "card.json").read_text())
+    card["recipe"]["data"] = data
+    (run / "card.json").write_text(json.dumps(card))
+    assert said in Client(project, "named").state()["text"]
 
 
 def test_images_that_changed_since_are_refused(project):

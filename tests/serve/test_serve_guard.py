@@ -35,6 +35,15 @@ def test_images_come_from_the_own_page_alone(client, headers, allowed):
     assert response.status_code == (200 if allowed else 403)
 
 
+@pytest.mark.parametrize("path", ["/review/state", "/review/original/0"])
+def test_no_other_site_starts_the_review(client, path, monkeypatch):
+    monkeypatch.setattr("cifar_fast.serve.review.Review.open", None)  # not called
+    for site in ("cross-site", "same-site"):
+        response = client.get(path, headers={"sec-fetch-site": site})
+        assert response.status_code == 403 and "own page" in response.text
+    assert client.get("/review", headers={"sec-fetch-site": "cross-site"}).status_code == 200  # a link to it
+
+
 @pytest.mark.parametrize("path", ["/", "/runs", "/nothing", "/runs/net/history.png", "/static/page.js", "/predict"])
 def test_every_response_has_the_headers(client, path):
     headers = client.get(path).headers

@@ -53,6 +53,15 @@ def test_below_the_threshold_a_page_says_unknown_and_probabilities_have_their_te
     assert float(most) == pytest.approx(100 * float(probs.max()), abs=0.06)
 
 
+def test_where_left_and_right_differ_there_is_no_tta(folder):
+    replace(CARD, recipe={"tta": False}, metrics=replace(CARD.metrics, accuracy_tta=None)).write(folder / "net")
+    client = TestClient(create_app(load_export(folder / "net"), "net", folder), base_url=HOST)
+    home, result = client.get("/").text, post(client, ("one.png", image()), part=False).text
+    assert not re.search("TTA[:<]", home + result) and "Grad-CAM: " in home
+    probabilities = re.findall(r"<th scope=\"row\">.*?</th>.*?<td>([\d.]+).%</td></tr>", result)
+    assert len(probabilities) == len(VOCAB) and sum(map(float, probabilities)) == pytest.approx(100, abs=1)
+
+
 def test_several_images_and_bad_ones_have_a_card_each(client):
     response = post(client, ("a.png", image()), ("b.jpg", image("jpeg")), ("no.png", b"no image"),
                   ("empty.png", b""))

@@ -26,7 +26,7 @@ BEAT = 0.5  # seconds between two looks at how far the workers are
 class Worker:
     "A process and the task that it was given."
 
-    def __init__(self, job: Job, folder: Path, place: int):
+    def __init__(self, job: Job, folder: Path, place: int, cwd: str | None = None):
         fd, path = tempfile.mkstemp(dir=folder)
         os.write(fd, b"\0" * 16)
         os.close(fd)
@@ -35,7 +35,7 @@ class Worker:
         # -P: no module in the current folder is taken for one of ours; one thread each, since there is one a core.
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "cifar_fast.export.bulk.worker"], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, start_new_session=True, env={
+            stdout=subprocess.PIPE, start_new_session=True, cwd=cwd, env={
                 "OMP_NUM_THREADS": "1", **os.environ, PLACE: str(place),
                 "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGE_PARENT,
                                                             os.environ.get("PYTHONPATH")]))})
@@ -72,8 +72,8 @@ class Worker:
 class Pool:
     "Workers for a job; a context that ends them."
 
-    def __init__(self, job: Job, procs: int):
-        self.job, self.procs, self.workers = job, procs, []
+    def __init__(self, job: Job, procs: int, cwd: str | None = None):  # cwd: of the workers, if not this one's
+        self.job, self.procs, self.cwd, self.workers = job, procs, cwd, []
 
     def __enter__(self):
         if os.name == "nt":  # there the pipes of workers cannot be waited for
@@ -97,7 +97,7 @@ class Pool:
         blamed, unexplained = Counter(), Counter()  # deaths by (task, image), and by task or None at the start
         while True:
             for place in sorted(set(range(self.procs)) - {worker.place for worker in self.workers}):
-                self.workers.append(Worker(self.job, Path(self.folder.name), place))
+                self.workers.append(Worker(self.job, Path(self.folder.name), place, self.cwd))
             for worker in self.workers:
                 if worker.ready and worker.task is None:
                     if again:

@@ -111,7 +111,11 @@ def by_client(address: str | None) -> bool:
     return bool(address) and address.startswith("ray://")
 
 
-def rounds(model: tuple[Job, bytes], tasks: list[Task], procs: int, client: bool = False) -> Iterator[int]:
+Model = tuple[Job, bytes, str]
+"A job, the content of its model.onnx, and the folder that relative paths of images start from."
+
+
+def rounds(model: Model, tasks: list[Task], procs: int, client: bool = False) -> Iterator[int]:
     "Yields the index of each shard that is written."
     left = {task.index: task for task in tasks}
     for _ in range(TRIES):
@@ -132,7 +136,7 @@ Made = tuple[int, bytes, str]
 "Index of a shard, content of its file, error or ''."
 
 
-def one_round(model: tuple[Job, bytes], tasks: list[Task], procs: int) -> Iterator[Made]:
+def one_round(model: Model, tasks: list[Task], procs: int) -> Iterator[Made]:
     "What comes back."
     import ray
 
@@ -159,14 +163,14 @@ def one_round(model: tuple[Job, bytes], tasks: list[Task], procs: int) -> Iterat
 class Round:
     "An actor that makes a round: Ray Data works on nodes only, not through Ray Client."
 
-    def __init__(self, model: tuple[Job, bytes], tasks: list[Task], procs: int):
+    def __init__(self, model: Model, tasks: list[Task], procs: int):
         self.made = one_round(model, tasks, procs)
 
     def next(self) -> Made | None:
         return next(self.made, None)
 
 
-def round_there(model: tuple[Job, bytes], tasks: list[Task], procs: int) -> Iterator[Made]:
+def round_there(model: Model, tasks: list[Task], procs: int) -> Iterator[Made]:
     import ray
 
     actor = ray.remote(num_cpus=0)(Round).remote(model, tasks, procs)
@@ -179,20 +183,21 @@ def round_there(model: tuple[Job, bytes], tasks: list[Task], procs: int) -> Iter
         ray.kill(actor)
 
 
-def for_nodes(job: Job) -> tuple[Job, bytes]:
-    "The job by the content of its model.onnx, and that content."
+def for_nodes(job: Job) -> Model:
+    "The job by the content of its model.onnx, which needs no recipe, and what else an actor must know."
     onnx = model_file(expand_path(job.export))
-    return replace(job, weights_sha256=file_sha256(onnx)), onnx.read_bytes()
+    return replace(job, weights_sha256=file_sha256(onnx), recipe=None), onnx.read_bytes(), os.getcwd()
 
 
 class ShardMaker:
     "What an actor of Ray does; the model comes as bytes, since a node need not see the run's folder."
 
-    def __init__(self, job: Job, model: bytes):
+    def __init__(self, job: Job, model: bytes, cwd: str):
+        self.cwd, self.there = cwd, os.path.isdir(cwd)  # an actor's own folder is that of Ray
         self.folder = tempfile.TemporaryDirectory()
         self.target = Path(self.folder.name) / "shard"
         (path := Path(self.folder.name) / "model.onnx").write_bytes(model)
-        self.pool = Pool(replace(job, export=str(path)), 1).__enter__()
+        self.pool = Pool(replace(job, export=str(path)), 1, cwd if self.there else None).__enter__()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         made = [self.make(row["index"], row["sources"]) for row in batch.to_pylist()]
@@ -202,6 +207,10 @@ class ShardMaker:
     def make(self, index: int, sources: list[bytes]) -> tuple[bytes, str]:
         "The content of the shard's file, or what ends the whole job: raised here, Ray would try it again."
         names = [os.fsdecode(name) for name in sources]
+        if not self.there and (relative := next((n for n in names if "://" not in n and not os.path.isabs(n)), None)):
+            return b"", (f"on {os.uname().nodename}: there is no folder {printable(self.cwd)}, which "
+                         f"{printable(relative)} is relative to; name the images by absolute paths that every node "
+                         f"sees, or by a URI")
         task = Task(index, [name if "://" in name else Path(name) for name in names], self.target)
         try:
             list(self.pool.run([task]))

@@ -79,7 +79,7 @@ def list_uri(uri: str) -> Iterator[str]:
     scheme, query = uri.partition("://")[0], options(uri)
     try:
         if system.get_file_info(start).type == FileType.File:
-            yield uri
+            yield f"{scheme}://{start}{query}"  # as those of a folder: unescaped, as `read_source` takes it
             return
         waiting = [start]
         while waiting:
@@ -117,4 +117,6 @@ def read_source(model: BasePredictor, source: str | Path):
             content = file.read()
     except OSError as e:
         raise ImageError(f"{printable(source)}: {e.strerror or printable(e)}") from e
+    except (BulkError, ValueError) as e:  # a line of a list may have a scheme that nothing here reads
+        raise ImageError(f"{printable(source)}: {printable(e)}") from e
     return model.read(Named(content, source))

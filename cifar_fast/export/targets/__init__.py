@@ -42,7 +42,7 @@ class Target:
     open: Callable[[Path, Card], Predict | None] | None = None  # opens a file; None where nothing here can run it
     images: bool = False  # it is given images of train, (N, size, size, 3) uint8, to calibrate with
     most: int = 10_000  # images that its files are checked on
-    note: Callable[[Path], str] = lambda path: ""  # what its row says besides
+    note: Callable[[Path, bool], str] = lambda path, run: ""  # what its row says besides; run: whether it was, here
     memory: Callable[[Path], dict[str, int]] = lambda path: {}  # flash and arena of a microcontroller, where known
     ready: Callable[[str], object] = lambda run: None  # fetches what else it needs; raises ExportError where it cannot
 

@@ -10,7 +10,7 @@ from torch import nn
 from cifar_fast.export.card import Card
 from cifar_fast.export.targets import Predict, register_target
 from cifar_fast.export.targets.onnx import NEEDS, converted
-from cifar_fast.export.web.chromium import NEEDED, can_open, open_page
+from cifar_fast.export.web.chromium import NEEDED, open_page
 from cifar_fast.export.web.page import page
 from cifar_fast.export.web.runtime import runtime_files
 
@@ -19,8 +19,8 @@ def open_model(path: Path, card: Card) -> Predict | None:
     return open_page(path)
 
 
-def note(path: Path) -> str:
-    return "in Chromium, reading a PNG included" if can_open() else f"not run here, which takes {NEEDED}"
+def note(path: Path, run: bool) -> str:
+    return "in Chromium, reading a PNG included" if run else f"not run here, which takes {NEEDED}"
 
 
 @register_target("html", about="any browser: one page, without a network or a server", needs=NEEDS, open=open_model,

@@ -44,7 +44,7 @@ def measured(path: Path) -> dict[str, int]:
     return {"flash": len(graph_of(content)), "arena": int(read_facts(content)["arena"])}
 
 
-def note(path: Path) -> str:
+def note(path: Path, run: bool) -> str:
     if path.name != MICRO:
         return "the same as a C array"
     facts = read_facts(path.read_bytes())

@@ -29,7 +29,7 @@ AT_A_TIME = 50
 
 
 @register_target("onnx-int8", about="the same in 8 bits: a quarter of the bytes, faster on most processors",
-                 needs=NEEDS, open=open_model, images=True, note=lambda path: f"ranges by {way_of(path)}")
+                 needs=NEEDS, open=open_model, images=True, note=lambda path, run: f"ranges by {way_of(path)}")
 def make(folder: Path, card: Card, model: nn.Module, images: np.ndarray) -> list[Path]:
     import onnx
 

@@ -80,7 +80,13 @@ class Page:
         self.driver.get(path.absolute().as_uri())
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        found = self.driver.execute_async_script(CLASSIFY, [png(image) for image in images])
+        from selenium.common.exceptions import WebDriverException
+
+        try:
+            found = self.driver.execute_async_script(CLASSIFY, [png(image) for image in images])
+        except WebDriverException as e:  # it ran out of time or memory, say
+            raise ExportError(f"Chromium ends or takes more than {SECONDS} s while it classifies {len(images)} images: "
+                              f"{printable(e.msg)[:200]}") from None
         if isinstance(found, str):
             raise ExportError(f"the page fails in Chromium: {found}")
         return np.array(found, dtype=np.float32)
