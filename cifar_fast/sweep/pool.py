@@ -49,8 +49,8 @@ def run_pool(
     """
     context, threads = process_context(), threads_of(jobs)
     arguments = (work, args, threads, os.getcwd())
+    received, in_vain, finished = [], 0, look()  # before there is a worker: it may raise
     workers = {start(context, arguments, place): place for place in range(jobs)}
-    received, in_vain, finished = [], 0, look()
 
     def forward(signum, frame):
         received.append(signum)

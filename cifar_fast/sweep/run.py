@@ -24,7 +24,7 @@ from cifar_fast.sweep.snapshot import Snapshot, Trial, importances, take
 from cifar_fast.sweep.space import Space, SpaceError, is_searched, parse_space
 from cifar_fast.sweep.storage import GRACE, SQLITE, require_optuna
 from cifar_fast.sweep.study import Definition, Sweep, SweepError
-from cifar_fast.sweep.table import REPORT, command, rows
+from cifar_fast.sweep.table import REPORT, command, places, rows
 from cifar_fast.sweep.worker import images_of, work
 from cifar_fast.training.checksums import with_checksums
 from cifar_fast.utils.files import expand_path, write_new
@@ -204,16 +204,16 @@ def work_off(sweep: Sweep, options: Options) -> None:
 
 
 def resumed_by(sweep: Sweep, options: Options) -> str:
-    places = f" {shlex.join([f'name={sweep.name}', f'exports={sweep.folder.parent.parent}'])}"
-    return f"{places} --jobs {options.jobs}" + (" --storage …" if sweep.url else "") + " --resume"
+    return f"{places(sweep.folder, bool(sweep.url))} --jobs {options.jobs} --resume"
 
 
 class Watch:
     "Called now and then: prints finished trials, keeps the snapshot and the report up to date."
 
     def __init__(self, sweep: Sweep):
-        self.sweep, self.told, self.drawn, self.written = sweep, set(), 0.0, 0.0
-        self.told = {t.number for t in take(sweep, "running").trials if t.done}
+        self.sweep, self.drawn, self.written = sweep, 0.0, 0.0
+        self.before = {t.number for t in take(sweep, "running").trials if t.done}  # by an earlier command
+        self.told = set(self.before)
 
     @property
     def finished(self) -> int:
@@ -225,9 +225,11 @@ class Watch:
         for trial in new:
             self.told.add(trial.number)
             log_progress(line(trial, snapshot))
-        failed = [t for t in snapshot.trials if t.state == "failed"]
-        if len(failed) >= 3 and len(failed) == snapshot.done:
-            raise SweepError(f"the first {len(failed)} trials all failed, so the sweep stops: {failed[0].error}")
+        done = [t for t in snapshot.trials if t.done and t.number not in self.before]
+        if len(done) >= 3 and all(t.state == "failed" for t in done):
+            raise SweepError(f"the first {len(done)} trials all failed, so the sweep stops: {done[0].error}; see the "
+                             f"logs in {self.sweep.folder}/logs. Once the cause is gone, the same command with "
+                             f"--resume goes on with the other trials")
         if new or now - self.written > 5:
             if self.drawn and now - self.drawn < REDRAW:
                 snapshot.write(self.sweep.folder)

@@ -19,6 +19,7 @@ from cifar_fast.runs.run import train
 from cifar_fast.runs.run_dir import Busy, Interrupted, RunError, RunFolder
 from cifar_fast.sweep.pool import output_to, run_pool, threads_of
 from cifar_fast.sweep.space import parse_seeds
+from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.checksums import with_checksums
 from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.signals import StopRequested
@@ -61,6 +62,10 @@ def run_seeds(name: str, changes: Sequence[str], text: str, jobs: int, resume: b
             print(f"stopped at checkpoints, {watch.done} of {len(seeds)} seeds trained\nresume with: python -m "
                   f"cifar_fast recipe {words} --jobs {jobs} --resume", file=sys.stderr)
             raise
+        if watch.left:
+            raise RunError(f"seeds {', '.join(map(str, watch.left))} diverged, see above and {logs}; {watch.done} of "
+                           f"{len(seeds)} seeds are trained. A lower lr= (or clip=1) for all of them: name="
+                           f"{recipe.name}-b")
     cards = [read_card(path) for path in paths]
     print(row_text(recipe.name, cards, export_path(recipe).parent))
     return cards
@@ -117,8 +122,8 @@ def require_ours(recipe: Recipe, seed: int, path: Path, changes: Sequence[str], 
 
 def work(name: str, changes: tuple[str, ...], seeds: tuple[int, ...], logs: Path, allow_changes: bool) -> int:
     "A worker: trains whatever seed nobody else trains, until all are trained; a run's own lock says who does."
-    recipe = with_checksums(override(load_recipe(name), list(changes)))
-    while left := [s for s in seeds if not is_done(recipe, s, changes)]:
+    recipe, diverged = with_checksums(override(load_recipe(name), list(changes))), set()
+    while left := [s for s in seeds if s not in diverged and not is_done(recipe, s, changes)]:
         for seed in left:
             own = with_seed(recipe, seed)
             folder = RunFolder(export_path(own))
@@ -132,6 +137,9 @@ def work(name: str, changes: tuple[str, ...], seeds: tuple[int, ...], logs: Path
                           given=given, log="lines")
             except (Busy, Interrupted):  # another worker has begun it since, and may have died: then it is resumed
                 continue
+            except DivergedError as e:  # the others may not
+                diverged.add(seed)
+                print(f"cifar_fast: seed {seed}: {e}", file=sys.stderr, flush=True)
         time.sleep(IDLE if left else 0)
     return 0
 
@@ -151,6 +159,8 @@ class Watch:
             self.left.remove(seed)
             card = read_card(path_of(self.recipe, seed))
             accuracy = f"{card.split} accuracy {card.metrics.accuracy:.2%}" if card.metrics else "not measured"
+            if card.metrics and card.metrics.balanced_accuracy is not None:
+                accuracy += f", balanced {card.metrics.balanced_accuracy:.2%}"
             log_progress(f"seed {seed}: {accuracy}  [{self.done} of {self.all} done]")
         return self.done
 
@@ -161,9 +171,10 @@ def row_text(name: str, cards: Sequence[Card], exports: Path) -> str:
     if len(measured) < 2:
         return f"{name}: nothing was measured: no test images, and nothing held out"
     parts = [mean_text(f"{cards[0].split} accuracy", measured)]
-    tta = [c.metrics.accuracy_tta for c in cards if c.metrics and c.metrics.accuracy_tta is not None]
-    if len(tta) == len(measured):
-        parts.append(mean_text("TTA", tta))
+    for what, key in (("balanced accuracy", "balanced_accuracy"), ("TTA", "accuracy_tta")):
+        values = [getattr(c.metrics, key) for c in cards if c.metrics]
+        if None not in values:
+            parts.append(mean_text(what, values))
     return (f"{name}: {'; '.join(parts)}; n = {len(measured)} seeds; see python -m "
             f"cifar_fast results{'' if str(exports) == 'exports' else f' {shlex.quote(str(exports))}'}")
 

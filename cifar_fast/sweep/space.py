@@ -13,7 +13,7 @@ from cifar_fast.recipe.overrides import split
 from cifar_fast.recipe.spec import UNTYPED
 from cifar_fast.utils.errors import CifarFastError
 
-NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+NUMBER = r"[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})((?::[^:]*)*)")
 
 FIXED = (settings_that(affects_weights=False) - {"init"}) | {
@@ -61,7 +61,7 @@ class Dimension:
             raise SpaceError(f"{self.key}={self.text}: a grid needs a list ({self.key}={self.low:g},{self.high:g}) or "
                              f"steps ({self.key}={self.low:g}..{self.high:g}:step={(self.high - self.low) / 4:g})")
         step, count = self.step or 1, int((self.high - self.low) / (self.step or 1) + 1e-9) + 1
-        grid = [self.low + i * step for i in range(count)]
+        grid = [min(round(self.low + i * step, 12), self.high) for i in range(count)]
         return [int(v) for v in grid] if self.kind == "int" else grid
 
 
@@ -84,7 +84,7 @@ class Space:
     def fewest_epochs(self) -> int | None:
         "Of the searched ones; None where they are not searched."
         found = next((d for d in self.dimensions if d.key == "epochs"), None)
-        return found and min(map(int, found.choices or [found.low]))
+        return found and min(int(float(n)) for n in found.choices or [found.low])
 
     def suggest(self, trial: Any) -> list[str]:
         "All changes of a trial."

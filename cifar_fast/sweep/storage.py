@@ -41,7 +41,8 @@ def require_optuna():
 
 def masked(url: str) -> str:
     "The address without its password."
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+    url = re.sub(r"(://[^:/@?]*):.*@", r"\1:***@", url)  # to the last @, which a password may hold too
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
 
 
 def open_storage(url: str | None, folder: Path, grace: float = GRACE):
@@ -51,7 +52,7 @@ def open_storage(url: str | None, folder: Path, grace: float = GRACE):
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import SQLAlchemyError
 
-    shown = masked(url) if url else str(folder / SQLITE)
+    shown = str(folder / SQLITE) if url is None else masked(url) or "(nothing)"
     options = {"heartbeat_interval": max(1, int(grace / 5)), "grace_period": max(1, int(grace))}
     try:
         if url is None:
@@ -70,6 +71,9 @@ def open_storage(url: str | None, folder: Path, grace: float = GRACE):
         cause = e.__cause__ or e
         why = " ".join(str(getattr(cause, "orig", None) or cause).split())
         step = "check host, port, database and user, and that the server runs" if url else "move the file away"
+        if url and url.count("@") > 1:
+            step = "write an @ of the user or password as %40"
+            why = "its address holds more than one @"
         raise StorageError(f"the storage {shown} cannot be used ({why[:200]}): {step}") from None
 
 

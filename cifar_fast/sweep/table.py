@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from cifar_fast.sweep.snapshot import Snapshot, Trial
 
@@ -68,6 +69,12 @@ def said(t: Trial) -> str:
 
 def short(value) -> str:
     return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def places(folder: Path, shared: bool) -> str:
+    "Where a sweep in `folder` is kept, as options of its command; shared: by a storage of another machine."
+    where = shlex.join([f"name={folder.name}", f"exports={folder.parent.parent}"])
+    return f" {where}" + (" --storage …" if shared else "")
 
 
 def command(snapshot: Snapshot, more: str = "") -> str:

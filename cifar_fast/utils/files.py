@@ -51,7 +51,8 @@ def atomic_write(path: str | Path):
 
 def is_stream(path: Path) -> bool:
     "Whether this is no file that could be replaced: a device, a pipe, or what /dev/stdout leads to."
-    return path.exists() and (path.parts[:2] == ("/", "dev") or not (path.is_file() or path.is_dir()))
+    device = path.parts[:2] == ("/", "dev") and path.parts[2:3] != ("shm",)  # /dev/shm: a folder in memory
+    return path.exists() and (device or not (path.is_file() or path.is_dir()))
 
 
 @contextmanager

@@ -32,7 +32,7 @@ RESULTS = Path(__file__).parents[2] / "exports" / "results.csv"
     (["recipe", "final", "data=digits", "arch=resnet81"], "did you mean resnet18"),
     (["copy", "final", "nowhere/mine.py"], "nowhere/mine.py: No such file or directory; check the name"),
     (["results", str(RESULTS), "--readme", "nowhere.md"], "nowhere.md: No such file or directory; check the name"),
-    (["results", "nowhere.csv", "--readme", "nowhere.md"], "no nowhere.csv yet"),
+    (["results", "nowhere.csv", "--readme", "nowhere.md"], "there is no nowhere.csv; check its name"),
     (["copy", "final", "no\x1b[2J\nwhere/mine.py"], "no\\x1b[2J\\nwhere/mine.py: No such file"),
     (["trust", str(Path(__file__))], "is no .pkl"),
     (["lr_find", "final", "--steps", "99"], "--steps 99: a search takes at least 100"),

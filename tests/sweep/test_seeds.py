@@ -16,6 +16,7 @@ from cifar_fast.export.card_file import read_card
 from cifar_fast.reporting.results import OWN, read, summarize
 from cifar_fast.runs.run_dir import Interrupted, RunFolder
 from cifar_fast.sweep import seeds
+from cifar_fast.training.callbacks.history import DivergedError
 
 
 def test_seeds_on_other_images_are_not_counted(tmp_path, capsys, monkeypatch):
@@ -43,6 +44,40 @@ def test_seeds_on_other_images_are_not_counted(tmp_path, capsys, monkeypatch):
     assert main(["recipe", "sprint", f"data={images}", f"exports={tmp_path}", "seeds=42,43"]) == 2
     err = capsys.readouterr().err
     assert f"{tmp_path / 'sprint-grow-42'}: trained on other images" in err and "name=sprint-grow-b" in err
+
+
+def test_a_seed_that_diverges_does_not_stop_the_others(tmp_path, capsys, monkeypatch, digits):
+    trained = []
+
+    def train(recipe, **_):
+        if recipe.seed == 43:
+            raise DivergedError("the loss became nan in epoch 1")
+        trained.append(recipe.seed)
+
+    def in_this_process(work, args, jobs, look):
+        assert work(*args) == 0
+        look()
+
+    metrics = SimpleNamespace(accuracy=0.5, balanced_accuracy=0.25)
+    monkeypatch.setattr(seeds, "train", train)
+    monkeypatch.setattr(seeds, "run_pool", in_this_process)
+    monkeypatch.setattr(seeds, "is_done", lambda recipe, seed, changes: seed in trained)
+    monkeypatch.setattr(seeds, "read_card", lambda path: SimpleNamespace(split="test", metrics=metrics))
+    assert main(["recipe", "sprint", "data=digits", f"exports={tmp_path}", "seeds=42,43,44"]) == 2
+    err = capsys.readouterr().err
+    assert trained == [42, 44] and "seed 43: the loss became nan" in err and "seeds 43 diverged" in err
+    assert "2 of 3 seeds are trained" in err and "lr=" in err and "test accuracy 50.00%, balanced 25.00%" in err
+
+
+def test_the_mean_of_seeds_has_balanced_accuracy_where_classes_are_unequal(tmp_path):
+    def card(accuracy, balanced, tta):
+        return SimpleNamespace(split="test", metrics=SimpleNamespace(
+            accuracy=accuracy, balanced_accuracy=balanced, accuracy_tta=tta))
+
+    both = seeds.row_text("net", [card(0.8, 0.6, 0.7), card(0.9, 0.7, 0.8)], tmp_path)
+    assert "test accuracy 85.00% ± 7.07" in both and "balanced accuracy 65.00% ± 7.07" in both
+    assert "TTA 75.00%" in both
+    assert "balanced" not in seeds.row_text("net", [card(0.8, None, None), card(0.9, None, None)], tmp_path)
 
 
 def test_seeds_are_one_row(tmp_path, capsys, digits):

@@ -19,7 +19,9 @@ def test_kinds_follow_from_the_setting():
     assert (one("lr=0.01..0.1:log").kind, one("lr=0.01..0.1:log").log) == ("float", True)
     assert one("epochs=3..8").kind == "int" and one("epochs=3..8").values == [3, 4, 5, 6, 7, 8]
     assert one("fit.div=10..25").kind == "float"  # whole ends alone make no whole number
-    assert one("fit.pct_start=0.1..0.3:step=0.1").values == pytest.approx([0.1, 0.2, 0.3])
+    assert one("fit.pct_start=0.1..0.3:step=0.1").values == [0.1, 0.2, 0.3]  # and not 0.30000000000000004
+    assert one("budget.max_params=50_000..200_000:step=50_000").values == [50_000, 100_000, 150_000, 200_000]
+    assert parse_space("sprint", [*FIXED, "epochs=2e1,10.0"]).fewest_epochs == 10
     assert one("opt=sgd,adamw").choices == ("sgd", "adamw")
     assert one("fit.moms=(0.9,0.9,0.9),(0.8,0.8,0.8)").choices == ("(0.9,0.9,0.9)", "(0.8,0.8,0.8)")
     assert one("lr=-1e-3..1".replace("-1e-3", "1e-3")).low == 0.001

@@ -200,7 +200,14 @@ def test_storages_that_cannot_be_used_are_named_without_their_password(tmp_path,
     (tmp_path / "study.db").write_text("no database" * 99)
     with pytest.raises(StorageError, match=r"study.db.*move the file"):
         open_storage(None, tmp_path)
+    for secret in ("postgresql://me:s@secret@127.0.0.1:1/x", "postgresql://127.0.0.1:1/x?user=me&password=secret"):
+        with pytest.raises(StorageError) as e:
+            open_storage(secret, tmp_path)
+        assert "secret" not in str(e.value) and ("%40" in str(e.value)) == (secret.count("@") > 1)
+    with pytest.raises(StorageError, match=r"--storage \(nothing\): expected postgresql"):  # an empty variable
+        open_storage("", tmp_path)
     assert masked("postgresql://a:b@c/d") == "postgresql://a:***@c/d"
+    assert masked("postgresql://a@c:5432/d?x=1") == "postgresql://a@c:5432/d?x=1"
     open_storage(None, tmp_path / "a?b %41 {x} é#1")
     assert (tmp_path / "a?b %41 {x} é#1" / "study.db").is_file()
 

@@ -1,15 +1,19 @@
 """One trial in one worker: its accuracy, its seconds, its GPU."""
 
+import html
 import multiprocessing
 import os
+import shlex
 import signal
+import time
 from types import SimpleNamespace
 
 import pytest
 
-from cifar_fast.sweep import pool, worker
+from cifar_fast.sweep import page, pool, run, worker
 from cifar_fast.sweep.pruners import make_pruner
-from cifar_fast.sweep.study import Definition, Sweep, make_sampler
+from cifar_fast.sweep.snapshot import Snapshot, Trial
+from cifar_fast.sweep.study import Definition, Sweep, SweepError, make_sampler
 from cifar_fast.training.state import TrainState
 from cifar_fast.utils.cores import PLACE
 from cifar_fast.utils.signals import StopRequested
@@ -71,3 +75,45 @@ def test_a_worker_that_replaces_another_takes_its_place(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "LOOK", 0.05)
     pool.run_pool(places, (tmp_path,), 3, lambda: 0)
     assert sorted(p.name.partition("-")[0] for p in tmp_path.iterdir()) == ["0", "1", "1", "2"]
+
+
+@pytest.mark.parametrize("good_looks", [0, 1])
+def test_a_look_that_fails_leaves_no_worker(monkeypatch, good_looks):
+    "At once, or later: a worker that went on would be waited for when the command ends."
+    monkeypatch.setattr(pool, "process_context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(pool, "LOOK", 0.05)
+    looks = iter([0] * good_looks)
+    with pytest.raises(StopIteration):
+        pool.run_pool(time.sleep, (600,), 2, lambda: next(looks))
+    assert not multiprocessing.active_children()
+
+
+def test_trials_that_failed_before_do_not_stop_a_sweep_that_goes_on(tmp_path, monkeypatch, capsys):
+    failed = [Trial(i, "failed", {"lr": 0.1}, {}, error="no space") for i in range(3)]
+    trials = [*failed, *(Trial(i, "waiting", {}, {}) for i in range(3, 8))]
+    monkeypatch.setattr(run, "take", lambda *_: Snapshot("n", "sprint", [], {"lr": "0.1,0.2"}, "grid", "none",
+                                                         "running", trials))
+    monkeypatch.setattr(run, "report", lambda *_: None)
+    watch = run.Watch(SimpleNamespace(folder=tmp_path))
+    assert watch() == 3
+    trials[3:6] = [Trial(3, "failed", {"lr": 0.1}, {}), Trial(4, "complete", {"lr": 0.1}, {}, 0.5), failed[0]]
+    assert watch() == 5  # not all of this command's
+    trials[3:6] = [Trial(i, "failed", {"lr": 0.1}, {}, error="no space again") for i in range(3, 6)]
+    watch = run.Watch(SimpleNamespace(folder=tmp_path))
+    watch.before = {0, 1, 2}
+    with pytest.raises(SweepError, match=f"first 3 trials all failed.*no space again.*{tmp_path}/logs.*--resume"):
+        watch()
+
+
+def test_the_command_in_a_report_names_the_place_of_the_sweep(tmp_path, monkeypatch):
+    folder = tmp_path / "my runs" / "sweeps" / "mine"
+    folder.mkdir(parents=True)
+    snapshot = Snapshot("mine", "sprint", ["data=digits"], {"lr": "0.1,0.2"}, "grid", "none", "finished", [])
+    monkeypatch.setattr(page, "draw", lambda *_: [])
+    for local in (False, True):
+        page.rebuild(snapshot, folder)
+        text = html.unescape((folder / "report.html").read_text())
+        line = next(part for part in text.split("<code>") if "cifar_fast sweep" in part).split("</code>")[0]
+        words = shlex.split(line)
+        assert "name=mine" in words and f"exports={tmp_path}/my runs" in words and ("--storage" in words) != local
+        (folder / "study.db").touch()

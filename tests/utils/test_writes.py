@@ -2,7 +2,9 @@
 
 import errno
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -24,6 +26,19 @@ def test_the_former_file_survives(tmp_path, writer, fault):
     assert contents(tmp_path) == before and len(list(tmp_path.iterdir())) == 1
     WRITERS[writer](tmp_path, 2)  # and the next one is whole
     assert set(contents(tmp_path)) == set(before)
+
+
+def test_a_file_in_memory_is_replaced_and_a_device_is_not(tmp_path):
+    "/dev/shm is a folder like any other; what lies beside it is not."
+    assert files.is_stream(Path("/dev/null")) and files.is_stream(Path("/dev/stdout"))
+    if os.access("/dev/shm", os.W_OK):
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            path = Path(folder) / "runs.csv"
+            files.write_text(path, "one")
+            before = path.stat().st_ino
+            with open(path) as reader:  # it keeps the first, so that no later file can have its inode
+                files.write_text(path, "two")
+                assert reader.read() == "one" and path.read_text() == "two" and path.stat().st_ino != before
 
 
 @pytest.mark.parametrize("fault", FAULTS)

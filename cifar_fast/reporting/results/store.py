@@ -63,6 +63,8 @@ def read(path: Path) -> pd.DataFrame:
             reader = csv.reader(f, strict=True)
             header, lines = next(reader, []), [(reader.line_num, cells) for cells in reader if cells]
     except FileNotFoundError:
+        if path.suffix == ".csv" and path.name != OWN:  # a table that no run makes
+            raise ResultsError(f"there is no {path}; check its name") from None
         raise ResultsError(f"no {path} yet; every run adds its row: python -m cifar_fast recipe final") from None
     except (csv.Error, UnicodeDecodeError) as e:
         raise ResultsError(f"{path} cannot be read as CSV ({e}); {repair}") from None
