@@ -50,6 +50,11 @@ def amount(rule: str, value: int | bool) -> str:
     return f"{value / 1024:,.1f} KB" if rule in _BYTES else f"{value:,}"
 
 
+LIMITS = dict(zip(RULES, ("max_params", "min_receptive_field", "max_pools", "depthwise_separable", "dilated",
+                          "global_average_pool", "max_macs", "max_flash_kb", "max_ram_kb"), strict=True))
+"The field of a Budget that a rule compares with."
+
+
 @dataclass(frozen=True)
 class Verdict:
     "One rule: what it requires, and what the model has."
@@ -58,6 +63,12 @@ class Verdict:
     required: int | bool  # bytes for flash and ram
     found: int | bool
     ok: bool
+
+    @property
+    def allowing(self) -> str:
+        "The change of a recipe's budget that allows what was found, as it is typed."
+        found = -(-self.found // 1024) if self.rule in _BYTES else self.found
+        return f"budget.{LIMITS[self.rule]}={str(found).lower() if isinstance(found, bool) else f'{found:_}'}"
 
     def __str__(self) -> str:
         if self.rule == "global_average_pooling":

@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import fields
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cifar_fast.recipe.overrides import settings
 from cifar_fast.recipe.spec import Recipe, RecipeError, require_value
+
+EXAMPLES = {"arch": "cifar_final", "name": "mine", "opt": "partial(sgd, momentum=0.9)",
+            "fit": "partial(one_cycle, pct_start=0.2)", "sched": "cosine",
+            "loss": "partial(cross_entropy, label_smoothing=0.1)", "mix": "partial(mixing, cutmix=0.5)",
+            "resize": "partial(progressive, size=24)", "ema": "partial(ema, decay=0.999)"}
+"How settings are written in a recipe file."
 
 RESERVED = ("results.csv", "runs.csv", "sweeps", "lr_find")
 "What lies beside the runs, so that no run may be called so."
@@ -32,6 +39,7 @@ def check(recipe: Recipe) -> None:
     r = recipe
     for f in fields(r):  # the command line has looked at its own values, a recipe file has not
         require_value(f, getattr(r, f.name))
+    require_kinds(r)
     if not isinstance(r.augment, tuple | list):
         raise RecipeError(f"augment={r.augment}: expected a tuple of Albumentations transforms; of one it is written "
                           f"augment=(A.HorizontalFlip(p=0.5),)")
@@ -100,6 +108,25 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"opt: {e}") from None
     if r.precision == "fp16" and r.device == "cpu":
         raise RecipeError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")
+
+
+def require_kinds(r: Recipe) -> None:
+    "Raise RecipeError where a recipe file gives a setting something of another kind than it takes."
+    from cifar_fast.audit import Budget
+
+    for key in ("arch", "name"):
+        if not isinstance(value := getattr(r, key), str) or key == "arch" and not value:
+            raise RecipeError(f"{key}={value!r}: expected a name in quotes, e.g. {key}=\"{EXAMPLES[key]}\"")
+    if not isinstance(r.budget, Budget | None):
+        raise RecipeError(f"budget={r.budget!r}: expected a Budget, e.g. budget=Budget(max_params=50_000)")
+    for f in fields(r):
+        value = getattr(r, f.name)
+        if "from" not in f.metadata or value is None and f.default is None:
+            continue
+        function = value.func if isinstance(value, partial) else value
+        if not callable(function) or not hasattr(function, "__name__"):  # an instance has none
+            raise RecipeError(f"{f.name}={value!r}: expected a function or a class, not called, or a partial of one, "
+                              f"e.g. {f.name}={EXAMPLES[f.name]}")
 
 
 def require_stats(stats: tuple | None) -> None:

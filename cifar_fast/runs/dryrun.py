@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import statistics
 import time
@@ -94,18 +93,26 @@ class _EachEpoch(Callback):
 
 
 class _Timer(Callback):
-    "Times `n` steps after one that warms up, then ends the fit."
+    "Times `n` training steps after one that warms up, then ends the fit."
 
     order = 95
+    run_valid = False
 
     def __init__(self, n: int):
-        self.n, self.marks = n, []
+        self.n, self.seconds, self.start = n, [], None
+
+    def before_train(self):
+        if self.start is not None:  # what is done between two epochs is no part of a step
+            self.start = time.perf_counter()
 
     def after_batch(self):
         if torch.accelerator.is_available():  # a GPU's work is only queued so far
             torch.accelerator.synchronize()
-        self.marks.append(time.perf_counter())
-        if len(self.marks) > self.n:
+        now = time.perf_counter()
+        if self.start is not None:
+            self.seconds.append(now - self.start)
+        self.start = now
+        if len(self.seconds) >= self.n:
             raise CancelFitException
 
 
@@ -151,4 +158,4 @@ def step_seconds(run: Run, n: int = 3) -> list[float]:
     run.learn.add_cb(timer)
     fit(run)
     run.learn.remove_cb(timer)
-    return [end - start for start, end in itertools.pairwise(timer.marks)]
+    return timer.seconds

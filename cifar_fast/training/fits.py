@@ -17,8 +17,7 @@ def one_cycle(learn, epochs: int, lr: float, cbs, *, pct_start: float = 0.25, di
     "`Learner.fit_one_cycle`: cosine from lr/div up to lr over `pct_start` of the steps, then down to lr/div_final."
     if not 0 < pct_start < 1:
         raise SettingError(f"fit.pct_start={pct_start}: expected a fraction of training between 0 and 1")
-    if len(moms) != 3:
-        raise SettingError(f"fit.moms={moms}: expected three momentums, at the start, at the peak and at the end")
+    require_momentums(moms)
     learn.fit_one_cycle(epochs, lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms, cbs=cbs)
 
 
@@ -47,8 +46,7 @@ def fine_tune(learn, epochs: int, lr: float, cbs, *, freeze_epochs: int = 1, lr_
         raise SettingError(f"fit.pct_start={pct_start}: expected a fraction of training between 0 and 1")
     if not 1 <= lr_mult < float("inf"):
         raise SettingError(f"fit.lr_mult={lr_mult}: expected a number of at least 1")
-    if len(moms) != 3:
-        raise SettingError(f"fit.moms={moms}: expected three momentums, at the start, at the peak and at the end")
+    require_momentums(moms)
     if learn.opt is None:
         learn.create_opt()
     if len(learn.opt.hypers) < 2:
@@ -64,6 +62,14 @@ def fine_tune(learn, epochs: int, lr: float, cbs, *, freeze_epochs: int = 1, lr_
         learn.fit(epochs, lr, cbs=[ParamScheduler(scheds), Freezing(freeze_epochs), *cbs])
     finally:
         learn.opt.unfreeze()
+
+
+def require_momentums(moms: tuple) -> None:
+    "Raise SettingError unless they are three numbers from 0 to below 1."
+    if not isinstance(moms, tuple | list) or len(moms) != 3 or not all(
+            isinstance(m, int | float) and 0 <= m < 1 for m in moms):
+        raise SettingError(f"fit.moms={moms}: expected three momentums of at least 0 and below 1, at the start, at the "
+                           f"peak and at the end")
 
 
 def rates(learn, lr: slice) -> np.ndarray:

@@ -144,7 +144,7 @@ def curve(lrs: np.ndarray, losses) -> tuple[np.ndarray, np.ndarray]:
         raise SettingError("the loss diverged within a few steps: start lower (--start …), or look at the images")
     loss = gaussian_filter1d(np.asarray(losses[:steps]), SMOOTHING * len(lrs), mode="nearest")
     lowest = np.minimum.accumulate(loss)
-    fall = np.maximum.accumulate(loss) - lowest
+    fall = np.maximum.accumulate(np.maximum.accumulate(loss) - loss)  # down from an earlier loss: a rise is no fall
     if fall.max() < MIN_FALL * loss[0]:
         raise SettingError(f"the loss falls at no rate from {lrs[0]:.2g} to {lrs[steps - 1]:.2g}: search another range "
                            f"(--start …, --end …), or look at the images")

@@ -28,7 +28,7 @@ from cifar_fast.training.callbacks.compiling import choose_compile
 from cifar_fast.training.callbacks.ema import fitting_decay
 from cifar_fast.training.callbacks.precision import choose_precision
 from cifar_fast.training.distill import Teachers, checksums_of, open_teacher, read_teachers
-from cifar_fast.training.init import Init, read_init, saw_held_out, seen_alike, take_weights
+from cifar_fast.training.init import Init, InitError, read_init, saw_held_out, seen_alike, take_weights
 from cifar_fast.training.learner import cifar_learner
 from cifar_fast.training.memory_format import choose_memory_format, faster, time_formats
 from cifar_fast.training.parallel import require_device
@@ -169,7 +169,14 @@ def fitting_widths(recipe: Recipe, init: Init | None, classes: int, size: int) -
     if init and init.widths:
         return init.widths
     if recipe.budget:
-        return scaled_widths(recipe.arch, recipe.budget.max_params, classes, size)
+        widths = scaled_widths(recipe.arch, recipe.budget.max_params, classes, size)
+        own = scaled_widths(recipe.arch, sys.maxsize, classes, size) if init else widths
+        if widths != own:
+            raise InitError(f"init={recipe.init} holds weights of {'-'.join(map(str, own))} channels, and with "
+                            f"budget.max_params={recipe.budget.max_params:_} the network has "
+                            f"{'-'.join(map(str, widths))}; add prune=0.5 instead, which removes channels of these "
+                            f"weights, or leave out init=")
+        return widths
     if init or "parameters" in recipe.waive:
         return None
     most = Budget().max_params
@@ -291,7 +298,7 @@ def within_budget(model, recipe: Recipe, size: int) -> Audit:
     broken = result.failures(waive=recipe.waive)
     if broken:
         rules = "; ".join(f"{v.rule}: {amount(v.rule, v.found)}, required {amount(v.rule, v.required)}" for v in broken)
-        raise BudgetError(f"{recipe.arch} breaks the budget of recipe {recipe.name!r} ({rules}). "
-                          f"See python -m cifar_fast audit {recipe.arch}; a recipe may waive a rule by name with a "
-                          f"reason: waive={{'{broken[0].rule}': 'why'}}")
+        raise BudgetError(f"{recipe.arch} breaks the budget of recipe {recipe.name!r} ({rules}). See python -m "
+                          f"cifar_fast audit {recipe.arch}. {' '.join(v.allowing for v in broken)} allows it; a recipe "
+                          f"file may also waive a rule by name with a reason: waive={{'{broken[0].rule}': 'why'}}")
     return result

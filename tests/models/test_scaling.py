@@ -15,6 +15,7 @@ from cifar_fast.export.save import save_export
 from cifar_fast.models import ModelError, create_model, scaled_widths
 from cifar_fast.models.mirror import WIDTHS
 from cifar_fast.recipe import RecipeError, load_recipe, override
+from cifar_fast.training.init import Init, InitError
 from cifar_fast.training.prepare import fitting_widths, prepare
 
 FAMILY = {25_000: (8, 18, 34), 50_000: (6, 26, 50), 100_000: (14, 36, 70), 199_999: WIDTHS}
@@ -71,6 +72,18 @@ def test_with_many_classes_or_large_images_final_is_narrower_instead_of_over_the
     assert not found.failures() and 190_000 < found.profile.params < 200_000
     assert fitting_widths(load_recipe("teacher"), None, 1_000, 32) is None  # its budget is waived by name
     assert fitting_widths(load_recipe("mobile"), None, classes, 32) is None  # a published one is as it is
+
+
+def test_trained_weights_are_not_taken_by_a_network_that_a_budget_makes_narrower():
+    init = Init("exports/base", "", {}, Normalization(mean=[0.5] * 3, std=[0.2] * 3), 32)
+    recipe = override(load_recipe("final"), ["init=exports/base"])
+    assert fitting_widths(recipe, init, 50, 32) is None  # the weights' own, whatever the number of classes
+    for limit in ("budget.max_params=50_000", "budget.max_params=25_000"):
+        with pytest.raises(InitError, match=r"init=exports/base holds weights of 16-48-104 .*budget.max_params=\d+_000 "
+                                            r"the network has .*prune=0.5"):
+            fitting_widths(override(recipe, [limit]), init, 10, 32)
+    own = fitting_widths(override(recipe, ["budget.max_params=201_000"]), init, 50, 32)
+    assert tuple(own) == (16, 48, 104)  # as the refusal of 50 classes recommends
 
 
 def test_an_export_holds_its_widths(tmp_path, digits):

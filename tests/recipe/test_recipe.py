@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from torch.nn import CrossEntropyLoss
 
 from cifar_fast.recipe import (
     Recipe,
@@ -22,6 +23,8 @@ from cifar_fast.recipe import (
     recipe_path,
     settings_that,
 )
+from cifar_fast.recipe.checks import EXAMPLES
+from cifar_fast.training.schedules import cosine
 
 NAMES = list(list_recipes())
 
@@ -156,6 +159,28 @@ def test_a_recipe_may_register_a_net_of_its_own(tmp_path):
             for names in table.values() if isinstance(table, dict) else ():
                 if isinstance(names, set):
                     names.discard("cifar_test_of_recipes")
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"loss": CrossEntropyLoss()}, r"loss=CrossEntropyLoss\(\): expected a function or a class, not called"),
+    ({"loss": "cross_entropy"}, r"loss='cross_entropy': .*partial\(cross_entropy"), ({"fit": "one_cycle"}, "fit='one"),
+    ({"sched": "cosine"}, "sched='cosine'"), ({"sched": cosine()}, "sched=.*not called"), ({"opt": "sgd"}, "opt='sgd'"),
+    ({"mix": "mixing"}, "mix='mixing'"), ({"ema": 0.999}, "ema=0.999"), ({"resize": 24}, "resize=24.*progressive"),
+    ({"budget": 50_000}, r"budget=50000: .*Budget\(max_params"), ({"budget": {"max_params": 1}}, "expected a Budget"),
+    ({"arch": None}, "arch=None: expected a name in quotes"), ({"arch": ""}, "arch=''"), ({"name": 7}, "name=7"),
+])
+def test_a_value_of_another_kind_is_named(wrong, said):
+    with pytest.raises(RecipeError, match=said):
+        check(replace(load_recipe("final"), **wrong))
+
+
+def test_the_examples_of_the_messages_can_be_used():
+    from cifar_fast import all as names
+
+    for key, text in EXAMPLES.items():
+        value = text if key in ("arch", "name") else eval(text, vars(names))
+        more = {"fit": names.constant} if key == "sched" else {}
+        check(replace(load_recipe("final"), **{key: value}, **more))
 
 
 def test_a_recipe_that_there_is_not(tmp_path):

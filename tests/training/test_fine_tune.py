@@ -112,7 +112,8 @@ def test_a_model_without_groups_has_body_and_head():
 
 
 @pytest.mark.parametrize("wrong", [dict(freeze_epochs=3), dict(freeze_epochs=-1), dict(lr_mult=0.5),
-                                   dict(pct_start=1), dict(moms=(0.9, 0.8))])
+                                   dict(pct_start=1), dict(moms=(0.9, 0.8)), dict(moms=(0.9, None, 0.9)),
+                                   dict(moms=(0.9, 1.0, 0.9))])
 def test_arguments_out_of_range(wrong):
     learn, _ = toy()
     learn.splitter = layers

@@ -30,6 +30,10 @@ def test_a_loss_that_never_falls_or_diverges_at_once_is_refused():
     lrs = np.geomspace(1e-6, 10, 100)
     with pytest.raises(ValueError, match="falls at no rate from 1e-06 to 10"):
         curve(lrs, [2.4] * 100)
+    rise = np.exp(np.linspace(0, 3, 100) - 3) * (np.arange(100) > 50)
+    for flat in (np.full(100, 6.9), np.full(100, 0.05), 2.3 + 0.03 * np.random.default_rng(0).standard_normal(100)):
+        with pytest.raises(ValueError, match="falls at no rate"):  # a loss that only rises has not fallen
+            curve(lrs, flat * (1 + rise))
     with pytest.raises(ValueError, match="diverged within a few steps"):
         curve(lrs, [2.4, 5.0, 9.0, 30.0])
 

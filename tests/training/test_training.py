@@ -1,5 +1,6 @@
 """Training on digits, in short: it averages, keeps what it should keep, stops when it should, and within the budget."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from cifar_fast.export.card_parts import BestEpoch, Metrics, Seconds
 from cifar_fast.export.measure import make_card
 from cifar_fast.export.summary import result_text
 from cifar_fast.models import ModelError
+from cifar_fast.recipe import override
 from cifar_fast.training import fit as fit_module
 from cifar_fast.training.callbacks.ema import ema
 from cifar_fast.training.callbacks.history import History
@@ -141,11 +143,22 @@ def test_clipping_limits_the_gradient(digits):
 
 def test_a_net_that_breaks_the_budget_is_refused(digits):
     with pytest.raises(BudgetError, match=r"cifar_strided breaks the budget of recipe 'sprint-digits' "
-                                          r"\(receptive_field: 33, required 45\).*waive=\{'receptive_field': 'why'\}"):
+                                          r"\(receptive_field: 33, required 45\).*budget.min_receptive_field=33 allows "
+                                          r"it.*waive=\{'receptive_field': 'why'\}"):
         prepare(tiny("arch=cifar_strided"))
     with pytest.raises(BudgetError, match=r"parameters: 122,730, required 1,000; dilation: 1, required 5"):
         prepare(replace(tiny(), budget=Budget(max_params=1000, dilated=5)))
     assert not prepare(tiny()).audit.failures()
+
+
+@pytest.mark.parametrize("budget", [Budget(max_params=1000, dilated=5), Budget(max_flash_kb=10, max_ram_kb=1.5),
+                                    Budget(max_macs=1e6, min_receptive_field=99, global_average_pool=False)])
+def test_the_changes_that_a_refusal_recommends_are_accepted(digits, budget):
+    recipe = replace(tiny(), budget=budget)
+    with pytest.raises(BudgetError) as refused:
+        prepare(recipe)
+    changes = re.findall(r"budget\.\w+=\w+", str(refused.value))
+    assert len(changes) >= 2 and not prepare(override(recipe, changes)).audit.failures()
 
 
 def test_a_rule_is_waived_by_name_and_with_a_reason(digits):
