@@ -53,7 +53,7 @@ def has_deep_colours(image: Image.Image) -> bool:
 
     A PPM or JPEG 2000 file says how many of its bits it uses, and Pillow scales by that.
     """
-    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(t.args) for t in getattr(image, "tile", ()))
+    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(args) for *_, args in getattr(image, "tile", ()))
 
 
 def deep_values(image: Image.Image) -> np.ndarray | None:
