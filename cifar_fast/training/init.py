@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from timm.models import parse_model_name
+from timm.models import load_model_config_from_hf, parse_model_name
 
 from cifar_fast.data.block import split_rows
 from cifar_fast.data.sources import Source, same_data
@@ -19,7 +20,7 @@ from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import NAME as CARD
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.card_parts import Normalization, Start
-from cifar_fast.export.files import EXPORTED, WEIGHTS, file_sha256, run_folder, short
+from cifar_fast.export.files import CONFIG, EXPORTED, WEIGHTS, file_sha256, run_folder, short
 from cifar_fast.export.trained import read_trained
 from cifar_fast.export.weights import read_weights
 from cifar_fast.models.parts import head_names
@@ -88,6 +89,7 @@ def from_timm(recipe: Recipe) -> Init:
     try:
         with rng_restored():
             model = timm.create_model(recipe.init, pretrained=True)
+        widths = widths_in_timm(recipe.init)
     except Exception as e:  # timm, the Hub and the network raise whatever they like
         raise InitError(f"init={recipe.init} cannot be opened: {short(e)}; check the name "
                         f"({parse_model_name(recipe.init)[1]}), its config.json and its weights") from None
@@ -97,7 +99,15 @@ def from_timm(recipe: Recipe) -> Init:
         raise InitError(f"init={recipe.init}: {odd[0]} holds non-finite values (NaN or inf); restore the file")
     return Init(recipe.init, state_sha256(state), state,
                 Normalization(mean=list(map(float, cfg["mean"])), std=list(map(float, cfg["std"]))),
-                cfg["input_size"][-1])
+                cfg["input_size"][-1], widths=widths)
+
+
+def widths_in_timm(name: str) -> list[int] | None:
+    "Of a model that was saved with others than its architecture's own, as a run that was made narrower is."
+    source, where = parse_model_name(name)
+    config = json.loads((Path(where) / CONFIG).read_text("utf-8")) if source == "local-dir" else None
+    args = config.get("model_args") if config else load_model_config_from_hf(where)[2]
+    return (args or {}).get("widths")
 
 
 def require_arch(recipe: Recipe, arch: str) -> None:

@@ -98,8 +98,9 @@ def test_an_export_holds_its_widths(tmp_path, digits):
         wanted = model(x)
         assert torch.equal(load_export(tmp_path / "small").model(x), wanted)
         assert torch.equal(timm.create_model(f"local-dir:{tmp_path / 'small'}", pretrained=True).eval()(x), wanted)
-    again = prepare(override(load_recipe("final"), ["data=digits", f"init={tmp_path / 'small'}", "device=cpu"]))
-    assert tuple(again.widths) == FAMILY[25_000] and not again.start.unfit
+    for init in (f"init={tmp_path / 'small'}", f"init=local-dir:{tmp_path / 'small'}"):
+        again = prepare(override(load_recipe("final"), ["data=digits", init, "device=cpu"]))
+        assert tuple(again.widths) == FAMILY[25_000] and not again.start.unfit
 
 
 @pytest.mark.parametrize("widths", [[16, 48, 10**9], [0, 48, 104], [], [8] * 9, "all", [16, 48]])
