@@ -47,12 +47,10 @@ def read_columns(path: Path, given: Mapping[str, str]) -> tuple[pd.DataFrame, di
                         "data.file=, data.label= and data.split=, each with the name of a column")
     frame = read_table(path)
     chosen = choose(path, frame, dict(given))
-    flags = {} if "split" in given else flags_of(frame, chosen)
-    if len(flags) > 1:
+    flags = {} if "split" in given else flags_of(path, frame, chosen)
+    if flags:
         frame = frame.assign(**{(joined := " and ".join(flags)): combined(flags)})
         chosen["split"] = joined
-    elif flags:  # beside the folds of a cross-validation
-        chosen["split"] = next(iter(flags))
     used = {*chosen.values(), *flags}
     unused = [name for name in frame.columns if name not in used and not name.startswith("Unnamed: ")]
     return frame[list(chosen.values())].apply(as_text).set_axis(list(chosen), axis=1), chosen, unused
@@ -131,24 +129,36 @@ def choose(path: Path, frame: pd.DataFrame, given: dict[str, str]) -> dict[str, 
     return {role: chosen[role] for role in USUAL if role in chosen}
 
 
-def flags_of(frame: pd.DataFrame, chosen: Mapping[str, str]) -> dict[str, pd.Series]:
-    "Columns of yes and no that name splits (is_train, is_test), as text; none where a column names each row's split."
-    split = chosen.get("split")
-    if split is None or key_of(split) not in FLAGS and "fold" not in key_of(split):
-        return {}
+def flags_of(path: Path, frame: pd.DataFrame, chosen: Mapping[str, str]) -> dict[str, pd.Series]:
+    """Several columns of yes and no that name splits (is_train, is_test), as text; or one beside the folds.
+
+    None where one column says all. Raises DataError where one of several holds something else.
+    """
+    split = key_of(chosen.get("split", ""))
     texts = {name: as_text(frame[name]).str.lower() for name in frame.columns
              if key_of(name) in FLAGS and name not in (chosen["file"], chosen["label"])}
-    return {name: text for name, text in texts.items() if set(text) <= TRUE | FALSE}
+    if "fold" in split:  # a column of all yes or all no says something else, or nothing
+        return {name: text for name, text in texts.items()
+                if set(text) <= {*TRUE, *FALSE, ""} and set(text) & TRUE and set(text) - TRUE}
+    if split not in FLAGS or len(texts) < 2:
+        return {}
+    for name, text in texts.items():
+        if odd := sorted(set(text) - {*TRUE, *FALSE, ""}):
+            raise DataError(f"{printable(path)}: its column {printable(name)} holds {printable(odd[0])}, which is "
+                            f"neither yes nor no; correct it, or name the column of the split: data.split=…")
+    return texts
 
 
 def combined(flags: Mapping[str, pd.Series]) -> pd.Series:
-    "The split of each row by several columns of yes and no; no split's name where none or more than one of them fits."
+    "The split of each row by columns of yes and no; no split's name where several fit, or none and two are left."
     import pandas as pd
 
     meant = {name: FLAGS[key_of(name)][0] for name in flags}
-    rest = "none" if "train" in meant.values() else "train"
+    left = [split for split in ("train", "test") if split not in meant.values()]
+    rest = left[0] if left else "none of them"
     rows = zip(*(text.isin(TRUE) for text in flags.values()), strict=True)
-    found = [" and ".join(sorted({meant[name] for name, yes in zip(flags, row, strict=True) if yes})) for row in rows]
+    found = [" as well as ".join(sorted({meant[name] for name, yes in zip(flags, row, strict=True) if yes}))
+             for row in rows]
     return pd.Series([split or rest for split in found], index=next(iter(flags.values())).index)
 
 

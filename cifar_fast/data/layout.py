@@ -112,7 +112,8 @@ def find_layout(root: Path, to_train: bool = True) -> Layout:
     named = split_roles(top.folders)
     splits = {name: role for name, role in named.items() if inner[name].folders or not inner[name].images}
     flat, others = [name for name in named if name not in splits], [name for name in top.folders if name not in named]
-    if splits and not any(inner[name].folders for name in splits) and sum(has_images(inner[n]) for n in others) > 1:
+    empty = splits and "train" not in splits.values() and not any(inner[name].folders for name in splits)
+    if empty and sum(has_images(inner[name]) for name in others) > 1:
         layout.notes += [f"not used: the folder {printable(name)}/, which holds no image" for name in splits]
         top.folders, splits = [name for name in top.folders if name not in splits], {}
     if not splits:

@@ -54,6 +54,7 @@ class Dataset:
     about: str = ""  # images of train (+ valid) + test; how large the download is, or that there is none
     folder: str = ""  # its download in the cache, relative to the shelf
     valid: bool = False  # whether it has a validation split of its own
+    files: bool = False  # whether its images are files of their own
 
 
 DATASETS: dict[str, Dataset] = {}

@@ -65,7 +65,7 @@ def as_splits(frame: pd.DataFrame, label_of: Mapping[str, int]) -> dict[str, lis
 def sorted_labels(labels: Sequence[str]) -> tuple[str, ...]:
     "Numbers by value, anything else by name."
     numbers = all(WHOLE.fullmatch(label) for label in labels)
-    return tuple(sorted(labels, key=float if numbers else None))
+    return tuple(sorted(labels, key=(lambda label: int(WHOLE.fullmatch(label)[1])) if numbers else None))
 
 
 def read_rows(path: Path, columns: Mapping[str, str] | None = None) -> Rows:

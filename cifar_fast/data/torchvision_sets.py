@@ -84,6 +84,10 @@ TORCHVISION = {
 }
 
 
+ARRAYS = ("CIFAR100", "MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "USPS", "SEMEION", "SVHN", "STL10")
+"Classes of torchvision that read all images of a split from one file."
+
+
 def fill_from_torchvision(name: str, spec: TorchvisionSet, folder: Path, request: Request) -> dict:
     from cifar_fast.data.torchvision_fill import fill_splits
 
@@ -92,5 +96,5 @@ def fill_from_torchvision(name: str, spec: TorchvisionSet, folder: Path, request
 
 for name, spec in TORCHVISION.items():
     register_source(name, f"torchvision.datasets.{spec.cls}", size=spec.size, classes=spec.classes, about=spec.about,
-                    folder=f"torchvision/{spec.cls}", valid="valid" in spec.splits)(
+                    folder=f"torchvision/{spec.cls}", valid="valid" in spec.splits, files=spec.cls not in ARRAYS)(
                         partial(fill_from_torchvision, name, spec))

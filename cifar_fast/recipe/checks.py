@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cifar_fast.recipe.overrides import settings
-from cifar_fast.recipe.spec import Recipe, RecipeError, require_value
+from cifar_fast.recipe.spec import Recipe, RecipeError, require_budget, require_value
 
 EXAMPLES = {"arch": "cifar_final", "name": "mine", "opt": "partial(sgd, momentum=0.9)",
             "fit": "partial(one_cycle, pct_start=0.2)", "sched": "cosine",
@@ -112,13 +112,10 @@ def check(recipe: Recipe) -> None:
 
 def require_kinds(r: Recipe) -> None:
     "Raise RecipeError where a recipe file gives a setting something of another kind than it takes."
-    from cifar_fast.audit import Budget
-
     for key in ("arch", "name"):
         if not isinstance(value := getattr(r, key), str) or key == "arch" and not value:
             raise RecipeError(f"{key}={value!r}: expected a name in quotes, e.g. {key}=\"{EXAMPLES[key]}\"")
-    if not isinstance(r.budget, Budget | None):
-        raise RecipeError(f"budget={r.budget!r}: expected a Budget, e.g. budget=Budget(max_params=50_000)")
+    require_budget(r.budget)
     for f in fields(r):
         value = getattr(r, f.name)
         if "from" not in f.metadata or value is None and f.default is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_fast.recipe.sizes import at_size
-from cifar_fast.recipe.spec import COLUMNS, UNTYPED, Recipe, RecipeError, require_value, typed_name
+from cifar_fast.recipe.spec import COLUMNS, UNTYPED, Recipe, RecipeError, require_budget, require_value, typed_name
 from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import nearest
 
@@ -82,6 +82,7 @@ def _with_limit(budget: Any, limit: str, text: str) -> Any:
     "The budget, or the default one, with another limit: budget.max_params=50_000."
     from cifar_fast.audit import Budget
 
+    require_budget(budget)
     known = {f.name: f for f in fields(Budget)}
     if limit not in known:
         raise RecipeError(f"budget has no {limit!r}{nearest(limit, known)}; it has {', '.join(known)}")

@@ -178,6 +178,14 @@ def require_value(f: Field, value: Any) -> None:
         raise RecipeError(f"{name}={value}: expected {f.metadata['expected']}")
 
 
+def require_budget(budget: Any) -> None:
+    "Raise RecipeError unless it is a Budget or None."
+    from cifar_fast.audit import Budget
+
+    if not isinstance(budget, Budget | None):
+        raise RecipeError(f"budget={budget!r}: expected a Budget, e.g. budget=Budget(max_params=50_000)")
+
+
 def typed_name(f: Field) -> str:
     "As the command line calls it: `distill.alpha` for the field distill_alpha."
     before = f.metadata.get("argument_of")

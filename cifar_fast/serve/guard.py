@@ -57,7 +57,7 @@ class Guard:
         if method in ("GET", "HEAD"):
             # The review starts work and serves your images, so that no other site may have a browser ask for them.
             own = not path.startswith("/review/") or site in (None, "same-origin", "none")
-            return None if own else "Only this server's own page can load this.\n"
+            return None if own else "Only this server's own page can load this. Open the address that it printed.\n"
         own = site == "same-origin" if site else origin in (None, f"http://{host}")
         return None if own else "Images can only be sent from this server's own page.\n"
 

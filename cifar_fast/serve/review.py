@@ -33,12 +33,13 @@ def require_at_hand(data: str, run: Path) -> None:
     from cifar_fast.data.hub import PREFIX
     from cifar_fast.data.registry import in_cache, named_datasets
 
-    if data.startswith(PREFIX):
-        raise ReviewError(NO_FILES)
     known = None if data == "cifar10" and os.environ.get("CIFAR_FAST_DATA") else named_datasets().get(data)
-    if known and known.folder and not in_cache(known, cache_folder() / "data"):
+    if data.startswith(PREFIX) or known and not known.files:
+        raise ReviewError(NO_FILES)
+    if known and not in_cache(known, cache_folder() / "data"):
         raise ReviewError(f"The images of {data} are not in the cache of this machine, and this page downloads "
-                          f"nothing. This command downloads them: python -m cifar_fast evaluate {run}")
+                          f"nothing. This command downloads them: "
+                          f"{shlex.join(['python', '-m', 'cifar_fast', 'evaluate', str(run)])}")
 
 
 class Review:

@@ -21,6 +21,7 @@ from cifar_fast.sweep.pool import output_to, run_pool, threads_of
 from cifar_fast.sweep.space import parse_seeds
 from cifar_fast.training.callbacks.history import DivergedError
 from cifar_fast.training.checksums import with_checksums
+from cifar_fast.utils.files import write_text
 from cifar_fast.utils.log import log_progress
 from cifar_fast.utils.signals import StopRequested
 from cifar_fast.utils.statistics import mean_interval
@@ -55,6 +56,8 @@ def run_seeds(name: str, changes: Sequence[str], text: str, jobs: int, resume: b
         log_progress(f"{recipe.name}: seeds {' '.join(map(str, seeds))}, {len(seeds) - len(left)} trained already; "
                      f"{jobs} at a time with {threads_of(jobs)} threads each; logs in {logs}")
         watch = Watch(recipe, seeds, changes)
+        for seed in left:
+            mark_of(logs, seed).unlink(missing_ok=True)
         try:
             run_pool(work, (name, tuple(changes), tuple(left), logs, allow_changes), min(jobs, len(left)), watch)
         except StopRequested:
@@ -63,12 +66,17 @@ def run_seeds(name: str, changes: Sequence[str], text: str, jobs: int, resume: b
                   f"cifar_fast recipe {words} --jobs {jobs} --resume", file=sys.stderr)
             raise
         if watch.left:
-            raise RunError(f"seeds {', '.join(map(str, watch.left))} diverged, see above and {logs}; {watch.done} of "
-                           f"{len(seeds)} seeds are trained. A lower lr= (or clip=1) for all of them: name="
-                           f"{recipe.name}-b")
+            raise RunError(f"{'seed' if len(watch.left) == 1 else 'seeds'} {', '.join(map(str, watch.left))} diverged, "
+                           f"see above and {logs}; {watch.done} of {len(seeds)} are trained. Train all of them again "
+                           f"with a lower lr= or with clip=1, under another name: name={recipe.name}-b")
     cards = [read_card(path) for path in paths]
     print(row_text(recipe.name, cards, export_path(recipe).parent))
     return cards
+
+
+def mark_of(logs: Path, seed: int) -> Path:
+    "A file that says to all workers that a seed has diverged."
+    return logs / f"seed-{seed}.diverged"
 
 
 def path_of(recipe: Recipe, seed: int) -> Path:
@@ -122,14 +130,14 @@ def require_ours(recipe: Recipe, seed: int, path: Path, changes: Sequence[str], 
 
 def work(name: str, changes: tuple[str, ...], seeds: tuple[int, ...], logs: Path, allow_changes: bool) -> int:
     "A worker: trains whatever seed nobody else trains, until all are trained; a run's own lock says who does."
-    recipe, diverged = with_checksums(override(load_recipe(name), list(changes))), set()
-    while left := [s for s in seeds if s not in diverged and not is_done(recipe, s, changes)]:
+    recipe = with_checksums(override(load_recipe(name), list(changes)))
+    while left := [s for s in seeds if not mark_of(logs, s).exists() and not is_done(recipe, s, changes)]:
         for seed in left:
             own = with_seed(recipe, seed)
             folder = RunFolder(export_path(own))
             given = [name, *(c for c in changes if not c.startswith("name=")), f"seed={seed}", f"name={own.name}"]
             try:
-                if is_done(recipe, seed, changes):
+                if mark_of(logs, seed).exists() or is_done(recipe, seed, changes):
                     continue
                 with output_to(logs / f"seed-{seed}.log"):
                     # Another worker may have died of it: then it resumes.
@@ -138,7 +146,7 @@ def work(name: str, changes: tuple[str, ...], seeds: tuple[int, ...], logs: Path
             except (Busy, Interrupted):  # another worker has begun it since, and may have died: then it is resumed
                 continue
             except DivergedError as e:  # the others may not
-                diverged.add(seed)
+                write_text(mark_of(logs, seed), f"{e}\n")
                 print(f"cifar_fast: seed {seed}: {e}", file=sys.stderr, flush=True)
         time.sleep(IDLE if left else 0)
     return 0

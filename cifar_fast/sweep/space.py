@@ -13,7 +13,7 @@ from cifar_fast.recipe.overrides import split
 from cifar_fast.recipe.spec import UNTYPED
 from cifar_fast.utils.errors import CifarFastError
 
-NUMBER = r"[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+NUMBER = r"[+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})((?::[^:]*)*)")
 
 FIXED = (settings_that(affects_weights=False) - {"init"}) | {
@@ -61,7 +61,7 @@ class Dimension:
             raise SpaceError(f"{self.key}={self.text}: a grid needs a list ({self.key}={self.low:g},{self.high:g}) or "
                              f"steps ({self.key}={self.low:g}..{self.high:g}:step={(self.high - self.low) / 4:g})")
         step, count = self.step or 1, int((self.high - self.low) / (self.step or 1) + 1e-9) + 1
-        grid = [min(round(self.low + i * step, 12), self.high) for i in range(count)]
+        grid = [min(float(f"{self.low + i * step:.12g}"), self.high) for i in range(count)]
         return [int(v) for v in grid] if self.kind == "int" else grid
 
 

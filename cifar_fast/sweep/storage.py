@@ -41,8 +41,9 @@ def require_optuna():
 
 def masked(url: str) -> str:
     "The address without its password."
-    url = re.sub(r"(://[^:/@?]*):.*@", r"\1:***@", url)  # to the last @, which a password may hold too
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+    place, mark, query = url.partition("?")
+    place = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", place)  # to the last @, which a password may hold too
+    return place + mark + re.sub(r"(^|&)(password=)[^&]*", r"\1\2***", query)
 
 
 def open_storage(url: str | None, folder: Path, grace: float = GRACE):
@@ -71,9 +72,8 @@ def open_storage(url: str | None, folder: Path, grace: float = GRACE):
         cause = e.__cause__ or e
         why = " ".join(str(getattr(cause, "orig", None) or cause).split())
         step = "check host, port, database and user, and that the server runs" if url else "move the file away"
-        if url and url.count("@") > 1:
-            step = "write an @ of the user or password as %40"
-            why = "its address holds more than one @"
+        if url and url.partition("?")[0].count("@") > 1:  # the cause may then hold a part of the password
+            why, step = "its address holds more than one @", "write an @ of the user or password as %40"
         raise StorageError(f"the storage {shown} cannot be used ({why[:200]}): {step}") from None
 
 

@@ -168,14 +168,16 @@ def fitting_widths(recipe: Recipe, init: Init | None, classes: int, size: int) -
     """
     if init and init.widths:
         return init.widths
+    if init and "parameters" in recipe.waive:
+        return None
     if recipe.budget:
         widths = scaled_widths(recipe.arch, recipe.budget.max_params, classes, size)
         own = scaled_widths(recipe.arch, sys.maxsize, classes, size) if init else widths
         if widths != own:
-            raise InitError(f"init={recipe.init} holds weights of {'-'.join(map(str, own))} channels, and with "
-                            f"budget.max_params={recipe.budget.max_params:_} the network has "
-                            f"{'-'.join(map(str, widths))}; add prune=0.5 instead, which removes channels of these "
-                            f"weights, or leave out init=")
+            pruned = "add prune=0.5 instead, which removes channels of these weights; " if init.card else ""
+            raise InitError(f"init={recipe.init} holds weights of {'-'.join(map(str, own))} channels, and with at most "
+                            f"{recipe.budget.max_params:,} parameters the network has {'-'.join(map(str, widths))}; "
+                            f"{pruned}give a larger budget.max_params=, or leave out init=")
         return widths
     if init or "parameters" in recipe.waive:
         return None

@@ -139,6 +139,11 @@ def test_splits(folder, head, values, expected):
     ("fold,is_test", ("0,0", "1,1", "2,0"), {"train": 20, "test": 10}),
     ("is_test,fold", ("0,0", "1,1", "0,2"), {"train": 20, "test": 10}),
     ("fold", ("1", "2", "test"), {"train": 20, "test": 10}),
+    ("fold,is_test", ("0,0", "1,0", "2,0"), {"train": 20, "test": 10}),  # a column that is all no says nothing
+    ("fold,is_valid", ("0,1", "1,1", "2,1"), {"train": 20, "test": 10}),
+    ("fold,is_train", ("0,1", "1,1", "2,0"), {"train": 20, "test": 10}),
+    ("is_valid,is_test", (",", "1,", ",1"), {"train": 10, "test": 10, "valid": 10}),  # nothing written means no
+    ("is_train,is_valid", ("1,0", "0,1", "0,0"), {"train": 10, "test": 10, "valid": 10}),
     ("split,is_test", ("train,1", "test,0", "train,1"), {"train": 20, "test": 10}),  # what names the split itself
 ])
 def test_splits_of_several_columns(folder, head, values, expected):
@@ -148,6 +153,14 @@ def test_splits_of_several_columns(folder, head, values, expected):
     assert ("10 rows of no known split" in " ".join(tree.problems)) == (sum(expected.values()) < 30)
     if head.startswith("is_train,is_test,"):
         assert "columns of labels.csv: split from is_train and is_test and is_valid" in tree.notes
+
+
+def test_a_column_of_yes_and_no_that_holds_something_else(folder):
+    text = rows(*(f"{f},{i // 3 % 2},{i % 2},{'maybe' if i == 7 else i % 3}" for i, f in enumerate(FILES)),
+                head="file,label,is_test,is_valid")
+    with pytest.raises(DataError, match="its column is_valid holds 2, which is neither yes nor no.*data.split="):
+        scan_table(write(folder, text))
+    assert len(scan_table(write(folder, text), {"split": "is_test"}).splits["test"]) == 15
 
 
 def test_labels_with_a_fraction_of_zero_beside_one_that_is_left_out(folder):

@@ -72,6 +72,9 @@ def test_an_empty_folder_that_is_called_like_a_split_is_not_used(tmp_path):
     tree = scan_tree(tmp_path)
     assert tree.vocab == ("a", "b") and {s: len(files) for s, files in tree.splits.items()} == {"train": 4, "test": 2}
     assert "not used: the folder test/, which holds no image" in tree.notes
+    (tmp_path / "train").mkdir()  # what should be in it is missing
+    with pytest.raises(DataError, match="train"):
+        scan_tree(tmp_path)
 
 
 def test_what_is_not_used_is_named(tmp_path):

@@ -62,6 +62,7 @@ def test_true_format(web, tmp_path, name):
                 green_of = 0 if unsplit else 60 * ["train", "valid", "test"].index(split)
                 assert np.abs(np.array([red - 60 * label, green - green_of, blue - 200])).max() <= 4
     assert not source.skipped and source.name == name
+    assert all((part.paths() is not None) == named_datasets()[name].files for part in source.splits.values())
     requests = len(web.requests)
     load_source(name, size=16, cache=tmp_path)  # other sizes come from the same download
     assert len(web.requests) == requests

@@ -1,6 +1,7 @@
 """`final` at other budgets: its widths follow `budget.max_params`, from the command line to what opens the export."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import timm
@@ -75,14 +76,19 @@ def test_with_many_classes_or_large_images_final_is_narrower_instead_of_over_the
 
 
 def test_trained_weights_are_not_taken_by_a_network_that_a_budget_makes_narrower():
-    init = Init("exports/base", "", {}, Normalization(mean=[0.5] * 3, std=[0.2] * 3), 32)
+    normalize = Normalization(mean=[0.5] * 3, std=[0.2] * 3)
+    init = Init("exports/base", "", {}, normalize, 32)
+    export = Card(arch="cifar_mirror", vocab=["a", "b"], normalize=normalize)
     recipe = override(load_recipe("final"), ["init=exports/base"])
     assert fitting_widths(recipe, init, 50, 32) is None  # the weights' own, whatever the number of classes
     for limit in ("budget.max_params=50_000", "budget.max_params=25_000"):
-        with pytest.raises(InitError, match=r"init=exports/base holds weights of 16-48-104 .*budget.max_params=\d+_000 "
-                                            r"the network has .*prune=0.5"):
-            fitting_widths(override(recipe, [limit]), init, 10, 32)
+        for card, pruning in ((None, ""), (export, "add prune=0.5 instead.*")):
+            with pytest.raises(InitError, match=r"init=exports/base holds weights of 16-48-104 channels, and with at "
+                                                rf"most \d+,000 parameters .*; {pruning}.*larger budget.max_params="):
+                fitting_widths(override(recipe, [limit]), replace(init, card=card), 10, 32)
     own = fitting_widths(override(recipe, ["budget.max_params=201_000"]), init, 50, 32)
+    waived = replace(override(recipe, ["budget.max_params=50_000"]), waive={"parameters": "of the trained weights"})
+    assert fitting_widths(waived, init, 10, 32) is None
     assert tuple(own) == (16, 48, 104)  # as the refusal of 50 classes recommends
 
 

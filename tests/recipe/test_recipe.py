@@ -174,6 +174,11 @@ def test_a_value_of_another_kind_is_named(wrong, said):
         check(replace(load_recipe("final"), **wrong))
 
 
+def test_a_limit_of_what_is_no_budget_is_named():
+    with pytest.raises(RecipeError, match=r"budget=50000: expected a Budget"):
+        override(replace(load_recipe("final"), budget=50_000), ["budget.max_params=5000"])
+
+
 def test_the_examples_of_the_messages_can_be_used():
     from cifar_fast import all as names
 

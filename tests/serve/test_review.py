@@ -258,9 +258,11 @@ def test_a_run_on_no_files_says_so(project, digits):
     assert state["state"] == "problem" and "are no files" in state["text"]
 
 
-@pytest.mark.parametrize("data, said", [("cifar100", "downloads nothing"), ("hf:owner/name", "are no files")])
+@pytest.mark.parametrize("data, said", [("food101", "downloads nothing"), ("hf:owner/name", "are no files"),
+                                        ("cifar100", "are no files"), ("cifar10", "are no files")])
 def test_opening_it_downloads_nothing(project, tmp_path, monkeypatch, data, said):
     monkeypatch.setenv("CIFAR_FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CIFAR_FAST_DATA", raising=False)
     monkeypatch.setattr("cifar_fast.data.sources.cached", None)  # what decodes, and downloads before that
     run = shutil.copytree(project / "exports" / "net", project / "exports" / "named", dirs_exist_ok=True)
     card = json.loads((run / "card.json").read_text())

@@ -20,6 +20,7 @@ def test_kinds_follow_from_the_setting():
     assert one("epochs=3..8").kind == "int" and one("epochs=3..8").values == [3, 4, 5, 6, 7, 8]
     assert one("fit.div=10..25").kind == "float"  # whole ends alone make no whole number
     assert one("fit.pct_start=0.1..0.3:step=0.1").values == [0.1, 0.2, 0.3]  # and not 0.30000000000000004
+    assert one("opt.weight_decay=1e-13..3e-13:step=1e-13").values == [1e-13, 2e-13, 3e-13]
     assert one("budget.max_params=50_000..200_000:step=50_000").values == [50_000, 100_000, 150_000, 200_000]
     assert parse_space("sprint", [*FIXED, "epochs=2e1,10.0"]).fewest_epochs == 10
     assert one("opt=sgd,adamw").choices == ("sgd", "adamw")
@@ -61,6 +62,7 @@ def test_paths_are_no_lists():
     ("lr=0.1..0.01", SpaceError, "lr=0.01..0.1"), ("lr=0.1..0.1", SpaceError, "write lr=0.1"),
     ("lr=0..0.1:log", SpaceError, "begins above 0"), ("lr=0.1..0.2:lin", SpaceError, ":lin"),
     ("lr=0.1..0.2:log:step=0.1", SpaceError, "no steps"), ("lr=0.1..0.2:step=1", SpaceError, "width"),
+    ("lr=1__0..20", SpaceError, "both ends"), ("bs=5_..64", SpaceError, "both ends"),
     ("lr=0.1..x", SpaceError, "both ends"), ("opt=0.1..0.2", SpaceError, "opt=a,b"),
     ("arch=1..2", SpaceError, "no number"), ("tta=0..1", SpaceError, "no number"),
     ("resize_mode=1..2", SpaceError, "no number"), ("fit.moms=1..2", RecipeError, "(0.8, 0.8, 0.8)"),

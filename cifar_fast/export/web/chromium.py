@@ -86,7 +86,8 @@ class Page:
             found = self.driver.execute_async_script(CLASSIFY, [png(image) for image in images])
         except WebDriverException as e:  # it ran out of time or memory, say
             raise ExportError(f"Chromium ends or takes more than {SECONDS} s while it classifies {len(images)} images: "
-                              f"{printable(e.msg)[:200]}") from None
+                              f"{printable(e.msg)[:200]}; try again with more memory free, or leave html out of "
+                              f"--to") from None
         if isinstance(found, str):
             raise ExportError(f"the page fails in Chromium: {found}")
         return np.array(found, dtype=np.float32)
