@@ -201,7 +201,7 @@ class Evaluate(Command):
         result = scores(probs, labels, model.vocab)
         result["balanced_accuracy"] = balanced_accuracy(result["per_class"])
         result |= confidence_scores(probs, probs.argmax(1) == labels, model.temperature, labels)
-        if not model.card or model.card.recipe.get("tta", True):  # else left and right differ: a mirror image is wrong
+        if model.tta_applies:
             result["accuracy_tta"] = float((measured.mirrored.argmax(1) == labels).mean())
         result["data"] = {"name": measured.name, "fingerprint": measured.fingerprint}
         result |= {"splits": by_split(measured), "unknown": dict(measured.unknown), "missing": list(measured.missing)}

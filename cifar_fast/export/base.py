@@ -42,6 +42,11 @@ class BasePredictor:
         return read_image(source, self.size, self.resize_mode, self.ranges)
 
     @property
+    def tta_applies(self) -> bool:
+        "False where left and right differ (`tta=False` in the recipe), so that a mirror image is another thing."
+        return not self.card or self.card.recipe.get("tta", True)
+
+    @property
     def ranges(self) -> Ranges | None:
         "Those that images of more than eight bits are scaled from, see `data.depth`."
         return self.card.data.ranges if self.card else None

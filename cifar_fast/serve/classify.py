@@ -39,17 +39,11 @@ class ImageResult:
     label: str = ""  # the class that `probs` ranks first, or "unknown" where it is below the threshold
 
 
-def with_tta(predictor: BasePredictor) -> bool:
-    "False where left and right differ (`tta=False` in the recipe), so that a mirror image is another thing."
-    return not predictor.card or predictor.card.recipe.get("tta", True)
-
-
 class Classifier:
     "An exported model for many threads: they decode images in parallel and take turns at the model."
 
     def __init__(self, predictor: BasePredictor):
         self.predictor, self.lock, self.loading = predictor, threading.Lock(), threading.Lock()
-        self.tta = with_tta(predictor)
 
     def classify(
         self,
@@ -66,7 +60,7 @@ class Classifier:
             images = np.stack([results[i].image for i in good])
             with self.lock:
                 check()
-                plain, tta = self.predictor.probabilities(images, tta=self.tta)
+                plain, tta = self.predictor.probabilities(images, tta=self.predictor.tta_applies)
             cams = self.grad_cams(images, plain) if explain else [None] * len(good)
             mirrored_too = [None] * len(good) if tta is None else tta
             for i, probs, mirrored, cam in zip(good, plain, mirrored_too, cams, strict=True):

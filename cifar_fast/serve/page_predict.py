@@ -6,7 +6,7 @@ from fasthtml import components as h
 
 from cifar_fast.data.images import EXTENSIONS
 from cifar_fast.export.base import BasePredictor
-from cifar_fast.serve.classify import ImageResult, data_uri, overlay, strongest_place, with_tta
+from cifar_fast.serve.classify import ImageResult, data_uri, overlay, strongest_place
 from cifar_fast.serve.page import percent
 from cifar_fast.serve.upload import MAX_IMAGE, MAX_REQUEST, TOO_LARGE
 
@@ -41,7 +41,8 @@ def predict(predictor: BasePredictor, results=None):
             h.Label(h.Input(type="checkbox", id="cam", checked=True, autocomplete="off"),
                     h.Span("Show Grad-CAM"), cls="switch"),
             h.P("Grad-CAM: the lighter a place, the more it contributed to the predicted class. ",
-                "TTA: the mean of the predictions for the image and its mirror image." if with_tta(predictor) else None,
+                "TTA: the mean of the predictions for the image and its mirror image."
+                if predictor.tta_applies else None,
                 cls="quiet"),
             h.Button("Clear", type="button", id="clear", cls="scripted"),
             cls="tools",

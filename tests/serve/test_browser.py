@@ -215,6 +215,17 @@ def test_a_phone_scrolls_in_one_direction_only(browser, images, address, scheme)
     assert (sum(map(int, page[4:-1].split(","))) > 600) == (scheme == "light")
 
 
+@pytest.mark.parametrize("width", [360, 640, 900, 1200])
+def test_the_name_of_a_class_stands_on_one_line_beside_two_probabilities(browser, images, width):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE | {"width": width, "mobile": False})
+    give(browser, images / "one.png")
+    cards(browser, 1)
+    heights = browser.execute_script(
+        "return [...document.querySelectorAll('.cards tbody tr')].map(row => row.getBoundingClientRect().height)")
+    assert len(heights) == 10 and max(heights) < 1.1 * min(heights)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
 def test_without_scripts_the_form_works_too(browser, images, address):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     browser.get(address)
