@@ -1,7 +1,7 @@
 """For microcontrollers: at most 96 KB of int8 weights, 40 KB of activations, 12.5 million multiply-adds.
 
 Source   ours; ablations: recipes/README.md
-Expect   90.0 ± 0.1 % on CIFAR-10's test set (n = 2), 0.1 to 0.2 points less in int8, 51 minutes on one CPU
+Expect   90.1 ± 0.1 % on CIFAR-10's test set (n = 3), 0.1 to 0.2 points less in int8, 51 minutes on one CPU
          core with bf16; with file format and interpreter tflite-micro takes 106 KB of flash and 50 KB of RAM (x86)
 Run      python -m cifar_fast recipe micro
 """
