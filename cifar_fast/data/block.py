@@ -8,6 +8,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.transforms import IntToFloatTensor, Normalize
 
 from cifar_fast.data.errors import DataError
+from cifar_fast.data.images import batch_size
 from cifar_fast.data.loaders import BatchDL
 from cifar_fast.data.sources import Source
 from cifar_fast.data.transforms import AlbumentationsTransform, ReadImage, ReadLabel
@@ -118,7 +119,8 @@ def make_dls(
     items = np.arange(sum(len(part) for part in source.splits.values()))
     labels = source.train.labels[train] if balanced else None
     # Images to validate on are not augmented: no work for processes.
-    return block.dataloaders(items, bs=bs, val_bs=500, drop_last=drop_last, seed=seed, device=device,
+    return block.dataloaders(items, bs=bs, val_bs=batch_size(source.size, 500), drop_last=drop_last, seed=seed,
+                             device=device,
                              dl_kwargs=[{"num_workers": workers, "labels": labels, "views": views}, {"num_workers": 0}])
 
 

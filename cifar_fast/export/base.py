@@ -65,8 +65,3 @@ class BasePredictor:
 def probe(size: int) -> np.ndarray:
     "A black and a white image, (2, size, size, 3) uint8: a model that was opened must classify them."
     return np.stack([np.full((size, size, 3), grey, np.uint8) for grey in (0, 255)])
-
-
-def batch_size(size: int, images: int = 125) -> int:
-    "Images of `size` pixels at a time that hold as much as `images` of 32×32; on a CPU 125 of those are fastest."
-    return max(1, images * 32**2 // max(32, size) ** 2)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cifar_fast.export.card_parts import TEMPERATURES
+from cifar_fast.export.temperature import softmax, tempered
 from cifar_fast.utils.errors import CifarFastError
 from cifar_fast.utils.tables import aligned
 
@@ -45,19 +46,6 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 # ---------------------------------------------------------------- temperature
-
-
-def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    "(N, C) softmax of the logits divided by `temperature`, from the softmax of the logits."
-    if temperature == 1:
-        return probabilities
-    with np.errstate(divide="ignore"):  # log 0 is -inf, whose probability stays 0
-        return softmax(np.log(probabilities.astype(np.float64)) / temperature).astype(np.float32)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cifar_fast.export.base import BasePredictor, batch_size, probe
+from cifar_fast.data.images import batch_size
+from cifar_fast.export.base import BasePredictor, probe
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import NAME as CARD
@@ -18,6 +19,7 @@ from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.card_parts import Data, Normalization
 from cifar_fast.export.files import ONNX, WEIGHTS, file_sha256, short
 from cifar_fast.export.onnx_file import OnnxError, OnnxInfo, open_onnx
+from cifar_fast.export.temperature import tempered
 from cifar_fast.utils.cores import BESIDE
 
 if TYPE_CHECKING:
@@ -103,14 +105,6 @@ class OnnxPredictor(BasePredictor):
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         return self.torch.logits(images)
-
-
-def tempered(probs: np.ndarray, ratio: float) -> np.ndarray:
-    "(N, C) probabilities at `ratio` times their temperature."
-    with np.errstate(divide="ignore"):  # log 0 is -inf, whose probability stays 0
-        logs = np.log(probs.astype(np.float64)) / ratio
-    powers = np.exp(logs - logs.max(1, keepdims=True))
-    return (powers / powers.sum(1, keepdims=True)).astype(np.float32)
 
 
 # ---------------------------------------------------------------- opening

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from cifar_fast.data.depth import Ranges
-from cifar_fast.export.base import BasePredictor, batch_size, probe
+from cifar_fast.data.images import batch_size
+from cifar_fast.export.base import BasePredictor, probe
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.card_format import ExportError

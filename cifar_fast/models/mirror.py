@@ -94,5 +94,5 @@ def require_exact(side: int) -> None:
         return n % (4 * stem_scale(n)) == 0
     if not exact(side):
         near = [next((n for n in sizes if exact(n)), None) for sizes in (range(side, 0, -1), range(side, 2 * side + 8))]
-        raise ValueError(f"img_size={side}: maps of odd width, at which it would not be flip-equivariant; take "
-                         f"{' or '.join(str(n) for n in near if n)}")
+        raise ValueError(f"img_size={side}: its maps would have an odd width, and mirror images another prediction; "
+                         f"take {' or '.join(str(n) for n in near if n)}")

@@ -107,7 +107,7 @@ def check(recipe: Recipe) -> None:
     except (ValueError, TypeError) as e:
         raise RecipeError(f"opt: {e}") from None
     if r.precision == "fp16" and r.device == "cpu":
-        raise RecipeError("precision=fp16 does not train on a CPU (no loss scaling there); use bf16 or fp32")
+        raise RecipeError("precision=fp16 is for GPUs; on a CPU use bf16 or fp32")
 
 
 def require_kinds(r: Recipe) -> None:
@@ -124,6 +124,9 @@ def require_kinds(r: Recipe) -> None:
         if not callable(function) or not hasattr(function, "__name__"):  # an instance has none
             raise RecipeError(f"{f.name}={value!r}: expected a function or a class, not called, or a partial of one, "
                               f"e.g. {f.name}={EXAMPLES[f.name]}")
+        if isinstance(value, partial) and value.args:
+            raise RecipeError(f"{f.name}={value!r}: its arguments {', '.join(map(repr, value.args))} need names, as in "
+                              f"{f.name}={EXAMPLES[f.name]}")
 
 
 def require_stats(stats: tuple | None) -> None:

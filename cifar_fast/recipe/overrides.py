@@ -38,6 +38,7 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
 
     Another dataset also changes the run's name, see `on_other_data`, unless `name=` is given.
     """
+    base = recipe.name or "final"
     # In whatever order they were typed: data= (it names the run) before name=, resize= before size= (which scales it),
     # sched=step before sched.gamma=0.1.
     for change in sorted(changes, key=lambda c: (not c.startswith("data="), "." in c.split("=")[0],
@@ -54,7 +55,7 @@ def override(recipe: Recipe, changes: list[str]) -> Recipe:
             new = _callable(name, f.metadata["from"], text, optional=f.default is None)
         elif f.name in UNTYPED:
             raise RecipeError(f"{name} cannot be set here, it is more than one value; copy the recipe and edit it: "
-                              f"python -m cifar_fast copy {recipe.name or 'final'} mine.py")
+                              f"python -m cifar_fast copy {base} mine.py")
         else:
             new = _value(f, text)
         if name == "data" and new != recipe.data:
@@ -172,10 +173,17 @@ def settings(value: Callable | None) -> dict[str, Any]:
             if p.kind == p.KEYWORD_ONLY or p.name in given or (inspect.isclass(func) and p.name != "self")}
 
 
+def example_of(name: str, arg: str) -> str:
+    "`key=function` with a function that this setting of a Recipe takes, if possible one that takes `arg`."
+    module = importlib.import_module(next(f.metadata["from"] for f in fields(Recipe) if f.name == name))
+    functions = getattr(module, "__all__", [name])
+    return f"{name}={next((f for f in functions if arg in settings(getattr(module, f))), functions[0])}"
+
+
 def _with_argument(name: str, now: Any, arg: str, text: str) -> partial:
     if not callable(now):
         raise RecipeError(f"{name}.{arg}={text}: {name} is {now!r} in this recipe and takes no arguments; choose a "
-                          f"function first ({name}=…, as in sched=step sched.gamma=0.1)")
+                          f"function first, as in {example_of(name, arg)} {name}.{arg}={text}")
     known = settings(now)
     if arg not in known:
         raise RecipeError(f"{name} takes no {arg!r}{nearest(arg, known)}; it takes {', '.join(known) or 'none'}")

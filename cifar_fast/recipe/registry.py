@@ -39,6 +39,8 @@ def recipe_path(name: str) -> Path:
     path = expand_path(name)
     if path.suffix != ".py":
         path = recipes_dir() / f"{name}.py"
+        if "=" in name:
+            raise RecipeError(f"{name} is a setting; the recipe comes first, as in: recipe final {name}")
         if name not in (names := list_recipes()):
             raise RecipeError(f"no recipe is called {name!r}{nearest(name, names)}; there are "
                               f"{', '.join(names)}, or give a file: python -m cifar_fast copy final mine.py")

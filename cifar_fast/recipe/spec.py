@@ -133,6 +133,7 @@ class Recipe:
     target: float = _number(lambda x: 0 <= x < 1, "a fraction below 1, e.g. target=0.85", 0)
     seed: int = _number(lambda x: 0 <= x < 2**32, f"0 to {2**32 - 1}", 42)
     device: str = field(default="auto", metadata={"by_machine": True})  # "auto" (cuda, mps, cpu) or torch's name
+    # On CUDA fp32 means what it means to torch: TF32 in convolutions, where the GPU has it.
     precision: str = _choice("auto", "fp32", "bf16", "fp16", default="fp32", by_machine=True)
     channels_last: bool | str = False  # memory format of images and weights; "auto": the faster one here, timed
     compile: str = _choice("off", "on", "auto", default="off", by_machine=True)  # torch.compile; "auto": if faster

@@ -47,6 +47,8 @@ def data_lines(run: Run) -> list[str]:
     if unequal(np.bincount(run.valid_labels)) and (by := selecting(run.recipe)):
         lines.append(f"the classes validated on are unequal: {' and '.join(by)} {'go' if len(by) > 1 else 'goes'} by "
                      f"balanced accuracy, the mean of the classes")
+    if not source.test and not len(held):
+        lines.append("there will be no accuracy: no image is for test or validation; valid=0.1 holds a tenth out")
     if run.recipe.valid and source.valid:
         lines.append(f"valid={run.recipe.valid:g} has no effect: the data has a validation split of its own")
     if source.name in SIGNS and run.recipe.tta:

@@ -9,6 +9,7 @@ import time
 import torch
 
 from cifar_fast.recipe import Recipe
+from cifar_fast.recipe.spec import SIDE
 from cifar_fast.runs.run_dir import RunError
 from cifar_fast.utils.errors import FULL
 from cifar_fast.utils.ranks import is_lost
@@ -29,6 +30,7 @@ def explained(e: BaseException, recipe: Recipe | None = None) -> RunError | None
         smaller, used = "a smaller batch (bs=…)", ""
         if recipe:
             smaller, used = f"bs={recipe.bs // 2}" if recipe.bs > 1 else "a smaller model", f" with bs={recipe.bs}"
+            smaller += f", images below size={recipe.size}" if (recipe.size or 0) > SIDE else ""
         return RunError(f"out of memory{used}: {text[:150] or type(e).__name__}. Try {smaller}, or end other programs "
                         f"that use this memory")
     if isinstance(e, OSError) and e.errno in UNWRITABLE or "PytorchStreamWriter failed" in text:

@@ -157,7 +157,8 @@ def same_as_finished(path: Path, recipe: Recipe, unknown: frozenset[str]) -> boo
 def taken_by(path: Path, recipe: Recipe) -> str:
     "What occupies the folder of this name, as text."
     if not path.exists():
-        return f"a run with other settings is training in {path}, or was interrupted there and is kept"
+        return (f"a run with other settings is training in {path}, or was interrupted there and is kept (the same "
+                f"command with name={path.name} --restart discards it)")
     try:
         card = read_card(path)
     except ExportError:

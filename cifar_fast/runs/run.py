@@ -89,7 +89,7 @@ def train(
     with redirected(mode):
         card, path = start(recipe, find_lr, resume, allow_changes, overwrite, named, given, progress)
     if mode == "quiet":
-        print(result_text(card))
+        print(f"{result_text(card)}\nsaved: {path}/")
     elif mode == "json":
         print(json.dumps(last_record(card, path)))
     return card
@@ -135,6 +135,7 @@ def start(recipe: Recipe, find_lr: bool, resume: bool | None, allow_changes: boo
         if saved:
             about = resumed(about, saved["about"], recipe, allow_changes, where(saved))
         elif resume:
+            same_as_started(folder.staged / RECIPE, about, allow_changes)
             print("the run stopped before its first checkpoint: it starts from scratch", flush=True)
         folder.start_run(keep=bool(saved))
         lead(run, about, saved, find_lr and not saved)
@@ -155,6 +156,16 @@ def resumed(about: dict, then: dict, recipe: Recipe, allow_changes: bool, place:
         carried_over["lr"] = then["lr"]  # the rate from lr_find
     print(f"resumes {place}" + "".join(f"\n  {line}" for line in allowed), flush=True)
     return {**about, **carried_over, "overwrite": about["overwrite"] or bool(then.get("overwrite"))}
+
+
+def same_as_started(path: Path, about: dict, allow_changes: bool) -> None:
+    "Raises RunError where a run without a checkpoint was started with another recipe, which is saved at `path`."
+    try:
+        then = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):  # it stopped before that too
+        return
+    then = {k: v for k, v in then.items() if k in about["recipe"]}
+    require_same({**about, "recipe": {**about["recipe"], **then}}, about, allow_changes)
 
 
 def finish(folder: RunFolder, overwrite: bool) -> Card:
@@ -188,7 +199,7 @@ def run_training(run: Run, folder: RunFolder, about: dict, saved: dict | None, f
         if find_lr:
             search = find(run)
             about["lr"] = from_first(search["suggestions"]["valley"]["lr"])
-            plots.save(plots.lr_find(search), staged / "lr_find.png")
+            plots.save(plots.lr_find(search, recipe.name), staged / "lr_find.png")
             print(f"lr_find: valley {about['lr']:.3g}, used as the peak learning rate")
         with defer_signals(checkpoint), tracking(recipe, staged, about, saved) as tracker:
             draw = partial(save_train_batch, path=staged / "augmented.png") if recipe.report else None
@@ -229,7 +240,7 @@ def stage(run: Run, folder: RunFolder, card: Card, predicted: Predictions | None
         warnings.warn(f"{folder.path / LEARNER} could not be added to your list of trusted pickles ({e})", stacklevel=2)
     plots.save(plots.history(state.frame(), title=card.name, target=card.target_accuracy,
                              valid_name=card.validated_on), staged / "history.png")
-    plots.save(plots.learning_rate(state.hypers), staged / "learning_rate.png")
+    plots.save(plots.learning_rate(state.hypers, card.name), staged / "learning_rate.png")
     if card.metrics:
         plots.save(plots.confusion(card.metrics.confusion, card.vocab, f"{card.name}, {card.split}"),
                    staged / "confusion.png")

@@ -19,20 +19,21 @@ STEPS = 200
 
 
 def draw_train_batch(recipe: Recipe, path: Path) -> None:
-    "The figure that a run of `recipe` would draw in its first epoch."
+    "The figure that a run of `recipe` draws in its first epoch, if every kind of mixing comes within STEPS batches."
     save_train_batch(sampled(prepare(recipe)).rows(), path)
 
 
 def sampled(run: Run) -> Sample:
     "Images of the first batch of each kind that training would mix, without training."
     dl, sample = run.learn.dls.train, Sample(run.learn.dls)
+    dl.shard(0, run.recipe.procs or 1)  # several processes: the images of the first one
     transforms = batch_transforms(run.recipe, len(run.source.vocab), "contiguous")
     transforms.setup(run.learn.model)
     steps = len(dl) * run.recipe.epochs
     dl.set_epoch(0)
     with rng_restored():
         for i, (x, y) in enumerate(islice(dl, STEPS)):
-            torch.manual_seed(batch_seed(run.recipe.seed, 0, i))
+            torch.manual_seed(batch_seed(run.recipe.seed, 0, i, dl.place))
             sample.add(*transforms.apply(x, y, i / steps), transforms.kind)
             if sample.taken.keys() >= (transforms.kinds or {"none"}):
                 break

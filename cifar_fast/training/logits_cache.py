@@ -4,8 +4,8 @@ The images of a batch follow from (seed, epoch, batch), so a second student with
 machine sees the same images as the first, and the teacher need not run again. A file holds the logits in float16, one
 record a batch, with a checksum of the student's images and of the logits: a record of other images is recomputed and
 replaced. Logits are rounded to float16 with and without a cache, so that the student's weights are the same bit for
-bit. With `distill.repeat=20` epoch 21 has the images of epoch 1 again, and the teacher runs only where their size or
-mixing has changed since, as with `mix.until` below 1.
+bit (on a CPU). With `distill.repeat=20` epoch 21 has the images of epoch 1 again, and the teacher runs only where
+their size or mixing has changed since, as with `mix.until` below 1.
 """
 
 from __future__ import annotations

@@ -151,7 +151,9 @@ class Muon(torch.optim.Optimizer):
         "(O, I, …) → the same shape, the singular values of (O, I·…) brought near 1, or √(O/I·…) where it is tall."
         matrix = g.flatten(1)
         result = zeropower_via_newtonschulz(matrix, self.steps, QUINTIC, dtype=iterated_in(g.device)).to(g.dtype)
-        return result.view(g.shape).mul_(max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5)
+        result = result.view(g.shape).mul_(max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5)
+        # In channels_last too as the gradient is in memory: of other strides the weights are changed one by one.
+        return result if result.stride() == g.stride() else torch.empty_like(g).copy_(result)
 
 
 @cache  # asked for every weight of every step

@@ -300,7 +300,7 @@ def within_budget(model, recipe: Recipe, size: int) -> Audit:
     broken = result.failures(waive=recipe.waive)
     if broken:
         rules = "; ".join(f"{v.rule}: {amount(v.rule, v.found)}, required {amount(v.rule, v.required)}" for v in broken)
-        raise BudgetError(f"{recipe.arch} breaks the budget of recipe {recipe.name!r} ({rules}). See python -m "
+        raise BudgetError(f"{recipe.arch} breaks the budget of {recipe.name} ({rules}). See python -m "
                           f"cifar_fast audit {recipe.arch}. {' '.join(v.allowing for v in broken)} allows it; a recipe "
                           f"file may also waive a rule by name with a reason: waive={{'{broken[0].rule}': 'why'}}")
     return result

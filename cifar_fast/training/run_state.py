@@ -138,7 +138,7 @@ def plain(value: Any) -> Any:
 
 
 def rng_state() -> dict[str, Any]:
-    "Of Python, NumPy and torch on every device."
+    "Of Python, NumPy and torch on the CPU and on CUDA devices; a run seeds each step, so that MPS needs none."
     name, keys, *rest = np.random.get_state()
     return {"python": random.getstate(), "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
             "torch": torch.get_rng_state(),

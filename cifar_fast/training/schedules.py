@@ -58,6 +58,8 @@ def warmup_cosine(*, warmup: float = 5, start_factor: float = 0.1, eta_min: floa
     _check(0 < start_factor <= 1, f"start_factor={start_factor} must be above 0 and at most 1")
 
     def make(opt, total, steps):
+        if not warmup:
+            return lr_scheduler.CosineAnnealingLR(opt, total, eta_min)
         up = min(max(1, round(warmup * steps)), total - 1) if total > 1 else 1
         return lr_scheduler.SequentialLR(opt, [
             lr_scheduler.LinearLR(opt, start_factor, total_iters=up),
@@ -81,11 +83,14 @@ def one_cycle_torch(*, max_lr: float = 0.05, pct_start: float = 0.3, div_factor:
     "torch's OneCycleLR over the whole run; sets lr and momentum itself. `fit=one_cycle` is fastai's own."
     _check(0 < pct_start < 1, f"pct_start={pct_start} must lie between 0 and 1")
     _check(max_lr > 0, f"max_lr={max_lr} must be above 0")
-    return Schedule(
-        lambda opt, total, steps: OneCycleToItsEnd(
-            opt, max_lr, total_steps=total, pct_start=pct_start, div_factor=div_factor,
-            final_div_factor=final_div_factor, base_momentum=base_momentum, max_momentum=max_momentum),
-        every="batch")
+
+    def make(opt, total, steps):
+        # torch's divides by the steps of the rise less one, which in a run of a few steps may be 0.
+        rise = pct_start if pct_start * total != 1 else pct_start * (1 + 1e-9)
+        return OneCycleToItsEnd(
+            opt, max_lr, total_steps=total, pct_start=rise, div_factor=div_factor,
+            final_div_factor=final_div_factor, base_momentum=base_momentum, max_momentum=max_momentum)
+    return Schedule(make, every="batch")
 
 
 class OneCycleToItsEnd(lr_scheduler.OneCycleLR):

@@ -29,7 +29,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def rng_restored():
-    "Restore the global RNGs of Python, NumPy and torch when the block ends."
+    "Restore the global RNGs of Python, NumPy and torch (CPU and CUDA) when the block ends."
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     try:

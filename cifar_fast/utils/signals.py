@@ -138,8 +138,10 @@ def defer_signals(checkpoint):
         checkpoint.stop = StopRequested(signum)
         if not here().first:
             return
-        print(f"\n{signal.Signals(signum).name}: finishing the step, or the validation, and saving; "
-              f"once more stops at once", file=sys.stderr, flush=True)
+        text = (f"\n{signal.Signals(signum).name}: finishing the step, or the validation, and saving; "
+                f"once more stops at once\n")
+        with suppress(OSError):  # not by sys.stderr, which may be in the middle of a write and then refuses another
+            os.write(2, text.encode())
 
     with handling(handle):
         yield

@@ -152,7 +152,7 @@ def test_a_switch_takes_no_number():
     (["data=cifar100", "keep=best"], "keep=best needs validation accuracy"),  # before it is downloaded
     (["balance=loss", "loss=focal"], "balance=loss needs a loss.*focal does not; use .*or balance=sample"),
     (["mix=mixing", "loss=focal"], "mix=mixing needs a loss.*focal does not; use loss=cross_entropy, or mix=none"),
-    (["precision=fp16", "device=cpu"], "fp16 does not train on a CPU.*use bf16 or fp32"),
+    (["precision=fp16", "device=cpu"], "fp16 is for GPUs.*use bf16 or fp32"),
     (["validate_on=test", "valid=0.1"], "validate_on=test validates on the test set.*leave out valid=0.1"),
     (["epochs=0"], "epochs=0"), (["epochs=-1"], "epochs=-1"), (["bs=0"], "bs=0"), (["workers=-1"], "workers=-1"),
     (["opt.weight_decay=-1.0"], "opt: weight_decay=-1.0: expected"), (["opt.momentum=1.0"], "opt: momentum=1.0: exp"),

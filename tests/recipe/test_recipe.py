@@ -164,6 +164,7 @@ def test_a_recipe_may_register_a_net_of_its_own(tmp_path):
 @pytest.mark.parametrize("wrong, said", [
     ({"loss": CrossEntropyLoss()}, r"loss=CrossEntropyLoss\(\): expected a function or a class, not called"),
     ({"loss": "cross_entropy"}, r"loss='cross_entropy': .*partial\(cross_entropy"), ({"fit": "one_cycle"}, "fit='one"),
+    ({"loss": partial(CrossEntropyLoss, None, True)}, r"its arguments None, True need names"),
     ({"sched": "cosine"}, "sched='cosine'"), ({"sched": cosine()}, "sched=.*not called"), ({"opt": "sgd"}, "opt='sgd'"),
     ({"mix": "mixing"}, "mix='mixing'"), ({"ema": 0.999}, "ema=0.999"), ({"resize": 24}, "resize=24.*progressive"),
     ({"budget": 50_000}, r"budget=50000: .*Budget\(max_params"), ({"budget": {"max_params": 1}}, "expected a Budget"),

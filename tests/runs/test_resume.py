@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from kills import NAME, RUN, bytes_that_differ, harness, history, strays, weight
 
 from cifar_fast.cli.main import main
 from cifar_fast.training.callbacks.checkpoint import load
+from cifar_fast.utils.signals import defer_signals
 
 
 @pytest.mark.parametrize("saves, where", [
@@ -52,13 +55,27 @@ def test_a_run_that_is_killed_goes_on(tmp_path):
     assert found["kills"].total() >= 3 and found["lost"] == found["different"] == 0 and not found["strays"]
 
 
+def test_a_signal_in_the_middle_of_a_write_to_stderr_is_received_too(monkeypatch, capfd):
+    class Writing:
+        def write(self, text):
+            raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+        flush = write
+
+    checkpoint = SimpleNamespace(stop=None, done=False)
+    with monkeypatch.context() as patch, defer_signals(checkpoint):
+        patch.setattr(sys, "stderr", Writing())
+        os.kill(os.getpid(), signal.SIGINT)
+    assert checkpoint.stop.exit_code == 130 and "SIGINT: finishing the step" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_lets_the_step_end_and_saves(plain, tmp_path, monkeypatch, capsys, signum, code):
+def test_a_signal_lets_the_step_end_and_saves(plain, tmp_path, monkeypatch, capfd, signum, code):
     before = signal.getsignal(signum)
     at(monkeypatch, 5, lambda: os.kill(os.getpid(), signum))
     assert main([*RUN, "checkpoint_minutes=0", f"exports={tmp_path}"]) == code
     assert signal.getsignal(signum) is before
-    err = capsys.readouterr().err
+    err = capfd.readouterr().err
     assert "finishing the step" in err and "--resume" in err
     monkeypatch.undo()
     assert load(working(tmp_path) / "checkpoint.pt")["position"] == (0, 5)

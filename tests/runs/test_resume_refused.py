@@ -71,6 +71,16 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_anew(plain, tmp_path
     assert bytes_that_differ(weights(plain), weights(tmp_path)) == 0
 
 
+def test_a_run_without_a_checkpoint_is_not_begun_anew_with_other_settings(tmp_path, capsys, digits):
+    (working(tmp_path) / "run").mkdir(parents=True)
+    started = override(load_recipe("final"), [*RUN[2:], f"exports={tmp_path}"])
+    (working(tmp_path) / "run" / "recipe.json").write_text(json.dumps(describe(replace(started, lr=0.123))))
+    assert resume(tmp_path) == 2
+    err = capsys.readouterr().err
+    assert "lr" in err and "0.123" in err and "--allow-changes" in err
+    assert resume(tmp_path, "--allow-changes") == 0
+
+
 def test_a_changed_recipe_is_refused_or_allowed_by_name(broken, capsys):
     exports = broken(5)
     assert resume(exports, "lr=0.01") == 2

@@ -14,8 +14,10 @@ from torch import nn
 
 from cifar_fast.data.block import make_dls, test_dl
 from cifar_fast.recipe import load_recipe, override
+from cifar_fast.training.callbacks.synced_batch_norm import count_images, synchronise
 from cifar_fast.training.fit import fit
 from cifar_fast.training.prepare import prepare
+from cifar_fast.utils.ranks import here
 
 # ---------------------------------------------------------------- one step
 
@@ -57,6 +59,27 @@ def test_gradient_of_a_step_is_that_of_one_process(digits, tmp_path, count, sync
         assert torch.equal(found, several[0])
         assert (found - alone).norm() < 1e-7 * alone.norm()  # torch divides by 3 in float32
     assert alone.norm() > 0.1
+
+
+def two_images():
+    return torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def normalised():
+    "Of two images by three processes: the third has the first one's, as in a last batch."
+    rank, images, layer = here().rank, two_images(), nn.BatchNorm2d(3).double()
+    model = nn.Sequential(layer)
+    synchronise(model)
+    count_images(model, rank < 2)
+    return model(images[rank:rank + 1] if rank < 2 else images[:1]).detach(), layer.running_mean, layer.running_var
+
+
+def test_a_process_without_images_has_no_part_in_synchronised_batch_norm(tmp_path):
+    layer, several = nn.BatchNorm2d(3).double(), together(3, normalised, tmp_path)
+    expected = layer(two_images()).detach()
+    for rank, (found, mean, variance) in enumerate(several):
+        assert torch.allclose(found[0], expected[rank if rank < 2 else 0])
+        assert torch.allclose(mean, layer.running_mean) and torch.allclose(variance, layer.running_var)
 
 
 # ---------------------------------------------------------------- data

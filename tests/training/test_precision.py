@@ -1,6 +1,7 @@
 """Precision and device: what is chosen where, that it trains, and that nothing of it stays behind."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -36,10 +37,39 @@ def test_automatic_precision(monkeypatch, kind, bf16, chosen):
 
 def test_fp16_is_refused_on_a_cpu(digits):
     assert choose_precision("fp16", torch.device("cuda")) == "fp16"
-    with pytest.raises(ValueError, match="fp16 does not train on a CPU.*bf16 or fp32"):
+    with pytest.raises(ValueError, match="fp16 is for GPUs.*bf16 or fp32"):
         choose_precision("fp16", torch.device("cpu"))
-    with pytest.raises(RecipeError, match="fp16 does not train on a CPU"):
+    with pytest.raises(RecipeError, match="fp16 is for GPUs"):
         prepare(tiny("precision=fp16"))
+
+
+def test_fp16_scales_the_loss_and_skips_a_step_that_overflows(digits):
+    "On a CPU, whose loss scaler is the same: `auto` takes fp16 on GPUs without bf16."
+    states, scales, broken = [], [], 3
+
+    def overflow(learn):
+        states.append(state(learn.model))
+        scales.append(scaler.get_scale())
+        if learn.train_iter == broken:
+            next(learn.model.parameters()).grad.fill_(torch.inf)
+
+    run = replace(prepare(tiny("epochs=2", "valid=100", "clip=1")), precision="fp16")
+    watch = Watch(8, after_backward=overflow, before_fit=lambda learn: scaler_of(learn))
+
+    def scaler_of(learn):
+        nonlocal scaler
+        scaler = learn.autocast.scaler
+
+    scaler = None
+    run.learn.add_cb(watch)
+    fitted = fit(run)
+    assert scales[0] == 2.0**16 and scales[broken + 1:] == [2.0**15] * (len(scales) - broken - 1)
+    weights = [{k: v for k, v in one.items() if k.endswith("weight")} for one in states]
+    moved = [not equal(a, b) for a, b in zip(weights, weights[1:], strict=False)]
+    assert moved == [i != broken for i in range(len(moved))]
+    assert all(torch.isfinite(v).all() for v in state(run.learn.model).values() if v.is_floating_point())
+    losses = fitted.state.frame()["train_loss"]
+    assert losses.iloc[-1] < losses.iloc[0]
 
 
 def test_bf16_on_a_cpu(digits):

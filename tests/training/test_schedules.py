@@ -177,6 +177,18 @@ def test_warmup_of_half_an_epoch_and_of_more_than_the_run():
     assert used == sorted(used) and len(used) == 20
 
 
+def test_no_warmup_is_none():
+    used = [rate for rate, _ in preview(changed("optimized200k", "epochs=2", "sched.warmup=0", "lr=1"), 10)]
+    assert used == pytest.approx([0.5 * (1 + math.cos(math.pi * i / 20)) for i in range(20)])
+
+
+@pytest.mark.parametrize("steps, pct_start", [(4, 0.25), (5, 0.2), (2, 0.5)])
+def test_torchs_one_cycle_that_rises_for_one_step_of_a_short_run(steps, pct_start):
+    recipe = changed("optimized200k", f"epochs={steps}", "sched=one_cycle_torch", f"sched.pct_start={pct_start}")
+    used = [rate for rate, _ in preview(recipe, 1)]
+    assert len(used) == steps and used[0] == pytest.approx(0.05 / 25) and used[-1] == pytest.approx(0.05 / 25e4)
+
+
 def test_fastais_one_cycle_start_peak_and_end():
     recipe = changed("sprint", "epochs=4", "lr=0.4", "fit.pct_start=0.25", "fit.div=10.0", "fit.div_final=1e4",
                      "fit.moms=(0.9, 0.85, 0.9)")

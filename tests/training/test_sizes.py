@@ -141,6 +141,11 @@ def test_a_size_of_smaller_images_that_is_typed_stays_as_it_is(colours):
     assert prepare(tiny("valid=8", typed), source=source, typed=["sprint", typed]).recipe.resize().size == 24
 
 
+def test_larger_images_are_validated_in_smaller_batches(colours):
+    source = load_source(colours, size=64)
+    assert prepare(tiny("valid=8"), source=source).learn.dls.valid.bs == 125
+
+
 def test_a_model_refuses_with_the_reason(digits):
     with pytest.raises(ModelError, match="cifar_mirror.*size=50.*48 or 56"):
         prepare(tiny("size=50", "arch=cifar_mirror"))

@@ -1,4 +1,4 @@
-"""A run on disk, from which it resumes bit for bit.
+"""A run on disk, from which it resumes bit for bit (on a CPU; on a GPU as far as its own kernels repeat sums).
 
 Random numbers follow from (seed, epoch, batch), so workers and Albumentations have no state to save. Callbacks with
 state are `StatefulCallback`s. The file is read with `weights_only=True`: it cannot run code.

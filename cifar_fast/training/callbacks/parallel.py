@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cifar_fast.training.batch_transforms import BatchTransforms
-from cifar_fast.training.callbacks.synced_batch_norm import synchronise, undo_synchronise
+from cifar_fast.training.callbacks.synced_batch_norm import count_images, synchronise, undo_synchronise
 from cifar_fast.training.run_state import SUMS
 from cifar_fast.utils.ranks import from_first, here, total
 from cifar_fast.utils.signals import StopRequested
@@ -45,6 +45,8 @@ class Parallel(Callback):
             return
         own, self.images = self.dl.share(self.iter)
         self.weight = own / self.images
+        if self.sync_bn:
+            count_images(self.bare, own > 0)
         self.recorder.run = True
         trained = [p.requires_grad for p in self.bare.parameters()]
         if trained != self.trained:  # DistributedDataParallel keeps a list of those that have gradients

@@ -27,15 +27,19 @@ class AllSum(torch.autograd.Function):
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     "In training, (N, C, H, W) are normalised by mean and variance over the images of all processes, (C,) each."
 
+    counted = True  # False where this process has an image of another one, for want of its own
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(x)
         own, dims = x.to(torch.promote_types(x.dtype, torch.float32)), (0, 2, 3)
         count = own.new_tensor([own.numel() / own.shape[1]])
-        sums = AllSum.apply(torch.cat([own.sum(dims), count]))
+        sums = torch.cat([own.sum(dims), count])
+        sums = AllSum.apply(sums if self.counted else 0 * sums)
         count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
         centred = own - mean[None, :, None, None]  # first the mean, then the variance: their difference loses digits
-        variance = AllSum.apply(centred.square().sum(dims)) / count
+        squares = centred.square().sum(dims)
+        variance = AllSum.apply(squares if self.counted else 0 * squares) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             # Without a momentum it is the mean over all batches, as in torch's own.
@@ -54,6 +58,13 @@ def synchronise(model: nn.Module) -> None:
                                f"{type(module).__name__}; use sync_bn=false")
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm2d
+
+
+def count_images(model: nn.Module, counted: bool) -> None:
+    "Whether the images of this process are part of the next batch's mean and variance."
+    for module in model.modules():
+        if type(module) is SyncedBatchNorm2d:
+            module.counted = counted
 
 
 def undo_synchronise(model: nn.Module) -> None:
