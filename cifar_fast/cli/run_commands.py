@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -198,7 +199,8 @@ def compare_runs(args) -> None:
     lines = compare.lines_of_runs(runs) if runs else compare.lines_of_recipes(exports)
     rows = compare.ordered(compare.table(lines), args.sort or (None if runs else "accuracy"), args.reverse)
     # compare.png is the figure of what is published: `figures` draws it.
-    name = "-".join(["compare", *(run.folder.name for run in runs)])[:200] if runs else "runs"
+    name = "-".join(["compare", *(run.folder.name for run in runs)]) if runs else "runs"
+    name = os.fsencode(name)[:200].decode(errors="ignore")  # a name of a file has at most 255 bytes
     path = expand_path(args.plot) if args.plot else (runs[0].folder.parent if runs else exports) / f"{name}.png"
     floor = None if runs else compare.FLOOR
     if args.csv:
@@ -208,7 +210,8 @@ def compare_runs(args) -> None:
             if len(runs) == 2 else {"pair": None}
         print(json.dumps({"runs": compare.records(rows), **two}, indent=1, ensure_ascii=False))
     else:
-        print(f"{compare.table_text(rows)}\n\n{compare.draw(rows, path, floor)}")
+        print(f"{compare.table_text(rows)}\n")
+        print(compare.draw(rows, path, floor))
         if len(runs) == 2:
             names = [run.name for run in runs]
             print(f"\nsettings that differ:\n{compare.differences_text(compare.run_differences(*runs), *names)}")

@@ -23,10 +23,10 @@ MOST_TURNS, TURNS_DRAWN = 60, 16  # of a learning rate that rises and falls: mor
 MOST_TICKS = 50  # names that fit legibly on an axis of the largest confusion matrix
 
 
-def figure(columns: int = 1, width: float = 5.2, height: float = 3.6):
-    "(figure, axes) without pyplot, whose global state stays as it is."
-    fig = Figure(figsize=(width * columns, height), layout="constrained")
-    return fig, fig.subplots(1, columns)
+def figure(columns: int = 1, width: float = 5.2, height: float = 3.6, rows: int = 1):
+    "(figure, axes) of panels of this size in inches, without pyplot, whose global state stays as it is."
+    fig = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return fig, fig.subplots(rows, columns)
 
 
 def save(fig: Figure, path: str | Path) -> None:
@@ -103,15 +103,15 @@ def published(measured: pd.DataFrame | dict[str, pd.DataFrame], record: pd.DataF
     return fig
 
 
-def learning_rate(steps: list[tuple[float, float | None]]) -> Figure:
-    """Learning rate and momentum over steps.
+def learning_rate(steps: list[tuple[float, float | None]], title: str = "") -> Figure:
+    """Learning rate over steps, and momentum if it changes.
 
     A cyclic schedule may turn thousands of times, and its line would be a solid block: then the first cycles are
     drawn, and beside them the range of the values over the whole run.
     """
     lr, mom = zip(*steps, strict=True)
     shown = [("learning rate", np.array(lr))]
-    if mom[0] is not None:
+    if mom[0] is not None and len(set(mom)) > 1:
         shown.append(("momentum (of Adam: beta1)", np.array(mom)))
     turns = turning_points(shown[0][1])
     dense = len(turns) > MOST_TURNS
@@ -121,7 +121,7 @@ def learning_rate(steps: list[tuple[float, float | None]]) -> Figure:
     first = turns[TURNS_DRAWN] if dense else len(lr)
     for ax, (label, values) in zip(axes[:, 0] if dense else axes[0], shown, strict=True):
         ax.plot(values[:first], color=VERMILION, lw=1)
-        ax.set(xlabel=f"step (batch), the first {first} of {len(lr):,}" if dense else "step (batch)", ylabel=label)
+        ax.set(xlabel=f"step (batch), the first {first:,} of {len(lr):,}" if dense else "step (batch)", ylabel=label)
     for ax, (label, values) in zip(axes[:, 1], shown, strict=True) if dense else ():
         parts = np.array_split(np.arange(len(values)), min(200, len(turns) // 4))
         ax.fill_between([p.mean() for p in parts], [values[p].min() for p in parts],
@@ -129,6 +129,9 @@ def learning_rate(steps: list[tuple[float, float | None]]) -> Figure:
         ax.set(xlabel="step (batch)", ylabel=f"{label}: range")
     for ax in axes.flat:
         ax.grid(alpha=0.3)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    set_title(fig, title)
     return fig
 
 
@@ -140,12 +143,13 @@ def turning_points(values: np.ndarray) -> np.ndarray:
     return moves[turns + 1]
 
 
-def lr_find(search: dict) -> Figure:
+def lr_find(search: dict, title: str = "") -> Figure:
     "Loss over learning rate, with the suggestions and the recipe's own rate marked."
     fig, ax = figure(width=7)
     ax.plot(search["lr"], search["loss"], color=BLUE, lw=1.5)
     for (name, point), colour, marker in zip(search["suggestions"].items(), (VERMILION, GREEN, ORANGE, "black"),
                                              "osD^", strict=False):
+        name = "a tenth of the minimum's rate" if name == "minimum" else name  # as fastai suggests
         ax.plot(point["lr"], point["loss"], marker, color=colour, ms=8, label=f"{name} {point['lr']:.2g}")
     own = search["recipe"]["lr"]
     ax.axvline(own, color="black", ls="--", lw=1, label=f"recipe {own:.2g}")
@@ -153,15 +157,16 @@ def lr_find(search: dict) -> Figure:
     ax.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss (smoothed)",
            ylim=(low - 0.1 * abs(start), start + 0.7 * (start - low) + 0.1))
     plain_log_ticks(ax, subs=(1,))
-    ax.legend()
+    ax.legend(loc="lower left")
     ax.grid(alpha=0.3)
+    set_title(fig, title)
     return fig
 
 
 def plain_log_ticks(ax: Axes, subs: tuple[int, ...] = (1, 2, 5)) -> None:
     "A logarithmic x axis with its numbers written out: matplotlib's own powers are mathematics."
     ax.xaxis.set_major_locator(LogLocator(subs=subs))
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,g}")
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.12f}".rstrip("0").rstrip("."))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 

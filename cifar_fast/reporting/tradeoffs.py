@@ -32,7 +32,9 @@ def tradeoffs(
     "A panel for each cost. What was run here is filled, what others state is hollow."
     ours = points[points["kind"] == "ours"]
     costs = [cost for cost in COSTS if cost[0] in ("parameters", "multiply_adds") or ours[cost[0]].notna().any()]
-    fig, axes = figure(len(costs), width=5, height=5.4)
+    columns = 2 if len(costs) == 4 else len(costs)  # four beside each other would be too small to read on a page
+    fig, axes = figure(columns, width=5, height=5.4, rows=len(costs) // columns)
+    axes = list(axes.flat)
     for ax, (cost, unit, label) in zip(axes, costs, strict=True):
         for kind in KINDS:
             draw_kind(ax, points[points["kind"] == kind], cost, unit, kind, joined and kind == "ours")
@@ -44,7 +46,8 @@ def tradeoffs(
         ax.grid(alpha=0.3)
         if ax is not axes[0]:
             ax.sharey(axes[0])
-    axes[0].set_ylabel("accuracy (%)")
+        if ax.get_subplotspec().is_first_col():
+            ax.set_ylabel("accuracy (%)")
     set_title(fig, title)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     plain_text(fig)

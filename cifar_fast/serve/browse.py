@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,8 +39,16 @@ class Run:
 def runs(folder: Path) -> list[Run]:
     "All runs that have a card in `folder`, the newest first and those that cannot be read last."
     runs = [one(folder, path) for path in list_runs(folder) if inside(folder, path / CARD)]
-    runs.sort(key=lambda r: r.card.date if r.card else "", reverse=True)
+    runs.sort(key=lambda r: (r.card.date, written(folder / r.name / CARD)) if r.card else ("", 0), reverse=True)
     return runs
+
+
+def written(path: Path) -> float:
+    "When a file was, in seconds: among the runs of one day the last is first."
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def one(folder: Path, path: Path) -> Run:
@@ -51,7 +60,8 @@ def one(folder: Path, path: Path) -> Run:
 
 def find(folder: Path, name: str) -> Run | None:
     "The run of this name whose card can be read."
-    return next((r for r in runs(folder) if r.name == name and r.card), None)
+    path = next((path for path in list_runs(folder) if path.name == name and inside(folder, path / CARD)), None)
+    return run if path and (run := one(folder, path)).card else None
 
 
 def argument(folder: Path, run: Run) -> str:
@@ -83,7 +93,8 @@ class Compared:
     "The table of all runs; `problem` says why it cannot be shown."
 
     cells: tuple[tuple[str, ...], ...] = ()  # the heading first
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # about all figures
+    about_runs: tuple[str, ...] = ()  # about those of one run each
     problem: str | None = None
 
 
@@ -100,16 +111,41 @@ def compared(folder: Path) -> Compared:
 @lru_cache(maxsize=4)
 def _compared(folder: Path, state: tuple) -> Compared:
     "`compared`, cached until the files change. The first call reads all recipes, which import fastai."
-    from cifar_fast.reporting.compare import HEAD, lines_of_recipes, notes, ordered, table, table_cells
+    from cifar_fast.reporting.compare import (
+        general_notes,
+        head,
+        lines_of_recipes,
+        ordered,
+        run_notes,
+        table,
+        table_cells,
+    )
 
     try:
         rows = ordered(table(lines_of_recipes(folder)), "accuracy")
-        return Compared((HEAD, *table_cells(rows)), tuple(notes(rows)))
+        rows["note"] = [note.replace(settings, without_folders(settings)) if settings else note
+                        for note, settings in zip(rows["note"], rows["settings"], strict=True)]
+        return Compared((head(rows, wide=True), *table_cells(rows, wide=True)), tuple(general_notes(rows, wide=True)),
+                        tuple(run_notes(rows)))
     except CifarFastError as e:
         return Compared(problem=str(e).replace(f"{folder}{os.sep}", ""))  # no reader elsewhere needs the folder
     except Exception as e:  # a fault of ours, but the page is shown; the terminal has the traceback
         logging.getLogger(__name__).exception("the table of %s cannot be shown", printable(folder))
         return Compared(problem=f"unexpected {type(e).__name__}; see the server's terminal.")
+
+
+def without_folders(settings: str) -> str:
+    "Settings as they were typed, of absolute paths the last part alone: a page has other readers than who typed them."
+    words = []
+    try:
+        split = shlex.split(settings)
+    except ValueError:  # a table by hand
+        split = settings.split()
+    for word in split:
+        key, equals, values = word.partition("=")
+        shown = [f".../{Path(value).name}" if Path(value).is_absolute() else value for value in values.split(",")]
+        words.append(shlex.quote(f"{key}{equals}{','.join(shown)}"))
+    return " ".join(words)
 
 
 def existing(folder: Path, path: Path) -> Path | None:

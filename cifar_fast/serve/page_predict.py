@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from fasthtml import components as h
 
-from cifar_fast.data.images import EXTENSIONS
+from cifar_fast.data.images import EXTENSIONS, SEEN
 from cifar_fast.export.base import BasePredictor
 from cifar_fast.serve.classify import ImageResult, data_uri, overlay, strongest_place
 from cifar_fast.serve.page import percent
 from cifar_fast.serve.upload import MAX_IMAGE, MAX_REQUEST, TOO_LARGE
 
-SEEN = {"crop": "the centre square, scaled", "pad": "the whole image, scaled and with black bars,",
-        "squash": "the whole image, scaled without its proportions"}
 CLASSES = 50
 "Rows of an image's table: a model may have thousands of classes."
 

@@ -75,6 +75,9 @@ def compare(compared: Compared, figure_exists: bool):
     elif not compared.problem:
         parts.append(h.P("There is no figure yet; ", h.Code("python -m cifar_fast compare"),
                          " creates it."))
+    if compared.about_runs:
+        parts.append(h.Details(h.Summary("Settings and intervals of each run"),
+                               *(h.P(printable(note), cls="quiet") for note in compared.about_runs), cls="card"))
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Draws the figures of a sweep, see `table.FIGURES`. Pruned trials are marked in each."""
+"""Draws the figures of a sweep, see `table.FIGURES`. Trials that were stopped early are marked in each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def draw(snapshot: Snapshot, folder: Path) -> list[str]:
 
 def history(snapshot: Snapshot) -> Figure | None:
     complete = [t for t in snapshot.trials if t.accuracy is not None]
-    early = [t for t in snapshot.trials if t.state in ("pruned", "diverged") and t.best is not None]
+    early = [t for t in snapshot.trials if t.early and t.best is not None]
     if not complete and not early:
         return None
     fig, ax = figure(width=7)
@@ -42,7 +42,7 @@ def history(snapshot: Snapshot) -> Figure | None:
         ax.step([t.number for t in complete], best, where="post", color=ORANGE, label="best so far")
     if early:
         ax.plot([t.number for t in early], [t.best * 100 for t in early], "x", color=VERMILION,
-                label="pruned (best epoch)")
+                label="pruned or diverged (best epoch)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set(xlabel="trial", ylabel="held-out accuracy (%)")
     ax.grid(alpha=0.3)
@@ -58,12 +58,11 @@ def curves(snapshot: Snapshot) -> Figure | None:
     fig, ax = figure(width=7)
     for trial in shown:
         epochs, values = [int(e) for e in trial.curve], [v * 100 for v in trial.curve.values()]
-        early = trial.state in ("pruned", "diverged")
         best = snapshot.best is not None and trial.number == snapshot.best.number
-        ax.plot(epochs, values, color=ORANGE if best else GREY if early else BLUE, lw=2 if best else 0.9,
+        ax.plot(epochs, values, color=ORANGE if best else GREY if trial.early else BLUE, lw=2 if best else 0.9,
                 alpha=1 if best else 0.7, zorder=3 if best else 2,
                 label=f"trial {trial.number}, the best" if best else None)
-        if early:
+        if trial.early:
             ax.plot(epochs[-1], values[-1], "x", color=VERMILION, ms=6, zorder=4)
         elif len(epochs) == 1:
             ax.plot(epochs, values, ".", color=BLUE)
@@ -78,7 +77,8 @@ def curves(snapshot: Snapshot) -> Figure | None:
 
 def parallel(snapshot: Snapshot) -> Figure | None:
     "One axis a setting, and accuracy as the last."
-    shown = [t for t in snapshot.trials if t.best is not None and len(t.params) == len(snapshot.space)]
+    shown = [t for t in snapshot.trials if (t.early or t.state == "complete") and t.best is not None
+             and len(t.params) == len(snapshot.space)]
     if len(shown) < 2:
         return None
     keys = list(snapshot.space)
@@ -105,15 +105,14 @@ def parallel(snapshot: Snapshot) -> Figure | None:
 
 
 def line_of(ax, trial: Trial, ys: list[float], shade: float) -> None:
-    early = trial.state in ("pruned", "diverged")
-    ax.plot(range(len(ys)), ys, color=COLOURS(0.92 * shade), lw=1.2, ls="--" if early else "-",
-            alpha=0.45 if early else 0.9)
+    ax.plot(range(len(ys)), ys, color=COLOURS(0.92 * shade), lw=1.2, ls="--" if trial.early else "-",
+            alpha=0.45 if trial.early else 0.9)
 
 
 def places(values: list, log: bool) -> tuple[list[float], list[tuple[float, str]]]:
     "Where each value is on an axis from 0 to 1, and its ticks as (place, text)."
     if any(isinstance(v, str) for v in values):
-        names = list(dict.fromkeys(map(str, values)))
+        names = sorted(dict.fromkeys(map(str, values)), key=numbers_first)
         at = {n: (i + 0.5) / len(names) for i, n in enumerate(names)}
         return [at[str(v)] for v in values], list(zip(at.values(), figure_names(names, 14), strict=True))
     numbers = np.array(values, float)
@@ -125,6 +124,14 @@ def places(values: list, log: bool) -> tuple[list[float], list[tuple[float, str]
         marks = sorted({round(m) for m in marks})
     ticks = [((m - low) / width, f"{np.exp(m) if log else m:.3g}") for m in marks]
     return [float((s - low) / width) for s in scale], ticks
+
+
+def numbers_first(name: str) -> tuple[bool, float]:
+    "Numbers by their value, other words as they come."
+    try:
+        return False, float(name)
+    except ValueError:
+        return True, 0.0
 
 
 def importance(snapshot: Snapshot) -> Figure | None:

@@ -1,6 +1,10 @@
 """What a worker imports, for the process that workers are forked from."""
 
-from cifar_fast.utils.log import quiet_warnings
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C during the imports is for the parent; a worker sets its own
+
+from cifar_fast.utils.log import quiet_warnings  # noqa: E402
 
 quiet_warnings()  # before the imports that raise them
 

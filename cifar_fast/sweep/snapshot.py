@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from cifar_fast.utils.files import read_regular, write_text
 
 NAME = "sweep.json"
 MOST_BYTES = 2**26
+EPOCH, MOST = re.compile(r"[0-9]{1,9}"), 1e15  # what an epoch is written as; the greatest of any number
 FRESH = 60  # seconds; a sweep that says it runs, and has said nothing for longer, was killed
 
 
@@ -42,6 +44,11 @@ class Trial:
     @property
     def done(self) -> bool:
         return self.state not in ("waiting", "running")
+
+    @property
+    def early(self) -> bool:
+        "Whether it was stopped before its last epoch because of its accuracy or loss."
+        return self.state in ("pruned", "diverged")
 
 
 @dataclass(frozen=True)
@@ -101,10 +108,12 @@ def require_types(snapshot: Snapshot) -> None:
         texts += [t.state, t.error, *t.curve]
         numbers += [t.number, t.resumed, t.deaths, *t.curve.values(),
                     *(v for v in (t.accuracy, t.seconds) if v is not None)]
-        if not isinstance(t.params, dict) or not all(epoch.isdigit() for epoch in t.curve):
-            raise ValueError(f"trial {t.number} has no settings, or an epoch that is no number")
+        if not isinstance(t.params, dict) or not all(EPOCH.fullmatch(epoch) for epoch in t.curve):
+            raise ValueError(f"trial {str(t.number)[:20]} has no settings, or an epoch that is no number")
     if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int | float) for n in numbers):
         raise ValueError("a text or number is none")
+    if any(abs(n) > MOST for n in numbers):
+        raise ValueError(f"a number is beyond {MOST:g}")
 
 
 def take(sweep: Any, state: str, importance: dict[str, float] | None = None) -> Snapshot:

@@ -210,6 +210,7 @@ def require_works(base: Recipe, rest: list[str], key: str, text: str, value: str
     try:
         check(recipe := override(base, [*rest, f"{key}={value}"]))
     except RecipeError as e:
+        check(override(base, rest))  # if the others do not work either, it is not this setting's fault
         raise RecipeError(f"{key}={text} cannot be searched, since {key}={value} does not work: {e}") from None
     return recipe
 

@@ -10,8 +10,9 @@ from cifar_fast.sweep.snapshot import Snapshot, Trial
 REPORT = "report.html"
 FIGURES = {
     "history.png": "Accuracy of each trial, in order; the line is the best so far",
-    "curves.png": "Held-out accuracy by epoch; a cross marks where a trial was pruned",
-    "parallel.png": "Parallel coordinates: a line is a trial, its colour the accuracy; dashed ones were pruned",
+    "curves.png": "Held-out accuracy by epoch; a cross marks where a trial was pruned or diverged",
+    "parallel.png": "Parallel coordinates: a line is a trial, its colour the accuracy; dashed ones were pruned or "
+                    "diverged",
     "importance.png": "Importance: how much of the variance of accuracy each setting explains (fANOVA)",
 }
 
@@ -38,7 +39,7 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
 
 
 def ordered(snapshot: Snapshot) -> list[Trial]:
-    "The complete ones by accuracy, then those that were stopped early by theirs, then the others."
+    "The complete ones by accuracy, then the others by their state, and by the best that they have reached."
     def place(t: Trial):
         rank = ("complete", "running", "pruned", "diverged", "failed", "waiting")
         return rank.index(t.state) if t.state in rank else len(rank), -(t.best or 0), t.number

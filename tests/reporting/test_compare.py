@@ -18,6 +18,8 @@ from cifar_fast.recipe import describe, flatten, load_recipe
 from cifar_fast.reporting.compare import (
     CompareError,
     Run,
+    draw,
+    figure_points,
     find_runs,
     lines_of_runs,
     newcombe,
@@ -289,6 +291,34 @@ def test_runs_of_one_dataset_are_ranked_together_and_the_column_says_which():
     lines = table_text(rows).splitlines()
     assert lines[0].split()[:2] == ["run", "data"] and [line.split()[1] for line in lines[1:5]] == [
         "cifar10", "cifar10", "digits", "digits"]
+
+
+def test_test_images_come_before_held_out_ones_which_are_marked():
+    rows = ordered(rows_of(made(recipe="a", accuracy=0.95, split="held-out", images=5000), made(recipe="b"),
+                           made(recipe="c", data="digits", accuracy=0.99)), "accuracy")
+    assert list(rows["run"]) == ["b", "a", "c"]
+    text = table_text(rows)
+    assert "95.00†" in text and "90.00†" not in text and "the two do not" in text
+
+
+def test_where_nothing_was_measured_nothing_is_drawn(tmp_path):
+    said = draw(rows_of(made(accuracy="", accuracy_tta="")), tmp_path / "x.png")
+    assert said.splitlines()[0] == "no figure: no run has an accuracy" and not (tmp_path / "x.png").exists()
+
+
+def test_the_figure_is_of_the_dataset_that_most_runs_have():
+    rows = rows_of(made(recipe="a", data="blank"), made(recipe="b", data="digits"), made(recipe="c", data="digits"))
+    points, data, left_out = figure_points(rows)
+    assert data == "digits" and list(points["label"]) == ["b", "c"] and left_out == ["a: not on digits"]
+
+
+def test_two_runs_with_long_names_have_a_figure(exports, capsys):
+    names = ["蘑菇" * 30 + end for end in "ab"]
+    for name in names:
+        leave(exports, name, 100)
+    assert main(["compare", *names]) == 0
+    assert "drew exports/compare-蘑菇" in capsys.readouterr().out
+    assert len(list(exports.glob("compare-*.png"))) == 1
 
 
 # ---------------------------------------------------------------- two recipes

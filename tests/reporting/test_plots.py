@@ -134,7 +134,7 @@ def test_log_axes_are_written_out(tmp_path):
               "recipe": {"lr": 0.05}}
     fig = drawn(plots.lr_find(search), tmp_path / "lr.png")
     ticks = [text.get_text() for text in fig.axes[0].get_xticklabels()]
-    assert "0.001" in ticks and not any("$" in tick for tick in ticks)
+    assert "0.001" in ticks and "0.000001" in ticks and not any("$" in tick or "e" in tick for tick in ticks)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
@@ -166,6 +166,12 @@ def test_a_learning_rate_that_cycles_a_thousand_times_is_drawn_by_its_first_cycl
     assert "the first 68 of 8,000" in first.get_xlabel() and "momentum" in momentum.get_ylabel()
     band = whole.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == (0, 0.01) and "range" in whole.get_ylabel()
+
+
+def test_a_momentum_that_stays_has_no_panel(tmp_path):
+    fig = drawn(plots.learning_rate([(i / 9999, 0.9) for i in range(10_000)], "mine"), tmp_path / "learning_rate.png")
+    assert len(fig.axes) == 1 and fig._suptitle.get_text() == "mine"
+    assert "5,000" in [text.get_text() for text in fig.axes[0].get_xticklabels()]
 
 
 def test_a_learning_rate_of_a_few_cycles_is_drawn_whole(tmp_path):

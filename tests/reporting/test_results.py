@@ -92,7 +92,7 @@ def test_the_terminals_table():
     assert "85.52" in net and "87.00*" in net and net.index("85.52") < net.index("87.00*") and "1,234" in net
     said = " ".join(" ".join(shown).split())
     assert "net: run with epochs=1; averaged weights (EMA); without averaging 50.00 %" in said
-    assert "very-long-name: measured on held-out images of train" in said
+    assert "90.00† 1" in said and "† on images held out of train" in said
     assert "not run" in terminal(lines(made()))
 
 
@@ -335,6 +335,26 @@ def test_seeds_of_one_experiment_are_one_line_whatever_their_runs_are_called():
     assert "mean of sprint-digits, sprint-digits-2; for one run alone: n = 60" in said
     replaced = summarize(pd.DataFrame([*rows, made(recipe="sprint-digits", recipe_id="z")]), {})
     assert list(replaced["recipe_id"]) == ["x", "y", "z"] and list(replaced["n"]) == [1, 1, 1]
+
+
+def test_runs_on_different_numbers_of_images_are_said_to_be_no_experiment():
+    rows = [made(recipe=f"mine-{seed}", recipe_id="x", seed=seed, data="photos", accuracy=a, images=n)
+            for seed, a, n in ((42, 0.9, 60), (43, 0.7, 600))]
+    found = summarize(pd.DataFrame(rows), {})
+    said = " ".join(terminal(found).split())
+    assert np.isnan(found.loc[0, "images"]) and "one run alone" not in said and "n = 330" not in said
+    assert "not one experiment: its runs were measured on 60 to 600 images" in said
+
+
+def test_rows_by_hand_without_a_seed_are_runs_of_their_own():
+    found = summarize(pd.DataFrame([{"recipe": "mine", "accuracy": a} for a in ("0.9", "0.8", "0.7")]), {})
+    assert found.loc[0, "n"] == 3 and found.loc[0, "accuracy"] == pytest.approx(0.8) and found.loc[0, "seeds"] == ""
+
+
+def test_accuracies_on_held_out_images_are_marked():
+    rows = pd.DataFrame([made(), made(recipe="tuned", recipe_id="b", split="held-out", images=5000)])
+    said = terminal(summarize(rows, {}))
+    assert "90.00†" in said and said.count("†") == 2 and "†" not in terminal(summarize(rows[:1], {}))
 
 
 def test_few_images_have_their_interval_in_the_tables():

@@ -2,6 +2,8 @@
 
 import html
 import json
+import os
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -11,6 +13,7 @@ from rows import made as made_row
 from serving import CARD, HOST
 from starlette.testclient import TestClient
 
+from cifar_fast.export.card_file import read_card
 from cifar_fast.export.predictor import load_export
 from cifar_fast.serve.app import create_app
 
@@ -51,6 +54,25 @@ def test_the_comparison_is_a_table_too(client, folder):
     text = client.get("/compare").text
     assert text.index("95.00") < text.index("90.00") and "192,642" in text and "image and mirror" in text
     assert "<b>" not in text and '<th scope="col">accuracy %</th>' in text
+
+
+def test_the_comparison_has_balanced_accuracy_beside_tta(client, folder):
+    rows = [made_row(accuracy_tta="0.91"), made_row(recipe="mine", recipe_id="b", balanced_accuracy="0.7",
+                                                    accuracy_tta="0.85", settings="'data=/secret place/photos' lr=0.1")]
+    pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
+    text = html.unescape(client.get("/compare").text)
+    heads = re.findall('<th scope="col">(.*?)</th>', text)
+    assert heads[:4] == ["run", "accuracy %", "balanced %", "TTA %"] and heads[-1] == "data"
+    assert re.findall("<td>(.*?)</td>", text)[:3] == ["90.00", "–", "91.00"] and "<td>70.00</td><td>85.00</td>" in text
+    assert "/secret" not in text and "data=.../photos" in text and "lr=0.1" in text
+
+
+def test_of_one_day_the_run_that_was_written_last_comes_first(client, folder):
+    for name, when in (("net", 1), ("other", 2)):
+        replace(read_card(folder / name), date="2026-11-30").write(folder / name)
+        os.utime(folder / name / "card.json", (when, when))
+    text = client.get("/runs").text
+    assert text.index('"/runs/other"') < text.index('"/runs/net"')
 
 
 @pytest.mark.parametrize("text, words", [

@@ -57,7 +57,10 @@ def test_no_other_file_is_served(client, sweeps, path):
 
 
 @pytest.mark.parametrize("odd", [{"trials": [{"number": 0}]}, {"trials": 5}, {"nope": 1}, {"updated": "x"},
-                                 {"space": 3}, {"trials": [dict(vars(TRIALS[0]), accuracy="much")]}])
+                                 {"space": 3}, {"trials": [dict(vars(TRIALS[0]), accuracy="much")]},
+                                 {"trials": [dict(vars(TRIALS[0]), accuracy=10**400)]},
+                                 {"trials": [dict(vars(TRIALS[0]), curve={"²": 0.5})]},
+                                 {"trials": [dict(vars(TRIALS[0]), curve={"1" * 5000: 0.5})]}])
 def test_a_strangers_snapshot_is_named_and_ends_nothing(client, sweeps, odd):
     path = sweeps / "old" / NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | odd))

@@ -80,6 +80,11 @@ def test_what_cannot_be_searched(change, error, words):
     assert type(e.value) is error and words in str(e.value)
 
 
+def test_a_setting_that_works_is_not_blamed_for_another():
+    with pytest.raises(RecipeError, match="^mix.cutmix=0.2: mix is None .*as in mix=mixing mix.cutmix=0.2$"):
+        parse_space("sprint", [*FIXED, "lr=0.01..0.1:log", "mix.cutmix=0.2..0.8"])
+
+
 def test_a_setting_is_given_once():
     with pytest.raises(SpaceError, match="lr= is given twice"):
         parse_space("sprint", [*FIXED, "lr=0.1", "lr=0.1..0.2"])

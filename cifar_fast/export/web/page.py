@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from cifar_fast import __version__
-from cifar_fast.data.images import read_image
+from cifar_fast.data.images import SEEN, read_image
 from cifar_fast.export.card import Card
 from cifar_fast.export.card_format import ExportError
 from cifar_fast.export.web.runtime import PACKAGE, VERSION
@@ -26,9 +26,6 @@ SERVED = HERE.parents[1] / "serve" / "static"
 STYLES = (SERVED / "style.css", HERE / "page.css")
 "The served page's look, and what differs."
 SCRIPTS = (SERVED / "choose.js", HERE / "pixels.js", HERE / "page.js")
-
-SEEN = {"crop": "the centre square, scaled", "pad": "the whole image, scaled and with black bars,",
-        "squash": "the whole image, scaled without its proportions,"}
 
 
 def page(

@@ -51,9 +51,9 @@ def pair(first: Run, second: Run) -> Pair:
     a, b = first.predictions(), second.predictions()
     same = a.images == b.images or same_files(first, second) or same_test_set(first, second)
     if not same or a.vocab != b.vocab or not np.array_equal(a.labels, b.labels):
-        raise CompareError(f"{first.name} and {second.name} were measured on different images ({described(a)}; "
-                           f"{described(b)}), so they cannot be paired; train both with the same data=, valid= and "
-                           f"seed=, or compare their means: python -m cifar_fast results")
+        raise CompareError(f"{first.name} and {second.name} were measured on different images ({described(first)}; "
+                           f"{described(second)}), so they cannot be paired; train both with the same data=, valid= "
+                           f"and seed=, or compare their means: python -m cifar_fast results")
     one, two = a.correct, b.correct
     counts = tuple(int(np.sum(x)) for x in (one & two, one & ~two, ~one & two, ~one & ~two))
     n = len(one)
@@ -77,9 +77,11 @@ def same_test_set(first: Run, second: Run) -> bool:
             and (a.files is None or b.files is None or a.files == b.files))
 
 
-def described(predictions) -> str:
+def described(run: Run) -> str:
+    predictions = run.predictions()
     fingerprint, _, part = predictions.images.partition("/")
-    return f"{len(predictions.labels):,} of {fingerprint[:8]}/{part}"
+    name = run.card.data.name or "a dataset"
+    return f"{len(predictions.labels):,} {part} images of {name}, checksum {fingerprint[:8]}"
 
 
 # ---------------------------------------------------------------- statistics

@@ -54,11 +54,12 @@ def public_points() -> list[dict]:
 def figure_points(rows: pd.DataFrame, floor: float | None = None) -> tuple[pd.DataFrame, str, list[str]]:
     """The points of a table's rows and of others, their dataset, and why which rows are left out.
 
-    One figure shows what was measured on the same images: of one dataset, and either of its test set or held out of
-    its training set, whichever more rows are. What others state is about CIFAR-10's test set.
+    One figure shows what was measured on the same images: of CIFAR-10, else of the dataset that most rows have, and
+    either of its test set or held out of its training set, whichever more rows are. What others state is about
+    CIFAR-10's test set.
     """
     on = rows["data"].where(rows["data"] != "", "cifar10")  # old rows have no such column
-    data = "cifar10" if (on == "cifar10").any() else on.iloc[0]
+    data = "cifar10" if (on == "cifar10").any() else on.value_counts().index[0]
     here, left_out = rows[on == data], []
     if len(other := rows["run"][on != data]):
         left_out.append(f"{', '.join(other)}: not on {data}")
@@ -104,9 +105,12 @@ def draw_sizes(rows: pd.DataFrame, name: str, path: Path) -> None:
 
 
 def draw(rows: pd.DataFrame, path: Path, floor: float | None = None) -> str:
-    "Write the figure of a table's rows to `path`; returns what it shows and what it leaves out, in lines."
+    "Write the figure of a table's rows to `path`, if any has an accuracy; returns what it shows or not, in lines."
     points, data, left_out = figure_points(rows, floor)
+    without = [f"left out: {printable(reason)}" for reason in left_out]
+    if not (points["kind"] == "ours").any():
+        return "\n".join(["no figure: no run has an accuracy", *without])
     with_others = data == "cifar10"
     save(tradeoffs(points, f"Accuracy on {data} by cost", target=stated_target(rows) if with_others else None), path)
     hollow = ["hollow points are stated by others (cifar_fast/reporting/compare/points.py)"] if with_others else []
-    return "\n".join([f"drew {path}", *hollow, *(f"left out: {printable(reason)}" for reason in left_out)])
+    return "\n".join([f"drew {path}: accuracy on {printable(data)}", *hollow, *without])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cifar_fast.reporting.compare.runs import CompareError
 from cifar_fast.reporting.results.summary import selected
-from cifar_fast.reporting.results.terminal import percent, remark, whole
+from cifar_fast.reporting.results.terminal import HELD_OUT_NOTE, held_out, percent, remark, whole
 from cifar_fast.utils.csv import csv_text
 from cifar_fast.utils.tables import aligned
 from cifar_fast.utils.text import nearest, printable, shorten
@@ -44,7 +44,9 @@ def table(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def ordered(rows: pd.DataFrame, column: str | None, reverse: bool = False) -> pd.DataFrame:
-    """Rows by `column`, best or least first, those without a value last; grouped by dataset.
+    """Rows by `column`, best or least first, those without a value last; grouped by the images of their accuracy.
+
+    Those are of one dataset after the other, and of each its test images first, then such as were held out of train.
 
     Raises CompareError naming the columns.
     """
@@ -55,7 +57,8 @@ def ordered(rows: pd.DataFrame, column: str | None, reverse: bool = False) -> pd
                            f"{', '.join(rows)}")
     rows = rows.sort_values(column, ascending=(column in BEST_FIRST) == reverse, kind="stable", na_position="last")
     datasets = sorted(set(rows["data"]), key=lambda name: (name not in ("cifar10", ""), name))
-    return rows.sort_values("data", key=lambda names: names.map(datasets.index), kind="stable")
+    images = 2 * rows["data"].map(datasets.index) + (rows["split"] == "held-out")
+    return rows.loc[images.sort_values(kind="stable").index]
 
 
 # ---------------------------------------------------------------- for programs
@@ -79,45 +82,65 @@ def numbered(rows: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- in the terminal
 
 
-HEAD = ("run", "data", "accuracy %", "TTA %", "n", "epochs", "params", "M-adds", "train s")
-BALANCED = "balanced %"
-"Instead of TTA where the classes of a run are unequal: both do not fit beside each other."
+def head(rows: pd.DataFrame, wide: bool = False) -> tuple[str, ...]:
+    "The headings of `table_cells`."
+    names = ("run", "data", *(name for name, _ in measured(rows, wide)), "n", "epochs", "params", "M-adds", "train s")
+    return data_last(names) if wide else names
 
 
 def table_text(rows: pd.DataFrame) -> str:
     "At most 80 characters wide, with notes below where a figure needs a word."
-    head = [BALANCED if name == "TTA %" and shows_balanced(rows) else name for name in HEAD]
-    text = aligned([head, *((shorten(name, NAME_WIDTH), shorten(data, DATA_WIDTH), *figures)
-                            for name, data, *figures in table_cells(rows))], left=2, gap=" ")
-    return "\n".join([*text, "", *(textwrap.fill(printable(note), WIDTH, subsequent_indent="   ")
-                                   for note in notes(rows))])
+    text = aligned([head(rows), *((shorten(name, NAME_WIDTH), shorten(data, DATA_WIDTH), *figures)
+                                  for name, data, *figures in table_cells(rows))], left=2, gap=" ")
+    notes = [*general_notes(rows), *run_notes(rows)]
+    return "\n".join([*text, "", *(textwrap.fill(printable(note), WIDTH, subsequent_indent="   ") for note in notes)])
 
 
-def table_cells(rows: pd.DataFrame) -> list[tuple[str, ...]]:
-    "The text under HEAD, a tuple a row."
-    second = "balanced" if shows_balanced(rows) else "tta"
-    return [cells_of(line, second) for _, line in rows.iterrows()]
+def table_cells(rows: pd.DataFrame, wide: bool = False) -> list[tuple[str, ...]]:
+    """The text under `head`, a tuple a row.
+
+    `wide`: for a page that may show more than 80 characters, or, on a phone, only the first columns.
+    """
+    columns = [column for _, column in measured(rows, wide)]
+    cells = [cells_of(line, columns) for _, line in rows.iterrows()]
+    return [data_last(row) for row in cells] if wide else cells
 
 
-def shows_balanced(rows: pd.DataFrame) -> bool:
-    return bool(rows["balanced"].notna().any())
+def data_last(cells: tuple[str, ...]) -> tuple[str, ...]:
+    run, data, *others = cells
+    return (run, *others, data)
 
 
-def cells_of(line, second: str) -> tuple[str, ...]:
-    star = "*" if selected(line) else ""
+def measured(rows: pd.DataFrame, wide: bool) -> list[tuple[str, str]]:
+    "Heading and column of each accuracy; TTA and balanced accuracy do not fit beside each other in 80 characters."
+    balanced = bool(rows["balanced"].notna().any())
+    return [("accuracy %", "accuracy"), *([("balanced %", "balanced")] if balanced else []),
+            *([("TTA %", "tta")] if wide or not balanced else [])]
+
+
+def cells_of(line, accuracies: list[str]) -> tuple[str, ...]:
+    first, *others = (percent(line, column) for column in accuracies)
     adds = "–" if pd.isna(line["multiply_adds"]) else f"{line['multiply_adds'] / 1e6:.1f}M"
-    return (printable(line["run"]), printable(line["data"]), percent(line, "accuracy") + star, percent(line, second),
-            str(line["n"]), whole(line["epochs"]), whole(line["parameters"]), adds, whole(line["seconds"]))
+    return (printable(line["run"]), printable(line["data"]), first + ("*" if selected(line) else held_out(line)),
+            *others, str(line["n"]), whole(line["epochs"]), whole(line["parameters"]), adds, whole(line["seconds"]))
 
 
-def notes(rows: pd.DataFrame) -> list[str]:
-    "What a reader must know about the figures."
-    second = "balanced: mean of the classes' accuracies" if shows_balanced(rows) else "TTA: mean of image and mirror"
-    lines = [f"accuracy: mean±standard deviation over n seeds; {second}"]
+def general_notes(rows: pd.DataFrame, wide: bool = False) -> list[str]:
+    "What a reader must know about the figures of all runs."
+    explained = {"balanced": "balanced: mean of the classes' accuracies", "tta": "TTA: mean of image and mirror"}
+    second = [explained[column] for _, column in measured(rows, wide)[1:]]
+    lines = ["; ".join(["accuracy: mean±standard deviation over n seeds", *second])]
     if any(selected(line) for _, line in rows.iterrows()):
         lines.append("*  last epoch's accuracy; TTA is that of the exported weights, which keep=best selected on test")
+    if any(held_out(line) for _, line in rows.iterrows()):
+        lines.append(HELD_OUT_NOTE)
     if len(set(rows["data"]) - {""}) > 1:
         lines.append("accuracies on different images do not compare: see the column data")
     if len(devices := dict.fromkeys(rows["device"])) > 1:
         lines.append(f"seconds were measured on different devices: {', '.join(devices)}")
-    return [*lines, *(note for note in rows["note"] if note)]
+    return lines
+
+
+def run_notes(rows: pd.DataFrame) -> list[str]:
+    "What a reader must know about the figures of one run, each beginning with its name."
+    return [note for note in rows["note"] if note]

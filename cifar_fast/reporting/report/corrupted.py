@@ -73,5 +73,5 @@ def figure_of_examples(image: np.ndarray, seed: int = 0, row: int = 0) -> Figure
             ax.imshow(corrupt(image, name, severity, seed, row) if severity else image, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
     for ax, severity in zip(axes[:, 0], ("as it is", *SHOWN), strict=True):
-        ax.set_ylabel(severity, fontsize=8)
+        ax.set_ylabel(f"severity {severity}" if severity in SHOWN else severity, fontsize=8)
     return fig

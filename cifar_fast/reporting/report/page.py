@@ -43,7 +43,7 @@ FIGURES = {  # file → heading of its section, what it shows
     "calibration.png": ("Calibration", "Accuracy against confidence: on the diagonal both are the same."),
     "corruptions.png": ("Corruptions", "Accuracy by corruption and severity, and by JPEG quality."),
     "corrupted.png": ("Corruptions", "One image as each corruption shows it, at severities 1, 3 and 5."),
-    "duplicates.png": ("Near-duplicates", "Pairs of a test image and one of train, around the threshold."),
+    "duplicates.png": ("Near-duplicates", "A test image (left) and one of train, just above and below each threshold."),
     "layers.png": (None, ""),  # in the page as a table
 }
 "Every figure of a run, in the order of the page."

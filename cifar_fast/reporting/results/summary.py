@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Iterable
@@ -157,10 +158,10 @@ def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
 
     A figure that one of the runs lacks is left out: the mean of the others would have a smaller n.
     """
-    runs = runs.drop_duplicates("seed", keep="last")
+    runs = runs[~runs["seed"].duplicated(keep="last") | runs["seed"].eq("")]  # unknown seeds are not the same one
     last = runs.iloc[-1].to_dict() if len(runs) else {}
     figures = {"recipe": name, "recipe_id": last.get("recipe_id"), "current": current if len(runs) else None,
-               "n": len(runs), "seeds": " ".join(runs["seed"]), "names": several(runs["recipe"])}
+               "n": len(runs), "seeds": " ".join(filter(None, runs["seed"])), "names": several(runs["recipe"])}
     for figure in FIGURES:
         figures[figure] = runs[figure].mean(skipna=False)
         if figure in SCATTERED:
@@ -168,7 +169,10 @@ def line(name: str, runs: pd.DataFrame, current: bool | None) -> dict:
     low, high = mean_interval(list(runs["accuracy"])) or (None, None)
     figures |= {"accuracy_low": low, "accuracy_high": high}  # Student's 95 % interval of the mean
     # Seeds may have run on machines of different speed, of which a mean says little.
-    seconds = runs["seconds"]
+    seconds, images = runs["seconds"], runs["images"]
+    if images.nunique() > 1:  # no run was measured on their mean
+        figures["images"] = math.nan
+    figures |= {"images_least": images.min(), "images_most": images.max()}
     figures |= {"seconds_min": seconds.min(skipna=False), "seconds_max": seconds.max(skipna=False)}
     together = {k: ", ".join(dict.fromkeys(v for v in runs[k] if v)) for k in ("device", "threads", "precision")}
     return {**figures, **{k: last.get(k) for k in LATEST}, **together, "since": runs["date"].min()}

@@ -13,16 +13,19 @@ from cifar_fast.utils.tables import aligned
 from cifar_fast.utils.text import printable, shorten
 
 WIDTH = 100
-HEAD = ("recipe", "data", "accuracy %", "n", "TTA/best", "epochs", "train s", "85% at s", "device", "date", "commit")
+HEAD = ("recipe", "data", "accuracy %", "n", "TTA/best", "epochs", "train s", "to 85%", "device", "date", "commit")
 NOTES = ("accuracy: mean±standard deviation (n−1) over n seeds; TTA: mean of image and mirror",
+         "train s, to 85%: seconds of training in all, and until the validation accuracy was 85 %",
          "*  last epoch's accuracy, and beside it that of the best epoch, which was selected on test")
+HELD_OUT_NOTE = "†  on images held out of train; all others on test images, and the two do not compare"
 
 
 def terminal(lines: pd.DataFrame) -> str:
     "Accuracy and TTA accuracy; of reproductions those of the last and the best epoch (marked)."
     table = aligned([HEAD, *(cells(line) for _, line in lines.iterrows())], left={0, 1, 8, 9, 10}, gap=" ")
     remarks = [text for _, line in lines.iterrows() for text in (remark(line), balanced(line))]
-    notes = [*NOTES, *(printable(note) for note in remarks if note)]
+    marked = [HELD_OUT_NOTE] if any(held_out(line) for _, line in lines.iterrows()) else []
+    notes = [*NOTES, *marked, *(printable(note) for note in remarks if note)]
     return "\n".join([*table, "", *(textwrap.fill(n, WIDTH, subsequent_indent="   ") for n in notes)])
 
 
@@ -33,8 +36,8 @@ def cells(line) -> tuple[str, ...]:
     if selected(line):
         first, second = percent(line, "last_accuracy"), f"{percent(line, 'best_accuracy')}*"
     else:
-        first, second = percent(line, "accuracy"), percent(line, "accuracy_tta")
-    return (name, shorten(line["data"], 10), first, str(line["n"]), second, whole(line["epochs"]), spent(line),
+        first, second = percent(line, "accuracy") + held_out(line), percent(line, "accuracy_tta")
+    return (name, shorten(line["data"], 9), first, str(line["n"]), second, whole(line["epochs"]), spent(line),
             whole(line["seconds_to_85"]), device_name(line["device"]), line["date"][2:10], line["commit"][:7])
 
 
@@ -47,10 +50,11 @@ def remark(line) -> str:
         remarks.append(f"run with {line['settings'] or 'an earlier version of the recipe'}")
     elif line["settings"]:
         remarks.append(line["settings"])
-    if line["split"] == "held-out":
-        remarks.append("measured on held-out images of train")
     if line["names"]:
         remarks.append(f"mean of {line['names']}")
+    if line["images_most"] > line["images_least"]:
+        remarks.append(f"not one experiment: its runs were measured on {whole(line['images_least'])} to "
+                       f"{whole(line['images_most'])} images, as if data were added; train the others again")
     if interval := interval_text(shown_accuracy(line), line["images"]):
         remarks.append(interval if line["n"] == 1 else f"for one run alone: {interval}")
     if pd.notna(line["accuracy_low"]) and not selected(line):
@@ -65,6 +69,11 @@ def balanced(line) -> str:
     "Balanced accuracy, of runs whose classes are unequal."
     return "" if pd.isna(line["balanced_accuracy"]) else (
         f"{line['recipe']}: balanced accuracy {percent(line, 'balanced_accuracy')} %")
+
+
+def held_out(line) -> str:
+    "The mark of an accuracy that was measured on images held out of train."
+    return "†" if line["split"] == "held-out" else ""
 
 
 def shown_accuracy(line) -> float | None:
