@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import fields
 
 from cifar_fast import __version__
 from cifar_fast.cli.command import Command
@@ -43,7 +44,17 @@ class Parser(argparse.ArgumentParser):
         words = [a for action in self._actions for a in (*action.option_strings, *(action.choices or ()))]
         unknown = message.partition("unrecognized arguments: ")[2].split() or (
             [message.split("'")[1]] if "invalid choice" in message else [])
-        super().error(message + "".join(nearest(word, words) for word in unknown if word not in words))
+        super().error(message + "".join(nearest(word, words) for word in unknown if word not in words)
+                      + "".join(settings_hint(word) for word in unknown[:1]))
+
+
+def settings_hint(word: str) -> str:
+    "For `--data` or `--lr=0.1`: how a setting is typed."
+    from cifar_fast.recipe.spec import Recipe
+
+    key = word.lstrip("-").partition("=")[0].partition(".")[0]
+    return f" (settings are typed without dashes: {word.lstrip('-').partition('=')[0]}=VALUE)" \
+        if word.startswith("--") and key in {f.name for f in fields(Recipe)} else ""
 
 
 def parse(argv: list[str] | None, commands: Mapping[str, type[Command]]) -> argparse.Namespace | None:

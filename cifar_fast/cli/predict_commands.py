@@ -76,6 +76,8 @@ class Predict(Command):
 
         if args.topk < 1:
             raise UsageError(f"--topk {args.topk}: at least 1")
+        if args.csv and expand_path(args.csv).is_dir():  # before the work, not after it
+            raise UsageError(f"--csv {args.csv} is a folder; name a file in it")
         model = with_confidence(load_model(args.export, args.device, args.trust_pickle), args)
         paths, missing, unreadable = find_images(args.paths)
         for error in [*unreadable, *(f"{printable(pattern)}: no image there" for pattern in missing)]:

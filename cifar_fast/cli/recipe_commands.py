@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import shutil
 import sys
@@ -191,10 +192,27 @@ def require_values(args) -> None:
         try:
             override(base, [change])
         except RecipeError:  # else it is one value with a comma in it
+            if point := with_decimal_point(base, change):
+                raise UsageError(f"{change}: decimals have a point here; did you mean {point}?") from None
             words = shlex.join([args.name, *args.changes])
             valid = "" if base.valid or any(c.startswith("valid=") for c in args.changes) else " valid=0.1"
             raise UsageError(f"{change}: `recipe` trains one value; for several: python -m cifar_fast sweep "
                              f"{words}{valid}") from None
+
+
+def with_decimal_point(base, change: str) -> str | None:
+    "`lr=0.05` for `lr=0,05`, where that is a value that the recipe takes and 0 is none."
+    from cifar_fast.recipe import RecipeError, override
+
+    key, _, text = change.partition("=")
+    found = re.fullmatch(r"(\d+),(\d+)", text)
+    if not found:
+        return None
+    try:
+        override(base, [f"{key}={found[1]}.{found[2]}"])
+    except RecipeError:
+        return None
+    return f"{key}={found[1]}.{found[2]}" if found[1] == "0" or found[2].startswith("0") else None
 
 
 def train_seeds(args) -> None:
@@ -283,7 +301,7 @@ class LrFind(Command):
         resolved, _ = resolve(args.name, args.changes)
         result = find(prepare(resolved, typed=args.changes), args.start, args.end, args.steps)
         folder = expand_path(resolved.exports) / "lr_find" / resolved.name
-        plots.save(plots.lr_find(result), folder / "lr_find.png")
+        plots.save(plots.lr_find(result, resolved.name), folder / "lr_find.png")
         write_text(folder / "lr_find.json", json.dumps(result, indent=1) + "\n")
         for name, at in {**result["suggestions"], "recipe": result["recipe"]}.items():
             print(f"{name:<8} {at['lr']:.3g}")

@@ -215,8 +215,8 @@ def check_classes(part: Part, here: Folder, least: int) -> None:
 
 
 def table_hint(top: Folder) -> str:
-    return f"; did you mean the table data={printable(top.path)}/{printable(sorted(top.tables)[0])}?" \
-        if top.tables else ""
+    likely = sorted(top.tables, key=lambda name: (Path(name).stem.lower() != "labels", name))
+    return f"; did you mean the table data={printable(top.path)}/{printable(likely[0])}?" if likely else ""
 
 
 def has_images(folder: Folder) -> bool:

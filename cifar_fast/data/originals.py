@@ -27,7 +27,7 @@ def media_type(path: str | os.PathLike) -> str | None:
         with Image.open(path, formats=formats()) as image:
             return SHOWN.get(image.format) if image.mode in MODES and not is_deep(image) else None
     except Exception as error:  # as read_image: Pillow raises nearly everything
-        raise ImageError(f"{source_name(path)}: {reason_of(error)}") from error
+        raise ImageError(f"{source_name(path)}: {reason_of(error, source_name(path))}") from error
 
 
 def as_png(path: str | os.PathLike) -> bytes:
@@ -40,7 +40,7 @@ def as_png(path: str | os.PathLike) -> bytes:
             shown.thumbnail((MOST_SIDE, MOST_SIDE))
             return png(shown)
     except Exception as error:
-        raise ImageError(f"{source_name(path)}: {reason_of(error)}") from error
+        raise ImageError(f"{source_name(path)}: {reason_of(error, source_name(path))}") from error
 
 
 def png(image: Image.Image) -> bytes:

@@ -186,6 +186,10 @@ def data_path(data: str | os.PathLike) -> Path:
         if is_windows_path(data):
             raise DataError(f"data={printable(data)} is a path of Windows, which means nothing here; write it as this "
                             "system has it (under WSL C:\\x is /mnt/c/x)")
+        if os.sep in str(data) and not root.exists():
+            there = [path.name for path in root.parent.iterdir()] if root.parent.is_dir() else []
+            where = nearest(root.name, there) if root.parent.is_dir() else f", nor {printable(root.parent)}"
+            raise DataError(f"data={printable(data)}: there is no such folder or file{where}")
         what = f"is a file, but no label table ({', '.join(TABLES)})" if is_file else \
             "is neither a known dataset nor a folder nor a label table"
         raise DataError(f"data={printable(data)} {what}{nearest(str(data), named_datasets())}; use a dataset's name "

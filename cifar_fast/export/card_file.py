@@ -12,6 +12,9 @@ from cifar_fast.utils.text import nearest
 MAX_BYTES = 2**28  # a card takes some ten kilobytes; the confusion matrix of 10,000 classes has 10^8 numbers
 
 
+MOST = 10  # runs that a message lists
+
+
 def read_card(path: str | Path) -> Card:
     "The card of exports/NAME. Raises ExportError."
     folder = expand_path(path)
@@ -28,8 +31,9 @@ def missing(folder: Path) -> str:
     if folder.is_file():
         return f"{folder} cannot be opened here: name the run's folder, or a .onnx, .tflite or .pkl file"
     there = [run.name for run in list_runs(folder.parent)]
+    shown = [str(folder.parent / name) for name in there[:MOST]]
     return (f"no run {folder}{nearest(folder.name, there)}: there is no {folder / NAME}; "
-            + (f"there are {', '.join(str(folder.parent / name) for name in there)}" if there else
+            + (f"there are {', '.join(shown)}{f' and {len(there) - MOST} more' * (len(there) > MOST)}" if there else
                "python -m cifar_fast recipe NAME trains one, recipes lists the names"))
 
 

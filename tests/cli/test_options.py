@@ -52,6 +52,12 @@ def test_what_may_have_been_meant(capsys, typed, meant):
     assert code == 2 and f"did you mean {meant}?" in err
 
 
+@pytest.mark.parametrize("typed, hint", [(["--data", "x"], "data=VALUE"), (["--mix.cutmix=0.5"], "mix.cutmix=VALUE")])
+def test_a_setting_with_dashes_is_shown_without(capsys, typed, hint):
+    code, _, err = told(capsys, "recipe", "final", *typed)
+    assert code == 2 and f"(settings are typed without dashes: {hint})" in err
+
+
 def test_only_what_is_required_is_called_so(capsys):
     code, _, err = told(capsys, "recipe")
     assert code == 2 and err.endswith("the following arguments are required: NAME\n")

@@ -225,6 +225,18 @@ def test_a_validation_split_alone_is_measured_on(tmp_path, capsys):
     assert main(["report", str(tmp_path / "sprint-own")]) == 0
 
 
+def test_no_image_to_measure_on_is_said_before_training(tmp_path, capsys):
+    fill(tmp_path / "own" / "train", 9, "cup", "key")
+    (tmp_path / "own" / "labels.csv").write_text("file,label,split\n" + "".join(
+        f"{path.relative_to(tmp_path / 'own')},{path.parent.name},train\n"
+        for path in (tmp_path / "own").glob("*/*/*.png")))
+    command = ["recipe", "sprint", f"data={tmp_path / 'own' / 'labels.csv'}", "--dry-run"]
+    assert main([*command, *settings("valid=0")]) == 0
+    assert "there will be no accuracy" in capsys.readouterr().out
+    assert main([*command, *settings("valid=4")]) == 0
+    assert "there will be no accuracy" not in capsys.readouterr().out
+
+
 def test_one_image_of_a_class_is_said_before_training(tmp_path, capsys):
     fill(tmp_path / "own" / "train", 9, "cup", "key")
     fill(tmp_path / "own" / "train", 1, "coin")
