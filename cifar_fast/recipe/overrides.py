@@ -182,6 +182,9 @@ def example_of(name: str, arg: str) -> str:
 
 def _with_argument(name: str, now: Any, arg: str, text: str) -> partial:
     if not callable(now):
+        if not any(f.name == name and "from" in f.metadata for f in fields(Recipe)):
+            raise RecipeError(f"{name}.{arg}={text}: {name} is {now!r} in this recipe and takes no arguments; write "
+                              f"{name}=VALUE")
         raise RecipeError(f"{name}.{arg}={text}: {name} is {now!r} in this recipe and takes no arguments; choose a "
                           f"function first, as in {example_of(name, arg)} {name}.{arg}={text}")
     known = settings(now)

@@ -6,14 +6,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from cifar_fast.cli.main import main
 from cifar_fast.export.card_file import read_card
 from cifar_fast.export.duplicates.detail import mirrored, similarity
-from cifar_fast.export.duplicates.find import Pair, find, is_copy, nearest
+from cifar_fast.export.duplicates.find import Found, Pair, find, is_copy, nearest
 from cifar_fast.export.duplicates.listing import ListingError, read, with_and_without
 from cifar_fast.export.predictions import Predictions
+from cifar_fast.reporting.report.copies import around, figure_of_pairs
 from cifar_fast.utils.text import printable
 
 CHANGES = {
@@ -89,6 +91,21 @@ def test_the_nearest_is_searched_in_blocks(monkeypatch):
     place, value = nearest(keys, (queries, -queries))
     products = np.abs(queries @ keys.T)
     assert place.tolist() == products.argmax(1).tolist() and value == pytest.approx(products.max(1), rel=1e-5)
+
+
+def test_the_figure_shows_the_pairs_next_to_each_threshold():
+    def pairs(found_by, *details):
+        return [Pair(i, i, "near", found_by, detail, None, 5.0) for i, detail in enumerate(details)]
+
+    found = Found(pairs("both", 0.95, 0.61) + pairs("detail", 0.9, 0.86),
+                  pairs("features", 0.84, 0.7) + pairs("both", 0.59))
+    assert [(heading, [pair.detail for pair in shown]) for heading, shown in around(found)] == [
+        ("Found by both searches, listed: correlation of detail from 0.6 up", [0.95, 0.61]),
+        ("Found by both searches, not listed: below 0.6", [0.59]),
+        ("Found by one search, listed: correlation of detail from 0.85 up", [0.9, 0.86]),
+        ("Found by one search, not listed: below 0.85", [0.84, 0.7])]
+    texts = [text.get_text() for text in figure_of_pairs(found, textures(3, 0), textures(3, 1)).findobj(Text)]
+    assert "0.610" in texts and "0.840 by features" in texts and any("Left: test, right: train" in t for t in texts)
 
 
 # ---------------------------------------------------------------- the list

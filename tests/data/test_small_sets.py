@@ -1,0 +1,51 @@
+"""The program in recipes/README.md that makes the datasets of README's small tables, as it stands there."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import cifar_fast
+from cifar_fast.data.sources import load_source
+
+README = Path(cifar_fast.__file__).parents[1] / "recipes" / "README.md"
+TRAIN = {"cat": 120, "dog": 120, "automobile": 2010, "truck": 110, "frog": 3}
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    "In a folder with a tree of CIFAR-10's names; the files are empty, as the tables only list them."
+    for split, counts in (("train", TRAIN), ("test", dict.fromkeys(TRAIN, 4))):
+        for label, count in counts.items():
+            (tmp_path / "cifar10" / split / label).mkdir(parents=True)
+            for i in range(count):
+                (tmp_path / "cifar10" / split / label / f"{i:04}.png").touch()
+    monkeypatch.chdir(tmp_path)
+    (program,) = (block for block in re.findall("```python\n(.*?)```", README.read_text("utf-8"), re.S)
+                  if "few-{n}-{seed}" in block)
+    exec(compile(program, str(README), "exec"), {})
+    return tmp_path
+
+
+def counts(path):
+    frame = pd.read_csv(path)
+    assert not frame.file.duplicated().any() and all(Path(file).is_file() for file in frame.file)
+    return frame.groupby(["split", "label"]).size().to_dict()
+
+
+def test_the_tables_of_few_images_of_the_others_and_of_unequal_classes(made):
+    for n in (10, 30, 100):
+        assert counts(f"few-{n}-43.csv") == {("test", "cat"): 4, ("test", "dog"): 4, ("train", "cat"): n,
+                                             ("train", "dog"): n}
+    files = [set(pd.read_csv(f"few-10-{seed}.csv").query("split == 'train'").file) for seed in (42, 43, 44)]
+    assert files[0] != files[1] != files[2]
+    assert {label for _, label in counts("others.csv")} == {"automobile", "truck", "frog"}
+    assert counts("unequal.csv") == {("test", "automobile"): 4, ("test", "truck"): 4, ("train", "automobile"): 2000,
+                                     ("train", "truck"): 100}
+
+
+def test_the_drawings_are_four_classes(made):
+    source = load_source("shapes", size=32)
+    assert list(source.vocab) == ["circle", "cross", "square", "triangle"]
+    assert len(source.train) + len(source.test) == 300
