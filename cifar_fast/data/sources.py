@@ -175,6 +175,17 @@ def may_have_valid(data: str | os.PathLike) -> bool:
     return named is None or named.valid
 
 
+def hint_of_path(data: str, root: Path) -> str:
+    "What may have been meant by a path that is not there."
+    if not os.path.isdir(root.parent):
+        hub = f"; a dataset of the Hugging Face Hub is data=hf:{data}" if re.fullmatch(r"[\w-]+/[\w.-]+", data) else ""
+        return f", nor {printable(root.parent)}{hub}"
+    try:
+        return nearest(root.name, os.listdir(root.parent))
+    except OSError:  # it may not be listed
+        return ""
+
+
 def data_path(data: str | os.PathLike) -> Path:
     "The folder or label table that the user names. Raises DataError."
     try:
@@ -186,10 +197,8 @@ def data_path(data: str | os.PathLike) -> Path:
         if is_windows_path(data):
             raise DataError(f"data={printable(data)} is a path of Windows, which means nothing here; write it as this "
                             "system has it (under WSL C:\\x is /mnt/c/x)")
-        if os.sep in str(data) and not root.exists():
-            there = [path.name for path in root.parent.iterdir()] if root.parent.is_dir() else []
-            where = nearest(root.name, there) if root.parent.is_dir() else f", nor {printable(root.parent)}"
-            raise DataError(f"data={printable(data)}: there is no such folder or file{where}")
+        if os.sep in str(data) and not os.path.exists(root):
+            raise DataError(f"data={printable(data)}: there is no such folder or file{hint_of_path(str(data), root)}")
         what = f"is a file, but no label table ({', '.join(TABLES)})" if is_file else \
             "is neither a known dataset nor a folder nor a label table"
         raise DataError(f"data={printable(data)} {what}{nearest(str(data), named_datasets())}; use a dataset's name "

@@ -10,8 +10,6 @@ from cifar_fast.utils.files import expand_path, read_regular
 from cifar_fast.utils.text import nearest
 
 MAX_BYTES = 2**28  # a card takes some ten kilobytes; the confusion matrix of 10,000 classes has 10^8 numbers
-
-
 MOST = 10  # runs that a message lists
 
 

@@ -45,6 +45,7 @@ RESULTS = Path(__file__).parents[2] / "exports" / "results.csv"
     (["recipe", "sprint", "data=digits", "augment=none"], "copy sprint mine.py"),
     (["recipe", "final", "lr=0,05"], "did you mean lr=0.05?"),
     (["recipe", "final", "data=./no/mushrooms"], "data=./no/mushrooms: there is no such folder or file, nor "),
+    (["recipe", "final", "data=owner/photos"], "owner; a dataset of the Hugging Face Hub is data=hf:owner/photos"),
     (["recipe", "sprint", "mix.cutmix=0.2"], "choose a function first, as in mix=mixing mix.cutmix=0.2"),
     (["recipe", "final", "sched.gamma=0.2"], "as in sched=step sched.gamma=0.2"),
     (["sweep", "final", "data=digits", "valid=200", "lr=0.01..0.1:log", "mix.cutmx=0.2..0.8"], "mix takes no 'cutmx'"),
