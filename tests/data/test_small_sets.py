@@ -1,4 +1,4 @@
-"""The program in recipes/README.md that makes the datasets of README's small tables, as it stands there."""
+"""README's tables on small datasets: the program in recipes/README.md that makes these, and the figures."""
 
 import re
 from pathlib import Path
@@ -49,3 +49,23 @@ def test_the_drawings_are_four_classes(made):
     source = load_source("shapes", size=32)
     assert list(source.vocab) == ["circle", "cross", "square", "triangle"]
     assert len(source.train) + len(source.test) == 300
+
+
+def measured(name):
+    "`mean ± standard deviation` of the rows of this name with a seed in it."
+    rows = pd.read_csv(README.parents[1] / "exports" / "small-data.csv")
+    found = 100 * rows["accuracy"][rows["recipe"].str.fullmatch(name.replace("SEED", "4[234]"))]
+    assert len(found) == 3
+    return f"{found.mean():.1f} ± {found.std():.1f}"
+
+
+def test_the_figures_of_readme_are_those_of_the_rows():
+    text = (README.parents[1] / "README.md").read_text("utf-8")
+    for n in (10, 30, 100):
+        assert f"| {n} | {' | '.join(measured(f'few-{n}-SEED{end}') for end in ('', '-init', '-tuned'))} |" in text
+    for size in (32, 64, 96):
+        modes = [measured(f"shapes-{mode}-{size}-SEED") for mode in ("crop", "squash")]
+        assert f"| {size} | {' | '.join(modes)} |" in text
+    said = " ".join(text.split())
+    assert all(f"{measured(f'unequal-SEED{end}')} % with" in said for end in ("-loss", "-sample"))
+    assert f"accuracy is {measured('unequal-SEED')} % without balancing" in said
