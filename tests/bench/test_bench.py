@@ -293,6 +293,7 @@ def test_scale(monkeypatch):
     assert "peak memory as size^1.00" in found["notes"][1]
 
 
+@pytest.mark.slow  # three starts of Python
 def test_a_fresh_process_tells_its_peak():
     assert 0 < scale.peak(64, 32, 8, (8, 8, 8)) < 2000
 

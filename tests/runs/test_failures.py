@@ -189,6 +189,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow  # one to the process itself is tested in test_resume.py
 def test_a_signal_to_the_whole_group_saves_too(plain, tmp_path, digits):
     "As systemd, timeout and batch systems send it: to the processes that augment as well."
     found = subprocess.run([sys.executable, "-c", GROUP, *RUN, "workers=2", f"exports={tmp_path}"],
@@ -247,6 +248,7 @@ def explodes(monkeypatch, stopped=False):
     monkeypatch.setattr(Seeding, "before_train", wild)
 
 
+@pytest.mark.slow  # the same without Ctrl-C is tested below
 def test_ctrl_c_while_the_loss_explodes_spoils_no_checkpoint(tmp_path, monkeypatch, capsys, digits):
     with monkeypatch.context() as patch:
         explodes(patch, stopped=True)

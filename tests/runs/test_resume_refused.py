@@ -117,6 +117,7 @@ def test_a_schedule_of_each_batch_ends_where_it_should_with_other_batches(broken
     assert history(exports)["lr"].iloc[-1] < 1e-4 < history(exports)["lr"].max()
 
 
+@pytest.mark.slow  # two more runs in full
 def test_with_more_epochs_the_rest_of_an_epoch_is_where_it_would_be(broken, tmp_path):
     "The checkpoint says which fraction of the run is done: of the epochs that there were then."
     exports = broken(5)

@@ -101,8 +101,9 @@ def test_a_body_may_take_longer_than_the_headers(port, monkeypatch):
         assert b"200 OK" in received(sock)
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGINT]],
-                         ids=["Ctrl-C", "SIGTERM", "Ctrl-C twice"])
+@pytest.mark.parametrize("signals", [
+    pytest.param([signal.SIGTERM], id="SIGTERM"), pytest.param([signal.SIGINT], id="Ctrl-C", marks=pytest.mark.slow),
+    pytest.param([signal.SIGINT, signal.SIGINT], id="Ctrl-C twice", marks=pytest.mark.slow)])
 def test_signals_with_uploads_under_way(made, signals):
     "The exit code is the signal's; no client delays the end for long, and those that send in time are answered."
     large, small = form(("large.bmp", image("bmp", (2500, 2000)))), form(("a.png", image()))

@@ -67,7 +67,7 @@ def test_they_are_those_of_the_sum(monkeypatch, kernel, memory_format):
         assert all(e < (1e-12 if stride == 1 else 1e-5) for e in case), (stride, dilation, size, pad, groups, case)
 
 
-@pytest.mark.parametrize("side", [8, 16, 30, 32, 33, 64])
+@pytest.mark.parametrize("side", [8, 16, 30, 32, 33, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kernel, stride, dilation", [(3, 1, 2), (3, 1, 4), (5, 1, 2), (5, 1, 1), (7, 1, 1), (3, 2, 2)])
 def test_in_bf16_they_are_right_to_its_rounding(side, kernel, stride, dilation):
     "oneDNN's own gradient of a dilated kernel may be off by more than its length on maps 30 or more wide."

@@ -46,7 +46,7 @@ def test_one_process_writes_the_run(undisturbed):
     assert len(rows) == 2 and (rows["valid_accuracy"] * 288).round(6).mod(1).eq(0).all()
 
 
-@pytest.mark.parametrize("dies", [0, 1])
+@pytest.mark.parametrize("dies", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_ends_the_others_and_the_run_resumes_bit_for_bit(undisturbed, tmp_path, dies):
     pids = start(2, command(f"exports={tmp_path}", dies=dies), tmp_path / "log")
     wait([pids[dies]])
@@ -61,6 +61,7 @@ def test_a_killed_process_ends_the_others_and_the_run_resumes_bit_for_bit(undist
     assert history(undisturbed).equals(history(tmp_path))
 
 
+@pytest.mark.slow  # another number of threads is told by the tests of a single process
 def test_another_number_of_processes_is_told_and_allowed(undisturbed, tmp_path, capsys):
     wait(start(2, command(f"exports={tmp_path}", dies=1), tmp_path / "log"))
     resume = [*RUN, f"exports={tmp_path}", "--resume"]
@@ -96,6 +97,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(undisturbed, tmp_
     assert bytes_that_differ(weights(undisturbed), weights(tmp_path)) == 0
 
 
+@pytest.mark.slow  # three starts of two processes; a search by one is tested elsewhere
 def test_learning_rate_finder_and_dry_run(digits, tmp_path):
     short = ["recipe", "final", "data=digits", "arch=cifar_sprint", "epochs=1", "bs=128", "valid=0.2", "report=no"]
     assert wait(start(2, lambda: main([*short, "--dry-run"]), tmp_path / "log")) == [0, 0]

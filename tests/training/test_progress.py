@@ -66,7 +66,8 @@ def test_json_is_an_object_an_epoch_and_nothing_else_on_stdout(tmp_path, capsys)
 
 def test_quiet_leaves_the_result(tmp_path, capsys):
     code, out, err = run(tmp_path, capsys, "-q")
-    assert code == 0 and "test accuracy" in out and len(out.splitlines()) == 2 and err == ""
+    assert code == 0 and "test accuracy" in out and err == ""
+    assert len(out.splitlines()) == 3 and out.splitlines()[-1] == f"saved: {tmp_path / 'mobile-digits'}/"
 
 
 def test_lines_in_a_pipe(tmp_path, capsys, monkeypatch):

@@ -142,7 +142,7 @@ def test_clipping_limits_the_gradient(digits):
 
 
 def test_a_net_that_breaks_the_budget_is_refused(digits):
-    with pytest.raises(BudgetError, match=r"cifar_strided breaks the budget of recipe 'sprint-digits' "
+    with pytest.raises(BudgetError, match=r"cifar_strided breaks the budget of sprint-digits "
                                           r"\(receptive_field: 33, required 45\).*budget.min_receptive_field=33 allows "
                                           r"it.*waive=\{'receptive_field': 'why'\}"):
         prepare(tiny("arch=cifar_strided"))

@@ -129,6 +129,7 @@ def test_any_change_is_made_or_refused(text):
         assert str(e)
 
 
+@pytest.mark.slow  # the odd images that were found by it are tested one by one
 def test_the_loader_survives_the_fuzzer(tmp_path):
     found = fuzz(10, seed=0, folder=str(tmp_path))
     assert found["read"] > 10 and found["refused"] > 100 and not found.get("slow") and found["peak_mb"] < 2000
