@@ -79,7 +79,8 @@ class Predict(Command):
         if args.csv and expand_path(args.csv).is_dir():  # before the work, not after it
             raise UsageError(f"--csv {args.csv} is a folder; name a file in it")
         model = with_confidence(load_model(args.export, args.device, args.trust_pickle), args)
-        paths, missing, unreadable = find_images(args.paths)
+        origins = {}
+        paths, missing, unreadable = find_images(args.paths, origins)
         for error in [*unreadable, *(f"{printable(pattern)}: no image there" for pattern in missing)]:
             print(f"cifar_fast: {error}", file=sys.stderr)
         vocab, rows, failed = model.vocab, [], len(unreadable)
@@ -87,7 +88,7 @@ class Predict(Command):
         for path, probs, error in predict_files(model, paths, args.tta, progress=sys.stderr.isatty() and not quiet()):
             if error:
                 failed += 1
-                print(f"cifar_fast: {error}", file=sys.stderr)
+                print(f"cifar_fast: {f'{origins[path]}: ' if path in origins else ''}{error}", file=sys.stderr)
                 continue
             best = probs.argsort()[::-1][:top]
             label = model.label(probs)

@@ -16,22 +16,25 @@ from cifar_fast.utils.files import expand_path
 from cifar_fast.utils.text import printable
 
 
-def find_images(patterns: Iterable[str]) -> tuple[list[Path], list[str], list[str]]:
+def find_images(patterns: Iterable[str], origins: dict | None = None) -> tuple[list[Path], list[str], list[str]]:
     """Files for paths, folders (searched recursively), globs and lists, in a stable order; patterns that matched
     nothing; and what could not be read, each with the reason.
+
+    Of each file that a list names, `origins` is given the list and line.
     """
     missing, closed = [], []
-    return list(walk_images(patterns, missing, closed)), missing, closed
+    return list(walk_images(patterns, missing, closed, origins)), missing, closed
 
 
-def walk_images(patterns: Iterable[str], missing: list[str], closed: list[str]) -> Iterator[Path | str]:
+def walk_images(patterns: Iterable[str], missing: list[str], closed: list[str],
+                origins: dict | None = None) -> Iterator[Path | str]:
     "The files of `find_images` one by one, each once; the other two are added to the lists given."
     patterns = list(dict.fromkeys(patterns))
     # Which files were there: 16 bytes each, and none where a walk through one folder meets every file once.
     seen: set[bytes] | None = set() if len(patterns) > 1 or any(map(_is_list, patterns)) else None
     for pattern in patterns:
         reasons, found = len(closed), False
-        for file in _matching(pattern, closed):
+        for file in _matching(pattern, closed, origins):
             found = True
             if seen is not None:
                 digest = blake2b(os.fsencode(file), digest_size=16).digest()
@@ -43,7 +46,7 @@ def walk_images(patterns: Iterable[str], missing: list[str], closed: list[str]) 
             missing.append(pattern)
 
 
-def _matching(pattern: str, reasons: list[str]) -> Iterator[Path | str]:
+def _matching(pattern: str, reasons: list[str], origins: dict | None) -> Iterator[Path | str]:
     path = expand_path(pattern)
     if not pattern:  # an empty variable of a script, which a path would take for this folder
         return
@@ -58,7 +61,7 @@ def _matching(pattern: str, reasons: list[str]) -> Iterator[Path | str]:
     if folder:
         yield from (p for p in _below(path, reasons) if p.suffix.lower() in EXTENSIONS)
     elif _is_list(pattern):
-        yield from _listed(path, reasons)
+        yield from _listed(path, reasons, origins)
     else:
         yield path
 
@@ -67,17 +70,20 @@ def _is_list(pattern: str) -> bool:
     return pattern.lower().endswith(".txt")
 
 
-def _listed(path: Path, reasons: list[str]) -> Iterator[Path | str]:
+def _listed(path: Path, reasons: list[str], origins: dict | None) -> Iterator[Path | str]:
     "The images of a text file: a path a line, relative to the current folder as on the command line, or a URI."
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
-            for line in file:
+            for number, line in enumerate(file, 1):
                 if "\0" in line:
                     reasons.append(f"{printable(path)}: is not UTF-8 text (UTF-16?), so it cannot be read as a list of "
                                    f"images; save it as UTF-8")
                     return
                 if name := line.rstrip("\r\n"):
-                    yield name if "://" in name else expand_path(name)
+                    found = name if "://" in name else expand_path(name)
+                    if origins is not None:
+                        origins.setdefault(found, f"{printable(path)}, line {number}")
+                    yield found
     except OSError as e:
         reasons.append(f"{printable(path)}: {e.strerror}")
 

@@ -149,6 +149,15 @@ def test_predict_takes_folders_and_globs_names_the_bad_one_and_goes_on(trained, 
     assert "no image there" in capsys.readouterr().err
 
 
+def test_a_file_that_a_list_names_is_told_with_the_line(trained, images, capsys, tmp_path):
+    notes = tmp_path / "notes.txt"  # as a glob of a folder finds it
+    notes.write_text(f"{images / '0.png'}\n\nnice ones, mostly\n{images / 'broken.png'}\n")
+    assert main(["predict", str(trained), str(images / "1.png"), str(notes)]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and f"{notes}, line 3: nice ones, mostly: No such file" in err
+    assert f"{notes}, line 4: {images / 'broken.png'}: is not an image" in err
+
+
 def test_a_spreadsheet_runs_no_name_in_the_csv_of_predict(tmp_path):
     write_csv(str(tmp_path / "out.csv"), ["=cat()", "dog"], [{"file": "-rf.png", "prediction": "=cat()",
                                                               "probs": [0.75, 0.25]}])
