@@ -201,18 +201,19 @@ def require_values(args) -> None:
 
 
 def with_decimal_point(base, change: str) -> str | None:
-    "`lr=0.05` for `lr=0,05`, where that is a value that the recipe takes and 0 is none."
+    "`lr=0.05` for `lr=0,05`, where that is a value that the recipe takes and a list of both parts is unlikely."
     from cifar_fast.recipe import RecipeError, override
 
     key, _, text = change.partition("=")
     found = re.fullmatch(r"(\d+),(\d+)", text)
     if not found:
         return None
+    meant = f"{key}={found[1]}.{found[2]}"
     try:
-        override(base, [f"{key}={found[1]}.{found[2]}"])
+        override(base, [meant])
     except RecipeError:
         return None
-    return f"{key}={found[1]}.{found[2]}" if found[1] == "0" or found[2].startswith("0") else None
+    return meant if found[1] == "0" or found[2].startswith("0") else None
 
 
 def train_seeds(args) -> None:

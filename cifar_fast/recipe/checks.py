@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cifar_fast.recipe.overrides import settings
 from cifar_fast.recipe.spec import Recipe, RecipeError, require_budget, require_value
+from cifar_fast.utils.errors import FP16_ON_CPU
 
 EXAMPLES = {"arch": "cifar_final", "name": "mine", "opt": "partial(sgd, momentum=0.9)",
             "fit": "partial(one_cycle, pct_start=0.2)", "sched": "cosine",
@@ -107,7 +108,7 @@ def check(recipe: Recipe) -> None:
     except (ValueError, TypeError) as e:
         raise RecipeError(f"opt: {e}") from None
     if r.precision == "fp16" and r.device == "cpu":
-        raise RecipeError("precision=fp16 is for GPUs; on a CPU use bf16 or fp32")
+        raise RecipeError(FP16_ON_CPU)
 
 
 def require_kinds(r: Recipe) -> None:

@@ -27,6 +27,10 @@ class SettingError(CifarFastError, ValueError):
     "A setting or argument whose value cannot be used; also a ValueError, which Python code may expect of a bad value."
 
 
+FP16_ON_CPU = "precision=fp16 is for GPUs; on a CPU use bf16 or fp32"
+"Said of a recipe that names the CPU, and where `device=auto` finds no other."
+
+
 class FileError(CifarFastError):
     "A file that the system cannot read or write."
 

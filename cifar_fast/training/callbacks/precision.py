@@ -6,7 +6,7 @@ import torch
 from fastai.callback.core import Callback, CancelStepException
 
 from cifar_fast.training.callbacks.stateful import StatefulCallback
-from cifar_fast.utils.errors import SettingError
+from cifar_fast.utils.errors import FP16_ON_CPU, SettingError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,7 +20,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
         # On a CPU without bf16 instructions (AVX-512 BF16, AMX) bf16 is emulated and many times slower than fp32.
         return "bf16" if kind == "cpu" and cpu_has_bf16() else "fp32"
     if precision == "fp16" and kind == "cpu":
-        raise SettingError("precision=fp16 is for GPUs; on a CPU use bf16 or fp32")
+        raise SettingError(FP16_ON_CPU)
     return precision
 
 
