@@ -19,7 +19,7 @@ from cifar_fast.utils.text import printable
 REPORT, COMPARISONS, TABLES = "report.html", ("runs.png", "compare.png"), ("results.csv", "runs.csv")
 FIGURES = {
     "history.png": "Loss and accuracy by epoch",
-    "learning_rate.png": "Learning rate and momentum by step",
+    "learning_rate.png": "Learning rate by step, and momentum where it changes",
     "confusion.png": "Confusion matrix",
     "published.png": "Published and measured accuracy by epoch",
     "lr_find.png": "Learning rate finder",

@@ -33,7 +33,7 @@ from cifar_fast.utils.fonts import numbered_in_figures
 
 FIGURES = {  # file → heading of its section, what it shows
     "history.png": ("Curves", "Loss and accuracy by epoch; a dashed red line marks the target, if the recipe has one."),
-    "learning_rate.png": ("Curves", "Learning rate and momentum over the steps."),
+    "learning_rate.png": ("Curves", "Learning rate over the steps, and momentum where it changes."),
     "lr_find.png": ("Curves", "The learning rate finder before the run."),
     "published.png": ("Curves", "The published record beside this run."),
     "augmented.png": ("Training batch", "Training images of the first epoch: augmented, resized and mixed."),
